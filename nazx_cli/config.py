@@ -1,0 +1,336 @@
+"""The frozen description of a model: read from ``config.json``, validated, written back.
+
+Reads Hugging Face's ``gpt_neox`` and ``llama`` keys, old and new, and NazX's own ``attention``
+entry (docs: README, "Checkpoints"). Everything is checked here, before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nazx_cli.errors import ModelUnavailableError
+
+FAMILIES = ("gpt_neox", "llama")
+ATTENTION_KINDS = ("inattention", "windowed", "full")
+FAR_KINDS = ("none", "inattention", "infini")
+ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3")
+ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "relu", "silu")
+
+# The largest value that any published model comes near, with room; beyond it a file is broken.
+_LIMITS = {
+    "vocab_size": 4_000_000,
+    "hidden_size": 65_536,
+    "num_hidden_layers": 1_024,
+    "num_attention_heads": 1_024,
+    "num_key_value_heads": 1_024,
+    "intermediate_size": 1_048_576,
+    "head_dim": 4_096,
+    "max_position_embeddings": 1 << 31,
+}
+_MAX_PARAMETERS = 2_000_000_000_000
+
+
+class ConfigError(ModelUnavailableError):
+    """A ``config.json`` that cannot be used."""
+
+
+@dataclass(frozen=True)
+class RopeConfig:
+    """Rotary position settings; ``dim`` is the number of rotated dimensions of a head."""
+
+    dim: int
+    theta: float = 10_000.0
+    kind: str = "default"
+    factor: float = 1.0
+    original_positions: int = 2048
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    mscale: float = 0.0
+    mscale_all_dim: float = 0.0
+    attention_factor: float | None = None
+    truncate: bool = True
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """What a position attends to; window and sinks count positions and serve ``windowed`` only."""
+
+    kind: str = "full"
+    local_window: int = 0
+    sink_tokens: int = 0
+    far: str = "none"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The ``attention`` entry of ``config.json``."""
+        if self.kind != "windowed":
+            return {"kind": self.kind}
+        return {
+            "kind": self.kind,
+            "local_window": self.local_window,
+            "sink_tokens": self.sink_tokens,
+            "far": self.far,
+        }
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that fixes a decoder's arithmetic; ``raw`` keeps the file it was read from."""
+
+    family: str
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    norm_eps: float
+    activation: str
+    parallel_residual: bool
+    tie_embeddings: bool
+    attention_bias: bool
+    mlp_bias: bool
+    max_positions: int
+    rope: RopeConfig
+    attention: AttentionConfig
+    raw: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights of the decoder, counted once where input and output embeddings are tied."""
+        c, d = self.hidden_size, self.head_dim
+        q, kv = self.num_heads * d, self.num_kv_heads * d
+        attention = c * (q + 2 * kv) + q * c
+        mlp = (3 if self.family == "llama" else 2) * c * self.intermediate_size
+        per_norm = c if self.family == "llama" else 2 * c
+        biases = 0
+        if self.attention_bias:
+            biases += q + 2 * kv + c
+        if self.mlp_bias:
+            biases += (2 if self.family == "llama" else 1) * self.intermediate_size + c
+        embeddings = self.vocab_size * c * (1 if self.tie_embeddings else 2)
+        layers = self.num_layers * (attention + mlp + 2 * per_norm + biases)
+        return embeddings + layers + per_norm
+
+    def to_dict(self) -> dict[str, Any]:
+        """The ``config.json`` of a NazX checkpoint: the base family's keys plus NazX's own."""
+        return {
+            **self.raw,
+            "model_type": "nazx",
+            "base_model_type": self.family,
+            "attention": self.attention.to_dict(),
+        }
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> ModelConfig:
+        """Read ``folder/config.json``; a ``ConfigError`` says what is wrong with it."""
+        path = folder / "config.json"
+        hint = "the folder is no usable checkpoint; fetch the model again"
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(
+                f"{folder} is no checkpoint: it has no config.json",
+                "name a folder with config.json, model.safetensors and tokenizer.json",
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read {path}: {error}", hint) from None
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ConfigError(f"{path} is not valid JSON: {error}", hint) from None
+        return cls.from_dict(data)
+
+    @classmethod
+    def from_dict(cls, data: Any) -> ModelConfig:
+        """Build and validate a configuration from the parsed ``config.json``."""
+        if not isinstance(data, dict):
+            raise ConfigError("config.json does not hold a JSON object", "fetch the model again")
+        reader = _Reader(data)
+        family = _family(data)
+        hidden = reader.size("hidden_size")
+        heads = reader.size("num_attention_heads")
+        kv_heads = reader.size("num_key_value_heads", heads) if family == "llama" else heads
+        if data.get("head_dim") is None and hidden % heads:
+            raise ConfigError(
+                f"config.json: hidden_size {hidden} is not a multiple of {heads} heads",
+                "the checkpoint is damaged; fetch it again",
+            )
+        default_dim = hidden // heads
+        head_dim = reader.size("head_dim", default_dim) if family == "llama" else default_dim
+        if heads % kv_heads:
+            raise ConfigError(
+                f"config.json: {heads} heads cannot share {kv_heads} key/value heads",
+                "the checkpoint is damaged; fetch it again",
+            )
+        max_positions = reader.size("max_position_embeddings", 2048)
+        neox = family == "gpt_neox"
+        config = cls(
+            family=family,
+            vocab_size=reader.size("vocab_size"),
+            hidden_size=hidden,
+            num_layers=reader.size("num_hidden_layers"),
+            num_heads=heads,
+            num_kv_heads=kv_heads,
+            head_dim=head_dim,
+            intermediate_size=reader.size("intermediate_size"),
+            norm_eps=reader.number("layer_norm_eps", 1e-5, 1e-12, 1.0)
+            if neox
+            else reader.number("rms_norm_eps", 1e-6, 1e-12, 1.0),
+            activation=reader.choice("hidden_act", ACTIVATIONS, "gelu" if neox else "silu"),
+            parallel_residual=reader.flag("use_parallel_residual", neox) if neox else False,
+            tie_embeddings=reader.flag("tie_word_embeddings", False),
+            attention_bias=reader.flag("attention_bias", neox),
+            mlp_bias=True if neox else reader.flag("mlp_bias", False),
+            max_positions=max_positions,
+            rope=_rope(reader, family, head_dim, max_positions),
+            attention=_attention(data),
+            raw=dict(data),
+        )
+        if config.num_parameters > _MAX_PARAMETERS:
+            raise ConfigError(
+                f"config.json describes {config.num_parameters:,} weights, beyond any real model",
+                "the checkpoint is damaged; fetch it again",
+            )
+        return config
+
+
+def _family(data: Mapping[str, Any]) -> str:
+    kind = data.get("model_type")
+    family = data.get("base_model_type") if kind == "nazx" else kind
+    if family not in FAMILIES:
+        key = "base_model_type" if kind == "nazx" else "model_type"
+        raise ConfigError(
+            f"config.json: {key} {family!r} is not supported",
+            f"NazX runs the families {' and '.join(FAMILIES)}",
+        )
+    return str(family)
+
+
+def _attention(data: Mapping[str, Any]) -> AttentionConfig:
+    entry = data.get("attention")
+    if data.get("model_type") != "nazx":
+        return AttentionConfig("full")
+    if not isinstance(entry, dict):
+        raise ConfigError(
+            "config.json: a NazX checkpoint needs an 'attention' entry",
+            'for instance "attention": {"kind": "inattention"}',
+        )
+    reader = _Reader(entry)
+    kind = reader.choice("kind", ATTENTION_KINDS, None)
+    if kind != "windowed":
+        return AttentionConfig(kind)
+    far = reader.choice("far", FAR_KINDS, "none")
+    if far != "none":
+        raise ConfigError(
+            f"config.json: this version of NazX cannot run the far memory {far!r} yet",
+            'use a checkpoint with "far": "none"',
+        )
+    window = reader.count("local_window", None, minimum=1)
+    return AttentionConfig(kind, window, reader.count("sink_tokens", 0, minimum=0), far)
+
+
+def _rope(reader: _Reader, family: str, head_dim: int, max_positions: int) -> RopeConfig:
+    """Merge the new key (``rope_parameters``) with the older ones; the new one wins."""
+    data = reader.data
+    entry: dict[str, Any] = {}
+    for key in ("rope_scaling", "rope_parameters"):
+        value = data.get(key)
+        if isinstance(value, dict):
+            entry.update(value)
+        elif value is not None:
+            raise ConfigError(f"config.json: {key} is no JSON object", "fetch the model again")
+    theta_key, share_key = ("rotary_emb_base", "rotary_pct")
+    if family == "llama":
+        theta_key, share_key = ("rope_theta", "partial_rotary_factor")
+    entry.setdefault("rope_theta", data.get(theta_key, data.get("rope_theta")))
+    entry.setdefault("partial_rotary_factor", data.get(share_key))
+    entry.setdefault("rope_type", entry.get("type"))
+    if data.get("original_max_position_embeddings") is not None:
+        entry["original_max_position_embeddings"] = data["original_max_position_embeddings"]
+    rope = _Reader({key: value for key, value in entry.items() if value is not None})
+    kind = rope.choice("rope_type", ROPE_TYPES, "default")
+    share = rope.number("partial_rotary_factor", 0.25 if family == "gpt_neox" else 1.0, 0.0, 1.0)
+    dim = int(head_dim * share)
+    original = rope.count("original_max_position_embeddings", max_positions, minimum=1)
+    default_factor = max_positions / original if kind == "yarn" else None
+    factor = 1.0 if kind == "default" else rope.number("factor", default_factor, 1.0, 1e6)
+    if dim % 2:
+        raise ConfigError(
+            f"config.json: {dim} rotated dimensions cannot be paired",
+            "the checkpoint is damaged; fetch it again",
+        )
+    attention_factor = entry.get("attention_factor")
+    return RopeConfig(
+        dim=dim,
+        theta=rope.number("rope_theta", 10_000.0, 1.0, 1e12),
+        kind=kind,
+        factor=factor,
+        original_positions=original,
+        low_freq_factor=rope.number("low_freq_factor", 1.0, 1e-6, 1e6),
+        high_freq_factor=rope.number("high_freq_factor", 4.0, 1e-6, 1e6),
+        beta_fast=rope.number("beta_fast", 32.0, 1e-6, 1e6) or 32.0,
+        beta_slow=rope.number("beta_slow", 1.0, 1e-6, 1e6) or 1.0,
+        mscale=rope.number("mscale", 0.0, 0.0, 1e3),
+        mscale_all_dim=rope.number("mscale_all_dim", 0.0, 0.0, 1e3),
+        attention_factor=None
+        if attention_factor is None
+        else rope.number("attention_factor", None, 1e-3, 1e3),
+        truncate=rope.flag("truncate", True),
+    )
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Typed, bounded access to a JSON object; every complaint names the key and its value."""
+
+    data: Mapping[str, Any]
+
+    def count(self, key: str, default: int | None, minimum: int = 1, maximum: int = 1 << 31) -> int:
+        value = self.data.get(key)
+        value = default if value is None else value
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self._error(key, value, "a whole number is needed")
+        if not minimum <= value <= maximum:
+            raise self._error(key, value, f"it must lie between {minimum:,} and {maximum:,}")
+        return value
+
+    def size(self, key: str, default: int | None = None) -> int:
+        return self.count(key, default, 1, _LIMITS[key])
+
+    def number(self, key: str, default: float | None, low: float, high: float) -> float:
+        value = self.data.get(key)
+        value = default if value is None else value
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise self._error(key, value, "a number is needed")
+        if not (math.isfinite(value) and low <= value <= high):
+            raise self._error(key, value, f"it must lie between {low:g} and {high:g}")
+        return float(value)
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.data.get(key)
+        value = default if value is None else value
+        if not isinstance(value, bool):
+            raise self._error(key, value, "true or false is needed")
+        return value
+
+    def choice(self, key: str, allowed: tuple[str, ...], default: str | None) -> str:
+        value = self.data.get(key)
+        value = default if value is None else value
+        if value not in allowed:
+            raise self._error(key, value, f"NazX knows {', '.join(allowed)}")
+        return str(value)
+
+    @staticmethod
+    def _error(key: str, value: Any, reason: str) -> ConfigError:
+        shown = "missing" if value is None else repr(value)[:60]
+        return ConfigError(
+            f"config.json: {key} is {shown}; {reason}", "correct it or fetch the model again"
+        )

@@ -1,0 +1,1 @@
+"""The resident context: token ids, posting lists, and one file per memory layout."""

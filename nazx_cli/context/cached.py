@@ -1,0 +1,77 @@
+"""Layout ``cached``: ordinary keys and values per layer and position, the baseline."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nazx_cli.context.growing import STEP
+from nazx_cli.context.layout import Layout
+from nazx_cli.context.projections import Projections
+from nazx_cli.context.rotation import rotate
+from nazx_cli.context.scoring import OnlineSoftmax
+from nazx_cli.context.tokens import TokenSequence
+
+BLOCK = 2 * STEP
+"""Positions per allocated block; the last block is the only spare room."""
+
+
+class CachedLayout(Layout):
+    """Blocks (layers, 2, kv_heads, BLOCK, D): rotated keys, then values."""
+
+    name = "cached"
+
+    def __init__(self, projections: Projections) -> None:
+        super().__init__(projections)
+        self._blocks: list[Tensor] = []
+        self._count = 0
+
+    def forget(self, at: int) -> None:
+        self._count = min(self._count, at)
+        del self._blocks[-(-self._count // BLOCK) :]
+
+    def sync(self, tokens: TokenSequence) -> None:
+        p, n = self.projections, len(tokens)
+        if not p.rotary.same_frequencies(self.length, n):
+            self.forget(0)
+        while self._count < n:
+            self._fill(tokens, n)
+        self.length = n
+
+    def _fill(self, tokens: TokenSequence, length: int) -> None:
+        """Derive the rest of one block."""
+        p, c = self.projections, self.projections.config
+        start = self._count
+        at = start % BLOCK
+        if at == 0:
+            shape = (c.num_layers, 2, c.num_kv_heads, BLOCK, c.head_dim)
+            self._blocks.append(torch.empty(shape, dtype=p.dtype, device=p.device))
+        stop = min(start - at + BLOCK, length)
+        states = p.states(tokens.slice(start, stop))
+        phases = p.rotary.phases(start, stop, length, p.device)
+        block = self._blocks[-1][..., at : at + stop - start, :]
+        for layer in range(c.num_layers):
+            k, v = p.keys_values(layer, states)
+            block[layer, 0] = rotate(k, phases).transpose(0, 1)
+            block[layer, 1] = v.transpose(0, 1)
+        self._count = stop
+
+    def attend(self, layer: int, query: Tensor) -> Tensor:
+        p, n = self.projections, self.length
+        c = p.config
+        here = p.rotary.phases(n - 1, n, n, p.device)
+        q = rotate(query[None].float() * c.head_dim**-0.5, here)[0]
+        grouped = q.to(p.dtype).view(c.num_kv_heads, -1, c.head_dim)
+        softmax = OnlineSoftmax(c.num_heads, c.head_dim, p.device)
+        for index, block in enumerate(self._blocks):
+            used = min(n - index * BLOCK, BLOCK)
+            keys, values = block[layer, :, :, :used]
+            scores = torch.bmm(grouped, keys.transpose(1, 2)).float()
+            weights = softmax.weigh(scores.flatten(0, 1).t()).t()
+            share = weights.view(c.num_kv_heads, -1, used).to(p.dtype)
+            softmax.total += torch.bmm(share, values).float().flatten(0, 1)
+        return softmax.result()
+
+    @property
+    def nbytes(self) -> int:
+        return sum(block.numel() * block.element_size() for block in self._blocks)

@@ -1,0 +1,74 @@
+"""What a context costs in bytes, layout by layout: the formulas that allocation follows.
+
+No torch here, so that an estimate needs no model. N positions, U distinct tokens; C features,
+L layers, 2F rotated dimensions of a head, ``width`` bytes per number of the model's type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nazx_cli.config import ModelConfig
+
+_STEP = 256  # rows by which tables grow: context.growing.STEP
+_TAIL_IDS = 1024 * 4  # the buffer of context.tokens
+_PIECES = 2.6  # pieces per distinct token of a Zipf-distributed text
+
+
+@dataclass(frozen=True)
+class Size:
+    """A context's size: ``positions`` in all, ``distinct`` tokens among them."""
+
+    positions: int
+    distinct: int
+
+
+def context_bytes(config: ModelConfig, layout: str, size: Size, width: int) -> int:
+    """Bytes held for a context of ``size`` in ``layout``, ids included; ``width`` is the size
+    of one number of the model's type (4 for float32, 2 for bfloat16)."""
+    return size.positions * 4 + _TAIL_IDS + int(LAYOUT_BYTES[layout](config, size, width))
+
+
+def kv_bytes_per_position(config: ModelConfig, width: int) -> int:
+    """Keys and values of all layers for one position of an ordinary dense cache."""
+    return 2 * config.num_layers * config.num_kv_heads * config.head_dim * width
+
+
+def _rounded(rows: int) -> int:
+    return -(-rows // _STEP) * _STEP
+
+
+def _index(config: ModelConfig, size: Size) -> float:
+    """Phases of every position, slots of every piece, the id-to-slot table."""
+    phases = size.positions * config.rope.dim * 4
+    pieces = min(size.positions, _PIECES * size.distinct) * 4
+    return phases + pieces + (config.vocab_size + size.distinct) * 4
+
+
+def _states(config: ModelConfig, size: Size, width: int) -> float:
+    rows = _rounded(size.positions)
+    return rows * (config.hidden_size * width + config.rope.dim * 4)
+
+
+def _postings(config: ModelConfig, size: Size, width: int) -> float:
+    return _index(config, size) + _rounded(size.distinct) * config.hidden_size * width
+
+
+def _tables(config: ModelConfig, size: Size, width: int) -> float:
+    rows = _rounded(size.distinct) * kv_bytes_per_position(config, width)
+    return _index(config, size) + rows
+
+
+def _cached(config: ModelConfig, size: Size, width: int) -> float:
+    blocks = -(-size.positions // (2 * _STEP)) * 2 * _STEP
+    return blocks * kv_bytes_per_position(config, width)
+
+
+LAYOUT_BYTES: dict[str, Callable[[ModelConfig, Size, int], float]] = {
+    "ids": lambda config, size, width: 0,
+    "states": _states,
+    "postings": _postings,
+    "tables": _tables,
+    "cached": _cached,
+}

@@ -1,0 +1,92 @@
+"""Scores from coefficients, and a softmax that needs to see each block only once.
+
+With rope(q, i) = (ra, rb, rest) and an un-rotated key (a, b, rest') the score at position n is
+
+    s + sum_f [ A_f cos(theta_f n) + B_f sin(theta_f n) ]
+    s = rest . rest',   A_f = ra_f a_f + rb_f b_f,   B_f = rb_f a_f - ra_f b_f
+
+Each of s, A_f, B_f is a dot product of the key with a *probe* made from the query, so all of
+them come from one matrix product, with keys or, absorbed, with states.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nazx_cli.context.projections import Projections
+
+
+def probes(projections: Projections, query: Tensor, phases: Tensor) -> Tensor:
+    """(kv_heads, group * (1 + 2F), D) float32 probes of an un-rotated ``query`` (heads, D).
+
+    ``phases`` (2F,) are those of the query's own position. The scale 1/sqrt(D) is folded in.
+    Order within a head: s, A_0..A_F-1, B_0..B_F-1.
+    """
+    config, half = projections.config, projections.rotary.half
+    heads, dim = query.shape
+    q = query.float() * dim**-0.5
+    cos, sin = phases[:half], phases[half:]
+    a, b = q[:, :half], q[:, half : 2 * half]
+    ra, rb = a * cos - b * sin, b * cos + a * sin  # (H, F)
+    out = torch.zeros(heads, 1 + 2 * half, dim, device=q.device)
+    out[:, 0, 2 * half :] = q[:, 2 * half :]
+    f = torch.arange(half, device=q.device)
+    out[:, 1 + f, f] = ra
+    out[:, 1 + f, half + f] = rb
+    out[:, 1 + half + f, f] = rb
+    out[:, 1 + half + f, half + f] = -ra
+    return out.view(config.num_kv_heads, -1, dim)
+
+
+def absorbed(projections: Projections, layer: int, probe: Tensor) -> tuple[Tensor, Tensor]:
+    """Matrix (C, H * (1 + 2F)) in the model's type and constants (H * (1 + 2F),) float32 that
+    turn states into coefficients; the H columns of s come first, then A and B by head."""
+    vectors, constants = projections.absorb_keys(layer, probe)
+    heads = projections.config.num_heads
+    vectors = vectors.view(heads, -1, vectors.shape[-1])
+    constants = constants.view(heads, -1)
+    matrix = torch.cat((vectors[:, 0], vectors[:, 1:].flatten(0, 1)))
+    biases = torch.cat((constants[:, 0], constants[:, 1:].flatten()))
+    return matrix.to(projections.dtype).t(), biases
+
+
+def coefficients(states: Tensor, matrix: Tensor, biases: Tensor) -> Tensor:
+    """(n, H * (1 + 2F)) float32 coefficients of ``states`` (n, C)."""
+    return (states @ matrix).float().add_(biases)
+
+
+def scores_at(coefs: Tensor, phases: Tensor, heads: int) -> Tensor:
+    """(n, H) scores of n positions from their coefficients and phases (n, 2F)."""
+    s, ab = coefs[:, :heads], coefs[:, heads:]
+    if phases.shape[-1] == 0:
+        return s
+    rotated = torch.bmm(ab.reshape(len(ab), heads, -1), phases.unsqueeze(-1)).squeeze(-1)
+    return rotated.add_(s)
+
+
+class OnlineSoftmax:
+    """Softmax-weighted sums over blocks of scores, kept relative to the largest score so far.
+
+    ``total`` (H, X) is the weighted sum of rows, ``mass`` (H,) the sum of the weights.
+    """
+
+    def __init__(self, heads: int, width: int, device: torch.device) -> None:
+        self.top = torch.full((heads,), -torch.inf, device=device)
+        self.mass = torch.zeros(heads, device=device)
+        self.total = torch.zeros(heads, width, device=device)
+
+    def weigh(self, scores: Tensor) -> Tensor:
+        """Unnormalised weights of ``scores`` (..., H); rescales what was gathered before."""
+        top = torch.maximum(self.top, scores.flatten(0, -2).amax(0))
+        shrink = torch.exp(self.top - top)
+        self.mass *= shrink
+        self.total *= shrink[:, None]
+        self.top = top
+        weights = torch.exp(scores - top)
+        self.mass += weights.flatten(0, -2).sum(0)
+        return weights
+
+    def result(self) -> Tensor:
+        """(H, X): the weighted mean."""
+        return self.total / self.mass[:, None]

@@ -1,0 +1,61 @@
+"""Layout ``states``: the paper's; one standardized state per position, shared by all layers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nazx_cli.context.growing import GrowingRows
+from nazx_cli.context.layout import Layout
+from nazx_cli.context.projections import Projections
+from nazx_cli.context.scoring import OnlineSoftmax, absorbed, coefficients, probes, scores_at
+from nazx_cli.context.tokens import TokenSequence
+
+_BLOCK = 8_192  # positions scored at a time
+
+
+class StatesLayout(Layout):
+    """States (N, C) in the model's type and phases (N, 2F) float32."""
+
+    name = "states"
+
+    def __init__(self, projections: Projections) -> None:
+        super().__init__(projections)
+        p = projections
+        self._states = GrowingRows((p.config.hidden_size,), p.dtype, p.device)
+        self._phases = GrowingRows((2 * p.rotary.half,), torch.float32, p.device)
+        self._phase_length = 0  # sequence length that the phases were made for
+
+    def forget(self, at: int) -> None:
+        self._states.truncate(at)
+
+    def sync(self, tokens: TokenSequence) -> None:
+        p, n = self.projections, len(tokens)
+        if not p.rotary.same_frequencies(self._phase_length, n):
+            self._phases.truncate(0)
+        self._phase_length = n
+        if self._phases.count > n:
+            self._phases.truncate(n)
+        for start in range(self._states.count, n, _BLOCK):
+            stop = min(start + _BLOCK, n)
+            self._states.extend(stop - start).copy_(p.states(tokens.slice(start, stop)))
+        known = self._phases.count
+        if known < n:
+            self._phases.extend(n - known).copy_(p.rotary.phases(known, n, n, p.device))
+        self.length = n
+
+    def attend(self, layer: int, query: Tensor) -> Tensor:
+        p, states, phases = self.projections, self._states.rows, self._phases.rows
+        heads = p.config.num_heads
+        matrix, biases = absorbed(p, layer, probes(p, query, phases[-1]))
+        softmax = OnlineSoftmax(heads, p.config.hidden_size, p.device)
+        for start in range(0, self.length, _BLOCK):
+            block = states[start : start + _BLOCK]
+            coefs = coefficients(block, matrix, biases)
+            weights = softmax.weigh(scores_at(coefs, phases[start : start + _BLOCK], heads))
+            softmax.total += weights.t() @ block.float()
+        return p.project_values(layer, softmax.result())
+
+    @property
+    def nbytes(self) -> int:
+        return self._states.nbytes + self._phases.nbytes

@@ -1,0 +1,1 @@
+"""The running model: sampling, generation, and the Python interface."""

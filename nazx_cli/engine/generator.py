@@ -1,0 +1,89 @@
+"""Generating token after token, one step at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from nazx_cli.context.context import Context
+from nazx_cli.engine.sampling import REPEAT_WINDOW, Sampler, Sampling
+from nazx_cli.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Figures of an answer so far; seconds count from the call of ``generate``."""
+
+    context_tokens: int
+    context_bytes: int
+    generated: int
+    first_token_seconds: float
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """One generated token.
+
+    ``text`` is all that can be decoded so far and ``delta`` what this step added to it; a
+    character whose bytes are not complete is in neither. ``finish`` is None until the last step:
+    ``stop`` after a stop token (which adds no text), ``length`` at the limit.
+    """
+
+    token: int
+    text: str
+    delta: str
+    finish: str | None
+    stats: Stats
+
+
+def generate(
+    next_logits: Callable[[Context], Tensor],
+    tokenizer: Tokenizer,
+    context: Context,
+    max_tokens: int,
+    sampling: Sampling,
+    stop_ids: frozenset[int],
+) -> Iterator[Step]:
+    """Yield up to ``max_tokens`` steps; each token is in ``context`` before it is yielded.
+
+    A stop token ends the answer and is not added to the context. Whoever iterates may stop at
+    any time: what was yielded stays in the context, nothing else has changed.
+    """
+    begin = time.perf_counter()
+    first = 0.0
+    sampler, stream = Sampler(sampling), tokenizer.stream()
+    recent = _recent(context)
+    text = ""
+    for count in range(1, max_tokens + 1):
+        token = sampler.choose(next_logits(context), recent)
+        if count == 1:
+            first = time.perf_counter() - begin
+        stopped = token in stop_ids
+        if not stopped:
+            context.append([token])
+            recent.append(token)
+        delta = "" if stopped else stream.push(token)
+        finish = "stop" if stopped else "length" if count == max_tokens else None
+        if finish:
+            delta += stream.flush()
+        text += delta
+        yield Step(token, text, delta, finish, _stats(context, count, begin, first))
+        if finish:
+            return
+
+
+def _recent(context: Context) -> list[int]:
+    """The latest ids of the context, for the repeat penalty."""
+    n = len(context)
+    latest: list[int] = context.tokens.slice(max(n - REPEAT_WINDOW, 0), n).tolist()
+    return latest
+
+
+def _stats(context: Context, count: int, begin: float, first: float) -> Stats:
+    seconds = time.perf_counter() - begin - first
+    speed = (count - 1) / seconds if count > 1 and seconds > 0 else 0.0
+    return Stats(len(context), context.nbytes, count, first, speed)

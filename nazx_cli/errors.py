@@ -1,0 +1,53 @@
+"""The errors a person can meet, each with its next step and its exit code.
+
+Every foreseeable failure is a ``NazxError``: one line that names the cause, one that names what
+to type next. The command line prints both and leaves with ``exit_code``. Anything else that
+escapes is a bug and is reported as one.
+"""
+
+from __future__ import annotations
+
+
+class NazxError(Exception):
+    """A failure with a known cause.
+
+    ``message`` names the cause in one line; ``hint`` names the next step, or is empty.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class DocumentError(NazxError):
+    """A document is missing, empty, binary or unreadable."""
+
+
+class UsageError(NazxError):
+    """The request itself makes no sense: unknown option value, contradictory options."""
+
+    exit_code = 2
+
+
+class MemoryLimitError(NazxError):
+    """The model or the context does not fit in the memory there is."""
+
+    exit_code = 3
+
+
+class ContextOverflowError(NazxError):
+    """More tokens than the model's window takes."""
+
+    exit_code = 4
+
+
+class ModelUnavailableError(NazxError):
+    """The model is unknown, cannot be fetched, or its files are broken."""
+
+    exit_code = 5

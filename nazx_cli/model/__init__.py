@@ -1,0 +1,1 @@
+"""The decoder: layers, rotary positions, attention kinds."""

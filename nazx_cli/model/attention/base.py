@@ -1,0 +1,52 @@
+"""The contract of an attention kind: over whole sequences, and for the next token."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from nazx_cli.context.context import Context, Memory
+from nazx_cli.errors import NazxError
+from nazx_cli.model.decoder import Decoder
+
+
+class AttentionKind(ABC):
+    """How the positions of one decoder attend.
+
+    ``layouts`` names what ``new_memory`` can build, the default first.
+    """
+
+    name: ClassVar[str]
+    layouts: ClassVar[tuple[str, ...]]
+    reads_resident: ClassVar[bool] = False
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
+
+    @abstractmethod
+    def new_memory(self, layout: str) -> Memory:
+        """What a context of this kind derives from its ids."""
+
+    @abstractmethod
+    def sequence(self, ids: Tensor) -> Tensor:
+        """Final states (T, C) of every position of ids (T,); differentiable."""
+
+    @abstractmethod
+    def next_state(self, context: Context) -> Tensor:
+        """Final state (1, C) of the last position of ``context``, which is not empty."""
+
+    def logits(self, ids: Tensor) -> Tensor:
+        """(T, V) float32 logits after every position of ids (T,)."""
+        if not len(ids):
+            raise NazxError("there are no tokens to run the model on", "give at least one")
+        return self.decoder.logits(self.sequence(ids.to(self.decoder.device, torch.int64)))
+
+    def next_logits(self, context: Context) -> Tensor:
+        """(V,) float32 logits of the token after the last one in ``context``."""
+        if not len(context):
+            raise NazxError("the context is empty", "append at least one token first")
+        with torch.inference_mode():
+            return self.decoder.logits(self.next_state(context))[0]

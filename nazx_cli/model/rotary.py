@@ -1,0 +1,120 @@
+"""Rotary position embedding: frequencies of every supported type, phases, rotation.
+
+Half-split pairing as in GPT-NeoX and Llama: dimension f of a head is paired with f + F, where
+2F dimensions are rotated. Sources: RoFormer (arXiv 2104.09864); linear interpolation (arXiv
+2306.15595); dynamic NTK; YaRN (arXiv 2309.00071); the Llama 3.1 scheme.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from nazx_cli.config import RopeConfig
+
+_BLOCK = 1024  # positions per block when phases are built from two small tables
+
+
+class Rotary:
+    """Angles of one model. All trigonometry is done in float64: a float32 angle is off by
+    0.06 rad at position 1,000,000."""
+
+    def __init__(self, config: RopeConfig) -> None:
+        self.config = config
+        self.dim = config.dim
+        self.half = config.dim // 2
+        self.scaling = _attention_scaling(config)
+
+    def frequencies(self, length: int) -> Tensor:
+        """(F,) float64 angle per position for a sequence of ``length`` tokens."""
+        return _frequencies(self.config, length)
+
+    def same_frequencies(self, length: int, other: int) -> bool:
+        """Whether sequences of these two lengths share their phases."""
+        if self.config.kind != "dynamic":
+            return True
+        limit = self.config.original_positions
+        return max(length, limit) == max(other, limit)
+
+    def phases(self, start: int, stop: int, length: int, device: torch.device | str) -> Tensor:
+        """(stop - start, 2F) float32: cosines then sines of positions start..stop-1, times the
+        attention scaling of the RoPE type.
+
+        Built by angle addition from one table of blocks and one of offsets, so that N
+        positions cost N multiplications and N / 1024 + 1024 cosines.
+        """
+        freq = self.frequencies(length)
+        first = start - start % _BLOCK
+        blocks = torch.arange(first, max(stop, first + 1), _BLOCK, dtype=torch.float64)
+        outer = blocks[:, None] * freq  # (B, F)
+        inner = torch.arange(_BLOCK, dtype=torch.float64)[:, None] * freq
+        co, so = (t.float().to(device)[:, None] for t in (outer.cos(), outer.sin()))
+        ci, si = (t.float().to(device) * self.scaling for t in (inner.cos(), inner.sin()))
+        table = torch.empty(len(blocks), _BLOCK, 2 * self.half, device=device)
+        torch.mul(co, ci, out=table[..., : self.half]).sub_(so * si)
+        torch.mul(so, ci, out=table[..., self.half :]).add_(co * si)
+        return table.view(-1, 2 * self.half)[start - first : stop - first]
+
+    def at(self, positions: Tensor, length: int) -> Tensor:
+        """(T, 2F) float32 phases of arbitrary ``positions`` (T,)."""
+        angles = positions.double().cpu()[:, None] * self.frequencies(length)
+        table = torch.cat((angles.cos(), angles.sin()), -1) * self.scaling
+        return table.float().to(positions.device)
+
+
+def _frequencies(config: RopeConfig, length: int) -> Tensor:
+    exponents = torch.arange(0, config.dim, 2, dtype=torch.float64) / max(config.dim, 1)
+    if config.kind == "dynamic" and config.dim > 2:
+        limit = config.original_positions
+        stretch = config.factor * max(length, limit) / limit - (config.factor - 1)
+        theta = config.theta * stretch ** (config.dim / (config.dim - 2))
+        return torch.pow(theta, -exponents)
+    freq = torch.pow(config.theta, -exponents)
+    if config.kind == "linear":
+        return freq / config.factor
+    if config.kind == "yarn":
+        return _yarn(config, freq)
+    if config.kind == "llama3":
+        return _llama3(config, freq)
+    return freq
+
+
+def _yarn(config: RopeConfig, freq: Tensor) -> Tensor:
+    """Interpolate slow dimensions, keep fast ones, blend between (YaRN, section 3.2)."""
+
+    def dimension(turns: float) -> float:
+        ratio = config.original_positions / (turns * 2 * math.pi)
+        return config.dim * math.log(ratio) / (2 * math.log(config.theta))
+
+    low, high = dimension(config.beta_fast), dimension(config.beta_slow)
+    if config.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, config.dim - 1)
+    width = high - low or 0.001
+    ramp = ((torch.arange(len(freq), dtype=torch.float64) - low) / width).clamp(0, 1)
+    return freq / config.factor * ramp + freq * (1 - ramp)
+
+
+def _llama3(config: RopeConfig, freq: Tensor) -> Tensor:
+    """Divide long wavelengths by the factor, keep short ones, blend smoothly between."""
+    turns = config.original_positions * freq / (2 * math.pi)  # rotations over the old context
+    span = config.high_freq_factor - config.low_freq_factor
+    smooth = ((turns - config.low_freq_factor) / (span or 1e-9)).clamp(0, 1)
+    return freq * (smooth + (1 - smooth) / config.factor)
+
+
+def _attention_scaling(config: RopeConfig) -> float:
+    """YaRN's factor on cosines and sines; 1 for every other type."""
+    if config.kind != "yarn":
+        return 1.0
+    if config.attention_factor is not None:
+        return config.attention_factor
+
+    def scale(weight: float) -> float:
+        return 0.1 * weight * math.log(config.factor) + 1.0 if config.factor > 1 else 1.0
+
+    if config.mscale and config.mscale_all_dim:
+        return scale(config.mscale) / scale(config.mscale_all_dim)
+    return scale(1.0)

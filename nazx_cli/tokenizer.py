@@ -1,0 +1,262 @@
+"""Text to token ids and back, on the `tokenizers` library.
+
+Text of a person or a document never turns into a control token: ``encode`` treats
+``<|im_end|>`` as seven ordinary characters' worth of text. Only ``encode_markup``, which is for
+rendered chat templates, recognises special tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tokenizers import Tokenizer as _Backend
+
+from nazx_cli.errors import ModelUnavailableError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) while a long job runs."""
+
+_PIECE = 1 << 16  # characters handed to the backend at a time when reporting progress
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A tokenized text: ``ids`` (N,) int32 and ``starts`` (N,) int32, each token's first
+    character in the text."""
+
+    ids: NDArray[np.int32]
+    starts: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Tokenizer:
+    """A checkpoint's tokenizer with what a chat needs beside it.
+
+    ``chat_template`` is the Jinja source or None; ``special`` maps ``bos_token``, ``eos_token``
+    and so on to their text; ``stop_ids`` are the tokens that end an answer.
+    """
+
+    def __init__(
+        self,
+        backend: _Backend,
+        chat_template: str | None = None,
+        special: dict[str, str] | None = None,
+        stop_ids: frozenset[int] = frozenset(),
+        add_bos: bool = False,
+    ) -> None:
+        self._backend = backend
+        self.chat_template = chat_template
+        self.special = dict(special or {})
+        self.stop_ids = stop_ids
+        self.add_bos = add_bos
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Tokenizer:
+        """Read ``tokenizer.json`` and what stands beside it; errors name the broken file."""
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise ModelUnavailableError(
+                f"{folder} has no tokenizer.json", "fetch the model again or name another folder"
+            )
+        try:
+            backend = _Backend.from_file(str(path))
+        except Exception as error:  # the backend raises bare Exception for a malformed file
+            raise ModelUnavailableError(
+                f"{path} is no usable tokenizer: {_first_line(error)}", "fetch the model again"
+            ) from None
+        settings = _read_json(folder / "tokenizer_config.json")
+        template = settings.get("chat_template")
+        if isinstance(template, list):  # several named templates; the default one is for chat
+            named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
+            template = named.get("default")
+        separate = folder / "chat_template.jinja"
+        if separate.is_file():
+            template = separate.read_text(encoding="utf-8")
+        special = {
+            key: text
+            for key, value in settings.items()
+            if key.endswith("_token") and (text := _token_text(value)) is not None
+        }
+        stops = _stop_ids(folder, backend, special)
+        return cls(
+            backend,
+            template if isinstance(template, str) else None,
+            special,
+            stops,
+            bool(settings.get("add_bos_token")) and "bos_token" in special,
+        )
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, special ones included."""
+        return int(self._backend.get_vocab_size(with_added_tokens=True))
+
+    @cached_property
+    def special_ids(self) -> dict[str, int]:
+        """Text and id of every special token."""
+        added = self._backend.get_added_tokens_decoder()
+        return {token.content: i for i, token in added.items() if token.special}
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of plain text; nothing in it is taken for a special token."""
+        self._backend.encode_special_tokens = True
+        return list(self._backend.encode(text, add_special_tokens=False).ids)
+
+    def encode_markup(self, text: str) -> list[int]:
+        """Ids of a rendered template: special tokens in it become their ids."""
+        self._backend.encode_special_tokens = False
+        return list(self._backend.encode(text, add_special_tokens=False).ids)
+
+    def encode_document(self, text: str, on_progress: Progress | None = None) -> Tokens:
+        """Tokenize a whole document, remembering where in the text each token starts.
+
+        The result equals ``encode(text)``. Long texts of tokenizers that cannot see across a
+        line break (byte-level with the GPT-2 pattern) are handed over in pieces, several at a
+        time; ``on_progress`` is called with characters done and in all.
+        """
+        self._backend.encode_special_tokens = True
+        pieces = _cut(text) if self._splits_before_newlines else [text]
+        ids: list[NDArray[np.int32]] = []
+        starts: list[NDArray[np.int32]] = []
+        done = 0
+        for batch in (pieces[i : i + 8] for i in range(0, len(pieces), 8)):
+            for piece, enc in zip(
+                batch,
+                self._backend.encode_batch(batch, add_special_tokens=False),
+                strict=True,
+            ):
+                ids.append(np.asarray(enc.ids, dtype=np.int32))
+                offsets = np.asarray(enc.offsets, dtype=np.int32).reshape(-1, 2)
+                starts.append(offsets[:, 0] + done)
+                done += len(piece)
+            if on_progress:
+                on_progress(done, len(text))
+        if not ids:
+            return Tokens(np.zeros(0, np.int32), np.zeros(0, np.int32))
+        return Tokens(np.concatenate(ids), np.concatenate(starts).astype(np.int32))
+
+    def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
+        """Text of ids; special tokens are left out unless ``skip_special`` is off."""
+        return str(self._backend.decode(list(ids), skip_special_tokens=skip_special))
+
+    def stream(self) -> TextStream:
+        """A decoder for ids that arrive one at a time."""
+        return TextStream(self)
+
+    @cached_property
+    def _splits_before_newlines(self) -> bool:
+        """True where a break before a newline run provably never changes the ids.
+
+        So it is when there is no normalizer, no word-start marker, and the pre-tokenizer is
+        the GPT-2 pattern, alone or after single digits: none of its alternatives matches a
+        non-space character followed by a newline.
+        """
+        spec = json.loads(self._backend.to_str())
+        if spec.get("normalizer") is not None or spec["model"].get("type") != "BPE":
+            return False
+        pre = spec.get("pre_tokenizer") or {}
+        steps = pre.get("pretokenizers", [pre])
+        byte_level = steps[-1] if steps else {}
+        plain = (
+            byte_level.get("type") == "ByteLevel"
+            and byte_level.get("use_regex", True)
+            and not byte_level.get("add_prefix_space", True)
+        )
+        return bool(plain) and all(step.get("type") == "Digits" for step in steps[:-1])
+
+
+class TextStream:
+    """Turns ids into text as they arrive, never letting out half a character.
+
+    ``push`` returns the text that is now certain; ``flush`` what remains at the end.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._start = 0  # first id whose text is still needed as context
+        self._sent = 0  # ids before this one have been let out
+
+    def push(self, token_id: int) -> str:
+        """Text that ``token_id`` completes; empty while a character is incomplete."""
+        self._ids.append(token_id)
+        whole = self._tokenizer.decode(self._ids[self._start :])
+        if whole.endswith("�") and len(self._ids) - self._sent < 8:
+            return ""
+        return self._release(whole)
+
+    def flush(self) -> str:
+        """Whatever is left, an incomplete character shown as the replacement character."""
+        if self._sent == len(self._ids):
+            return ""
+        return self._release(self._tokenizer.decode(self._ids[self._start :]))
+
+    def _release(self, whole: str) -> str:
+        before = self._tokenizer.decode(self._ids[self._start : self._sent])
+        self._start, self._sent = self._sent, len(self._ids)
+        return whole[len(before) :]
+
+
+def _cut(text: str) -> list[str]:
+    """Pieces of about ``_PIECE`` characters, each ending before a newline that follows a
+    non-space character."""
+    pieces: list[str] = []
+    at = 0
+    while at < len(text):
+        end = at + _PIECE
+        while end < len(text):
+            end = text.find("\n", end)
+            if end < 0 or not text[end - 1].isspace():
+                break
+            end += 1
+        if end < 0 or end >= len(text):
+            end = len(text)
+        pieces.append(text[at:end])
+        at = end
+    return pieces
+
+
+def _stop_ids(folder: Path, backend: _Backend, special: dict[str, str]) -> frozenset[int]:
+    found: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        value: Any = _read_json(folder / name).get("eos_token_id")
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, int) and not isinstance(item, bool):
+                found.add(item)
+    eos = special.get("eos_token")
+    if eos is not None and (eos_id := backend.token_to_id(eos)) is not None:
+        found.add(eos_id)
+    return frozenset(found)
+
+
+def _token_text(value: Any) -> str | None:
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ModelUnavailableError(
+            f"{path} is not valid JSON: {_first_line(error)}", "fetch the model again"
+        ) from None
+    return data if isinstance(data, dict) else {}
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,83 @@
+"""From a checkpoint folder to a decoder in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from nazx_cli.config import ModelConfig
+from nazx_cli.errors import ModelUnavailableError, UsageError
+from nazx_cli.model.decoder import Decoder
+from nazx_cli.weights.checkpoint import Checkpoint
+from nazx_cli.weights.families import Part, expected_shapes, parts
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def load_decoder(folder: Path, device: str, dtype: str) -> Decoder:
+    """Read ``config.json`` and the weights of ``folder`` on to ``device`` in ``dtype``.
+
+    Names and shapes are checked against the configuration before anything is allocated; the
+    weights are then converted one parameter at a time, so that no second copy of the model is
+    held. ``ModelUnavailableError`` names what is broken, ``UsageError`` a wrong device or type.
+    """
+    config = ModelConfig.from_folder(folder)
+    checkpoint = Checkpoint.open(folder)
+    checkpoint.check(expected_shapes(config))
+    where, what = resolve_device(device), resolve_dtype(dtype, checkpoint)
+    with torch.device("meta"):
+        decoder = Decoder(config)
+    for part in parts(config):
+        _assign(decoder, part.parameter, _assemble(checkpoint, part, where, what))
+    if config.tie_embeddings:
+        decoder.head.weight = decoder.embed.weight
+    return decoder.eval()
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called ``name``; ``auto`` takes CUDA, then Apple's GPU, then the CPU."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            name = "cuda"
+        else:
+            name = "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"the device {name!r} cannot be used: {(str(error).splitlines() or [''])[0]}",
+            "try --device cpu",
+        ) from None
+    return device
+
+
+def resolve_dtype(name: str, checkpoint: Checkpoint) -> torch.dtype:
+    """``auto`` keeps float32 checkpoints as they are and runs the 16-bit ones in bfloat16."""
+    if name not in DTYPES:
+        raise UsageError(f"unknown type {name!r}", f"choose one of {', '.join(DTYPES)}")
+    if name == "auto":
+        stored = set(checkpoint.dtypes.values())
+        name = "bfloat16" if stored & {"F16", "BF16"} else "float32"
+    found: torch.dtype = getattr(torch, name)
+    return found
+
+
+def _assemble(
+    checkpoint: Checkpoint, part: Part, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    tensors = [checkpoint.read(name) for name, _ in part.sources]
+    joined = part.arrange(tensors) if part.arrange else tensors[0]
+    # A copy even where nothing changes: the file behind a mapped tensor may be replaced.
+    return joined.to(device, dtype, copy=True).contiguous()
+
+
+def _assign(decoder: nn.Module, name: str, tensor: Tensor) -> None:
+    module_name, _, leaf = name.rpartition(".")
+    module = decoder.get_submodule(module_name)
+    current = getattr(module, leaf)
+    if current is None or tuple(current.shape) != tuple(tensor.shape):
+        raise ModelUnavailableError(f"the weights of {name} do not fit this version of NazX")
+    setattr(module, leaf, nn.Parameter(tensor, requires_grad=False))

@@ -1,0 +1,30 @@
+"""Every test: one compute thread, a NAZX_HOME of its own, no Hub, no user settings."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def isolated_home(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    home = tmp_path_factory.mktemp("nazx-home")
+    for name in list(os.environ):
+        if name.startswith("NAZX_") or name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("NAZX_HOME", str(home))
+    monkeypatch.setenv("HF_HOME", str(home / "hub"))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    return home
+
+
+@pytest.fixture(scope="session")
+def alice() -> str:
+    return (Path(__file__).parent / "data" / "alice.txt").read_text(encoding="utf-8")

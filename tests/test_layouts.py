@@ -1,0 +1,156 @@
+"""Every memory layout through random edits, held to the float64 reference; and its bytes."""
+
+from __future__ import annotations
+
+import gc
+import random
+
+import pytest
+import torch
+from models import model, random_ids, reference
+
+from nazx_cli.context import cost, inverted_index
+from nazx_cli.context.layouts import LAYOUTS
+from nazx_cli.context.posting_lists import PostingLists
+from nazx_cli.engine.language_model import LanguageModel
+
+
+def _edit(rng: random.Random, context, ids: list[int], vocab: int) -> None:  # type: ignore[no-untyped-def]
+    """One random edit, done to the context and to a plain list alike."""
+    kind = rng.choice(("append", "append", "insert", "delete", "truncate"))
+    new = [rng.randrange(vocab) for _ in range(rng.choice((0, 1, 1, 2, 5)))]
+    at = rng.randint(0, len(ids))
+    resident = rng.random() < 0.3
+    if kind == "append":
+        context.append(
+            torch.tensor(new, dtype=torch.int64) if rng.random() < 0.5 else new, resident
+        )
+        ids.extend(new)
+    elif kind == "insert":
+        context.insert(at, new, resident)
+        ids[at:at] = new
+    elif kind == "delete":
+        stop = min(len(ids), at + rng.choice((0, 1, 3)))
+        context.delete(at, stop)
+        del ids[at:stop]
+    else:
+        context.delete(max(len(ids) - 2, 0), len(ids))
+        del ids[max(len(ids) - 2, 0) :]
+
+
+@pytest.mark.parametrize("tail", (0, 4, 2048), ids="tail{}".format)
+@pytest.mark.parametrize("base", ("neox-sequential", "llama"))
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_random_edits_leave_every_layout_equal_to_the_reference(
+    layout: str, base: str, tail: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inverted_index, "_TAIL", tail)
+    monkeypatch.setattr(inverted_index, "_LONGEST", 4)
+    lm, rng = model(base, "inattention", layout=layout), random.Random(f"{layout}{base}{tail}")
+    context, ids = lm.new_context(), random_ids(9, seed=8, vocab=12)
+    context.append(ids)
+    for _ in range(10):
+        _edit(rng, context, ids, vocab=rng.choice((2, 12, 300)))
+        assert context.ids.tolist() == ids
+        if ids:
+            want = reference(base, "inattention").logits(ids)[-1]
+            assert (lm.next_logits(context).double() - want).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "ids",
+    ([7], [7] * 600, list(range(300)), [0, 299] * 33 + [5]),
+    ids=("one", "one-distinct", "all-distinct", "few"),
+)
+def test_one_token_one_distinct_token_and_all_distinct_agree_with_the_sequence(
+    layout: str, ids: list[int]
+) -> None:
+    lm = model("neox-parallel", "inattention", layout=layout)
+    context = lm.new_context()
+    context.append(ids, resident=True)
+    want = lm.logits(ids)[-1]
+    assert (lm.next_logits(context) - want).abs().max() < 1e-4
+
+
+def test_large_contexts_agree_between_layouts_after_edits_that_drop_most_tokens() -> None:
+    ids = random_ids(5000, seed=9)
+    results = []
+    for layout in LAYOUTS:
+        lm = model("neox-sequential", "inattention", layout=layout)
+        context = lm.new_context()
+        context.append(ids)
+        lm.next_logits(context)
+        context.delete(100, 4000)
+        context.insert(50, [3] * 100)
+        context.append([1, 2, 3])
+        results.append(lm.next_logits(context))
+    for result in results[1:]:
+        assert (result - results[0]).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_contexts_of_one_model_do_not_disturb_each_other(layout: str) -> None:
+    lm = model("llama", "inattention", layout=layout)
+    first, second = lm.new_context(), lm.new_context()
+    first.append(random_ids(40, seed=10))
+    before = lm.next_logits(first)
+    second.append(random_ids(70, seed=11))
+    lm.next_logits(second)
+    assert (lm.next_logits(first) == before).all()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ("float32", "bfloat16"))
+def test_bytes_held_equal_the_formula(layout: str, dtype: str) -> None:
+    lm = model("neox-sequential", "inattention", dtype, layout)
+    weights = torch.rand(300, generator=torch.Generator().manual_seed(12)) ** 4
+    ids = torch.multinomial(weights, 20_000, replacement=True)
+    context = lm.new_context()
+    context.append(ids, resident=True)
+    lm.next_logits(context)
+    size = cost.Size(len(ids), len(ids.unique()))
+    width = 4 if dtype == "float32" else 2
+    predicted = cost.context_bytes(lm.config, layout, size, width)
+    assert context.nbytes == pytest.approx(predicted, rel=0.02)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_bytes_held_are_those_of_every_tensor_that_the_context_refers_to(layout: str) -> None:
+    lm = model("neox-sequential", "inattention", layout=layout)
+    context = lm.new_context()
+    context.append(random_ids(3000, seed=13))
+    lm.next_logits(context)
+    context.append([1, 2])
+    lm.next_logits(context)
+    assert context.nbytes == _reachable_bytes(lm, context)
+
+
+def _reachable_bytes(lm: LanguageModel, context: object) -> int:
+    """Storage bytes of all tensors reachable from the context but not from the model."""
+    weights = {p.untyped_storage().data_ptr() for p in lm.decoder.parameters()}
+    seen: set[int] = set()
+    storages: dict[int, int] = {}
+    stack = [context]
+    while stack:
+        item = stack.pop()
+        if id(item) in seen or item is lm.decoder or isinstance(item, type):
+            continue
+        seen.add(id(item))
+        if isinstance(item, torch.Tensor):
+            storage = item.untyped_storage()
+            if storage.data_ptr() not in weights:
+                storages[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(item, dict | list | tuple) or hasattr(item, "__dict__"):
+            stack.extend(o for o in gc.get_referents(item) if not callable(o))
+    return sum(storages.values())
+
+
+def test_posting_lists_hold_every_position_once() -> None:
+    for count in (0, 1, 2, 1001):
+        ids = random_ids(count, seed=14, vocab=50)
+        lists = PostingLists.build(torch.tensor(ids, dtype=torch.int64))
+        assert len(lists) == count
+        assert lists.distinct.tolist() == sorted(set(ids))
+        for token in range(51):
+            assert lists.of(token).tolist() == [n for n, t in enumerate(ids) if t == token]
