@@ -8,7 +8,7 @@ from torch import Tensor
 from nazx_cli.context.growing import STEP
 from nazx_cli.context.layout import Layout
 from nazx_cli.context.projections import Projections
-from nazx_cli.context.rotation import rotate
+from nazx_cli.context.rotation import Turn, rotate
 from nazx_cli.context.scoring import OnlineSoftmax
 from nazx_cli.context.tokens import TokenSequence
 
@@ -48,11 +48,11 @@ class CachedLayout(Layout):
             self._blocks.append(torch.empty(shape, dtype=p.dtype, device=p.device))
         stop = min(start - at + BLOCK, length)
         states = p.states(tokens.slice(start, stop))
-        phases = p.rotary.phases(start, stop, length, p.device)
+        turn = Turn(p.rotary.phases(start, stop, length, p.device), p.dtype)
         block = self._blocks[-1][..., at : at + stop - start, :]
         for layer in range(c.num_layers):
             k, v = p.keys_values(layer, states)
-            block[layer, 0] = rotate(k, phases).transpose(0, 1)
+            block[layer, 0] = turn(k).transpose(0, 1)
             block[layer, 1] = v.transpose(0, 1)
         self._count = stop
 
@@ -62,15 +62,15 @@ class CachedLayout(Layout):
         here = p.rotary.phases(n - 1, n, n, p.device)
         q = rotate(query[None].float() * c.head_dim**-0.5, here)[0]
         grouped = q.to(p.dtype).view(c.num_kv_heads, -1, c.head_dim)
-        softmax = OnlineSoftmax(c.num_heads, c.head_dim, p.device)
+        softmax = OnlineSoftmax(c.head_dim, c.num_heads, p.device)
         for index, block in enumerate(self._blocks):
             used = min(n - index * BLOCK, BLOCK)
             keys, values = block[layer, :, :, :used]
             scores = torch.bmm(grouped, keys.transpose(1, 2)).float()
-            weights = softmax.weigh(scores.flatten(0, 1).t()).t()
+            weights = softmax.weigh(scores.view(1, c.num_heads, used))
             share = weights.view(c.num_kv_heads, -1, used).to(p.dtype)
-            softmax.total += torch.bmm(share, values).float().flatten(0, 1)
-        return softmax.result()
+            softmax.total += torch.bmm(share, values).float().flatten(0, 1).t()
+        return softmax.result().t()
 
     @property
     def nbytes(self) -> int:

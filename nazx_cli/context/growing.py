@@ -10,16 +10,31 @@ STEP = 256
 
 
 class GrowingRows:
-    """(count, *shape) rows on one device; capacity is the next multiple of ``STEP``."""
+    """(*lead, count, *shape) on one device; capacity is the next multiple of ``STEP``.
 
-    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
-        self._store = torch.empty((0, *shape), dtype=dtype, device=device)
+    Rows never written are zero.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        device: torch.device,
+        lead: tuple[int, ...] = (),
+    ) -> None:
+        self._store = torch.empty((*lead, 0, *shape), dtype=dtype, device=device)
+        self._axis = len(lead)
         self.count = 0
 
     @property
     def rows(self) -> Tensor:
         """A view of the rows in use."""
-        return self._store[: self.count]
+        return self._part(0, self.count)
+
+    @property
+    def padded(self) -> Tensor:
+        """All rows, spare ones included: contiguous, which batched products need."""
+        return self._store
 
     @property
     def nbytes(self) -> int:
@@ -29,26 +44,28 @@ class GrowingRows:
     def extend(self, count: int) -> Tensor:
         """Make room for ``count`` more rows and return the view to be filled."""
         need = self.count + count
-        if need > len(self._store):
-            capacity = -(-need // STEP) * STEP
-            shape = (capacity, *self._store.shape[1:])
-            store = self._store.new_empty(shape)
-            store[: self.count] = self.rows
-            self._store = store
-        new = self._store[self.count : need]
+        if need > self._store.shape[self._axis]:
+            self._allocate(need)
         self.count = need
-        return new
+        return self._part(need - count, need)
 
     def truncate(self, count: int) -> None:
         """Keep the first ``count`` rows and give back what they do not need."""
         self.count = min(count, self.count)
-        capacity = -(-self.count // STEP) * STEP
-        if capacity < len(self._store):
-            self._store = self._store[:capacity].clone()
+        if self._store.shape[self._axis] > -(-self.count // STEP) * STEP:
+            self._allocate(self.count)
 
     def keep(self, which: Tensor) -> None:
         """Keep the rows ``which`` (n,), in that order."""
-        kept = self.rows[which]
-        self.count = 0
-        self._store = self._store[:0].clone()
-        self.extend(len(kept)).copy_(kept)
+        kept = self.rows.index_select(self._axis, which)
+        self.truncate(0)
+        self.extend(len(which)).copy_(kept)
+
+    def _part(self, start: int, stop: int) -> Tensor:
+        return self._store.narrow(self._axis, start, stop - start)
+
+    def _allocate(self, need: int) -> None:
+        shape = list(self._store.shape)
+        shape[self._axis] = -(-need // STEP) * STEP
+        old, self._store = self.rows, self._store.new_zeros(shape)
+        self._part(0, self.count).copy_(old)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nazx_cli.context.layout import Layout
-from nazx_cli.context.scoring import OnlineSoftmax, absorbed, coefficients, probes, scores_at
+from nazx_cli.context.scoring import OnlineSoftmax, absorbed, coefficients, probes
 from nazx_cli.context.tokens import TokenSequence
 
 _BLOCK = 16_384  # positions at a time: the transient coefficients stay near 16 MB
@@ -29,19 +29,19 @@ class IdsLayout(Layout):
         heads = p.config.num_heads
         here = p.rotary.phases(n - 1, n, n, p.device)[0]
         matrix, biases = absorbed(p, layer, probes(p, query, here))
-        softmax = OnlineSoftmax(heads, p.config.hidden_size, p.device)
+        softmax = OnlineSoftmax(p.config.hidden_size, heads, p.device)
         for start in range(0, n, _BLOCK):
             stop = min(start + _BLOCK, n)
             block = self.tokens.slice(start, stop).to(p.device)
             distinct, which = torch.unique(block, return_inverse=True)
             states = p.states(distinct)
-            coefs = coefficients(states, matrix, biases)
+            coefs = coefficients(states, matrix, biases, heads)
             phases = p.rotary.phases(start, stop, n, p.device)
-            weights = softmax.weigh(scores_at(coefs[which], phases, heads))
+            weights = softmax.weigh(coefs.take(which).scores(phases.unsqueeze(-1)))
             by_token = torch.zeros(len(distinct), heads, device=p.device)
-            by_token.index_add_(0, which, weights)
-            softmax.total += by_token.t() @ states.float()
-        return p.project_values(layer, softmax.result())
+            by_token.index_add_(0, which, weights.squeeze(-1))
+            softmax.total += states.float().t() @ by_token
+        return p.project_values(layer, softmax.result().t())
 
     @property
     def nbytes(self) -> int:

@@ -12,6 +12,7 @@ positions wait in a short tail of single positions until the index is built agai
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 from nazx_cli.context.growing import GrowingRows
 from nazx_cli.context.posting_lists import PostingLists
 from nazx_cli.context.projections import Projections
-from nazx_cli.context.scoring import OnlineSoftmax, scores_at
+from nazx_cli.context.scoring import Coefficients, OnlineSoftmax
 from nazx_cli.context.tokens import TokenSequence
 
 _LONGEST = 256
@@ -113,35 +114,19 @@ class InvertedIndex:
         self.forget(0)
         return old
 
-    def weights(self, coefs: Tensor) -> Tensor:
-        """(U, H) softmax weights per distinct token, from coefficients (U, H * (1 + 2F)).
-
-        The H columns of s come first (see ``scoring``). Columns add up to 1.
-        """
-        heads = self._p.config.num_heads
-        softmax = OnlineSoftmax(heads, len(coefs), coefs.device)
+    def weights(self, coefs: Coefficients) -> Tensor:
+        """(U, H) softmax weights per distinct token, from the coefficients of each; columns
+        add up to 1."""
+        softmax = OnlineSoftmax(len(coefs.s), coefs.s.shape[1], coefs.s.device)
         for pieces in self.pieces:
-            for slots, phases in _batches(pieces, coefs.shape[1]):
-                self._weigh_pieces(softmax, coefs, slots, phases)
+            for slots, phases in _batches(pieces, coefs.ab[0].numel()):
+                weights = softmax.weigh(coefs.take(slots).scores(phases))
+                softmax.total.index_add_(0, slots, weights.sum(-1))
         if self._tail_slots.count:
             slots = self._tail_slots.rows
-            scores = scores_at(coefs[slots], self._tail_phases.rows, heads)
-            weights = softmax.weigh(scores)
-            softmax.total.index_add_(1, slots, weights.t())
-        return softmax.result().t()
-
-    def _weigh_pieces(
-        self, softmax: OnlineSoftmax, coefs: Tensor, slots: Tensor, phases: Tensor
-    ) -> None:
-        heads = len(softmax.mass)
-        s = coefs[:, :heads].index_select(0, slots).unsqueeze(-1)  # (G, H, 1)
-        if phases.shape[1]:
-            ab = coefs[:, heads:].index_select(0, slots).view(len(slots), heads, -1)
-            scores = torch.bmm(ab, phases).add_(s)  # (G, H, length)
-        else:
-            scores = s.expand(-1, -1, phases.shape[2])
-        weights = softmax.weigh(scores.transpose(1, 2)).sum(1)  # (G, H)
-        softmax.total.index_add_(1, slots, weights.t())
+            weights = softmax.weigh(coefs.take(slots).scores(self._tail_phases.rows.unsqueeze(-1)))
+            softmax.total.index_add_(0, slots, weights.squeeze(-1))
+        return softmax.result()
 
     def _assign(self, ids: Tensor) -> Tensor:
         """Give slots to those of the distinct ``ids`` that have none; returns those."""
@@ -158,9 +143,8 @@ class InvertedIndex:
         slots = self.slot_of[lists.distinct.long()]
         table = self._p.rotary.phases(0, n, n, self._p.device)
         self.pieces = [
-            _gather(lists, slots, table, size, taken)
-            for size, taken in _sizes(lists.counts)
-            if bool((taken >= 0).any())
+            _gather(lists, slots, table, size, which, begins)
+            for size, which, begins in _cut(lists.counts)
         ]
         self._tail_slots.truncate(0)
         self._tail_phases.truncate(0)
@@ -168,26 +152,30 @@ class InvertedIndex:
         return fresh
 
 
-def _sizes(counts: Tensor) -> list[tuple[int, Tensor]]:
-    """For each piece length, where in its list each token's pieces of that length begin:
-    (U, k) offsets with -1 where there is none."""
-    out = []
-    most = int(counts.max()) // _LONGEST
-    steps = torch.arange(most) * _LONGEST
-    whole = torch.where(steps < (counts // _LONGEST * _LONGEST)[:, None], steps, -1)
-    out.append((_LONGEST, whole))
+def _cut(counts: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Cut lists of ``counts`` (U,) positions into pieces.
+
+    Yields for each piece length the lists it occurs in, (G,), and where in them each piece
+    begins, (G,).
+    """
+    whole = counts // _LONGEST
+    which = torch.repeat_interleave(torch.arange(len(counts)), whole)
+    number = torch.arange(len(which)) - (whole.cumsum(0) - whole)[which]
+    if len(which):
+        yield _LONGEST, which, number * _LONGEST
     size = _LONGEST // 2
     while size:
-        begins = counts // (2 * size) * (2 * size)
-        out.append((size, torch.where((counts & size) > 0, begins, -1)[:, None]))
+        which = torch.nonzero(counts & size).squeeze(1)
+        if len(which):
+            yield size, which, counts[which] // (2 * size) * (2 * size)
         size //= 2
-    return out
 
 
-def _gather(lists: PostingLists, slots: Tensor, table: Tensor, size: int, begins: Tensor) -> Pieces:
-    """The pieces of one length; ``begins`` (U, k) offsets within each list, -1 for none."""
-    which, column = torch.nonzero(begins >= 0, as_tuple=True)
-    first = lists.offsets[:-1][which] + begins[which, column]
+def _gather(
+    lists: PostingLists, slots: Tensor, table: Tensor, size: int, which: Tensor, begins: Tensor
+) -> Pieces:
+    """The pieces of one length that begin at ``begins`` in the lists ``which``."""
+    first = lists.offsets[:-1][which] + begins
     positions = lists.positions[first[:, None] + torch.arange(size)]  # (G, size)
     phases = table[positions.to(table.device).long()].transpose(1, 2).contiguous()
     return Pieces(slots[which].to(table.device), phases)

@@ -41,7 +41,7 @@ class PostingsLayout(Layout):
         p, n, states = self.projections, self.length, self._states.rows
         here = p.rotary.phases(n - 1, n, n, p.device)[0]
         matrix, biases = absorbed(p, layer, probes(p, query, here))
-        weights = self._index.weights(coefficients(states, matrix, biases))
+        weights = self._index.weights(coefficients(states, matrix, biases, p.config.num_heads))
         mixed = weights.t().to(states.dtype) @ states
         return p.project_values(layer, mixed)
 

@@ -6,15 +6,33 @@ import torch
 from torch import Tensor
 
 
-def rotate(x: Tensor, phases: Tensor) -> Tensor:
-    """Rotate the first 2F dimensions of ``x`` (T, heads, D) by ``phases`` (T, 2F).
+class Turn:
+    """The rotation of T positions, made once and used by every layer.
 
-    The products are float32 whatever x's type; the result has x's type.
+    Phases (T, 2F) float32 hold cosines, then sines. Products are in ``dtype``.
     """
-    half = phases.shape[-1] // 2
-    cos, sin = phases[:, None, :half], phases[:, None, half:]
-    a, b = x[..., :half], x[..., half : 2 * half]
-    parts = (a * cos - b * sin, b * cos + a * sin)
-    if 2 * half == x.shape[-1]:
-        return torch.cat(parts, -1).to(x.dtype)
-    return torch.cat((*(p.to(x.dtype) for p in parts), x[..., 2 * half :]), -1)
+
+    def __init__(self, phases: Tensor, dtype: torch.dtype) -> None:
+        self._half = phases.shape[-1] // 2
+        table = phases[:, None].to(dtype)
+        cos, sin = table[..., : self._half], table[..., self._half :]
+        self._cos = torch.cat((cos, cos), -1)  # (T, 1, 2F)
+        self._sin = torch.cat((-sin, sin), -1)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Rotate the first 2F dimensions of x (T, heads, D); the result has x's type.
+
+        For each pair (a, b) of dimensions f and f + F: (a cos - b sin, b cos + a sin).
+        """
+        width = 2 * self._half
+        if not width:
+            return x
+        part = x[..., :width]
+        swapped = part.roll(self._half, -1)
+        turned = torch.addcmul(part * self._cos, swapped, self._sin)
+        return turned if width == x.shape[-1] else torch.cat((turned, x[..., width:]), -1)
+
+
+def rotate(x: Tensor, phases: Tensor) -> Tensor:
+    """``Turn`` once: rotate x (T, heads, D) by phases (T, 2F)."""
+    return Turn(phases, x.dtype)(x)

@@ -11,6 +11,8 @@ them come from one matrix product, with keys or, absorbed, with states.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -51,42 +53,53 @@ def absorbed(projections: Projections, layer: int, probe: Tensor) -> tuple[Tenso
     return matrix.to(projections.dtype).t(), biases
 
 
-def coefficients(states: Tensor, matrix: Tensor, biases: Tensor) -> Tensor:
-    """(n, H * (1 + 2F)) float32 coefficients of ``states`` (n, C)."""
-    return (states @ matrix).float().add_(biases)
+@dataclass(frozen=True)
+class Coefficients:
+    """Coefficients of n keys: ``s`` (n, H) and ``ab`` (n, H, 2F), float32, any strides."""
+
+    s: Tensor
+    ab: Tensor
+
+    def take(self, which: Tensor) -> Coefficients:
+        """Those of the keys ``which`` (m,)."""
+        return Coefficients(self.s.index_select(0, which), self.ab.index_select(0, which))
+
+    def scores(self, phases: Tensor) -> Tensor:
+        """(n, H, k) scores at k positions per key, from their phases (n, 2F, k)."""
+        if not phases.shape[1]:
+            return self.s.unsqueeze(-1).repeat(1, 1, phases.shape[2])
+        return torch.bmm(self.ab, phases).add_(self.s.unsqueeze(-1))
 
 
-def scores_at(coefs: Tensor, phases: Tensor, heads: int) -> Tensor:
-    """(n, H) scores of n positions from their coefficients and phases (n, 2F)."""
-    s, ab = coefs[:, :heads], coefs[:, heads:]
-    if phases.shape[-1] == 0:
-        return s
-    rotated = torch.bmm(ab.reshape(len(ab), heads, -1), phases.unsqueeze(-1)).squeeze(-1)
-    return rotated.add_(s)
+def coefficients(states: Tensor, matrix: Tensor, biases: Tensor, heads: int) -> Coefficients:
+    """Coefficients of ``states`` (n, C) by the matrix and constants of ``absorbed``."""
+    both = (states @ matrix).float().add_(biases)
+    return Coefficients(both[:, :heads], both[:, heads:].view(len(both), heads, -1))
 
 
 class OnlineSoftmax:
     """Softmax-weighted sums over blocks of scores, kept relative to the largest score so far.
 
-    ``total`` (H, X) is the weighted sum of rows, ``mass`` (H,) the sum of the weights.
+    ``total`` (X, H) is the weighted sum of rows, ``mass`` (H,) the sum of the weights.
     """
 
-    def __init__(self, heads: int, width: int, device: torch.device) -> None:
-        self.top = torch.full((heads,), -torch.inf, device=device)
+    def __init__(self, width: int, heads: int, device: torch.device) -> None:
+        self._top = torch.full((heads,), -torch.inf, device=device)
         self.mass = torch.zeros(heads, device=device)
-        self.total = torch.zeros(heads, width, device=device)
+        self.total = torch.zeros(width, heads, device=device)
 
     def weigh(self, scores: Tensor) -> Tensor:
-        """Unnormalised weights of ``scores`` (..., H); rescales what was gathered before."""
-        top = torch.maximum(self.top, scores.flatten(0, -2).amax(0))
-        shrink = torch.exp(self.top - top)
+        """Unnormalised weights of ``scores`` (n, H, k), in their place; rescales what was
+        gathered before."""
+        top = torch.maximum(self._top, scores.amax((0, 2)))
+        shrink = torch.exp(self._top - top)
         self.mass *= shrink
-        self.total *= shrink[:, None]
-        self.top = top
-        weights = torch.exp(scores - top)
-        self.mass += weights.flatten(0, -2).sum(0)
+        self.total *= shrink
+        self._top = top
+        weights = scores.sub_(top[:, None]).exp_()
+        self.mass += weights.sum((0, 2))
         return weights
 
     def result(self) -> Tensor:
-        """(H, X): the weighted mean."""
-        return self.total / self.mass[:, None]
+        """(X, H): the weighted mean."""
+        return self.total / self.mass

@@ -8,7 +8,7 @@ from torch import Tensor
 from nazx_cli.context.growing import GrowingRows
 from nazx_cli.context.layout import Layout
 from nazx_cli.context.projections import Projections
-from nazx_cli.context.scoring import OnlineSoftmax, absorbed, coefficients, probes, scores_at
+from nazx_cli.context.scoring import OnlineSoftmax, absorbed, coefficients, probes
 from nazx_cli.context.tokens import TokenSequence
 
 _BLOCK = 8_192  # positions scored at a time
@@ -48,13 +48,13 @@ class StatesLayout(Layout):
         p, states, phases = self.projections, self._states.rows, self._phases.rows
         heads = p.config.num_heads
         matrix, biases = absorbed(p, layer, probes(p, query, phases[-1]))
-        softmax = OnlineSoftmax(heads, p.config.hidden_size, p.device)
+        softmax = OnlineSoftmax(p.config.hidden_size, heads, p.device)
         for start in range(0, self.length, _BLOCK):
             block = states[start : start + _BLOCK]
-            coefs = coefficients(block, matrix, biases)
-            weights = softmax.weigh(scores_at(coefs, phases[start : start + _BLOCK], heads))
-            softmax.total += weights.t() @ block.float()
-        return p.project_values(layer, softmax.result())
+            coefs = coefficients(block, matrix, biases, heads)
+            weights = softmax.weigh(coefs.scores(phases[start : start + _BLOCK, :, None]))
+            softmax.total += block.float().t() @ weights.squeeze(-1)
+        return p.project_values(layer, softmax.result().t())
 
     @property
     def nbytes(self) -> int:

@@ -12,14 +12,15 @@ from nazx_cli.context.growing import GrowingRows
 from nazx_cli.context.inverted_index import InvertedIndex
 from nazx_cli.context.layout import Layout
 from nazx_cli.context.projections import Projections
-from nazx_cli.context.scoring import probes
+from nazx_cli.context.scoring import Coefficients, probes
 from nazx_cli.context.tokens import TokenSequence
 
 _BLOCK = 4_096  # distinct tokens projected at a time
 
 
 class TablesLayout(Layout):
-    """For each layer rows (U, 2, kv_heads, D), un-rotated keys and values, beside the index."""
+    """Per layer, beside the index: the parts of the un-rotated keys that are rotated (kv_heads,
+    U, 2F) and that are not (kv_heads, U, D - 2F), and values (kv_heads, U, D)."""
 
     name = "tables"
 
@@ -27,8 +28,14 @@ class TablesLayout(Layout):
         super().__init__(projections)
         p, c = projections, projections.config
         self._index = InvertedIndex(p)
-        shape = (2, c.num_kv_heads, c.head_dim)
-        self._rows = [GrowingRows(shape, p.dtype, p.device) for _ in range(c.num_layers)]
+        turned = 2 * p.rotary.half
+        self._layers = [
+            tuple(
+                GrowingRows((width,), p.dtype, p.device, lead=(c.num_kv_heads,))
+                for width in (turned, c.head_dim - turned, c.head_dim)
+            )
+            for _ in range(c.num_layers)
+        ]
 
     def forget(self, at: int) -> None:
         self._index.forget(at)
@@ -36,8 +43,9 @@ class TablesLayout(Layout):
     def sync(self, tokens: TokenSequence) -> None:
         if self._index.wasteful(tokens):
             kept = self._index.compact(tokens)
-            for rows in self._rows:
-                rows.keep(kept)
+            for tables in self._layers:
+                for table in tables:
+                    table.keep(kept)
         fresh = self._index.sync(tokens)
         if len(fresh):
             self._add_rows(fresh)
@@ -46,37 +54,40 @@ class TablesLayout(Layout):
     def _add_rows(self, ids: Tensor) -> None:
         p = self.projections
         states = p.states(ids)
-        for layer, rows in enumerate(self._rows):
-            new = rows.extend(len(ids))
+        turned = 2 * p.rotary.half
+        for layer, tables in enumerate(self._layers):
+            new = [table.extend(len(ids)) for table in tables]
             for start in range(0, len(ids), _BLOCK):
                 part = slice(start, start + _BLOCK)
-                k, v = p.keys_values(layer, states[part])
-                new[part, 0], new[part, 1] = k, v
+                k, v = (t.transpose(0, 1) for t in p.keys_values(layer, states[part]))
+                for table, rows in zip(new, (k[..., :turned], k[..., turned:], v), strict=True):
+                    table[:, part] = rows
 
     def attend(self, layer: int, query: Tensor) -> Tensor:
-        p, n, rows = self.projections, self.length, self._rows[layer].rows
+        p, n = self.projections, self.length
+        pairs, plain, values = (table.padded for table in self._layers[layer])
         here = p.rotary.phases(n - 1, n, n, p.device)[0]
-        weights = self._index.weights(self._coefficients(rows, probes(p, query, here)))
-        kv_heads = p.config.num_kv_heads
-        share = weights.t().reshape(kv_heads, -1, len(rows)).to(rows.dtype)  # (Hkv, group, U)
-        values = rows[:, 1].transpose(0, 1)  # (Hkv, U, D)
+        coefs = _coefficients(pairs, plain, probes(p, query, here))
+        weights = self._index.weights(coefs)
+        share = weights.t().reshape(len(values), -1, values.shape[1]).to(values.dtype)
         return torch.bmm(share, values).flatten(0, 1).float()
-
-    def _coefficients(self, rows: Tensor, probe: Tensor) -> Tensor:
-        """(U, H * (1 + 2F)) float32: the H columns of s first, then A and B by head."""
-        p, c, half = self.projections, self.projections.config, self.projections.rotary.half
-        heads, group = c.num_heads, c.num_heads // c.num_kv_heads
-        out = torch.empty(len(rows), heads * (1 + 2 * half), device=p.device)
-        rotated = out[:, heads:].view(len(rows), c.num_kv_heads, group * 2 * half)
-        by_head = probe.view(c.num_kv_heads, group, 1 + 2 * half, c.head_dim).to(rows.dtype)
-        for g in range(c.num_kv_heads):
-            keys = rows[:, 0, g]  # (U, D)
-            plain = by_head[g, :, 0, 2 * half :]  # (group, D - 2F)
-            out[:, g * group : (g + 1) * group] = keys[:, 2 * half :] @ plain.t()
-            pairs = by_head[g, :, 1:, : 2 * half].flatten(0, 1)  # (group * 2F, 2F)
-            rotated[:, g] = keys[:, : 2 * half] @ pairs.t()
-        return out
 
     @property
     def nbytes(self) -> int:
-        return self._index.nbytes + sum(rows.nbytes for rows in self._rows)
+        rows = sum(table.nbytes for tables in self._layers for table in tables)
+        return self._index.nbytes + rows
+
+
+def _coefficients(pairs: Tensor, plain: Tensor, probe: Tensor) -> Coefficients:
+    """Coefficients of keys whose rotated part is ``pairs`` (kv_heads, U, 2F) and whose other
+    part is ``plain``: A and B need only the first, s only the second."""
+    kv_heads, count, turned = pairs.shape
+    by_head = probe.view(kv_heads, -1, 1 + turned, turned + plain.shape[2]).to(pairs.dtype)
+    for_s = by_head[:, :, 0, turned:].contiguous()  # (Hkv, group, D - 2F)
+    for_ab = by_head[:, :, 1:, :turned].flatten(1, 2)  # (Hkv, group * 2F, 2F)
+    s = torch.bmm(plain, for_s.transpose(1, 2)).float()
+    ab = torch.bmm(pairs, for_ab.transpose(1, 2)).float()
+    return Coefficients(
+        s.transpose(0, 1).reshape(count, -1),
+        ab.transpose(0, 1).reshape(count, s.shape[2] * kv_heads, turned),
+    )

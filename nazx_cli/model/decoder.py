@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nazx_cli.config import ModelConfig
-from nazx_cli.model.layers import FeedForward, Norm, dense_weight
+from nazx_cli.model.layers import FeedForward, Linear, Norm, dense_weight
 from nazx_cli.model.rotary import Rotary
 
 Attend = Callable[[int, Tensor], Tensor]
@@ -33,8 +33,8 @@ class Block(nn.Module):
         self.q_rows = config.num_heads * d
         self.kv_rows = config.num_kv_heads * d
         self.norm1 = Norm(config)
-        self.qkv = nn.Linear(c, self.q_rows + 2 * self.kv_rows, bias=bias)
-        self.out = nn.Linear(self.q_rows, c, bias=bias)
+        self.qkv = Linear(c, self.q_rows + 2 * self.kv_rows, bias=bias)
+        self.out = Linear(self.q_rows, c, bias=bias)
         self.norm2 = Norm(config)
         self.mlp = FeedForward(config)
 
@@ -80,7 +80,7 @@ class Decoder(nn.Module):
         self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.final_norm = Norm(config)
-        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.head = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.head.weight = self.embed.weight
         self.layers: tuple[Block, ...] = tuple(self.blocks)  # type: ignore[arg-type]

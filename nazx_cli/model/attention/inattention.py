@@ -19,7 +19,7 @@ from torch import Tensor
 from nazx_cli.context.context import Context, Memory
 from nazx_cli.context.layout import Layout
 from nazx_cli.context.layouts import LAYOUTS
-from nazx_cli.context.rotation import rotate
+from nazx_cli.context.rotation import Turn
 from nazx_cli.model.attention.base import AttentionKind
 from nazx_cli.model.decoder import Block
 from nazx_cli.model.projections import InitialStateProjections
@@ -39,13 +39,13 @@ class InAttention(AttentionKind):
         decoder = self.decoder
         count, config = len(ids), decoder.config
         projections = InitialStateProjections(decoder)
-        phases = decoder.rotary.phases(0, count, count, decoder.device)
+        turn = Turn(decoder.rotary.phases(0, count, count, decoder.device), decoder.dtype)
         states = projections.states(ids)
 
         def attend(layer: int, a: Tensor) -> Tensor:
             q = _query(decoder.layers[layer], a, config.num_heads)
             k, v = projections.keys_values(layer, states)
-            q, k = rotate(q, phases), rotate(k, phases)
+            q, k = turn(q), turn(k)
             out = F.scaled_dot_product_attention(
                 q.transpose(0, 1)[None],
                 k.transpose(0, 1)[None],
@@ -65,7 +65,7 @@ class InAttention(AttentionKind):
 
         def attend(layer: int, a: Tensor) -> Tensor:
             query = _query(decoder.layers[layer], a, decoder.config.num_heads)[0]
-            return layout.attend(layer, query).to(a.dtype).view(1, -1)
+            return layout.attend(layer, query).to(a.dtype).reshape(1, -1)
 
         return decoder.hidden(decoder.embed(last.to(decoder.device)), attend)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nazx_cli.context.context import Context, Memory
 from nazx_cli.context.live_cache import LiveCache
-from nazx_cli.context.rotation import rotate
+from nazx_cli.context.rotation import Turn
 from nazx_cli.errors import NazxError
 from nazx_cli.model.attention.base import AttentionKind
 from nazx_cli.model.decoder import Attend, Decoder
@@ -128,20 +128,20 @@ def _projected(decoder: Decoder, layer: int, a: Tensor) -> tuple[Tensor, Tensor]
 def _over_sequence(decoder: Decoder, reach: Reach, count: int) -> Attend:
     heads, device = decoder.config.num_heads, decoder.device
     length = reach.length(count)
-    phases = decoder.rotary.phases(0, count, length, device)
+    turn = Turn(decoder.rotary.phases(0, count, length, device), decoder.dtype)
     capped, mask = None, None
     if not reach.plain(count):
-        capped = _capped_phases(decoder, reach, 0, count, length)
+        capped = _capped_turn(decoder, reach, 0, count, length)
         mask = _mask(reach, 0, count, torch.arange(count, device=device))
 
     def attend(layer: int, a: Tensor) -> Tensor:
         qk, v = _projected(decoder, layer, a)
-        rotated = rotate(qk, phases)
+        rotated = turn(qk)
         q, k = rotated[:, :heads], rotated[:, heads:].transpose(0, 1)
         v = v.transpose(0, 1)
         if capped is None or mask is None:
             return _attention(q, k, v, None, causal=True)
-        return _two_part(q, rotate(qk[:, :heads], capped), k, v, mask, reach.sinks)
+        return _two_part(q, capped(qk[:, :heads]), k, v, mask, reach.sinks)
 
     return attend
 
@@ -151,13 +151,13 @@ def _over_cache(
 ) -> Attend:
     heads, device = decoder.config.num_heads, decoder.device
     stop = start + count
-    phases = decoder.rotary.phases(start, stop, length, device)
+    turn = Turn(decoder.rotary.phases(start, stop, length, device), decoder.dtype)
     plain = reach.plain(stop)
     first = 0 if plain or reach.window is None else max(start - reach.window + 1, reach.sinks)
     window = cache.span(first, stop)
     mask, capped = None, None
     if not plain:
-        capped = _capped_phases(decoder, reach, start, stop, length)
+        capped = _capped_turn(decoder, reach, start, stop, length)
         sinks = torch.arange(reach.sinks, device=device)
         seen = torch.cat((sinks, torch.arange(first, stop, device=device)))
         mask = _mask(reach, start, stop, seen)
@@ -166,7 +166,7 @@ def _over_cache(
 
     def attend(layer: int, a: Tensor) -> Tensor:
         qk, v = _projected(decoder, layer, a)
-        rotated = rotate(qk, phases)
+        rotated = turn(qk)
         cache.write(layer, start, rotated[:, heads:], v)
         keys, values = cache.keys[layer], cache.values[layer]
         q = rotated[:, :heads]
@@ -176,15 +176,16 @@ def _over_cache(
         sinks = slice(0, reach.sinks)
         k = torch.cat((keys[:, sinks], keys[:, window]), 1)
         v = torch.cat((values[:, sinks], values[:, window]), 1)
-        return _two_part(q, rotate(qk[:, :heads], capped), k, v, mask, reach.sinks)
+        return _two_part(q, capped(qk[:, :heads]), k, v, mask, reach.sinks)
 
     return attend
 
 
-def _capped_phases(decoder: Decoder, reach: Reach, start: int, stop: int, length: int) -> Tensor:
-    """(T, 2F) phases by which queries start..stop-1 meet the sinks."""
+def _capped_turn(decoder: Decoder, reach: Reach, start: int, stop: int, length: int) -> Turn:
+    """The rotation by which queries start..stop-1 meet the sinks."""
     positions = torch.arange(start, stop, device=decoder.device)
-    return decoder.rotary.at(positions.clamp(max=cast(int, reach.size) - 1), length)
+    phases = decoder.rotary.at(positions.clamp(max=cast(int, reach.size) - 1), length)
+    return Turn(phases, decoder.dtype)
 
 
 def _mask(reach: Reach, start: int, stop: int, seen: Tensor) -> Tensor:
@@ -198,12 +199,7 @@ def _mask(reach: Reach, start: int, stop: int, seen: Tensor) -> Tensor:
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
     """(T, heads * D) from q (T, heads, D) and k, v (kv_heads, n, D)."""
-    count, heads, dim = q.shape
-    kv_heads = k.shape[0]
-    if count == 1:  # the heads that share keys stand in for queries: nothing is expanded
-        grouped = q.view(1, kv_heads, heads // kv_heads, dim)
-        out = F.scaled_dot_product_attention(grouped, k[None], v[None])
-        return out.view(1, -1)
+    heads, kv_heads = q.shape[1], k.shape[0]
     out = F.scaled_dot_product_attention(
         q.transpose(0, 1)[None],
         k[None],
