@@ -76,12 +76,12 @@ def _llama(config: ModelConfig) -> Iterator[Part]:
         to, of = f"blocks.{i}.", f"model.layers.{i}."
         yield _one(f"{to}norm1.weight", f"{of}input_layernorm.weight", (c,))
         yield _one(f"{to}norm2.weight", f"{of}post_attention_layernorm.weight", (c,))
-        rows = (("q_proj", q), ("k_proj", kv), ("v_proj", kv))
-        yield from _stacked(f"{to}qkv", f"{of}self_attn.", rows, c, config.attention_bias)
+        stack = (("q_proj", q), ("k_proj", kv), ("v_proj", kv))
+        yield from _stacked(f"{to}qkv", f"{of}self_attn.", stack, c, config.attention_bias)
         yield from _linear(f"{to}out", f"{of}self_attn.o_proj", c, q, config.attention_bias)
-        gated = (("gate_proj", inner), ("up_proj", inner))
-        yield from _stacked(f"{to}mlp.up", f"{of}mlp.", gated, c, config.mlp_bias)
-        yield from _linear(f"{to}mlp.down", f"{of}mlp.down_proj", c, inner, config.mlp_bias)
+        for mine, rows, columns in (("gate", inner, c), ("up", inner, c), ("down", c, inner)):
+            theirs = f"{of}mlp.{mine}_proj"
+            yield from _linear(f"{to}mlp.{mine}", theirs, rows, columns, config.mlp_bias)
     yield _one("final_norm.weight", "model.norm.weight", (c,))
     if not config.tie_embeddings:
         yield _one("head.weight", "lm_head.weight", (v, c))

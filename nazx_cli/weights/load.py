@@ -26,7 +26,8 @@ def load_decoder(folder: Path, device: str, dtype: str) -> Decoder:
     config = ModelConfig.from_folder(folder)
     checkpoint = Checkpoint.open(folder)
     checkpoint.check(expected_shapes(config))
-    where, what = resolve_device(device), resolve_dtype(dtype, checkpoint)
+    where = resolve_device(device)
+    what = resolve_dtype(dtype, where)
     with torch.device("meta"):
         decoder = Decoder(config)
     for part in parts(config):
@@ -54,15 +55,33 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def resolve_dtype(name: str, checkpoint: Checkpoint) -> torch.dtype:
-    """``auto`` keeps float32 checkpoints as they are and runs the 16-bit ones in bfloat16."""
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The torch type called ``name``; ``auto`` takes bfloat16 where the device multiplies it
+    natively (half the memory, and several times the speed of float32), else float32."""
     if name not in DTYPES:
         raise UsageError(f"unknown type {name!r}", f"choose one of {', '.join(DTYPES)}")
     if name == "auto":
-        stored = set(checkpoint.dtypes.values())
-        name = "bfloat16" if stored & {"F16", "BF16"} else "float32"
+        name = "bfloat16" if _native_bfloat16(device) else "float32"
     found: torch.dtype = getattr(torch, name)
     return found
+
+
+def _native_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        return "avx512_bf16" in _cpu_flags() or "bf16" in _cpu_flags()
+    return device.type == "mps"
+
+
+def _cpu_flags() -> frozenset[str]:
+    """Instruction sets of the CPU as Linux lists them; empty elsewhere."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    lines = (line for line in text.splitlines() if line.startswith(("flags", "Features")))
+    return frozenset(next(lines, "").split())
 
 
 def _assemble(

@@ -1,0 +1,1 @@
+"""Finding, fetching, checking, converting and writing model weights."""

@@ -1,0 +1,235 @@
+"""Checkpoints from the Hugging Face Hub: the only importer of ``huggingface_hub``.
+
+Files live in the Hub's own cache, which other tools share. The client retries for a long time
+where there is no Hub, so a short probe of ours goes first. Endpoint, cache folder and offline
+mode are read from the environment here, at the time of the call, and handed to the client.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from nazx_cli.config import ModelConfig
+from nazx_cli.errors import ModelUnavailableError
+from nazx_cli.weights.checkpoint import INDEX_FILE, SINGLE_FILE, check_shard_name, no_weights
+from nazx_cli.weights.convert import SMALL_FILES, is_complete
+from nazx_cli.weights.hashing import sha256_of
+from nazx_cli.weights.hub_errors import HubUnreachableError, explaining
+from nazx_cli.weights.hub_progress import watch_folder
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes done, bytes in all)."""
+
+PROBE_SECONDS = 2.5
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_TRUE = ("1", "ON", "YES", "TRUE")
+
+
+def is_repo_name(name: str) -> bool:
+    """Whether ``name`` has the form ``org/repo``."""
+    return bool(_REPO.fullmatch(name)) and ".." not in name and "--" not in name
+
+
+def download_snapshot(
+    repo: str,
+    revision: str | None = None,
+    *,
+    offline: bool = False,
+    on_progress: Progress | None = None,
+) -> Path:
+    """The folder of ``repo`` at ``revision`` in the Hub's cache, fetched where it is not there.
+
+    Only what is needed is fetched: configuration, tokenizer, safetensors. A snapshot that is
+    there in full is used without asking the Hub. ``HubUnreachableError`` where no Hub answers,
+    ``ModelUnavailableError`` for everything else that can go wrong.
+    """
+    cached = cached_snapshot(repo, revision)
+    if offline or _environment_offline():
+        if cached is None:
+            raise ModelUnavailableError(
+                f"{repo} is not on this machine, and NazX is offline",
+                "run once without --offline and HF_HUB_OFFLINE, or name a local folder",
+            )
+        return cached
+    # Another tool may have fetched no more than it needed itself; ours always fetches these.
+    if cached is not None and (cached / "tokenizer_config.json").is_file():
+        return cached
+    try:
+        check_reachable()
+        return _fetch(repo, revision, on_progress)
+    except HubUnreachableError:
+        if cached is None:
+            raise
+        return cached
+
+
+def cached_snapshot(repo: str, revision: str | None = None) -> Path | None:
+    """The snapshot in the Hub's cache if it is a whole checkpoint; never uses the network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo, "config.json", cache_dir=cache_folder(), revision=revision)
+    if not isinstance(found, str):
+        return None
+    folder = Path(found).parent
+    return folder if is_complete(folder) else None
+
+
+def check_reachable(seconds: float = PROBE_SECONDS) -> None:
+    """Raise ``HubUnreachableError`` unless the Hub gives any answer within ``seconds``."""
+    failure = "it gave no answer"
+    answered = threading.Event()
+    finished = threading.Event()
+
+    def probe() -> None:
+        nonlocal failure
+        try:
+            _client_utils().get_session().head(endpoint(), timeout=seconds)
+            answered.set()
+        except Exception as error:  # its type depends on the HTTP library of the client's version
+            failure = _first_line(error)
+        finally:
+            finished.set()
+
+    # A thread, since neither name look-up nor a connection that is swallowed can be hurried.
+    threading.Thread(target=probe, daemon=True).start()
+    finished.wait(seconds)
+    if not answered.is_set():
+        raise HubUnreachableError(
+            f"the Hub at {urlsplit(endpoint()).netloc} cannot be reached: {failure}",
+            "connect to the network, check HF_ENDPOINT, or name a local folder",
+        )
+
+
+def endpoint() -> str:
+    """The Hub's address, without a slash at the end."""
+    from huggingface_hub import constants
+
+    return (os.environ.get("HF_ENDPOINT") or str(constants.ENDPOINT)).rstrip("/")
+
+
+def cache_folder() -> Path:
+    """The Hub's cache, as the environment names it."""
+    from huggingface_hub import constants
+
+    if chosen := os.environ.get("HF_HUB_CACHE"):
+        return Path(chosen).expanduser()
+    if home := os.environ.get("HF_HOME"):
+        return Path(home).expanduser() / "hub"
+    return Path(constants.HF_HUB_CACHE)
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """What a repository holds at its top level: sizes in bytes, and hashes of its large files."""
+
+    sizes: dict[str, int]
+    sha256: dict[str, str]
+
+
+def _fetch(repo: str, revision: str | None, on_progress: Progress | None) -> Path:
+    """Download in two steps, weights last: a snapshot that has its weights has the rest.
+
+    After the first step the configuration is looked at, so that gigabytes of a model that
+    cannot run are not fetched.
+    """
+    from huggingface_hub import errors
+
+    with explaining(errors, repo, revision, cache_folder()):
+        listing = _list(repo, revision)
+        small = [name for name in (*SMALL_FILES, INDEX_FILE) if name in listing.sizes]
+        for name in ("config.json", "tokenizer.json"):
+            if name not in small:
+                raise ModelUnavailableError(
+                    f"{repo} has no {name}, which NazX needs", "name another repository"
+                )
+        if SINGLE_FILE not in listing.sizes and INDEX_FILE not in listing.sizes:
+            raise no_weights(repo, sorted(listing.sizes))
+        folder = _download(repo, revision, small)
+        ModelConfig.from_folder(folder)
+        weights = _weight_files(folder, listing)
+        total = sum(listing.sizes.get(name, 0) for name in weights)
+        blobs = folder.parent.parent / "blobs"
+        with watch_folder(blobs, total, on_progress):
+            folder = _download(repo, revision, [*small, *weights])
+        _check_hashes(repo, folder, {name: listing.sha256.get(name) for name in weights})
+    if not is_complete(folder):
+        raise ModelUnavailableError(
+            f"{repo} came down incomplete or damaged", "try again; finished files are kept"
+        )
+    return folder
+
+
+def _list(repo: str, revision: str | None) -> _Listing:
+    from huggingface_hub import HfApi
+
+    info = HfApi(endpoint=endpoint()).model_info(repo, revision=revision, files_metadata=True)
+    files = [file for file in info.siblings or [] if "/" not in file.rfilename]
+    hashes = {file.rfilename: file.lfs["sha256"] for file in files if file.lfs}
+    return _Listing({file.rfilename: file.size or 0 for file in files}, hashes)
+
+
+def _check_hashes(repo: str, folder: Path, hashes: dict[str, str | None]) -> None:
+    """Hold files to the hashes that the Hub lists; one that differs is removed from the cache."""
+    for name, wanted in hashes.items():
+        path = (folder / name).resolve()
+        if wanted and sha256_of(path) != wanted:
+            (folder / name).unlink()
+            path.unlink(missing_ok=True)
+            raise ModelUnavailableError(
+                f"{repo}: {name} came down altered: its hash differs from the Hub's",
+                "try again; the file has been removed",
+            )
+
+
+def _weight_files(folder: Path, listing: _Listing) -> list[str]:
+    if SINGLE_FILE in listing.sizes:
+        return [SINGLE_FILE]
+    path = folder / INDEX_FILE
+    try:
+        names = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ModelUnavailableError(
+            f"{path} is no usable index of shards", "name another repository"
+        ) from None
+    for name in names:
+        check_shard_name(str(name), path)
+    return sorted(map(str, names))
+
+
+def _download(repo: str, revision: str | None, names: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    utils = _client_utils()
+    utils.disable_progress_bars()
+    utils.logging.set_verbosity_error()
+    found: Any = snapshot_download(
+        repo,
+        revision=revision,
+        cache_dir=cache_folder(),
+        endpoint=endpoint(),
+        allow_patterns=names,
+    )
+    return Path(found)
+
+
+def _client_utils() -> Any:
+    """The client's helpers, whose type information differs between its versions."""
+    return importlib.import_module("huggingface_hub.utils")
+
+
+def _environment_offline() -> bool:
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return any(os.environ.get(name, "").upper() in _TRUE for name in names)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]
