@@ -1,0 +1,1 @@
+"""Documents: finding them, reading them as text, making their text safe to show."""

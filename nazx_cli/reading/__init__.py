@@ -1,0 +1,1 @@
+"""Reading: getting what a question needs out of documents that the model cannot attend to."""

@@ -1,0 +1,176 @@
+"""Choosing what of the documents goes before the model for a question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from nazx_cli.errors import UsageError
+from nazx_cli.reading.coverage import is_overview, typical_passages
+from nazx_cli.reading.library import Library
+from nazx_cli.reading.passages import Passage
+from nazx_cli.reading.recall import occurrences, question_terms, rank
+
+READ_MODES = ("auto", "recall", "all", "resident", "tail")
+"""Values of ``--read``."""
+
+Cost = Callable[[Passage], int]
+"""Tokens that a passage takes in a prompt, what formatting adds included."""
+
+_LEAST_PART = 16  # tokens: less of a passage is not worth a place in the prompt
+_TRIED = 64  # best passages that are tried against the room that is left
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was chosen: the mode that ``auto`` came to, the passages in document order, and
+    whether they stand for the documents as a whole."""
+
+    mode: str
+    passages: tuple[Passage, ...]
+    overview: bool = False
+
+
+def select(
+    library: Library,
+    question: str,
+    *,
+    mode: str,
+    budget: int,
+    reads_resident: bool,
+    window: int | None = None,
+    cost: Cost = len,
+) -> Selection:
+    """Choose passages for ``question`` that cost at most ``budget`` tokens together.
+
+    ``window`` caps the budget. ``resident`` and ``all`` choose none: the model attends to the
+    whole document, or ``map_reduce`` reads it. A mode that is unknown, or that the model cannot
+    do, is a UsageError.
+    """
+    check_mode(mode, reads_resident)
+    if mode == "auto" and reads_resident:
+        mode = "resident"
+    if mode in ("resident", "all"):
+        return Selection(mode, (), mode == "all" and is_overview(library, question))
+    if window is not None:
+        budget = min(budget, window)
+    if mode == "tail":
+        return Selection(mode, _tail(library, budget, cost))
+    overview = is_overview(library, question)
+    if whole := _whole(library, budget, cost):
+        return Selection("recall", whole, overview)
+    if mode == "auto" and overview:
+        return Selection("recall", _covering(library, budget, cost), True)
+    return Selection("recall", _ranked(library, question, budget, cost))
+
+
+def check_mode(mode: str, reads_resident: bool) -> None:
+    """Raise a UsageError for a read mode that is unknown or that the model cannot do."""
+    if mode not in READ_MODES:
+        raise UsageError(f"there is no read mode {mode!r}", f"use one of {', '.join(READ_MODES)}")
+    if mode == "resident" and not reads_resident:
+        raise UsageError(
+            "this model was not trained to attend to a resident document", "use --read recall"
+        )
+
+
+def _whole(library: Library, budget: int, cost: Cost) -> tuple[Passage, ...]:
+    """Every passage, if all of them fit; none otherwise."""
+    if library.num_tokens > budget:
+        return ()
+    passages = tuple(library.merged(library.passages))
+    return passages if sum(map(cost, passages)) <= budget else ()
+
+
+def _ranked(library: Library, question: str, budget: int, cost: Cost) -> tuple[Passage, ...]:
+    """The best passages, in document order; at least part of the best one."""
+    ranking = rank(library, question)
+    order = [int(i) for i in ranking.order[:_TRIED] if ranking.scores[i] > 0]
+    order = order or [int(i) for i in ranking.order[:_TRIED]]
+    chosen, left = _fitting((library.passages[i] for i in order), budget, cost)
+    if not chosen and order:
+        part = _best_part(library, question, library.passages[order[0]], left, cost)
+        chosen = [part] if part else []
+    return tuple(library.merged(chosen))
+
+
+def _covering(library: Library, budget: int, cost: Cost) -> tuple[Passage, ...]:
+    """Passages from the whole of the documents, cut shorter where there are many documents."""
+    sizes = [cost(passage) for passage in library.passages[:8]]
+    usual = max(1, round(sum(sizes) / max(1, len(sizes))))
+    count = max(budget // usual, min(len(library.documents), budget // (3 * _LEAST_PART)), 1)
+    passages = [library.passages[i] for i in typical_passages(library, count)]
+    if sum(map(cost, passages)) <= budget:
+        return tuple(passages)
+    share = budget // max(1, len(passages))
+    chosen: list[Passage] = []
+    for passage in passages:  # what one leaves unused is the next one's
+        room = share * (len(chosen) + 1) - sum(map(cost, chosen))
+        if part := _beginning(library, passage, room, cost):
+            chosen.append(part)
+    return tuple(chosen)
+
+
+def _tail(library: Library, budget: int, cost: Cost) -> tuple[Passage, ...]:
+    """The end of the documents: whole passages, the first of them cut to fit."""
+    chosen: list[Passage] = []
+    for i in reversed(range(len(library.passages))):
+        passage = library.passages[i]
+        if cost(passage) > budget:
+            part = _shortened(passage, budget, cost, lambda p, n: library.span(p.stop - n, p.stop))
+            if part and (len(part) >= _LEAST_PART or not chosen):
+                chosen.append(part)
+            break
+        chosen.append(passage)
+        budget -= cost(passage)
+    return tuple(library.merged(chosen))
+
+
+def _fitting(passages: Iterable[Passage], budget: int, cost: Cost) -> tuple[list[Passage], int]:
+    """Those that fit beside the ones before them, and what is left of the budget."""
+    chosen: list[Passage] = []
+    for passage in passages:
+        if (price := cost(passage)) <= budget:
+            chosen.append(passage)
+            budget -= price
+    return chosen, budget
+
+
+def _beginning(library: Library, passage: Passage, budget: int, cost: Cost) -> Passage | None:
+    return _shortened(passage, budget, cost, lambda p, n: library.span(p.start, p.start + n))
+
+
+def _best_part(
+    library: Library, question: str, passage: Passage, budget: int, cost: Cost
+) -> Passage | None:
+    """The stretch of ``passage`` that fits and holds most of what the question names."""
+    found: list[tuple[int, float]] = []
+    for term in question_terms(question):
+        at = occurrences(library, term)
+        inside = at[(at >= passage.start) & (at < passage.stop)]
+        found.extend((int(p), term.weight / len(at)) for p in inside)
+
+    def around(passage: Passage, size: int) -> Passage:
+        begins = [passage.start, *(p - size // 4 for p, _ in found)]
+        begins = [min(max(b, passage.start), passage.stop - size) for b in begins]
+        best = max(begins, key=lambda b: sum(w for p, w in found if b <= p < b + size))
+        return library.span(best, best + size)
+
+    return _shortened(passage, budget, cost, around)
+
+
+def _shortened(
+    passage: Passage, budget: int, cost: Cost, part: Callable[[Passage, int], Passage]
+) -> Passage | None:
+    """The longest ``part(passage, tokens)`` that costs at most ``budget``, if there is one.
+
+    ``cost`` is taken to be about a constant more than the tokens: a few trials settle it.
+    """
+    size = min(len(passage), budget)
+    while size > 0:
+        shorter = part(passage, size)
+        excess = cost(shorter) - budget
+        if excess <= 0:
+            return shorter
+        size -= max(1, excess)
+    return None
