@@ -1,0 +1,126 @@
+"""The ``nazx`` program: its commands, and the one place where failures become exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+
+from nazx_cli import __version__
+from nazx_cli.cli import ask, chat
+from nazx_cli.cli.parameters import flatten
+from nazx_cli.errors import NazxError
+
+COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
+    ("ask", ask.ask),
+    ("chat", chat.chat),
+)
+
+_INTERRUPTED = 130
+_NO_MEMORY = 3
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"nazx {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Chat locally with documents far bigger than the context window.
+
+    Every option can be set by an environment variable: --max-tokens by NAZX_MAX_TOKENS.
+    """
+
+
+def handled(body: Callable[..., None]) -> Callable[..., None]:
+    """``body`` with every failure told in a line or two and turned into its exit code."""
+
+    @wraps(body)
+    def command(*args: Any, **kwargs: Any) -> None:
+        try:
+            body(*args, **kwargs)
+            sys.stdout.flush()
+        except typer.Exit:
+            raise
+        except NazxError as error:
+            from nazx_cli.ui.screen import error_lines
+
+            _fail(error_lines(error), error.exit_code)
+        except KeyboardInterrupt:
+            _fail("", _INTERRUPTED)
+        except BrokenPipeError:
+            _leave_closed_pipe()
+        # Whatever else comes up is a fault of NazX; a person is not to be shown a traceback.
+        except Exception as error:
+            if _is_out_of_memory(error):
+                _fail(
+                    "error: there is not enough memory for this model or context\n"
+                    "next: use a smaller model, a smaller --ctx, or --device cpu",
+                    _NO_MEMORY,
+                )
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            _fail(f"internal error: {reason} (NAZX_DEBUG=1 shows the traceback)", 1)
+
+    return command
+
+
+def _fail(text: str, code: int) -> None:
+    """Say what happened and leave; called where an exception is being handled."""
+    if os.environ.get("NAZX_DEBUG", "") not in ("", "0"):
+        import traceback
+
+        traceback.print_exc()
+    if text:
+        print(text, file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """True for Python's and torch's own; torch's is told by name, to not import it here."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _leave_closed_pipe() -> None:
+    """The reader of our output has gone, as ``head`` does: nothing is wrong."""
+    # Python flushes stdout once more at exit; give it something that takes the rest.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise typer.Exit(0)
+
+
+def build() -> typer.Typer:
+    """The program with all its commands."""
+    program = typer.Typer(
+        name="nazx",
+        no_args_is_help=True,
+        rich_markup_mode=None,  # importing Rich would double the time of --help
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["--help", "-h"]},
+    )
+    program.callback()(_root)
+    for name, command in COMMANDS:
+        program.command(name)(handled(flatten(command)))
+    return program
+
+
+app = build()
+
+
+def main() -> None:
+    """Run the program on the process's own arguments."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        # A character that cannot be read or shown is substituted; it is no reason to fail.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    app(prog_name="nazx")

@@ -1,0 +1,145 @@
+"""The options that commands share: frozen dataclasses whose fields are command-line options.
+
+Every option ``--some-name`` can also be set by the environment variable ``NAZX_SOME_NAME``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from nazx_cli.session.settings import SessionSettings
+
+DEFAULT_MODEL = "nazx-smol-135m"
+
+
+class ReadMode(str, Enum):
+    """How documents reach the model; the same names as ``reading.plan.READ_MODES``, which
+    cannot be imported here without numpy."""
+
+    auto = "auto"
+    recall = "recall"
+    all = "all"
+    resident = "resident"
+    tail = "tail"
+
+
+class Dtype(str, Enum):
+    """Number formats of weights and arithmetic."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+def _option(flag: str, help: str, *more: str, **settings: Any) -> Any:
+    """A Typer option with its environment variable; the help names all of those once."""
+    name = flag.split("/")[0].removeprefix("--").replace("-", "_").upper()
+    return typer.Option(
+        flag, *more, envvar=f"NAZX_{name}", show_envvar=False, help=help, **settings
+    )
+
+
+Files = Annotated[
+    list[str] | None,
+    _option(
+        "--file",
+        "Document to read: a file, folder, glob, or - for stdin. May be repeated.",
+        "-f",
+        metavar="PATH",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model, and how it is held."""
+
+    model: Annotated[str, _option("--model", "Name, org/repo or folder.", "-m", metavar="NAME")] = (
+        DEFAULT_MODEL
+    )
+    dtype: Annotated[Dtype, _option("--dtype", "Number format of the weights.")] = Dtype.auto
+    device: Annotated[
+        str, _option("--device", "auto, cpu, cuda, cuda:N or mps.", metavar="NAME")
+    ] = "auto"
+    layout: Annotated[
+        str, _option("--layout", "Memory layout of the context, or auto.", metavar="NAME")
+    ] = "auto"
+    revision: Annotated[
+        str | None, _option("--revision", "Branch, tag or commit of the model.", metavar="NAME")
+    ] = None
+    offline: Annotated[bool, _option("--offline", "Use no network.")] = False
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """How answers are made."""
+
+    system: Annotated[str | None, _option("--system", "System message.", "-s", metavar="TEXT")] = (
+        None
+    )
+    read: Annotated[ReadMode, _option("--read", "How documents are read.")] = ReadMode.auto
+    max_tokens: Annotated[
+        int, _option("--max-tokens", "Most tokens of an answer.", min=1, metavar="N")
+    ] = 512
+    ctx: Annotated[
+        int | None, _option("--ctx", "Most tokens the context may hold.", min=1, metavar="N")
+    ] = None
+    temperature: Annotated[
+        float, _option("--temperature", "0 takes the likeliest token.", metavar="T")
+    ] = 0.0
+    top_k: Annotated[
+        int, _option("--top-k", "Draw from the K likeliest; 0: from all.", metavar="K")
+    ] = 0
+    top_p: Annotated[
+        float, _option("--top-p", "Draw from the likeliest that sum to P.", metavar="P")
+    ] = 1.0
+    min_p: Annotated[
+        float, _option("--min-p", "Leave out below P times the likeliest.", metavar="P")
+    ] = 0.0
+    repeat_penalty: Annotated[
+        float, _option("--repeat-penalty", "Above 1 discourages repetition.", metavar="R")
+    ] = 1.0
+    seed: Annotated[int | None, _option("--seed", "Same seed, same answer.", metavar="N")] = None
+
+    def settings(self) -> SessionSettings:
+        """The session's settings; ``UsageError`` where a value makes no sense."""
+        from nazx_cli.engine.sampling import Sampling
+        from nazx_cli.session.settings import SessionSettings
+
+        sampling = Sampling(
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            repeat_penalty=self.repeat_penalty,
+            seed=self.seed,
+        )
+        return SessionSettings(
+            system=self.system,
+            ctx=self.ctx,
+            max_tokens=self.max_tokens,
+            sampling=sampling,
+            read=self.read.value,
+        )
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What is shown, and where; ``sources`` None means: in a terminal."""
+
+    sources: Annotated[
+        bool | None,
+        _option(
+            "--sources/--no-sources",
+            "Name the passages an answer was given. Default: in a terminal.",
+        ),
+    ] = None
+    json: Annotated[bool, _option("--json", "Print each answer as a JSON object.")] = False
+    quiet: Annotated[bool, _option("--quiet", "Nothing on stderr but errors.")] = False
+    verbose: Annotated[bool, _option("--verbose", "Statistics on stderr.")] = False

@@ -1,0 +1,1 @@
+"""A conversation with a model about documents: templates, prompts, turns."""

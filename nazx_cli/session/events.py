@@ -1,0 +1,57 @@
+"""What a session tells while it answers, in the order it happens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nazx_cli.engine.generator import Stats
+    from nazx_cli.reading.passages import Passage
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something the person should know, although the answer goes on."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Blocks read and in all, where every block of the documents is read."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the documents reach the model for this question, and by which passages."""
+
+    mode: str
+    passages: tuple[Passage, ...]
+
+
+@dataclass(frozen=True)
+class Delta:
+    """The next piece of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The whole answer; ``finish`` is ``stop`` (it ended) or ``length`` (it was cut off).
+
+    ``mode`` is the read mode that was used, ``none`` without documents.
+    """
+
+    text: str
+    sources: tuple[Passage, ...]
+    finish: str
+    stats: Stats
+    mode: str
+
+
+Event = Notice | Progress | Reading | Delta | Answer

@@ -1,0 +1,155 @@
+"""Brings the documents to a question: chooses passages, or reads all blocks one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING
+
+from nazx_cli.errors import ContextOverflowError
+from nazx_cli.reading.mapreduce import Partial, blocks, condense, map_reduce
+from nazx_cli.reading.plan import check_mode, select
+from nazx_cli.session.events import Event, Notice, Progress
+from nazx_cli.session.messages import Message
+from nazx_cli.session.prompt import (
+    Prompt,
+    document_line,
+    notes_message,
+    part_message,
+    passage_entry,
+    user_message,
+)
+from nazx_cli.session.prompter import Prompter
+
+if TYPE_CHECKING:
+    from nazx_cli.engine.language_model import LanguageModel
+    from nazx_cli.reading.library import Library
+    from nazx_cli.reading.passages import Passage
+
+Say = Callable[[Message, int], str]
+"""Answers a message outside of the conversation, in at most so many tokens."""
+Reading = Generator[Event, None, Prompt]
+
+PART_TOKENS = 96
+"""Most tokens of the answer that one block gives."""
+
+
+class Reader:
+    """Reads ``library`` for the questions of a session."""
+
+    def __init__(
+        self, lm: LanguageModel, library: Library, prompter: Prompter, mode: str, say: Say
+    ) -> None:
+        check_mode(mode, lm.reads_resident)
+        self._lm = lm
+        self._library = library
+        self._prompter = prompter
+        self._mode = mode
+        self._say = say
+
+    @property
+    def needs_room(self) -> bool:
+        """True where passages go into the prompt."""
+        return not (self._lm.reads_resident and self._mode in ("auto", "resident"))
+
+    def read(self, question: str, history: Sequence[Message]) -> Reading:
+        """The prompt for ``question``; yields progress and notices on the way."""
+        prompt = self._select(question, history, self._mode)
+        if prompt.mode != "all":
+            return prompt
+        return (yield from self._read_all(question, history))
+
+    def _select(self, question: str, history: Sequence[Message], mode: str) -> Prompt:
+        """Choose passages that fit beside the history and the question."""
+        plain = user_message(question)
+        budget = self._prompter.room(history, plain) - self._overhead
+        for _ in range(4):
+            selection = select(
+                self._library,
+                question,
+                mode=mode,
+                budget=max(1, budget),
+                reads_resident=self._lm.reads_resident,
+                window=self._prompter.window,
+                cost=self._cost,
+            )
+            passages = selection.passages
+            message = user_message(
+                question, passages, overview=selection.overview, chat=self._prompter.is_chat
+            )
+            excess = -self._prompter.room(history, message)
+            if excess <= 0 or not passages:
+                return Prompt(question, message, selection.mode, passages)
+            budget -= excess
+        raise ContextOverflowError(
+            "no passage fits beside the question: the model's window takes "
+            f"{self._prompter.window:,} tokens",
+            "shorten the question, or use a smaller --max-tokens",
+        )
+
+    def _read_all(self, question: str, history: Sequence[Message]) -> Reading:
+        """Ask every block, then make a prompt of what they answered."""
+        overview = select(
+            self._library, question, mode="all", budget=1, reads_resident=self._lm.reads_resident
+        ).overview
+        chat = self._prompter.is_chat
+        empty = part_message(question, (), overview=overview, chat=chat)
+        room = self._prompter.room([], empty) + self._prompter.answer_room - PART_TOKENS
+        budget = room - self._overhead
+        parts = blocks(self._library, budget, self._cost)
+        if len(parts) == 1 and self._prompter.room(history, user_message(question, parts[0])) >= 0:
+            message = user_message(question, parts[0], overview=overview, chat=chat)
+            return Prompt(question, message, "all", parts[0])
+
+        def ask(question: str, passages: tuple[Passage, ...]) -> str:
+            message = part_message(question, passages, overview=overview, chat=chat)
+            return self._say(message, PART_TOKENS)
+
+        yield Progress(0, len(parts))
+        partials: list[Partial] = []
+        for partial in map_reduce(question, self._library, budget=budget, ask=ask, cost=self._cost):
+            partials.append(partial)
+            yield Progress(partial.index, partial.of)
+        notes = self._condense(question, history, partials)
+        if not notes:
+            yield Notice("no part of the documents gave an answer; asking the likeliest passages")
+            return self._select(question, history, "recall")
+        message = notes_message(question, [note.text for note in notes], chat=chat)
+        return Prompt(question, message, "all", self._sources(partials))
+
+    def _condense(
+        self, question: str, history: Sequence[Message], partials: Sequence[Partial]
+    ) -> tuple[Partial, ...]:
+        def merge(question: str, group: tuple[Partial, ...]) -> str:
+            texts = [partial.text for partial in group]
+            return self._say(notes_message(question, texts, chat=self._prompter.is_chat), 160)
+
+        empty = notes_message(question, (), chat=self._prompter.is_chat)
+        return condense(
+            question,
+            partials,
+            budget=max(1, self._prompter.room(history, empty)),
+            count=lambda text: len(self._prompter.tokenizer.encode(f"[100] {text}\n\n")),
+            merge=merge,
+        )
+
+    def _sources(self, partials: Sequence[Partial]) -> tuple[Passage, ...]:
+        """The blocks that had something to say, each as one stretch of its document."""
+        return tuple(
+            self._library.span(partial.passages[0].start, partial.passages[-1].stop)
+            for partial in partials
+            if partial.found
+        )
+
+    def _cost(self, passage: Passage) -> int:
+        """Tokens of a passage in the prompt, with its number and, among several documents,
+        its document's name."""
+        text = passage_entry(100, passage) + "\n\n"
+        if len(self._library.documents) > 1:
+            text += document_line(passage.document) + "\n\n"
+        return len(self._prompter.tokenizer.encode(text))
+
+    @property
+    def _overhead(self) -> int:
+        """Tokens that wording and a document's name add around the passages, at most."""
+        longest = max((d.name for d in self._library.documents), key=len)
+        return 48 + len(self._prompter.tokenizer.encode(document_line(longest)))

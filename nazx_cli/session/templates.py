@@ -1,0 +1,207 @@
+"""From messages to token ids: the checkpoint's own chat template, or a plain form without one.
+
+A chat template is code from the Hub, so it runs in Jinja's sandbox. What people and documents
+say must not steer the model's markup: a special token's text inside a message is encoded as
+ordinary characters, never as that token.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from nazx_cli.errors import ModelUnavailableError
+from nazx_cli.session.messages import Message
+
+if TYPE_CHECKING:
+    from nazx_cli.tokenizer import Tokenizer
+
+PLAIN_STOPS = ("\nQuestion:",)
+"""Where an answer in the plain form ends: the model begins to ask itself the next question."""
+
+
+def render(
+    tokenizer: Tokenizer, messages: Sequence[Message], add_generation_prompt: bool = True
+) -> list[int]:
+    """Token ids of a conversation.
+
+    Without special-token text in the messages they equal the ids that transformers'
+    ``apply_chat_template`` gives. A template that fails raises ``ModelUnavailableError``.
+    """
+    if tokenizer.chat_template is None:
+        return _render_plain(tokenizer, messages, add_generation_prompt)
+    shield = _Shield(tokenizer, messages)
+    turns = [{"role": m.role, "content": shield.cover(m.text)} for m in messages]
+    return shield.encode(_render_turns(tokenizer, turns, add_generation_prompt))
+
+
+def stop_strings(tokenizer: Tokenizer) -> tuple[str, ...]:
+    """Texts that end an answer although no stop token does."""
+    return PLAIN_STOPS if tokenizer.chat_template is None else ()
+
+
+def _render_plain(
+    tokenizer: Tokenizer, messages: Sequence[Message], add_generation_prompt: bool
+) -> list[int]:
+    """Questions and answers for a model that never learnt a chat format."""
+    text = ""
+    for message in messages:
+        if message.role == "assistant":
+            answer = message.content
+            text += answer if answer[:1].isspace() else f" {answer}"
+            continue
+        text += "\n\n" if text else ""
+        if message.role == "system":
+            text += message.text
+        else:
+            context = f"{message.context}\n\n" if message.context else ""
+            text += f"{context}Question: {message.content}\nAnswer:"
+    if not add_generation_prompt and text.endswith("\nAnswer:"):
+        text = text.removesuffix("\nAnswer:")
+    ids = tokenizer.encode(text)
+    if tokenizer.add_bos:
+        ids = tokenizer.encode_markup(tokenizer.special["bos_token"]) + ids
+    return ids
+
+
+def _render_turns(
+    tokenizer: Tokenizer, turns: list[dict[str, str]], add_generation_prompt: bool
+) -> str:
+    """Run the template; where it knows no system role, the first user turn takes that text."""
+    system = turns[0]["content"].strip() if turns and turns[0]["role"] == "system" else ""
+    if not system:
+        return _run(tokenizer, turns, add_generation_prompt)
+    try:
+        text = _run(tokenizer, turns, add_generation_prompt)
+        if system in text:
+            return text
+    except ModelUnavailableError:
+        if len(turns) == 1:
+            raise
+    rest = turns[1:]
+    if rest:
+        first = {**rest[0], "content": f"{turns[0]['content']}\n\n{rest[0]['content']}"}
+        rest = [first, *rest[1:]]
+    return _run(tokenizer, rest, add_generation_prompt)
+
+
+def _run(tokenizer: Tokenizer, turns: list[dict[str, str]], add_generation_prompt: bool) -> str:
+    try:
+        template = _compile(tokenizer.chat_template or "")
+        return template.render(
+            messages=turns,
+            tools=None,
+            documents=None,
+            add_generation_prompt=add_generation_prompt,
+            **tokenizer.special,
+        )
+    except MemoryError:
+        raise
+    # A template is a program of unknown origin: it can fail in any way that Python code can.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ModelUnavailableError(
+            f"the model's chat template failed: {reason[:200]}",
+            "correct the checkpoint's chat_template, or use another model with --model",
+        ) from error
+
+
+class _Shield:
+    """Keeps special-token text in messages from becoming special tokens.
+
+    Such text is replaced by a placeholder before the template runs, and encoded as plain
+    characters where the placeholder comes out.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, messages: Sequence[Message]) -> None:
+        self._tokenizer = tokenizer
+        self._covered: list[str] = []
+        texts = [m.text for m in messages]
+        specials = sorted((s for s in tokenizer.special_ids if s), key=len, reverse=True)
+        present = [s for s in specials if any(s in text for text in texts)]
+        self._special = re.compile("|".join(map(re.escape, present))) if present else None
+        self._mark = "nazxtext"
+        while any(self._mark in text for text in texts):
+            self._mark += "q"
+
+    def cover(self, text: str) -> str:
+        """``text`` with placeholders in the place of special-token text."""
+        covered = (
+            self._special.sub(lambda m: self._hide(m.group()), text) if self._special else text
+        )
+        # A normalizer can make a special token of text that does not look like one.
+        special_ids = set(self._tokenizer.special_ids.values())
+        if special_ids.intersection(self._tokenizer.encode_markup(covered)):
+            return self._hide(text)
+        return covered
+
+    def encode(self, rendered: str) -> list[int]:
+        """Ids of the rendered template, placeholders resolved."""
+        if not self._covered:
+            return self._tokenizer.encode_markup(rendered)
+        ids: list[int] = []
+        parts = re.split(f"{self._mark}(\\d+)x", rendered)
+        for at, part in enumerate(parts):
+            if at % 2:
+                ids += self._tokenizer.encode(self._covered[int(part)])
+            elif part:
+                ids += self._tokenizer.encode_markup(part)
+        return ids
+
+    def _hide(self, text: str) -> str:
+        self._covered.append(text)
+        return f"{self._mark}{len(self._covered) - 1}x"
+
+
+class _GenerationTag(Extension):
+    """``{% generation %}``, which marks a template's answers for training; its body is kept."""
+
+    tags = {"generation"}  # noqa: RUF012  (the base class declares it so)
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+@lru_cache(maxsize=8)
+def _compile(source: str) -> jinja2.Template:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[_GenerationTag, "jinja2.ext.loopcontrols"],
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment.from_string(source)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Jinja's own filter escapes HTML, which no model was trained on."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)

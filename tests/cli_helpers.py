@@ -1,0 +1,185 @@
+"""What the tests of session, command line and chat share: a small tokenizer, a scripted model,
+and a tiny checkpoint that the real engine runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer as Backend
+
+from nazx_cli.config import ModelConfig
+from nazx_cli.context.context import Context
+from nazx_cli.context.tokens import TokenSequence
+from nazx_cli.engine.generator import Stats, Step
+from nazx_cli.engine.sampling import Sampling
+from nazx_cli.tokenizer import Tokenizer
+
+SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+CHATML = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def backend() -> Backend:
+    """A byte-level tokenizer: one token a byte, and the special tokens of ChatML."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {letter: at for at, letter in enumerate(alphabet)}
+    tokenizer = Backend(models.BPE(vocab=vocab, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in SPECIALS])
+    return tokenizer
+
+
+def make_tokenizer(template: str | None = CHATML) -> Tokenizer:
+    """The byte-level tokenizer as a checkpoint's."""
+    tokenizer = backend()
+    stop = tokenizer.token_to_id("<|im_end|>")
+    assert stop is not None
+    return Tokenizer(
+        tokenizer,
+        template,
+        {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"},
+        frozenset({stop}),
+    )
+
+
+class _NoMemory:
+    nbytes = 0
+
+    def edited(self, tokens: TokenSequence, at: int) -> None:
+        pass
+
+
+def _config(window: int, kind: str) -> ModelConfig:
+    return ModelConfig.from_dict(tiny_config(window, kind))
+
+
+@dataclass
+class ScriptedModel:
+    """A language model that says what it is told to; ``prompts`` keeps what it was given.
+
+    ``cut`` raises KeyboardInterrupt after so many tokens of an answer.
+    """
+
+    answers: list[str]
+    tokenizer: Tokenizer = field(default_factory=make_tokenizer)
+    window: int | None = 2048
+    reads_resident: bool = False
+    name: str = "scripted"
+    kind: str = "windowed"
+    cut: int | None = None
+    prompts: list[str] = field(default_factory=list)
+    contexts: list[Context] = field(default_factory=list)
+    max_tokens: list[int] = field(default_factory=list)
+
+    @property
+    def config(self) -> ModelConfig:
+        return _config(self.window or 64, self.kind)
+
+    def new_context(self) -> Context:
+        self.contexts.append(Context(_NoMemory(), self.tokenizer.vocab_size))
+        return self.contexts[-1]
+
+    def generate(
+        self,
+        ctx: Context,
+        *,
+        max_tokens: int,
+        sampling: Sampling,
+        stop_ids: frozenset[int] | None = None,
+    ) -> Iterator[Step]:
+        self.prompts.append(self.tokenizer.decode(ctx.live_ids, skip_special=False))
+        self.max_tokens.append(max_tokens)
+        ids = [*self.tokenizer.encode(self.answers.pop(0)), min(self.tokenizer.stop_ids)]
+        stream = self.tokenizer.stream()
+        text = ""
+        for at, token in enumerate(ids):
+            if at == self.cut:
+                raise KeyboardInterrupt
+            stop = token in self.tokenizer.stop_ids
+            finish = "stop" if stop else "length" if at + 1 == max_tokens else None
+            if not stop:
+                ctx.append([token])
+            delta = "" if stop else stream.push(token)
+            text += delta
+            yield Step(token, text, delta, finish, Stats(len(ctx), 4 * len(ctx), at, 0.01, 100.0))
+            if finish:
+                return
+
+
+def tiny_config(window: int = 1024, kind: str = "windowed") -> dict[str, object]:
+    """A decoder of the Llama family with next to no weights."""
+    attention: dict[str, object] = {"kind": kind}
+    if kind == "windowed":
+        attention |= {"local_window": window - 4, "sink_tokens": 4, "far": "none"}
+    return {
+        "model_type": "nazx",
+        "base_model_type": "llama",
+        "attention": attention,
+        "vocab_size": 256 + len(SPECIALS),
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": window,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "hidden_act": "silu",
+        "tie_word_embeddings": True,
+        "eos_token_id": 258,
+    }
+
+
+def tiny_checkpoint(
+    folder: Path, *, window: int = 1024, kind: str = "windowed", template: str | None = CHATML
+) -> Path:
+    """Write a random checkpoint that the real engine runs; it favours printable letters."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = tiny_config(window, kind)
+    (folder / "config.json").write_text(json.dumps(config))
+    backend().save(str(folder / "tokenizer.json"))
+    settings: dict[str, object] = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
+    if template is not None:
+        settings["chat_template"] = template
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    save_file(_tensors(), str(folder / "model.safetensors"), metadata={"format": "pt"})
+    return folder
+
+
+def _tensors() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(7)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator) * 0.3
+
+    embedding = random(256 + len(SPECIALS), 32)
+    # Without this, half of what the model says would be no UTF-8.
+    letters = backend().encode("abcdefghijklmnopqrstuvwxyz ").ids
+    quiet = torch.ones(len(embedding), dtype=torch.bool)
+    quiet[letters] = False
+    embedding[quiet] *= 0.05
+    tensors = {"model.embed_tokens.weight": embedding, "model.norm.weight": torch.ones(32)}
+    for layer in range(2):
+        prefix = f"model.layers.{layer}."
+        tensors |= {
+            f"{prefix}self_attn.q_proj.weight": random(32, 32),
+            f"{prefix}self_attn.k_proj.weight": random(16, 32),
+            f"{prefix}self_attn.v_proj.weight": random(16, 32),
+            f"{prefix}self_attn.o_proj.weight": random(32, 32),
+            f"{prefix}mlp.gate_proj.weight": random(48, 32),
+            f"{prefix}mlp.up_proj.weight": random(48, 32),
+            f"{prefix}mlp.down_proj.weight": random(32, 48),
+            f"{prefix}input_layernorm.weight": torch.ones(32),
+            f"{prefix}post_attention_layernorm.weight": torch.ones(32),
+        }
+    return tensors

@@ -1,0 +1,123 @@
+"""The package's layout, checked from its source: import order, and who may import what."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import nazx_cli
+
+PACKAGE = Path(nazx_cli.__file__).parent
+ORDER = [
+    "errors",
+    "config",
+    "tokenizer",
+    "context",
+    "model",
+    "weights",
+    "memory",
+    "engine",
+    "documents",
+    "reading",
+    "training",
+    "session",
+    "bench",
+    "ui",
+    "cli",
+]
+TERMINAL = {"rich", "prompt_toolkit", "typer", "click"}
+
+
+def modules() -> Iterator[tuple[Path, ast.Module]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        yield path.relative_to(PACKAGE), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """Names of all modules imported anywhere in a file, inside functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            module = node.module or ""
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def part(name: str) -> str:
+    """The first name below the package: ``engine`` of ``nazx_cli.engine.sampling``."""
+    return name.split(".")[1]
+
+
+def test_every_part_of_the_package_has_its_place_in_the_order() -> None:
+    parts = {path.parts[0].removesuffix(".py") for path, _ in modules()} - {"__init__"}
+    assert parts <= set(ORDER)
+
+
+def test_a_part_imports_only_from_those_before_it() -> None:
+    wrong = [
+        f"{path} imports {name}"
+        for path, tree in modules()
+        if len(path.parts) > 1 or path.name != "__init__.py"
+        for name in imports(tree)
+        if name.startswith("nazx_cli.")
+        and (other := part(name)) in ORDER
+        and ORDER.index(other) > ORDER.index(path.parts[0].removesuffix(".py"))
+    ]
+    assert wrong == []
+
+
+def test_only_cli_and_ui_touch_the_terminal() -> None:
+    wrong = [
+        f"{path} imports {name}"
+        for path, tree in modules()
+        if path.parts[0] not in ("cli", "ui")
+        for name in imports(tree)
+        if name.split(".")[0] in TERMINAL
+    ]
+    assert wrong == []
+    printing = [
+        str(path)
+        for path, tree in modules()
+        if path.parts[0] not in ("cli", "ui")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in ("print", "input")
+    ]
+    assert printing == []
+
+
+def test_only_one_file_imports_the_hub_and_one_the_quantizer() -> None:
+    for library, home in (
+        ("huggingface_hub", "weights/hub.py"),
+        ("bitsandbytes", "weights/quantize.py"),
+    ):
+        users = {
+            path.as_posix()
+            for path, tree in modules()
+            for name in imports(tree)
+            if name.split(".")[0] == library
+        }
+        assert users <= {home}
+
+
+def test_typer_is_used_by_its_public_names_only() -> None:
+    wrong = [
+        f"{path} imports {name}"
+        for path, tree in modules()
+        for name in imports(tree)
+        if name.startswith(("typer._", "click")) or name in ("typer.core", "typer.main")
+    ]
+    assert wrong == []
+
+
+def test_files_stay_short_enough_to_read() -> None:
+    long = {
+        str(path): lines
+        for path, _ in modules()
+        if (lines := len((PACKAGE / path).read_text(encoding="utf-8").splitlines())) > 400
+    }
+    assert long == {}
