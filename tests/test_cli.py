@@ -254,12 +254,11 @@ def test_chat_goes_on_after_a_question_that_fails(model: str) -> None:
         (["ask", "--temperature", "-1", "Who?"], 2, "temperature"),
     ],
 )
-def test_a_mistake_is_one_line_and_a_next_step(arguments: list[str], code: int, cause: str) -> None:
+def test_a_mistake_is_one_line_with_a_next_step(arguments: list[str], code: int, cause: str) -> None:
     out, err, exit_code = nazx(*arguments)
     assert (out, exit_code) == ("", code)
-    first, second = err.splitlines()
-    assert first.startswith("error: ") and cause in first
-    assert second.startswith("next: ")
+    (line,) = err.splitlines()
+    assert line.startswith("error: ") and cause in line and "; next: " in line
 
 
 @pytest.mark.parametrize(
@@ -301,7 +300,7 @@ TorchError.__name__ = "OutOfMemoryError"  # as torch calls its own
 @pytest.mark.parametrize(
     ("failure", "code", "line"),
     [
-        (MemoryLimitError("too big", "take less"), 3, "error: too big\nnext: take less\n"),
+        (MemoryLimitError("too big", "take less"), 3, "error: too big; next: take less\n"),
         (MemoryError(), 3, "error: there is not enough memory"),
         (TorchError("CUDA out of memory"), 3, "error: there is not enough memory"),
         (KeyboardInterrupt(), 130, ""),

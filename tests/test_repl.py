@@ -137,7 +137,7 @@ def test_a_question_too_long_is_an_error_line_and_the_chat_goes_on(keyboard: Pip
     chat = Chat(keyboard, ScriptedModel(["One."], window=200))
     chat.type(f"{'why ' * 60}\rFirst?\r/exit\r")
     assert chat.err.getvalue().startswith("error: the question has 239 tokens")
-    assert "\nnext: " in chat.err.getvalue()
+    assert "; next: " in chat.err.getvalue()
     assert chat.out.getvalue() == "One.\n"
 
 

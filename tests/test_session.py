@@ -124,6 +124,12 @@ def test_a_question_longer_than_the_window_names_both_counts() -> None:
     assert caught.value.exit_code == 4
 
 
+def test_a_system_message_longer_than_the_window_is_named_as_the_cause() -> None:
+    session = Session(ScriptedModel([], window=300), settings=SessionSettings(system="so " * 250))
+    with pytest.raises(ContextOverflowError, match="the system message has 750 tokens"):
+        list(session.ask("Why?"))
+
+
 def test_old_turns_are_left_out_with_a_notice_when_the_window_is_full() -> None:
     lm = ScriptedModel([f"Answer {n} " + "x" * 40 for n in range(12)], window=600)
     session = Session(lm, settings=SessionSettings(max_tokens=100))

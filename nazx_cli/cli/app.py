@@ -53,9 +53,9 @@ def handled(body: Callable[..., None]) -> Callable[..., None]:
         except typer.Exit:
             raise
         except NazxError as error:
-            from nazx_cli.ui.screen import error_lines
+            from nazx_cli.ui.screen import error_line
 
-            _fail(error_lines(error), error.exit_code)
+            _fail(error_line(error), error.exit_code)
         except KeyboardInterrupt:
             _fail("", _INTERRUPTED)
         except BrokenPipeError:
@@ -64,7 +64,7 @@ def handled(body: Callable[..., None]) -> Callable[..., None]:
         except Exception as error:
             if _is_out_of_memory(error):
                 _fail(
-                    "error: there is not enough memory for this model or context\n"
+                    "error: there is not enough memory for this model or context; "
                     "next: use a smaller model, a smaller --ctx, or --device cpu",
                     _NO_MEMORY,
                 )

@@ -103,8 +103,8 @@ class AnswerOptions:
         float, _option("--min-p", "Leave out below P times the likeliest.", metavar="P")
     ] = 0.0
     repeat_penalty: Annotated[
-        float, _option("--repeat-penalty", "Above 1 discourages repetition.", metavar="R")
-    ] = 1.0
+        float, _option("--repeat-penalty", "Above 1 discourages repetition; 1 is off.", metavar="R")
+    ] = 1.1
     seed: Annotated[int | None, _option("--seed", "Same seed, same answer.", metavar="N")] = None
 
     def settings(self) -> SessionSettings:

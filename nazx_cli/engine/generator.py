@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from nazx_cli.context.context import Context
-from nazx_cli.engine.sampling import REPEAT_WINDOW, Sampler, Sampling
+from nazx_cli.engine.sampling import Sampler, Sampling
 from nazx_cli.tokenizer import Tokenizer
 
 
@@ -50,22 +50,23 @@ def generate(
 ) -> Iterator[Step]:
     """Yield up to ``max_tokens`` steps; each token is in ``context`` before it is yielded.
 
-    A stop token ends the answer and is not added to the context. Whoever iterates may stop at
+    A stop token ends the answer and is not added to the context. The repeat penalty looks at
+    the answer alone: words of the prompt, which an answer must often repeat, are free. Whoever iterates may stop at
     any time: what was yielded stays in the context, nothing else has changed.
     """
     begin = time.perf_counter()
     first = 0.0
     sampler, stream = Sampler(sampling), tokenizer.stream()
-    recent = _recent(context)
+    said: list[int] = []
     text = ""
     for count in range(1, max_tokens + 1):
-        token = sampler.choose(next_logits(context), recent)
+        token = sampler.choose(next_logits(context), said)
         if count == 1:
             first = time.perf_counter() - begin
         stopped = token in stop_ids
         if not stopped:
             context.append([token])
-            recent.append(token)
+            said.append(token)
         delta = "" if stopped else stream.push(token)
         finish = "stop" if stopped else "length" if count == max_tokens else None
         if finish:
@@ -74,13 +75,6 @@ def generate(
         yield Step(token, text, delta, finish, _stats(context, count, begin, first))
         if finish:
             return
-
-
-def _recent(context: Context) -> list[int]:
-    """The latest ids of the context, for the repeat penalty."""
-    n = len(context)
-    latest: list[int] = context.tokens.slice(max(n - REPEAT_WINDOW, 0), n).tolist()
-    return latest
 
 
 def _stats(context: Context, count: int, begin: float, first: float) -> Stats:

@@ -12,7 +12,7 @@ from torch import Tensor
 from nazx_cli.errors import UsageError
 
 REPEAT_WINDOW = 64
-"""How many of the latest tokens the repeat penalty looks back on."""
+"""How many of an answer's latest tokens the repeat penalty looks back on."""
 
 
 @dataclass(frozen=True)

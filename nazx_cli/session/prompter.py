@@ -41,13 +41,24 @@ class Prompter:
         if self.window is None:
             return
         least = min(LEAST_ANSWER, self._max_tokens)
-        if self.size([], Message("user", question)) + least > self.window:
-            tokens = len(self.tokenizer.encode(question))
+        over = self.size([], Message("user", question)) + least - self.window
+        if over <= 0:
+            return
+        takes = f"the model's window takes {self.window:,}, its answer included"
+        system = self._tokens(self._system[0].content) if self._system else 0
+        if system > self._tokens(question):
             raise ContextOverflowError(
-                f"the question has {tokens:,} tokens; the model's window takes {self.window:,}, "
-                "its answer included",
-                "shorten the question, or put the long text in a file and name it with --file",
+                f"the system message has {system:,} tokens; {takes}",
+                f"shorten it by {over:,} tokens, or put the long text in a file and name it "
+                "with --file",
             )
+        raise ContextOverflowError(
+            f"the question has {self._tokens(question):,} tokens; {takes}",
+            f"shorten it by {over:,} tokens, or put the long text in a file and name it with --file",
+        )
+
+    def _tokens(self, text: str) -> int:
+        return len(self.tokenizer.encode(text))
 
     @property
     def answer_room(self) -> int:

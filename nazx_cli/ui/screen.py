@@ -57,7 +57,7 @@ class Screen:
 
     def error(self, error: NazxError) -> None:
         """A failure and its next step."""
-        print(error_lines(error), file=self.err, flush=True)
+        print(error_line(error), file=self.err, flush=True)
 
     def data(self, value: Any) -> None:
         """A JSON object on a line of stdout."""
@@ -116,8 +116,8 @@ class Silence:
         """Nothing."""
 
 
-def error_lines(error: NazxError) -> str:
-    """What is wrong, in one line, and what to do next, in another."""
+def error_line(error: NazxError) -> str:
+    """What is wrong and what to do next, in one line."""
     message = " ".join(strip_control(error.message).split())
     hint = " ".join(strip_control(error.hint).split())
-    return f"error: {message}" + (f"\nnext: {hint}" if hint else "")
+    return f"error: {message}" + (f"; next: {hint}" if hint else "")
