@@ -57,7 +57,7 @@ class GrowingRows:
 
     def keep(self, which: Tensor) -> None:
         """Keep the rows ``which`` (n,), in that order."""
-        kept = self.rows.index_select(self._axis, which)
+        kept = self.rows.index_select(self._axis, which.to(self._store.device))
         self.truncate(0)
         self.extend(len(which)).copy_(kept)
 

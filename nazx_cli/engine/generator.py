@@ -51,8 +51,9 @@ def generate(
     """Yield up to ``max_tokens`` steps; each token is in ``context`` before it is yielded.
 
     A stop token ends the answer and is not added to the context. The repeat penalty looks at
-    the answer alone: words of the prompt, which an answer must often repeat, are free. Whoever iterates may stop at
-    any time: what was yielded stays in the context, nothing else has changed.
+    the answer alone: words of the prompt, which an answer must often repeat, are free.
+    Whoever iterates may stop at any time: what was yielded stays in the context, nothing else has
+    changed.
     """
     begin = time.perf_counter()
     first = 0.0

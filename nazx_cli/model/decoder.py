@@ -64,7 +64,7 @@ class Block(nn.Module):
         mlp: Tensor
         if self.parallel:
             mlp = self.mlp(self.norm2(h))
-            return o.add_(h).add_(mlp) if not o.requires_grad else o + h + mlp
+            return mlp + o + h
         h = h + o
         mlp = self.mlp(self.norm2(h))
         return h + mlp
@@ -96,9 +96,13 @@ class Decoder(nn.Module):
         return self.embed.weight.dtype
 
     def hidden(self, h: Tensor, attend: Attend) -> Tensor:
-        """Run states h (T, C) through every block; (T, C), before the final norm."""
+        """Run states h (T, C) through every block; (T, C), before the final norm.
+
+        Where ``attend`` returns fewer rows than it was given, only those last positions go on.
+        """
         for layer, block in enumerate(self.layers):
-            h = block.residual(h, attend(layer, block.norm1(h)))
+            attended = attend(layer, block.norm1(h))
+            h = block.residual(h[len(h) - len(attended) :], attended)
         return h
 
     def logits(self, h: Tensor) -> Tensor:

@@ -89,7 +89,8 @@ class FeedForward(nn.Module):
 
 
 def _times(x: Tensor, factor: Tensor) -> Tensor:
-    """x * factor, in place where no gradient can need x: fresh memory is what costs on a CPU."""
+    """x * factor, in x's place where no gradient can need x: a float32 copy of the states is
+    too large to make twice."""
     return x * factor if torch.is_grad_enabled() else x.mul_(factor)
 
 

@@ -59,7 +59,7 @@ class Rotary:
 
     def at(self, positions: Tensor, length: int) -> Tensor:
         """(T, 2F) float32 phases of arbitrary ``positions`` (T,)."""
-        angles = positions.double().cpu()[:, None] * self.frequencies(length)
+        angles = positions.cpu().double()[:, None] * self.frequencies(length)
         table = torch.cat((angles.cos(), angles.sin()), -1) * self.scaling
         return table.float().to(positions.device)
 

@@ -54,7 +54,8 @@ class Prompter:
             )
         raise ContextOverflowError(
             f"the question has {self._tokens(question):,} tokens; {takes}",
-            f"shorten it by {over:,} tokens, or put the long text in a file and name it with --file",
+            f"shorten it by {over:,} tokens, or put the long text in a file and name it "
+            "with --file",
         )
 
     def _tokens(self, text: str) -> int:

@@ -152,7 +152,7 @@ def _over_cache(
     heads, device = decoder.config.num_heads, decoder.device
     stop = start + count
     turn = Turn(decoder.rotary.phases(start, stop, length, device), decoder.dtype)
-    plain = reach.plain(stop)
+    plain, last_layer = reach.plain(stop), decoder.config.num_layers - 1
     first = 0 if plain or reach.window is None else max(start - reach.window + 1, reach.sinks)
     window = cache.span(first, stop)
     mask, capped = None, None
@@ -170,6 +170,8 @@ def _over_cache(
         cache.write(layer, start, rotated[:, heads:], v)
         keys, values = cache.keys[layer], cache.values[layer]
         q = rotated[:, :heads]
+        if plain and layer == last_layer:  # nothing but the last position is asked for
+            return _attention(q[-1:], keys[:, window], values[:, window], None, causal=False)
         if capped is None or mask is None:
             causal = start == 0 and count > 1
             return _attention(q, keys[:, window], values[:, window], mask, causal)
