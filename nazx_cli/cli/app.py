@@ -11,13 +11,14 @@ from typing import Annotated, Any
 import typer
 
 from nazx_cli import __version__
-from nazx_cli.cli import ask, chat
+from nazx_cli.cli import ask, bench, chat
 from nazx_cli.cli.parameters import flatten
 from nazx_cli.errors import NazxError
 
 COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("ask", ask.ask),
     ("chat", chat.chat),
+    ("bench", bench.bench),
 )
 
 _INTERRUPTED = 130

@@ -37,7 +37,7 @@ class Dtype(str, Enum):
     float16 = "float16"
 
 
-def _option(flag: str, help: str, *more: str, **settings: Any) -> Any:
+def option(flag: str, help: str, *more: str, **settings: Any) -> Any:
     """A Typer option with its environment variable; the help names all of those once."""
     name = flag.split("/")[0].removeprefix("--").replace("-", "_").upper()
     return typer.Option(
@@ -47,7 +47,7 @@ def _option(flag: str, help: str, *more: str, **settings: Any) -> Any:
 
 Files = Annotated[
     list[str] | None,
-    _option(
+    option(
         "--file",
         "Document to read: a file, folder, glob, or - for stdin. May be repeated.",
         "-f",
@@ -60,52 +60,52 @@ Files = Annotated[
 class ModelOptions:
     """Which model, and how it is held."""
 
-    model: Annotated[str, _option("--model", "Name, org/repo or folder.", "-m", metavar="NAME")] = (
+    model: Annotated[str, option("--model", "Name, org/repo or folder.", "-m", metavar="NAME")] = (
         DEFAULT_MODEL
     )
-    dtype: Annotated[Dtype, _option("--dtype", "Number format of the weights.")] = Dtype.auto
+    dtype: Annotated[Dtype, option("--dtype", "Number format of the weights.")] = Dtype.auto
     device: Annotated[
-        str, _option("--device", "auto, cpu, cuda, cuda:N or mps.", metavar="NAME")
+        str, option("--device", "auto, cpu, cuda, cuda:N or mps.", metavar="NAME")
     ] = "auto"
     layout: Annotated[
-        str, _option("--layout", "Memory layout of the context, or auto.", metavar="NAME")
+        str, option("--layout", "Memory layout of the context, or auto.", metavar="NAME")
     ] = "auto"
     revision: Annotated[
-        str | None, _option("--revision", "Branch, tag or commit of the model.", metavar="NAME")
+        str | None, option("--revision", "Branch, tag or commit of the model.", metavar="NAME")
     ] = None
-    offline: Annotated[bool, _option("--offline", "Use no network.")] = False
+    offline: Annotated[bool, option("--offline", "Use no network.")] = False
 
 
 @dataclass(frozen=True)
 class AnswerOptions:
     """How answers are made."""
 
-    system: Annotated[str | None, _option("--system", "System message.", "-s", metavar="TEXT")] = (
+    system: Annotated[str | None, option("--system", "System message.", "-s", metavar="TEXT")] = (
         None
     )
-    read: Annotated[ReadMode, _option("--read", "How documents are read.")] = ReadMode.auto
+    read: Annotated[ReadMode, option("--read", "How documents are read.")] = ReadMode.auto
     max_tokens: Annotated[
-        int, _option("--max-tokens", "Most tokens of an answer.", min=1, metavar="N")
+        int, option("--max-tokens", "Most tokens of an answer.", min=1, metavar="N")
     ] = 512
     ctx: Annotated[
-        int | None, _option("--ctx", "Most tokens the context may hold.", min=1, metavar="N")
+        int | None, option("--ctx", "Most tokens the context may hold.", min=1, metavar="N")
     ] = None
     temperature: Annotated[
-        float, _option("--temperature", "0 takes the likeliest token.", metavar="T")
+        float, option("--temperature", "0 takes the likeliest token.", metavar="T")
     ] = 0.0
     top_k: Annotated[
-        int, _option("--top-k", "Draw from the K likeliest; 0: from all.", metavar="K")
+        int, option("--top-k", "Draw from the K likeliest; 0: from all.", metavar="K")
     ] = 0
     top_p: Annotated[
-        float, _option("--top-p", "Draw from the likeliest that sum to P.", metavar="P")
+        float, option("--top-p", "Draw from the likeliest that sum to P.", metavar="P")
     ] = 1.0
     min_p: Annotated[
-        float, _option("--min-p", "Leave out below P times the likeliest.", metavar="P")
+        float, option("--min-p", "Leave out below P times the likeliest.", metavar="P")
     ] = 0.0
     repeat_penalty: Annotated[
-        float, _option("--repeat-penalty", "Above 1 discourages repetition; 1 is off.", metavar="R")
+        float, option("--repeat-penalty", "Above 1 discourages repetition; 1 is off.", metavar="R")
     ] = 1.1
-    seed: Annotated[int | None, _option("--seed", "Same seed, same answer.", metavar="N")] = None
+    seed: Annotated[int | None, option("--seed", "Same seed, same answer.", metavar="N")] = None
 
     def settings(self) -> SessionSettings:
         """The session's settings; ``UsageError`` where a value makes no sense."""
@@ -135,11 +135,11 @@ class OutputOptions:
 
     sources: Annotated[
         bool | None,
-        _option(
+        option(
             "--sources/--no-sources",
             "Name the passages an answer was given. Default: in a terminal.",
         ),
     ] = None
-    json: Annotated[bool, _option("--json", "Print each answer as a JSON object.")] = False
-    quiet: Annotated[bool, _option("--quiet", "Nothing on stderr but errors.")] = False
-    verbose: Annotated[bool, _option("--verbose", "Statistics on stderr.")] = False
+    json: Annotated[bool, option("--json", "Print each answer as a JSON object.")] = False
+    quiet: Annotated[bool, option("--quiet", "Nothing on stderr but errors.")] = False
+    verbose: Annotated[bool, option("--verbose", "Statistics on stderr.")] = False

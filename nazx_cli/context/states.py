@@ -36,9 +36,11 @@ class StatesLayout(Layout):
         self._phase_length = n
         if self._phases.count > n:
             self._phases.truncate(n)
-        for start in range(self._states.count, n, _BLOCK):
-            stop = min(start + _BLOCK, n)
-            self._states.extend(stop - start).copy_(p.states(tokens.slice(start, stop)))
+        start = self._states.count
+        new = self._states.extend(n - start)
+        for at in range(0, len(new), _BLOCK):
+            part = new[at : at + _BLOCK]
+            part.copy_(p.states(tokens.slice(start + at, start + at + len(part))))
         known = self._phases.count
         if known < n:
             self._phases.extend(n - known).copy_(p.rotary.phases(known, n, n, p.device))

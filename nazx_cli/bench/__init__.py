@@ -1,0 +1,1 @@
+"""Benchmarks: named workloads, measured side by side with what users would otherwise run."""

@@ -1,0 +1,115 @@
+"""What users would otherwise run: transformers, on the same weights, type and threads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nazx_cli.bench.shapes import fill_random
+from nazx_cli.config import ModelConfig
+from nazx_cli.errors import NazxError
+from nazx_cli.weights.checkpoint import Checkpoint
+from nazx_cli.weights.families import expected_shapes
+
+TRANSFORMERS = "transformers"
+MISSING = "transformers is not installed: pip install transformers"
+
+_CLASSES = {  # family -> the library's classes of configuration and model
+    "gpt_neox": ("GPTNeoXConfig", "GPTNeoXForCausalLM"),
+    "llama": ("LlamaConfig", "LlamaForCausalLM"),
+}
+_HEADS = {"gpt_neox": "embed_out.weight", "llama": "lm_head.weight"}
+_OURS = ("model_type", "base_model_type", "attention")  # keys that the library must not see
+
+
+def is_installed() -> bool:
+    """Whether transformers can be imported."""
+    return find_spec(TRANSFORMERS) is not None
+
+
+class TransformersPeer:
+    """A model of transformers on the CPU, with ordinary attention and its own dynamic cache."""
+
+    def __init__(
+        self, config: ModelConfig, tensors: Mapping[str, Tensor], dtype: torch.dtype
+    ) -> None:
+        self._model = _build(config, tensors, dtype)
+
+    @classmethod
+    def from_folder(cls, config: ModelConfig, folder: Path, dtype: torch.dtype) -> TransformersPeer:
+        """The model of a NazX checkpoint, from the tensors that NazX itself reads."""
+        checkpoint = Checkpoint.open(folder)
+        tensors = {
+            name: checkpoint.read(name).to(dtype, copy=True) for name in expected_shapes(config)
+        }
+        return cls(config, tensors, dtype)
+
+    @classmethod
+    def random(cls, config: ModelConfig, dtype: torch.dtype, seed: int = 0) -> TransformersPeer:
+        """A model of these shapes with random weights."""
+        generator = torch.Generator().manual_seed(seed)
+        tensors = {}
+        for name, shape in expected_shapes(config).items():
+            tensors[name] = torch.empty(shape, dtype=dtype)
+            fill_random(name, tensors[name], generator)
+        return cls(config, tensors, dtype)
+
+    @property
+    def name(self) -> str:
+        """The library and its version."""
+        try:
+            return f"{TRANSFORMERS} {version(TRANSFORMERS)}"
+        except PackageNotFoundError:
+            return TRANSFORMERS
+
+    def prefill(self, ids: Tensor) -> tuple[Any, Tensor]:
+        """Run ids (T,) int64; the cache they leave, and (V,) logits after the last."""
+        with torch.inference_mode():
+            out = self._model(ids[None], use_cache=True, logits_to_keep=1)
+        return out.past_key_values, out.logits[0, -1]
+
+    def decode(self, cache: Any, token: int, count: int) -> list[int]:
+        """``count`` greedy tokens after ``token``, which is not yet in ``cache``."""
+        found = []
+        with torch.inference_mode():
+            for _ in range(count):
+                out = self._model(torch.tensor([[token]]), past_key_values=cache, use_cache=True)
+                token = int(out.logits[0, -1].argmax())
+                found.append(token)
+        return found
+
+
+def _build(config: ModelConfig, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Any:
+    """The library's model with ``tensors`` as its weights; nothing is initialised first."""
+    library: Any = import_module(TRANSFORMERS)
+    config_class, model_class = _CLASSES[config.family]
+    raw = {key: value for key, value in config.raw.items() if key not in _OURS}
+    theirs = getattr(library, config_class)(**raw)
+    with torch.device("meta"):
+        model = getattr(library, model_class)(theirs)
+    model.load_state_dict(tensors, strict=False, assign=True)
+    head = tensors.get(_HEADS[config.family])
+    if head is not None and not config.tie_embeddings:
+        # Newer versions call GPT-NeoX's head lm_head, and rename it only when they read a file.
+        model.get_output_embeddings().weight = torch.nn.Parameter(head, requires_grad=False)
+    model.tie_weights()
+    # Rotary frequencies are no weights: they are computed, and on the meta device they are not.
+    rotary = model.base_model.rotary_emb
+    model.base_model.rotary_emb = type(rotary)(config=theirs)
+    weights = (*model.named_parameters(), *model.named_buffers())
+    empty = [name for name, weight in weights if weight.is_meta]
+    if empty or model.dtype != dtype:
+        raise NazxError(
+            f"this version of transformers wants other weights: {', '.join(empty[:3])}",
+            "install the version that NazX is tested with: pip install 'nazx[test]'",
+        )
+    # As a user has it: with gradients switched off on the weights, torch's matmul takes a path for
+    # one-row slices that copies the whole output head.
+    return model.eval()

@@ -1,0 +1,67 @@
+"""The table of workloads. A new one is a file with a ``run`` and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from nazx_cli.bench import decode, first_token, memory, prefill, read
+from nazx_cli.bench.results import Row
+from nazx_cli.bench.setup import Settings, Setup
+from nazx_cli.context.layouts import LAYOUTS
+from nazx_cli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A benchmark by name. ``run`` yields rows as they are done; ``needs_files`` tells whether
+    it reads documents."""
+
+    name: str
+    about: str
+    run: Callable[[Setup], Iterator[Row]]
+    needs_files: bool = False
+
+
+WORKLOADS: dict[str, Workload] = {
+    workload.name: workload
+    for workload in (
+        Workload(prefill.NAME, "a prompt, from ids to logits", prefill.run),
+        Workload(decode.NAME, "greedy decoding after a prompt", decode.run),
+        Workload(first_token.NAME, "InAttention, from ids to the first token", first_token.run),
+        Workload(memory.NAME, "bytes that a context holds, by layout", memory.run),
+        Workload(read.NAME, "documents, from files to ranked passages", read.run, True),
+    )
+}
+
+
+def choose(names: Sequence[str], settings: Settings) -> tuple[Workload, ...]:
+    """The workloads called ``names``, each once; without names all that the settings allow.
+
+    ``UsageError`` for a name or layout that there is not, and for documents that are missing:
+    before anything is measured, since measuring takes minutes.
+    """
+    unknown = next((name for name in names if name not in WORKLOADS), None)
+    if unknown is not None:
+        raise UsageError(f"there is no workload {unknown!r}", f"choose from {', '.join(WORKLOADS)}")
+    for layout in settings.layouts:
+        if layout not in LAYOUTS:
+            raise UsageError(
+                f"there is no memory layout {layout!r}", f"choose from {', '.join(LAYOUTS)}"
+            )
+    chosen = [WORKLOADS[name] for name in dict.fromkeys(names)] or [
+        workload for workload in WORKLOADS.values() if settings.files or not workload.needs_files
+    ]
+    if any(workload.needs_files for workload in chosen):
+        _check_files(settings)
+    return tuple(chosen)
+
+
+def _check_files(settings: Settings) -> None:
+    if not settings.files:
+        raise UsageError(
+            "the workload read needs a document", "name one: nazx bench read --file book.txt"
+        )
+    from nazx_cli.documents.gather import gather
+
+    gather(settings.files)

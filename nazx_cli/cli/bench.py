@@ -1,0 +1,230 @@
+"""``nazx bench``: measures NazX, side by side with what users would otherwise run."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nazx_cli.cli.options import DEFAULT_MODEL, Dtype, Files, OutputOptions, option
+from nazx_cli.documents.control import strip_control
+from nazx_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from nazx_cli.bench.results import Environment, Report, Row, Spread
+    from nazx_cli.bench.setup import Settings
+    from nazx_cli.bench.workloads import Workload
+    from nazx_cli.ui.screen import Screen
+
+_PLAIN_WIDTH = 180  # columns of the table where no terminal says how many there are
+_SCALES = {
+    "s": (("s", 1.0), ("ms", 1e-3)),
+    "bytes": (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("bytes", 1.0)),
+}
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What is measured, how often, and where the figures go."""
+
+    model: Annotated[str, option("--model", "Name, org/repo or folder.", "-m", metavar="NAME")] = (
+        DEFAULT_MODEL
+    )
+    dtype: Annotated[Dtype, option("--dtype", "Number format of weights and arithmetic.")] = (
+        Dtype.bfloat16
+    )
+    repeat: Annotated[int, option("--repeat", "Counted runs of each side.", min=1, metavar="N")] = 5
+    ctx: Annotated[
+        list[int] | None,
+        option(
+            "--ctx",
+            "Context length of first-token and memory, in place of their own. May be repeated.",
+            min=1,
+            metavar="N",
+        ),
+    ] = None
+    layout: Annotated[
+        list[str] | None,
+        option(
+            "--layout",
+            "Memory layout of first-token and memory, in place of their own. May be repeated.",
+            metavar="NAME",
+        ),
+    ] = None
+    output: Annotated[
+        Path | None, option("--output", "Also write the figures there, as JSON.", metavar="FILE")
+    ] = None
+    json: Annotated[bool, option("--json", "Print JSON instead of tables.")] = False
+
+    def settings(self, files: Sequence[str]) -> Settings:
+        """The benchmark's settings."""
+        from nazx_cli.bench.setup import Settings
+
+        return Settings(
+            model=self.model,
+            dtype=self.dtype.value,
+            repeat=self.repeat,
+            contexts=tuple(self.ctx or ()),
+            # NAZX_LAYOUT may say auto, for the other commands: here that is no layout's name.
+            layouts=tuple(name for name in self.layout or () if name != "auto"),
+            files=tuple(files),
+        )
+
+
+def bench(
+    name: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME",
+            help="prefill, decode, first-token, memory, read. Default: all, read only with --file.",
+            show_default=False,
+        ),
+    ] = None,
+    file: Files = None,
+    *,
+    options: BenchOptions,
+) -> None:
+    """Measure speed and memory, side by side with transformers where it is installed.
+
+    Both sides run on as many threads as torch takes. Figures are steadiest on one:
+    OMP_NUM_THREADS=1 nazx bench decode
+
+    Example: nazx bench first-token --ctx 1000000
+    """
+    from nazx_cli.bench.workloads import choose
+    from nazx_cli.cli.output import make_screen
+
+    screen = make_screen(OutputOptions(json=options.json))
+    settings = options.settings(file or ())
+    chosen = choose(name or (), settings)
+    _check_output(options.output)
+    report = _measure(chosen, settings, screen)
+    _show(report, screen, options)
+    if not report.complete:
+        raise typer.Exit(130)
+
+
+def _check_output(path: Path | None) -> None:
+    """Refuse a file that cannot be, before the minutes that measuring takes."""
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise UsageError(f"{path} cannot be written", "name a file in a folder that there is")
+
+
+def _measure(chosen: Sequence[Workload], settings: Settings, screen: Screen) -> Report:
+    """Run the workloads one after another; Ctrl-C keeps the rows that are done."""
+    from nazx_cli.bench.results import Environment, Report
+    from nazx_cli.bench.setup import Setup
+
+    setup = Setup(settings, screen.note)
+    environment = Environment.current(settings.dtype)
+    rows: list[Row] = []
+    try:
+        for workload in chosen:
+            rows.extend(workload.run(setup))
+    except KeyboardInterrupt:
+        screen.note("interrupted")
+        return Report(environment, rows, complete=False)
+    return Report(environment, rows)
+
+
+def _show(report: Report, screen: Screen, options: BenchOptions) -> None:
+    """The report on stdout, and in the file that was asked for."""
+    if options.output is not None:
+        from nazx_cli.bench.results import write_report
+
+        write_report(report, options.output.absolute())
+    if options.json:
+        screen.data(report.to_dict())
+        return
+    from rich.console import Console
+
+    lively = screen.out.isatty()
+    console = Console(file=screen.out, width=None if lively else _PLAIN_WIDTH, highlight=False)
+    console.print(_environment_line(report.environment), markup=False)
+    by_workload: dict[str, list[Row]] = defaultdict(list)
+    for row in report.rows:
+        by_workload[row.workload].append(row)
+    for workload, rows in by_workload.items():
+        console.print()
+        console.print(_table(workload, rows))
+
+
+def _environment_line(environment: Environment) -> str:
+    threads = f"{environment.threads} thread{'s' if environment.threads != 1 else ''}"
+    versions = [f"{name} {known or '(missing)'}" for name, known in environment.versions.items()]
+    parts = [f"{environment.device}: {environment.cpu}", threads, environment.dtype, *versions]
+    return " · ".join(parts)
+
+
+def _table(workload: str, rows: Sequence[Row]) -> Table:
+    """One workload's rows: medians, with the least and the greatest run behind them."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=workload, box=box.SIMPLE_HEAD, title_justify="left")
+    for heading in ("tokens", "what", "nazx", "against", "theirs", "ratio", "by rounds", "notes"):
+        figure = heading in ("tokens", "nazx", "theirs", "ratio", "by rounds")
+        table.add_column(heading, justify="right" if figure else "left", no_wrap=figure)
+    for row in rows:
+        table.add_row(*(Text(strip_control(cell)) for cell in _cells(row)))
+    return table
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    what = ", ".join(part for part in (row.measure, row.layout, row.dtype) if part)
+    details = [_detail(name, value) for name, value in row.details.items()]
+    return (
+        f"{row.tokens:,}",
+        what,
+        _spread(row.ours, row.unit),
+        row.peer,
+        _spread(row.theirs, row.unit) if row.theirs else "",
+        _times(row.ratio),
+        _times(row.paired_ratio) if len(row.ours.runs) > 1 else "",
+        "; ".join(part for part in (row.note, *details) if part),
+    )
+
+
+def _times(ratio: float | None) -> str:
+    if ratio is None:
+        return ""
+    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.2f}"
+
+
+def _spread(spread: Spread, unit: str) -> str:
+    """``1.25 s (1.20..1.31)``, the range in the median's own unit; no range for one run."""
+    name, scale = _scale(spread.median, unit)
+    text = f"{_figure(spread.median / scale)} {name}"
+    if len(spread.runs) == 1:
+        return text
+    return f"{text} ({_figure(spread.low / scale)}..{_figure(spread.high / scale)})"
+
+
+def _detail(name: str, value: float | int) -> str:
+    """A further figure in words: ``build_seconds`` 0.35 becomes ``build 350 ms``."""
+    for suffix, unit in (("_seconds", "s"), ("_bytes", "bytes")):
+        if name.endswith(suffix):
+            short, scale = _scale(value, unit)
+            words = name.removesuffix(suffix).replace("_", " ")
+            return f"{words} {_figure(value / scale)} {short}"
+    shown = f"{value:,}" if isinstance(value, int) else _figure(value)
+    return f"{name.replace('_', ' ')} {shown}"
+
+
+def _scale(value: float, unit: str) -> tuple[str, float]:
+    """The unit that shows ``value`` best, and what it counts."""
+    steps = _SCALES[unit]
+    return next(((name, size) for name, size in steps if abs(value) >= size), steps[-1])
+
+
+def _figure(value: float) -> str:
+    """Three digits that count, and no fewer than there are before the point."""
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    return f"{value:,.{digits}f}"

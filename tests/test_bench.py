@@ -1,0 +1,341 @@
+"""The benchmarks at tiny sizes: that they measure what they say, and how they say it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import GPT_NEOX, LLAMA, nazx, write_checkpoint
+from cli_helpers import tiny_checkpoint
+from models import INATTENTION
+from typer.testing import CliRunner
+
+from nazx_cli.bench import peers, results, timing, workloads
+from nazx_cli.bench.first_token import extrapolated
+from nazx_cli.bench.results import Environment, Report, Row, Spread
+from nazx_cli.bench.setup import Settings, Setup
+from nazx_cli.bench.shapes import zipf_ids
+from nazx_cli.cli.app import app
+from nazx_cli.config import AttentionConfig
+from nazx_cli.engine.language_model import load_model
+from nazx_cli.errors import NazxError
+from nazx_cli.weights.registry import Registry, RegistryEntry
+
+KEYS = {
+    "workload",
+    "measure",
+    "tokens",
+    "unit",
+    "dtype",
+    "layout",
+    "ours",
+    "peer",
+    "theirs",
+    "ratio",
+    "paired_ratio",
+    "note",
+    "details",
+}
+TINY = RegistryEntry("tiny", "", False, GPT_NEOX, AttentionConfig("full"), ())
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny", window=96))
+
+
+@pytest.fixture
+def tiny_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Registry, "find", lambda registry, name: TINY)
+
+
+def bench(*arguments: str, code: int = 0) -> tuple[str, str]:
+    """stdout and stderr of ``nazx bench``."""
+    result = CliRunner().invoke(app, ["bench", *arguments])
+    assert result.exit_code == code, result.stderr
+    return result.stdout, result.stderr
+
+
+def rows_of(*arguments: str) -> list[dict[str, Any]]:
+    """The rows that ``nazx bench --json`` prints."""
+    report = json.loads(bench("--json", *arguments)[0])
+    assert report["complete"] is True
+    return list(report["rows"])
+
+
+def run(name: str, **settings: Any) -> list[Row]:
+    """The rows of one workload."""
+    return list(workloads.WORKLOADS[name].run(Setup(Settings(**settings))))
+
+
+def check_ratio(row: dict[str, Any]) -> None:
+    ours, theirs = row["ours"], row["theirs"]
+    assert row["ratio"] == pytest.approx(theirs["median"] / ours["median"])
+    pairs = [b / a for a, b in zip(ours["runs"], theirs["runs"], strict=True)]
+    assert row["paired_ratio"] == pytest.approx(median(pairs))
+
+
+# The real model
+
+
+@pytest.mark.parametrize("name", ("prefill", "decode"))
+def test_the_model_is_measured_beside_transformers(name: str, model: str) -> None:
+    pytest.importorskip("transformers")
+    rows = rows_of(name, "-m", model, "--repeat", "3", "--dtype", "float32")
+    assert [row["tokens"] for row in rows] == [76]  # every prompt is cut to the window
+    for row in rows:
+        assert set(row) == KEYS
+        assert (row["workload"], row["unit"], row["dtype"]) == (name, "s", "float32")
+        assert len(row["ours"]["runs"]) == len(row["theirs"]["runs"]) == 3
+        assert 0 < row["ours"]["low"] <= row["ours"]["median"] <= row["ours"]["high"]
+        check_ratio(row)
+
+
+def test_prefill_shows_that_both_sides_compute_the_same(model: str) -> None:
+    pytest.importorskip("transformers")
+    (row,) = run("prefill", model=model, dtype="float32", repeat=1, prompts=(40,))
+    assert row.details["largest_logit_difference"] < 1e-4
+
+
+@pytest.mark.parametrize("base", (GPT_NEOX, LLAMA), ids=("gpt_neox", "llama"))
+def test_the_peer_decodes_the_same_tokens(base: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    from nazx_cli.bench.decode import greedy
+    from nazx_cli.bench.prefill import prefilled
+
+    lm = load_model(write_checkpoint(tmp_path, nazx(base, {"kind": "full"})))
+    peer = peers.TransformersPeer.from_folder(lm.config, lm.folder, torch.float32)
+    ids = zipf_ids(300, 30)
+    context, logits = prefilled(lm, ids)
+    cache, theirs = peer.prefill(ids.long())
+    assert (logits - theirs).abs().max() < 1e-4
+    token = int(logits.argmax())
+    assert greedy(lm, context, token, 8) == peer.decode(cache, token, 8)
+
+
+def test_without_transformers_our_figures_stand_alone(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "is_installed", lambda: False)
+    for row in rows_of("prefill", "decode", "-m", model, "--repeat", "1"):
+        assert row["ours"]["median"] > 0
+        assert (row["peer"], row["theirs"], row["ratio"]) == ("transformers", None, None)
+        assert "not installed" in row["note"]
+    out, _ = bench("prefill", "-m", model, "--repeat", "1")
+    assert "not installed" in out
+
+
+def test_a_model_that_transformers_cannot_run_has_no_peer(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    folder = write_checkpoint(tmp_path, nazx(GPT_NEOX, INATTENTION))
+    (row,) = run("decode", model=str(folder), repeat=1, prompts=(20,), new_tokens=2)
+    assert row.theirs is None
+    assert row.note == "transformers cannot run InAttention"
+
+
+# Random models
+
+
+def test_the_first_token_is_measured_in_both_types(tiny_shapes: None) -> None:
+    pytest.importorskip("transformers")
+    rows = run(
+        "first-token",
+        repeat=2,
+        contexts=(50, 3000),
+        layouts=("postings", "ids"),
+        peer_lengths=(40, 80),
+    )
+    firsts = [row for row in rows if row.measure == "first token"]
+    further = [row for row in rows if row.measure == "further token"]
+    expected = [
+        (dtype, layout, count)
+        for dtype in ("bfloat16", "float32")
+        for layout in ("postings", "ids")
+        for count in (50, 3000)
+    ]
+    assert [(row.dtype, row.layout, row.tokens) for row in firsts] == expected
+    assert [(row.dtype, row.layout, row.tokens) for row in further] == expected
+    for row in firsts:
+        check_ratio(row.to_dict())
+        assert row.note == "extrapolated from 40 and 80 tokens"
+        assert row.details["distinct_tokens"] == len(zipf_ids(300, row.tokens).unique())
+        assert row.details["peer_at_40_seconds"] > 0
+    assert all(len(row.ours.runs) == 2 and row.ours.low > 0 for row in rows)
+
+
+def test_first_token_without_transformers(
+    tiny_shapes: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "is_installed", lambda: False)
+    rows = rows_of("first-token", "--ctx", "50", "--repeat", "1", "--dtype", "float32")
+    assert [row["measure"] for row in rows] == ["first token", "further token"]
+    assert rows[0]["theirs"] is None
+    assert "not installed" in rows[0]["note"]
+
+
+def test_extrapolation_recovers_a_quadratic() -> None:
+    def seconds(n: int) -> float:
+        return 3e-4 * n + 2e-8 * n * n
+
+    for count in (1, 4000, 100_000, 1_000_000):
+        measured = (seconds(4000), seconds(8000))
+        assert extrapolated((4000, 8000), measured, count) == pytest.approx(seconds(count))
+
+
+def test_extrapolation_of_noise_never_falls() -> None:
+    assert extrapolated((4000, 8000), (1.0, 1.5), 80_000) == pytest.approx(15.0)
+
+
+@pytest.mark.parametrize("dtype", ("float32", "bfloat16"))
+def test_memory_held_is_as_predicted(tiny_shapes: None, dtype: str) -> None:
+    rows = rows_of("memory", "--ctx", "2000", "--ctx", "20000", "--dtype", dtype)
+    assert [(row["tokens"], row["layout"]) for row in rows] == [
+        (count, layout)
+        for count in (2000, 20000)
+        for layout in ("ids", "states", "postings", "tables", "cached")
+    ]
+    width = 4 if dtype == "float32" else 2
+    for row in rows:
+        predicted = row["details"]["predicted_bytes"]
+        assert row["ours"]["median"] == pytest.approx(predicted, rel=0.02)
+        assert row["theirs"]["median"] == row["tokens"] * 2 * 3 * 48 * width
+        assert row["details"]["build_seconds"] > 0
+        check_ratio(row)
+
+
+def test_a_layout_that_would_take_too_much_is_left_out(
+    tiny_shapes: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nazx_cli.bench.memory._MOST", 100_000)
+    out, err = bench("memory", "--ctx", "2000", "--json")
+    layouts = [row["layout"] for row in json.loads(out)["rows"]]
+    assert "cached" not in layouts
+    assert "ids" in layouts
+    assert "layout cached: left out" in err
+
+
+# Documents
+
+
+def test_reading_is_measured_for_the_files_that_are_given(model: str, tmp_path: Path) -> None:
+    book = tmp_path / "book.txt"
+    book.write_text("The fox bought a lantern.\n\nThe heron bought an umbrella.\n" * 50)
+    rows = rows_of("read", "-m", model, "-f", str(book), "--repeat", "2")
+    assert [row["measure"] for row in rows] == [
+        "ready for the question",
+        "first question ranked",
+        "later question ranked",
+    ]
+    for row in rows:
+        assert len(row["ours"]["runs"]) == 2
+        assert row["details"]["characters"] == len(book.read_text())
+        assert row["tokens"] > 1000
+
+
+# The command
+
+
+def test_an_unknown_workload_names_those_that_there_are() -> None:
+    _, err = bench("prefil", code=2)
+    assert "'prefil'" in err
+    for name in workloads.WORKLOADS:
+        assert name in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    (
+        (("read",), 2, "needs a document"),
+        (("read", "-f", "no-such-book.txt"), 1, "no file no-such-book.txt"),
+        (("memory", "--layout", "piles"), 2, "choose from ids, "),
+        (("memory", "--output", "no-such-folder/bench.json"), 2, "cannot be written"),
+    ),
+)
+def test_mistakes_are_told_before_anything_is_measured(
+    arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    out, err = bench(*arguments, code=code)
+    assert out == ""
+    assert said in err
+
+
+def test_all_but_reading_is_the_default() -> None:
+    def names(settings: Settings) -> list[str]:
+        return [workload.name for workload in workloads.choose((), settings)]
+
+    assert names(Settings()) == ["prefill", "decode", "first-token", "memory"]
+    assert names(Settings(files=(__file__,)))[-1] == "read"
+
+
+def test_the_table_shows_environment_and_ratio(tiny_shapes: None, tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    out, err = bench("memory", "--ctx", "2000", "--layout", "postings", "--output", str(file))
+    report = json.loads(file.read_text())
+    environment = report["environment"]
+    assert environment["threads"] == torch.get_num_threads()
+    assert environment["versions"]["torch"] == torch.__version__
+    assert f"cpu: {environment['cpu']}" in out
+    (row,) = report["rows"]
+    assert f"{row['ratio']:.2f}" in out
+    assert "dense cache" in out
+    assert "memory: 2,000 tokens" in err
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_an_interrupt_keeps_the_rows_that_are_done(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_off(setup: Setup) -> Iterator[Row]:
+        yield Row("decode", "time per token", 5, "s", "float32", Spread((0.5,)))
+        raise KeyboardInterrupt
+
+    cut = workloads.Workload("decode", "", broken_off)
+    monkeypatch.setitem(workloads.WORKLOADS, "decode", cut)
+    out, err = bench("decode", "-m", model, "--json", code=130)
+    report = json.loads(out)
+    assert report["complete"] is False
+    assert [row["ours"]["median"] for row in report["rows"]] == [0.5]
+    assert "interrupted" in err
+
+
+def test_a_report_that_cannot_be_written_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "bench.json"
+    target.write_text("old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(results.os, "fsync", full)
+    with pytest.raises(NazxError, match=r"cannot write .*No space left"):
+        results.write_report(Report(Environment.current("float32"), []), target)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+# Timing
+
+
+def test_sides_take_turns_in_both_orders() -> None:
+    calls: list[str] = []
+
+    def side(name: str, seconds: float) -> timing.Side:
+        def one() -> float:
+            calls.append(name)
+            return seconds + len(calls)
+
+        return one
+
+    runs = timing.alternate([side("a", 0.0), side("b", 100.0)], 2)
+    assert "".join(calls) == "ab" + "ab" + "ba"
+    assert runs == [(3.0, 6.0), (104.0, 105.0)]
+
+
+def test_the_paired_ratio_is_taken_round_by_round() -> None:
+    assert timing.paired_ratio((1.0, 2.0, 4.0), (2.0, 6.0, 4.0)) == 2.0
+    assert timing.paired_ratio((1.0,), (2.0, 3.0)) is None
