@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nazx_cli.config import ModelConfig
-from nazx_cli.model.layers import FeedForward, Linear, Norm, dense_weight
+from nazx_cli.model.layers import FeedForward, Linear, Norm, dense_weight, multiply_rows
 from nazx_cli.model.rotary import Rotary
 
 Attend = Callable[[int, Tensor], Tensor]
@@ -38,25 +38,29 @@ class Block(nn.Module):
         self.norm2 = Norm(config)
         self.mlp = FeedForward(config)
 
-    @property
-    def query_weight(self) -> Tensor:
-        """(heads * D, C): the rows of Wq."""
-        return dense_weight(self.qkv)[: self.q_rows]
+    def query(self, a: Tensor) -> Tensor:
+        """(T, heads * D) queries of a (T, C)."""
+        return multiply_rows(self.qkv, a, 0, self.q_rows)
+
+    def key_value(self, a: Tensor) -> Tensor:
+        """(T, 2 * kv_heads * D) keys, then values, of a (T, C)."""
+        return multiply_rows(self.qkv, a, self.q_rows, self.q_rows + 2 * self.kv_rows)
 
     @property
-    def key_value_weight(self) -> Tensor:
-        """(2 * kv_heads * D, C): the rows of Wk, then those of Wv."""
-        return dense_weight(self.qkv)[self.q_rows :]
+    def key_weight(self) -> Tensor:
+        """(kv_heads * D, C): Wk."""
+        return dense_weight(self.qkv, self.q_rows, self.q_rows + self.kv_rows)
 
     @property
-    def query_bias(self) -> Tensor | None:
-        """(heads * D,) or None."""
-        return None if self.qkv.bias is None else self.qkv.bias[: self.q_rows]
+    def value_weight(self) -> Tensor:
+        """(kv_heads * D, C): Wv."""
+        return dense_weight(self.qkv, self.q_rows + self.kv_rows)
 
     @property
     def key_value_bias(self) -> Tensor | None:
         """(2 * kv_heads * D,) or None."""
-        return None if self.qkv.bias is None else self.qkv.bias[self.q_rows :]
+        bias: Tensor | None = self.qkv.bias
+        return None if bias is None else bias[self.q_rows :]
 
     def residual(self, h: Tensor, attended: Tensor) -> Tensor:
         """The block's output from its input h (T, C) and o (T, heads * head_dim)."""
@@ -76,6 +80,7 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.quantization: str | None = None  # int8 or nf4 where the blocks hold such weights
         self.rotary = Rotary(config.rope)
         self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))

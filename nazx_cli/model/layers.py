@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -26,10 +27,32 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, in) to (T, out)."""
-        if len(x) > 1 or x.dtype == torch.float32:
-            return F.linear(x, self.weight, self.bias)
-        out = torch.mv(self.weight, x[0])
-        return (out if self.bias is None else out + self.bias).unsqueeze(0)
+        return multiply(x, self.weight, self.bias)
+
+
+class QuantizedLinear(nn.Module, ABC):
+    """A linear layer that holds its matrix (out, in) in fewer bits than it computes with.
+
+    It takes the place of a ``Linear``; ``dense`` and ``product`` deal with rows start..stop of
+    the matrix, in the compute type, and hold no more of it than they return or have to.
+    """
+
+    in_features: int
+    out_features: int
+    bias: nn.Parameter | None
+
+    @abstractmethod
+    def dense(self, start: int = 0, stop: int | None = None) -> Tensor:
+        """(stop - start, in) rows of the dequantized matrix."""
+
+    @abstractmethod
+    def product(self, x: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        """(T, stop - start) products of x (T, in) with rows of the matrix, without the bias."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(T, in) to (T, out)."""
+        out = self.product(x)
+        return out if self.bias is None else out + self.bias
 
 
 class Norm(nn.Module):
@@ -94,6 +117,28 @@ def _times(x: Tensor, factor: Tensor) -> Tensor:
     return x * factor if torch.is_grad_enabled() else x.mul_(factor)
 
 
-def dense_weight(linear: nn.Linear) -> Tensor:
-    """The (out, in) matrix that a linear layer multiplies by."""
-    return linear.weight
+def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x (T, in) times the transpose of weight (out, in), plus bias (out,)."""
+    if len(x) > 1 or x.dtype == torch.float32:
+        return F.linear(x, weight, bias)
+    out = torch.mv(weight, x[0])
+    return (out if bias is None else out + bias).unsqueeze(0)
+
+
+def dense_weight(linear: nn.Module, start: int = 0, stop: int | None = None) -> Tensor:
+    """Rows start..stop of the (out, in) matrix that a linear layer multiplies by, in the
+    compute type; a quantized layer makes them anew at every call."""
+    if isinstance(linear, QuantizedLinear):
+        return linear.dense(start, stop)
+    weight: Tensor = linear.weight  # type: ignore[assignment]
+    return weight[start:stop]
+
+
+def multiply_rows(linear: nn.Module, x: Tensor, start: int, stop: int) -> Tensor:
+    """(T, stop - start): what ``linear`` gives for x (T, in) in the outputs start..stop."""
+    bias: Tensor | None = linear.bias  # type: ignore[assignment]
+    part = None if bias is None else bias[start:stop]
+    if not isinstance(linear, QuantizedLinear):
+        return multiply(x, dense_weight(linear, start, stop), part)
+    out = linear.product(x, start, stop)
+    return out if part is None else out + part

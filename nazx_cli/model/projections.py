@@ -52,8 +52,7 @@ class InitialStateProjections:
     def keys_values(self, layer: int, states: Tensor) -> tuple[Tensor, Tensor]:
         """Un-rotated keys and values, each (n, kv_heads, D), of ``states`` (n, C)."""
         block = self.decoder.layers[layer]
-        weight, bias = block.key_value_weight, block.key_value_bias
-        kv = F.linear(block.norm1.affine(states), weight, bias)
+        kv = block.key_value(block.norm1.affine(states))
         k, v = kv.view(len(states), 2, self.config.num_kv_heads, -1).unbind(1)
         return k, v
 
@@ -61,9 +60,9 @@ class InitialStateProjections:
         """For probes r (kv_heads, M, D): vectors (kv_heads, M, C) and constants (kv_heads, M),
         float32, such that r . k = vector . xhat + constant."""
         block = self.decoder.layers[layer]
-        weight, bias = block.key_value_weight, block.key_value_bias
+        bias = block.key_value_bias
         heads, dim = self.config.num_kv_heads, self.config.head_dim
-        wk = weight[: heads * dim].view(heads, dim, -1)
+        wk = block.key_weight.view(heads, dim, -1)
         raw = torch.bmm(probes.to(wk.dtype), wk).float()  # (kv_heads, M, C)
         constants = torch.zeros(probes.shape[:2], device=probes.device)
         if block.norm1.bias is not None:
@@ -77,9 +76,9 @@ class InitialStateProjections:
         """(heads, D) float32 values of weighted sums of states ``mixed`` (heads, C) whose
         weights add up to 1 in each head."""
         block = self.decoder.layers[layer]
-        weight, bias = block.key_value_weight, block.key_value_bias
+        bias = block.key_value_bias
         heads, dim = self.config.num_kv_heads, self.config.head_dim
-        wv = weight[heads * dim :].view(heads, dim, -1)
+        wv = block.value_weight.view(heads, dim, -1)
         grouped = block.norm1.affine(mixed.to(wv.dtype)).view(heads, -1, mixed.shape[-1])
         out = torch.bmm(grouped, wv.transpose(1, 2))  # (kv_heads, group, D)
         if bias is not None:

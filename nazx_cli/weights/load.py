@@ -12,26 +12,45 @@ from nazx_cli.errors import ModelUnavailableError, UsageError
 from nazx_cli.model.decoder import Decoder
 from nazx_cli.weights.checkpoint import Checkpoint
 from nazx_cli.weights.families import Part, expected_shapes, parts
+from nazx_cli.weights.quantized_format import (
+    agreed_kind,
+    expected_tensors,
+    is_quantized,
+    matrix_shape,
+    stored_kind,
+    stored_tensors,
+)
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-def load_decoder(folder: Path, device: str, dtype: str) -> Decoder:
+def load_decoder(folder: Path, device: str, dtype: str, quantize: str | None = None) -> Decoder:
     """Read ``config.json`` and the weights of ``folder`` on to ``device`` in ``dtype``.
 
-    Names and shapes are checked against the configuration before anything is allocated; the
-    weights are then converted one parameter at a time, so that no second copy of the model is
-    held. ``ModelUnavailableError`` names what is broken, ``UsageError`` a wrong device or type.
+    ``quantize`` (int8 or nf4) quantizes the matrices of the blocks; a checkpoint that is
+    quantized already stays as it is. Names and shapes are checked against the configuration
+    before anything is allocated; the weights are then converted one parameter at a time, so that
+    no second copy of the model is held. ``ModelUnavailableError`` names what is broken,
+    ``UsageError`` a wrong device, type or quantization.
     """
     config = ModelConfig.from_folder(folder)
     checkpoint = Checkpoint.open(folder)
-    checkpoint.check(expected_shapes(config))
+    stored = stored_kind(config)
+    kind = agreed_kind(config, quantize)
+    if stored is None:
+        checkpoint.check(expected_shapes(config))
+    else:
+        checkpoint.check(*expected_tensors(config, stored))
     where = resolve_device(device)
     what = resolve_dtype(dtype, where)
     with torch.device("meta"):
         decoder = Decoder(config)
     for part in parts(config):
-        _assign(decoder, part.parameter, _assemble(checkpoint, part, where, what))
+        if kind is not None and is_quantized(part):
+            _quantized(decoder, checkpoint, part, kind, where, what, packed=stored is not None)
+        else:
+            _assign(decoder, part.parameter, _assemble(checkpoint, part, where, what))
+    decoder.quantization = kind
     if config.tie_embeddings:
         decoder.head.weight = decoder.embed.weight
     return decoder.eval()
@@ -87,10 +106,46 @@ def _cpu_flags() -> frozenset[str]:
 def _assemble(
     checkpoint: Checkpoint, part: Part, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    tensors = [checkpoint.read(name) for name, _ in part.sources]
-    joined = part.arrange(tensors) if part.arrange else tensors[0]
+    joined = read_part(checkpoint, part)
     # A copy even where nothing changes: the file behind a mapped tensor may be replaced.
     return joined.to(device, dtype, copy=True).contiguous()
+
+
+def read_part(checkpoint: Checkpoint, part: Part) -> Tensor:
+    """The tensor of ``part``, put together, in the type it is stored in."""
+    tensors = [checkpoint.read(name) for name, _ in part.sources]
+    return part.arrange(tensors) if part.arrange else tensors[0]
+
+
+def _quantized(
+    decoder: nn.Module,
+    checkpoint: Checkpoint,
+    part: Part,
+    kind: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    packed: bool,
+) -> None:
+    """Put a quantized layer in the place of the one that has the weight ``part``.
+
+    Its bias is another part, and comes later: until then the empty one is kept.
+    """
+    from nazx_cli.weights.quantize import quantize_matrix, restore_linear
+
+    name = part.parameter.removesuffix(".weight")
+    parent, _, leaf = name.rpartition(".")
+    bias: nn.Parameter | None = decoder.get_submodule(name).bias  # type: ignore[assignment]
+    if packed:
+        tensors = {
+            key: checkpoint.read(stored.name, stored_as=stored.dtype)
+            for key, stored in stored_tensors(part, kind).items()
+        }
+    else:
+        tensors = quantize_matrix(read_part(checkpoint, part), kind, device)
+    layer = restore_linear(tensors, matrix_shape(part), None, kind, dtype, device)
+    layer.bias = bias
+    setattr(decoder.get_submodule(parent), leaf, layer)
 
 
 def _assign(decoder: nn.Module, name: str, tensor: Tensor) -> None:

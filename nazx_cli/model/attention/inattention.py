@@ -72,4 +72,4 @@ class InAttention(AttentionKind):
 
 def _query(block: Block, a: Tensor, heads: int) -> Tensor:
     """(T, heads, D) un-rotated queries of a (T, C)."""
-    return F.linear(a, block.query_weight, block.query_bias).view(len(a), heads, -1)
+    return block.query(a).view(len(a), heads, -1)

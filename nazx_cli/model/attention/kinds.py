@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from nazx_cli.config import ModelConfig
+from nazx_cli.errors import UsageError
 from nazx_cli.model.attention.base import AttentionKind
 from nazx_cli.model.attention.inattention import InAttention
 from nazx_cli.model.attention.windowed import Full, Windowed
@@ -13,3 +15,18 @@ _KINDS: dict[str, type[AttentionKind]] = {kind.name: kind for kind in (InAttenti
 def attention_of(decoder: Decoder) -> AttentionKind:
     """The attention kind that the decoder's configuration names."""
     return _KINDS[decoder.config.attention.kind](decoder)
+
+
+def layouts_of(config: ModelConfig) -> tuple[str, ...]:
+    """Memory layouts that a model of this configuration can use, the default first."""
+    return _KINDS[config.attention.kind].layouts
+
+
+def check_layout(config: ModelConfig, layout: str) -> str:
+    """``layout`` if the model can use it, else ``UsageError``."""
+    if layout not in layouts_of(config):
+        raise UsageError(
+            f"this model has no memory layout {layout!r}",
+            f"choose auto or one of {', '.join(layouts_of(config))}",
+        )
+    return layout
