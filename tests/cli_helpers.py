@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
+from typer.testing import CliRunner
 
+from nazx_cli.cli.app import app
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.context import Context
 from nazx_cli.context.tokens import TokenSequence
@@ -183,3 +185,12 @@ def _tensors() -> dict[str, torch.Tensor]:
             f"{prefix}post_attention_layernorm.weight": torch.ones(32),
         }
     return tensors
+
+
+def run_nazx(
+    *arguments: str, stdin: str = "", env: dict[str, str] | None = None
+) -> tuple[str, str, int]:
+    """Run in this process; stdout, stderr, exit code."""
+    result = CliRunner().invoke(app, list(arguments), input=stdin, env=env)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.stdout, result.stderr, result.exit_code

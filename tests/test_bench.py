@@ -15,7 +15,7 @@ from cli_helpers import tiny_checkpoint
 from models import INATTENTION
 from typer.testing import CliRunner
 
-from nazx_cli.bench import peers, results, timing, workloads
+from nazx_cli.bench import peak, peers, results, timing, workloads
 from nazx_cli.bench.first_token import extrapolated
 from nazx_cli.bench.results import Environment, Report, Row, Spread
 from nazx_cli.bench.setup import Settings, Setup
@@ -268,8 +268,21 @@ def test_all_but_reading_is_the_default() -> None:
     def names(settings: Settings) -> list[str]:
         return [workload.name for workload in workloads.choose((), settings)]
 
-    assert names(Settings()) == ["prefill", "decode", "first-token", "memory"]
-    assert names(Settings(files=(__file__,)))[-1] == "read"
+    assert names(Settings()) == ["prefill", "decode", "first-token", "memory", "peak"]
+    assert names(Settings(files=(__file__,)))[-2:] == ["read", "quantization"]
+
+
+def test_the_estimated_peak_is_near_that_of_a_real_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peak, "SHAPES", ("nazx-70m",))
+    settings = Settings(contexts=(20_000,), layouts=("postings",), dtype="float32")
+    row = next(iter(peak.run(Setup(settings))))
+    details = row.details
+    assert details["weights_bytes"] == details["predicted_weights_bytes"]
+    assert details["context_bytes"] == pytest.approx(details["predicted_context_bytes"], rel=0.02)
+    assert row.theirs is not None
+    assert row.ours.median == pytest.approx(row.theirs.median, rel=0.15)
 
 
 def test_the_table_shows_environment_and_ratio(tiny_shapes: None, tmp_path: Path) -> None:

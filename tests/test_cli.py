@@ -12,12 +12,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from cli_helpers import run_nazx as nazx
 from cli_helpers import tiny_checkpoint
 from typer.testing import CliRunner
 
 from nazx_cli import __version__
 from nazx_cli.cli import app as app_module
-from nazx_cli.cli.app import app, handled
+from nazx_cli.cli.app import handled
 from nazx_cli.errors import MemoryLimitError
 
 BOOK = "The fox bought a lantern.\n\nThe heron bought a red umbrella.\n"
@@ -34,15 +35,6 @@ def book(tmp_path: Path) -> str:
     path = tmp_path / "book.txt"
     path.write_text(BOOK)
     return str(path)
-
-
-def nazx(
-    *arguments: str, stdin: str = "", env: dict[str, str] | None = None
-) -> tuple[str, str, int]:
-    """Run in this process; stdout, stderr, exit code."""
-    result = CliRunner().invoke(app, list(arguments), input=stdin, env=env)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.stdout, result.stderr, result.exit_code
 
 
 def program(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:

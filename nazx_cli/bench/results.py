@@ -53,9 +53,10 @@ class Spread:
 class Row:
     """One figure of ours, with a peer's beside it where there is one.
 
-    ``tokens`` is the context's length, ``unit`` s (seconds) or bytes. ``theirs`` None with a
-    ``peer`` named means that the peer could not be run; ``note`` says why. ``details`` are
-    further figures; a name that ends in ``_seconds`` or ``_bytes`` gives the unit.
+    ``tokens`` is the context's length, ``unit`` s (seconds), bytes, or "" for plain numbers.
+    ``theirs`` None with a ``peer`` named means that the peer could not be run; ``note`` says
+    why. ``details`` are further figures; a name that ends in ``_seconds`` or ``_bytes`` gives
+    the unit.
     """
 
     workload: str
@@ -73,7 +74,9 @@ class Row:
     @property
     def ratio(self) -> float | None:
         """Their median over ours: how many times less ours takes."""
-        return None if self.theirs is None else self.theirs.median / self.ours.median
+        if self.theirs is None or not self.ours.median:
+            return None
+        return self.theirs.median / self.ours.median
 
     @property
     def paired_ratio(self) -> float | None:

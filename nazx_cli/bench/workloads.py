@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from nazx_cli.bench import decode, first_token, memory, prefill, read
+from nazx_cli.bench import decode, first_token, memory, peak, prefill, quantization, read
 from nazx_cli.bench.results import Row
 from nazx_cli.bench.setup import Settings, Setup
 from nazx_cli.context.layouts import LAYOUTS
@@ -30,7 +30,9 @@ WORKLOADS: dict[str, Workload] = {
         Workload(decode.NAME, "greedy decoding after a prompt", decode.run),
         Workload(first_token.NAME, "InAttention, from ids to the first token", first_token.run),
         Workload(memory.NAME, "bytes that a context holds, by layout", memory.run),
+        Workload(peak.NAME, "the estimate against a process's real memory", peak.run),
         Workload(read.NAME, "documents, from files to ranked passages", read.run, True),
+        Workload(quantization.NAME, "int8 and nf4 beside the original", quantization.run, True),
     )
 }
 
@@ -52,15 +54,16 @@ def choose(names: Sequence[str], settings: Settings) -> tuple[Workload, ...]:
     chosen = [WORKLOADS[name] for name in dict.fromkeys(names)] or [
         workload for workload in WORKLOADS.values() if settings.files or not workload.needs_files
     ]
-    if any(workload.needs_files for workload in chosen):
-        _check_files(settings)
+    for workload in chosen:
+        if workload.needs_files:
+            _check_files(workload.name, settings)
     return tuple(chosen)
 
 
-def _check_files(settings: Settings) -> None:
+def _check_files(name: str, settings: Settings) -> None:
     if not settings.files:
         raise UsageError(
-            "the workload read needs a document", "name one: nazx bench read --file book.txt"
+            f"the workload {name} needs a document", f"name one: nazx bench {name} --file book.txt"
         )
     from nazx_cli.documents.gather import gather
 

@@ -44,10 +44,13 @@ def chat(
 
 
 def _converse(session: Session, screen: Screen) -> None:
+    from nazx_cli.memory.advice import better_model
     from nazx_cli.ui.repl import Repl
     from nazx_cli.weights.home import nazx_home
 
     screen.note(_greeting(session))
+    if (limit := session.lm.memory_limit) and (advice := better_model(session.lm.name, limit)):
+        screen.note(advice)
     Repl(session, screen, nazx_home() / "history").run()
 
 

@@ -5,6 +5,7 @@ Every option ``--some-name`` can also be set by the environment variable ``NAZX_
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,6 +38,13 @@ class Dtype(str, Enum):
     float16 = "float16"
 
 
+class Quantization(str, Enum):
+    """How the weights of the blocks are held; the names of ``weights.quantize_cost.KINDS``."""
+
+    int8 = "int8"
+    nf4 = "nf4"
+
+
 def option(flag: str, help: str, *more: str, **settings: Any) -> Any:
     """A Typer option with its environment variable; the help names all of those once."""
     name = flag.split("/")[0].removeprefix("--").replace("-", "_").upper()
@@ -56,6 +64,21 @@ Files = Annotated[
 ]
 
 
+def _go_offline(wanted: bool) -> bool:
+    """Tell the Hub's client, which reads its environment only once, when it is imported."""
+    if wanted:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    return wanted
+
+
+Revision = Annotated[
+    str | None, option("--revision", "Branch, tag or commit of the model.", metavar="NAME")
+]
+Offline = Annotated[bool, option("--offline", "Use no network.", callback=_go_offline)]
+Json = Annotated[bool, option("--json", "Print JSON.")]
+Quiet = Annotated[bool, option("--quiet", "Nothing on stderr but errors.")]
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """Which model, and how it is held."""
@@ -64,6 +87,18 @@ class ModelOptions:
         DEFAULT_MODEL
     )
     dtype: Annotated[Dtype, option("--dtype", "Number format of the weights.")] = Dtype.auto
+    quantize: Annotated[
+        Quantization | None,
+        option("--quantize", "Hold the weights in 8 or 4 bits, by bitsandbytes."),
+    ] = None
+    vram_limit: Annotated[
+        str | None,
+        option(
+            "--vram-limit",
+            "Most memory to use, as 8GB. Default: what is free, less a margin.",
+            metavar="SIZE",
+        ),
+    ] = None
     device: Annotated[
         str, option("--device", "auto, cpu, cuda, cuda:N or mps.", metavar="NAME")
     ] = "auto"

@@ -9,10 +9,15 @@ from nazx_cli.cli.options import AnswerOptions, ModelOptions
 from nazx_cli.ui.screen import Screen
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nazx_cli.context.cost import Size
     from nazx_cli.documents.document import Document
     from nazx_cli.engine.language_model import LanguageModel
+    from nazx_cli.reading.library import Library
     from nazx_cli.session.session import Session
 
+_TALK = 4_096  # tokens of conversation to make room for where --ctx does not say
 _NAMED = 3  # left-out files that are named; the others are counted
 
 
@@ -31,30 +36,66 @@ def read_documents(specs: Sequence[str], piped: str | None, screen: Screen) -> t
 def open_session(
     model: ModelOptions, answers: AnswerOptions, documents: Sequence[Document], screen: Screen
 ) -> Session:
-    """Load the model, tokenize the documents."""
+    """Find the model, tokenize the documents, and then load what fits beside them."""
     settings = answers.settings()  # first: a wrong value should not wait for a download
-    lm = _load(model, screen)
+    limit = None
+    if model.vram_limit is not None:
+        from nazx_cli.memory.units import parse_bytes
+
+        limit = parse_bytes(model.vram_limit)
+    folder = _find(model, screen)
     from nazx_cli.reading.library import Library
     from nazx_cli.session.session import Session
+    from nazx_cli.tokenizer import Tokenizer
 
     library = None
     if documents:
+        tokenizer = Tokenizer.from_folder(folder)
         with screen.bar("tokenizing") as bar:
-            library = Library.build(documents, lm.tokenizer, on_progress=bar.update)
+            library = Library.build(documents, tokenizer, on_progress=bar.update)
+    lm = _load(model, folder, limit, _room(library, answers), screen)
     return Session(lm, library, settings)
 
 
-def _load(options: ModelOptions, screen: Screen) -> LanguageModel:
-    from nazx_cli.engine.language_model import load_model
+def _find(options: ModelOptions, screen: Screen) -> Path:
+    from nazx_cli.weights.quantize_cost import check_kind
+    from nazx_cli.weights.resolve import resolve_model
 
-    with screen.bar(f"loading {options.model}") as bar:
+    if options.quantize is not None:
+        check_kind(options.quantize.value)
+    with screen.bar(f"finding {options.model}") as bar:
         bar.start()
-        return load_model(
+        return resolve_model(
             options.model,
-            device=options.device,
-            dtype=options.dtype,
-            layout=options.layout,
             revision=options.revision,
             offline=options.offline,
             on_progress=bar.update,
         )
+
+
+def _room(library: Library | None, answers: AnswerOptions) -> Size:
+    """The context to make room for: the documents and a conversation about them."""
+    from nazx_cli.context.cost import Size
+
+    talk = answers.ctx or _TALK
+    if library is None:
+        return Size(talk, talk // 2)
+    distinct = len(library.posting_lists.distinct)
+    return Size(library.num_tokens + talk, distinct + talk // 4)
+
+
+def _load(
+    options: ModelOptions, folder: Path, limit: int | None, room: Size, screen: Screen
+) -> LanguageModel:
+    from nazx_cli.engine.fitting import Wish
+    from nazx_cli.engine.language_model import load_fitting
+    from nazx_cli.memory.budget import describe
+
+    quantize = options.quantize.value if options.quantize else None
+    wish = Wish(options.device, options.dtype.value, quantize, options.layout, limit, room)
+    with screen.bar(f"loading {options.model}") as bar:
+        bar.start()
+        lm, fitting = load_fitting(options.model, folder, wish)
+    if limit is not None or not fitting.plan.is_first_choice:
+        screen.note(f"note: {describe(fitting.plan, fitting.limit)}")
+    return lm

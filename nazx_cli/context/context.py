@@ -30,9 +30,10 @@ class Context:
     ``next_logits``. Positions out of range raise ``NazxError`` and change nothing.
     """
 
-    def __init__(self, memory: Memory, vocab_size: int) -> None:
+    def __init__(self, memory: Memory, vocab_size: int, layout: str = "") -> None:
         self.tokens = TokenSequence()
         self.memory = memory
+        self.layout = layout
         self._vocab_size = vocab_size
 
     def __len__(self) -> int:

@@ -13,26 +13,51 @@ from nazx_cli.config import ModelConfig
 
 _STEP = 256  # rows by which tables grow: context.growing.STEP
 _TAIL_IDS = 1024 * 4  # the buffer of context.tokens
+LIVE_SLACK = 512
+"""Positions that a live cache keeps beyond its window."""
 _PIECES = 2.6  # pieces per distinct token of a Zipf-distributed text
 
 
 @dataclass(frozen=True)
 class Size:
-    """A context's size: ``positions`` in all, ``distinct`` tokens among them."""
+    """A context's size: ``positions`` in all and ``distinct`` tokens among them; ``live`` is how
+    many run through the layers of a windowed model (None: as many as its window takes)."""
 
     positions: int
     distinct: int
+    live: int | None = None
 
 
 def context_bytes(config: ModelConfig, layout: str, size: Size, width: int) -> int:
     """Bytes held for a context of ``size`` in ``layout``, ids included; ``width`` is the size
     of one number of the model's type (4 for float32, 2 for bfloat16)."""
-    return size.positions * 4 + _TAIL_IDS + int(LAYOUT_BYTES[layout](config, size, width))
+    held = _live_cache if config.attention.kind != "inattention" else LAYOUT_BYTES[layout]
+    return size.positions * 4 + _TAIL_IDS + int(held(config, size, width))
+
+
+def live_positions(config: ModelConfig, size: Size) -> int:
+    """Positions that run through the layers of a windowed or full model."""
+    attention = config.attention
+    if attention.kind == "full":
+        return size.positions
+    window = attention.local_window + attention.sink_tokens
+    return window if size.live is None else size.live
 
 
 def kv_bytes_per_position(config: ModelConfig, width: int) -> int:
     """Keys and values of all layers for one position of an ordinary dense cache."""
     return 2 * config.num_layers * config.num_kv_heads * config.head_dim * width
+
+
+def _live_cache(config: ModelConfig, size: Size, width: int) -> float:
+    """Keys and values that ``context.live_cache`` allocates, and the ids they belong to."""
+    live, attention = live_positions(config, size), config.attention
+    if attention.kind == "full":
+        capacity = _rounded(live + live // 4)
+    else:
+        limit = attention.local_window + attention.sink_tokens + LIVE_SLACK
+        capacity = min(_rounded(live), limit)
+    return capacity * kv_bytes_per_position(config, width) + live * 4
 
 
 def _rounded(rows: int) -> int:

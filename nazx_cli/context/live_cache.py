@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from nazx_cli.config import ModelConfig
+from nazx_cli.context.cost import LIVE_SLACK
 from nazx_cli.context.tokens import TokenSequence
 
 _STEP = 256  # positions by which the allocation grows
-_SLACK = 512  # positions kept beyond the window
 
 
 class LiveCache:
@@ -55,7 +55,7 @@ class LiveCache:
     @property
     def slack(self) -> int:
         """Positions held beyond the window, and the longest piece computed at once past it."""
-        return _SLACK
+        return LIVE_SLACK
 
     def edited(self, tokens: TokenSequence, at: int) -> None:
         """Nothing to do: ``match`` compares tokens, so that edits of resident text, which

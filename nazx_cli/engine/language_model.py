@@ -6,18 +6,22 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.context import Context
+from nazx_cli.context.cost import Size
 from nazx_cli.context.tokens import as_ids
+from nazx_cli.engine.fitting import Fit, Keeper, Wish, fit
 from nazx_cli.engine.generator import Step, generate
 from nazx_cli.engine.sampling import Sampling
-from nazx_cli.errors import UsageError
-from nazx_cli.model.attention.kinds import attention_of
+from nazx_cli.errors import MemoryLimitError
+from nazx_cli.model.attention.kinds import attention_of, check_layout
 from nazx_cli.model.decoder import Decoder
 from nazx_cli.tokenizer import Tokenizer
 from nazx_cli.weights.load import load_decoder
+from nazx_cli.weights.quantize_cost import check_kind
 
 
 def load_model(
@@ -29,26 +33,42 @@ def load_model(
     *,
     revision: str | None = None,
     offline: bool = False,
+    vram_limit: int | None = None,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> LanguageModel:
     """Load a registry name, an ``org/repo`` of the Hub, or a checkpoint folder.
 
-    dtype is auto, float32, bfloat16 or float16; layout one of ``LanguageModel.layouts`` or
-    auto. Errors: ``ModelUnavailableError`` where the model cannot be had or is broken,
-    ``UsageError`` for a value that makes no sense.
+    dtype is auto, float32, bfloat16 or float16; quantize int8 or nf4, for the matrices of the
+    blocks, while the rest stays in dtype; layout one of ``LanguageModel.layouts`` or auto.
+    With ``vram_limit`` (bytes) what is left to ``auto`` is chosen to fit, and contexts keep to
+    it. Errors: ``ModelUnavailableError`` where the model cannot be had or is broken,
+    ``UsageError`` for a value that makes no sense or where bitsandbytes is needed and missing,
+    ``MemoryLimitError`` where nothing fits the limit.
     """
     if quantize is not None:
-        raise UsageError(
-            f"this version of NazX cannot quantize weights ({quantize!r} was asked for)",
-            "leave quantize out, or use dtype='bfloat16' to halve a float32 model",
-        )
+        check_kind(quantize)  # before a download
     from nazx_cli.weights.resolve import resolve_model
 
     folder = resolve_model(
         str(name_or_path), revision=revision, offline=offline, on_progress=on_progress
     )
-    decoder = load_decoder(folder, device, dtype)
+    if vram_limit is not None:
+        room = Size(2048, 1024)
+        wish = Wish(device, dtype, quantize, layout, vram_limit, room)
+        return load_fitting(str(name_or_path), folder, wish)[0]
+    decoder = load_decoder(folder, device, dtype, quantize)
     return LanguageModel(str(name_or_path), decoder, folder, layout)
+
+
+def load_fitting(name: str, folder: Path, wish: Wish) -> tuple[LanguageModel, Fit]:
+    """Load the checkpoint ``folder`` as well as the wish's memory limit allows.
+
+    Errors as ``load_model``.
+    """
+    fitting = fit(folder, wish)
+    decoder = load_decoder(folder, wish.device, fitting.dtype, fitting.quantize)
+    keeper = Keeper(decoder.config, fitting.plan.precision, decoder.dtype.itemsize, fitting.limit)
+    return LanguageModel(name, decoder, folder, fitting.plan.layout, keeper), fitting
 
 
 class LanguageModel:
@@ -59,17 +79,22 @@ class LanguageModel:
     ``reads_resident`` tells whether resident tokens are attended.
     """
 
-    def __init__(self, name: str, decoder: Decoder, folder: Path, layout: str = "auto") -> None:
+    def __init__(
+        self,
+        name: str,
+        decoder: Decoder,
+        folder: Path,
+        layout: str = "auto",
+        keeper: Keeper | None = None,
+    ) -> None:
         self.name = name
+        self._keeper = keeper
         self.decoder = decoder
         self.folder = folder
         self.attention = attention_of(decoder)
         self.layouts = self.attention.layouts
-        if layout != "auto" and layout not in self.layouts:
-            raise UsageError(
-                f"{name} has no memory layout {layout!r}",
-                f"choose auto or one of {', '.join(self.layouts)}",
-            )
+        if layout != "auto":
+            check_layout(decoder.config, layout)
         self.layout = self.layouts[0] if layout == "auto" else layout
 
     @cached_property
@@ -93,6 +118,16 @@ class LanguageModel:
         return str(self.decoder.dtype).removeprefix("torch.")
 
     @property
+    def quantization(self) -> str | None:
+        """``int8`` or ``nf4`` where the weights of the blocks are quantized, else None."""
+        return self.decoder.quantization
+
+    @property
+    def memory_limit(self) -> int | None:
+        """Bytes that the model and its contexts keep to; None where no limit was set."""
+        return None if self._keeper is None else self._keeper.limit
+
+    @property
     def reads_resident(self) -> bool:
         """Whether resident tokens are attended to."""
         return self.attention.reads_resident
@@ -108,18 +143,33 @@ class LanguageModel:
 
     def new_context(self) -> Context:
         """An empty context in this model's layout."""
-        return Context(self.attention.new_memory(self.layout), self.config.vocab_size)
+        memory = self.attention.new_memory(self.layout)
+        return Context(memory, self.config.vocab_size, self.layout)
+
+    def move(self, context: Context, layout: str) -> None:
+        """Change a context's memory layout; its ids and its logits stay the same."""
+        context.memory = self.attention.new_memory(layout)
+        context.layout = layout
 
     def next_logits(self, context: Context) -> Tensor:
         """(vocab_size,) float32: logits of the token after the last one in ``context``.
 
         ``NazxError`` on an empty context. If the computation is cut short (Ctrl-C, out of
-        memory) the context keeps its ids and drops what was derived from them.
+        memory) the context keeps its ids and drops what was derived from them. A context that
+        would outgrow the memory limit moves to a smaller layout; ``MemoryLimitError`` where
+        there is none, or where the device itself has no more.
         """
+        if self._keeper is not None:
+            self._keeper.keep(context, self.move)
         try:
             return self.attention.next_logits(context)
-        except BaseException:
-            context.memory = self.attention.new_memory(self.layout)
+        except BaseException as error:
+            self.move(context, context.layout)
+            if _is_out_of_memory(error):
+                raise MemoryLimitError(
+                    f"the device has no memory left for {len(context):,} tokens",
+                    "drop a document, use --layout ids or --quantize nf4, or a smaller model",
+                ) from error
             raise
 
     def logits(self, ids: Sequence[int] | Tensor) -> Tensor:
@@ -139,3 +189,10 @@ class LanguageModel:
         return generate(
             self.next_logits, self.tokenizer, context, max_tokens, sampling or Sampling(), stops
         )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """CUDA's and Python's own errors, and the CPU allocator's, which has no type of its own."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -1,0 +1,265 @@
+"""Estimates against what is really allocated, and budgets that hold."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import GPT_NEOX, nazx, write_checkpoint
+from cli_helpers import run_nazx
+from models import checkpoint, model, random_ids
+
+from nazx_cli import load_model
+from nazx_cli.config import ModelConfig
+from nazx_cli.context.cost import Size
+from nazx_cli.engine.fitting import Wish
+from nazx_cli.engine.language_model import load_fitting
+from nazx_cli.errors import MemoryLimitError, UsageError
+from nazx_cli.memory.advice import better_model
+from nazx_cli.memory.budget import plan
+from nazx_cli.memory.estimate import (
+    distinct_tokens,
+    estimate,
+    longest_context,
+    weight_bytes,
+)
+from nazx_cli.memory.probe import read_memory
+from nazx_cli.memory.units import parse_bytes
+from nazx_cli.weights.registry import Registry
+
+
+@pytest.mark.parametrize("kind", ("inattention", "windowed", "full"))
+@pytest.mark.parametrize("base", ("neox-sequential", "llama"))
+@pytest.mark.parametrize("dtype", ("float32", "bfloat16"))
+def test_estimated_weights_are_those_allocated(base: str, kind: str, dtype: str) -> None:
+    lm = model(base, kind, dtype)
+    real = sum(p.numel() * p.element_size() for p in lm.decoder.parameters())
+    assert weight_bytes(lm.config, dtype, lm.decoder.dtype.itemsize) == real
+
+
+@pytest.mark.parametrize("live", (1, 255, 256, 257, 700, 2000))
+@pytest.mark.parametrize("kind", ("windowed", "full"))
+def test_estimated_live_caches_are_those_allocated(kind: str, live: int) -> None:
+    lm = model("llama", kind)
+    context = lm.new_context()
+    resident = random_ids(3000, seed=50) if kind == "windowed" else []
+    context.append(resident, resident=True)
+    context.append(random_ids(live, seed=51))
+    lm.next_logits(context)
+    found = estimate(lm.config, "float32", "cached", Size(len(context), 300, live))
+    # Where a window is far smaller than the pieces run at once, growth stops a step earlier.
+    assert context.nbytes == pytest.approx(found.context, rel=0.04)
+
+
+def test_distinct_tokens_grow_like_real_english_and_stop_at_the_vocabulary() -> None:
+    assert distinct_tokens(0, 50_000) == 0
+    assert distinct_tokens(1, 50_000) == 1
+    for positions, counted in ((10_000, 2087), (100_000, 7470), (1_000_000, 19_350)):
+        assert distinct_tokens(positions, 50_000) == pytest.approx(counted, rel=0.12)
+    assert distinct_tokens(10**12, 50_000) == 50_000
+
+
+@pytest.mark.parametrize("name", ("nazx-160m", "nazx-1b", "nazx-smol-135m"))
+@pytest.mark.parametrize("precision", ("bfloat16", "int8", "nf4"))
+def test_the_longest_context_is_the_last_that_fits(name: str, precision: str) -> None:
+    entry = Registry.load().find(name)
+    assert entry is not None
+    config, limit = entry.config, 3 * weight_bytes(entry.config, "bfloat16") + 400_000_000
+    longest = longest_context(config, precision, "cached", limit)
+
+    def total(positions: int) -> int:
+        size = Size(positions, distinct_tokens(positions, config.vocab_size))
+        return estimate(config, precision, "cached", size).total
+
+    assert total(longest) <= limit < total(longest + 1)
+
+
+def test_nothing_fits_in_nothing() -> None:
+    config = ModelConfig.from_dict(GPT_NEOX)
+    assert longest_context(config, "nf4", "cached", 1000) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    (
+        ("8GB", 8 * 10**9),
+        ("1.5 gib", 3 << 29),
+        ("600MB", 6 * 10**8),
+        ("6e9", 6 * 10**9),
+        ("7k", 7000),
+    ),
+)
+def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ("", "lots", "-3GB", "0", "8 XB", "GB", "1.2.3GB", "9e999"))
+def test_what_is_no_size_is_a_usage_error(text: str) -> None:
+    with pytest.raises(UsageError, match="no size"):
+        parse_bytes(text)
+
+
+def test_the_plan_gives_up_as_little_as_it_must() -> None:
+    entry = Registry.load().find("nazx-1b")
+    assert entry is not None
+    options = {"precisions": ("bfloat16", "int8", "nf4"), "layouts": ("cached",)}
+    previous = 10**12
+    seen = []
+    for limit in (10**10, 2_300_000_000, 1_900_000_000, 1_550_000_000):
+        chosen = plan(entry.config, limit, positions=100_000, **options)  # type: ignore[arg-type]
+        assert chosen.estimate.total <= min(limit, previous)
+        previous = chosen.estimate.total
+        seen.append(chosen.precision)
+    assert seen[0] == "bfloat16" and seen[-1] == "nf4" and "int8" in seen
+    with pytest.raises(MemoryLimitError, match="nf4 weights") as caught:
+        plan(entry.config, 10**9, positions=100_000, **options)  # type: ignore[arg-type]
+    assert caught.value.exit_code == 3
+    assert caught.value.hint
+
+
+def _limited(tmp_path: Path, positions: int, distinct: int, layout: str) -> tuple[Path, int]:
+    """A model, and a limit that ``layout`` just meets at that size."""
+    config = nazx(GPT_NEOX, {"kind": "inattention"}, hidden_size=128, vocab_size=8000)
+    folder = write_checkpoint(tmp_path / "model", config)
+    size = Size(positions, distinct)
+    found = estimate(ModelConfig.from_folder(folder), "float32", layout, size)
+    return folder, found.total
+
+
+def test_a_growing_context_moves_to_a_smaller_layout_with_the_same_logits(tmp_path: Path) -> None:
+    ids = torch.randint(8000, (60_000,), generator=torch.Generator().manual_seed(1))
+    folder, limit = _limited(tmp_path, 40_000, 8000, "postings")
+    wish = Wish("cpu", "float32", None, "auto", limit, Size(1000, 900))
+    lm, fitting = load_fitting("tiny", folder, wish)
+    assert fitting.plan.layout == "postings"
+    free = load_model(folder, layout="postings")
+    kept, unlimited = lm.new_context(), free.new_context()
+    layouts = []
+    for start in range(0, 60_000, 20_000):
+        for context in (kept, unlimited):
+            context.append(ids[start : start + 20_000])
+        assert (lm.next_logits(kept) - free.next_logits(unlimited)).abs().max() < 1e-4
+        layouts.append(kept.layout)
+    assert layouts[0] == "postings" and layouts[-1] == "ids"
+    assert kept.nbytes < unlimited.nbytes
+
+
+def test_a_context_that_fits_in_no_layout_is_refused_and_stays_whole(tmp_path: Path) -> None:
+    folder, limit = _limited(tmp_path, 10_000, 8000, "ids")
+    wish = Wish("cpu", "float32", None, "ids", limit, Size(1000, 900))
+    lm, _ = load_fitting("tiny", folder, wish)
+    context = lm.new_context()
+    context.append(torch.arange(5_000_000) % 8000)
+    with pytest.raises(MemoryLimitError, match="5,000,000 tokens"):
+        lm.next_logits(context)
+    assert len(context) == 5_000_000
+    context.delete(100, 5_000_000)
+    assert lm.next_logits(context).isfinite().all()
+
+
+def test_running_out_of_memory_keeps_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = model("llama", "inattention")
+    context = lm.new_context()
+    ids = random_ids(20, seed=52)
+    context.append(ids)
+
+    def fail(self, h, attended):  # type: ignore[no-untyped-def]
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(lm.decoder.layers[0]), "residual", fail)
+        with pytest.raises(MemoryLimitError, match="no memory left"):
+            lm.next_logits(context)
+    assert context.ids.tolist() == ids
+    assert (lm.next_logits(context) - lm.logits(ids)[-1]).abs().max() < 1e-4
+
+
+def test_a_limit_that_nothing_fits_ends_with_the_arithmetic_and_exit_code_3() -> None:
+    folder = checkpoint("llama", "windowed")[0]
+    out, err, code = run_nazx("ask", "-m", str(folder), "--vram-limit", "1MB", "Hello?")
+    assert (out, code) == ("", 3)
+    assert "weights" in err and "workspace" in err and "; next: " in err
+
+
+def test_a_limit_says_what_was_picked() -> None:
+    folder = checkpoint("llama", "full")[0]
+    arguments = ("--vram-limit", "2GB", "--max-tokens", "2", "--dtype", "float32", "Hello?")
+    _, err, code = run_nazx("ask", "-m", str(folder), *arguments)
+    assert code == 0
+    assert "note: float32 weights, layout cached" in err
+
+
+def test_advice_names_a_larger_model_only_where_it_fits() -> None:
+    assert better_model("nazx-smol-135m", 10**12) is not None
+    assert "nazx pull nazx-smol-1.7b" in str(better_model("nazx-smol-135m", 10**12))
+    assert better_model("nazx-smol-135m", 10**8) is None
+    assert better_model("nazx-smol-1.7b", 10**12) is None
+    assert better_model("some/repo", 10**12) is None
+
+
+def test_readings_of_memory_make_sense() -> None:
+    reading = read_memory("cpu")
+    assert 0 < reading.used <= reading.total
+    assert 0 < reading.free <= reading.total
+
+
+def test_the_estimate_command_gives_its_table_and_its_json() -> None:
+    out, _, code = run_nazx("vram-estimate", "--ctx", "100000")
+    assert code == 0
+    for word in ("bfloat16", "int8", "nf4", "dense KV cache", "8GB", "24GB", "longest context"):
+        assert word in out
+    arguments = (
+        "vram-estimate",
+        "-m",
+        "nazx-160m",
+        "--layout",
+        "postings",
+        "--vram",
+        "1GB",
+        "--json",
+    )
+    out, _, code = run_nazx(*arguments)
+    data = json.loads(out)
+    assert code == 0
+    assert (data["tokens"], data["layout"]) == (100_000, "postings")
+    row = data["rows"][0]
+    parts = ("weights_bytes", "context_bytes", "workspace_bytes")
+    assert row["total_bytes"] == sum(row[part] for part in parts)
+    assert row["fits"] == {"1GB": row["total_bytes"] <= 10**9}
+    assert row["dense_cache_bytes"] == 100_000 * 36_864
+
+
+def test_the_estimate_command_counts_a_document(tmp_path: Path) -> None:
+    folder = checkpoint("llama", "windowed")[0]
+    (tmp_path / "text.txt").write_text("one two three one two three")
+    out, _, code = run_nazx(
+        "vram-estimate", "-m", str(folder), "-f", str(tmp_path / "text.txt"), "--json"
+    )
+    assert code == 0
+    data = json.loads(out)
+    ids = load_model(folder).tokenizer.encode("one two three one two three")
+    assert (data["tokens"], data["distinct_tokens"]) == (len(ids), len(set(ids)))
+
+
+@pytest.mark.parametrize("arguments", (["--layout", "cloud"], ["--vram", "much"], ["-m", "nope"]))
+def test_mistakes_of_the_estimate_command_are_one_line(arguments: list[str]) -> None:
+    out, err, code = run_nazx("vram-estimate", *arguments)
+    assert out == "" and code in (2, 5)
+    assert len(err.splitlines()) == 1 and "; next: " in err
+
+
+def test_the_estimate_command_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from nazx_cli.cli.app import app\n"
+        "try: app(['vram-estimate', '--ctx', '100000'])\n"
+        "except SystemExit: pass\n"
+        "heavy = ('torch', 'numpy', 'tokenizers', 'huggingface_hub')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
