@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -29,6 +30,7 @@ class FakeRepo:
     gated: bool = False
     cut: dict[str, int] = field(default_factory=dict)  # bytes of a file after which it hangs up
     altered: dict[str, bytes] = field(default_factory=dict)  # bodies sent in place of the listed
+    held: dict[str, int] = field(default_factory=dict)  # bytes of a file after which it waits
 
     def sha256(self, name: str) -> str:
         return hashlib.sha256(self.files[name]).hexdigest()
@@ -38,11 +40,18 @@ class FakeRepo:
 
 
 class FakeHub:
-    """Serves ``repos`` while used as a context manager; ``requests`` is what was asked."""
+    """Serves ``repos`` while used as a context manager; ``requests`` is what was asked.
+
+    ``ranges`` are the files and first bytes of what was asked for in part. A body that is
+    ``held`` sets ``holding`` and goes on after ``release``.
+    """
 
     def __init__(self, repos: dict[str, FakeRepo]) -> None:
         self.repos = repos
         self.requests: list[str] = []
+        self.ranges: list[tuple[str, int]] = []
+        self.holding = threading.Event()
+        self.release = threading.Event()
         hub = self
 
         class Handler(_Handler):
@@ -64,6 +73,7 @@ class FakeHub:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.release.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -146,12 +156,24 @@ class _Handler(BaseHTTPRequestHandler):
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         if asked and with_body:
             start, status = int(asked[1]), 206
+            self.hub.ranges.append((name, start))
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         limit = repo.cut.get(name)
         if limit is not None and with_body:
             self.close_connection = True
             return self._send(status, headers, data[start:], with_body, max(limit - start, 0))
+        pause = repo.held.get(name)
+        if pause is not None and with_body and not self.hub.release.is_set():
+            return self._send_held(status, headers, data[start:], max(pause - start, 0))
         return self._send(status, headers, data[start:], with_body)
+
+    def _send_held(self, status: int, headers: dict[str, str], body: bytes, pause: int) -> None:
+        """Send ``body``, waiting for the hub's ``release`` after its first ``pause`` bytes."""
+        self._send(status, headers, body, True, pause)
+        self.hub.holding.set()
+        self.hub.release.wait(30)
+        with suppress(OSError):  # the client may be gone
+            self.wfile.write(body[pause:])
 
     def _fail(self, status: int, code: str, text: str, with_body: bool) -> None:
         headers = {"X-Error-Code": code, "X-Error-Message": text} if code else {}
@@ -176,4 +198,5 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if with_body:
-            self.wfile.write(body[:limit])
+            with suppress(ConnectionError):  # the client may be gone
+                self.wfile.write(body[:limit])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Kind
-from numpy.typing import NDArray
+from gguf_blocks import dequantized
 from tiny_gguf import (
     HEADS,
     KV_HEADS,
@@ -30,25 +30,9 @@ from nazx_cli.errors import ModelUnavailableError
 from nazx_cli.tokenizer import Tokenizer
 from nazx_cli.weights.checkpoint import Checkpoint
 from nazx_cli.weights.convert import convert_gguf
-from nazx_cli.weights.gguf_file import unpermute
+from nazx_cli.weights.gguf_families import unpermute
 
 WINDOWED = AttentionConfig("windowed", 16, 2)
-
-
-def dequantized(raw: bytes, kind: Kind, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """The block formats as llama.cpp documents them, one block and element at a time."""
-    size = {Kind.Q8_0: 34, Kind.Q4_1: 20}[kind]
-    values: list[float] = []
-    for at in range(0, len(raw), size):
-        block = raw[at : at + size]
-        scale = float(np.frombuffer(block[:2], np.float16)[0])
-        if kind is Kind.Q8_0:
-            values += [scale * number for number in np.frombuffer(block[2:], np.int8).tolist()]
-        else:
-            least = float(np.frombuffer(block[2:4], np.float16)[0])
-            values += [scale * (byte & 15) + least for byte in block[4:]]
-            values += [scale * (byte >> 4) + least for byte in block[4:]]
-    return np.array(values, np.float32).reshape(shape)
 
 
 def converted(

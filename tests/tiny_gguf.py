@@ -9,7 +9,7 @@ import gguf
 import torch
 from gguf import GGMLQuantizationType as Kind
 from numpy.typing import NDArray
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 
 HEADS, KV_HEADS, HIDDEN, FEED = 4, 2, 64, 96
 TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *"abcdefghijklmnop0123456789Ġ", "ab"]
@@ -94,6 +94,95 @@ def write_gguf(path: Path, model: LlamaForCausalLM, kinds: dict[str, Kind], **fi
         stem = gguf_name(name).split(".")[-2]
         kind = kinds.get(stem, Kind.F32)
         writer.add_tensor(gguf_name(name), gguf.quants.quantize(data, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+NEOX_NAMES = {
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "attention.query_key_value": "attn_qkv",
+    "attention.dense": "attn_output",
+    "mlp.dense_h_to_4h": "ffn_up",
+    "mlp.dense_4h_to_h": "ffn_down",
+}
+NEOX_TOP = {
+    "gpt_neox.embed_in": "token_embd",
+    "gpt_neox.final_layer_norm": "output_norm",
+    "embed_out": "output",
+    "lm_head": "output",  # as transformers 5 calls it in memory
+}
+
+
+def gpt_neox() -> GPTNeoXForCausalLM:
+    torch.manual_seed(4)
+    config = GPTNeoXConfig(
+        vocab_size=VOCAB,
+        hidden_size=HIDDEN,
+        intermediate_size=FEED,
+        num_hidden_layers=2,
+        num_attention_heads=HEADS,
+        max_position_embeddings=128,
+        layer_norm_eps=1e-5,
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.25,
+        },
+        use_parallel_residual=True,
+        initializer_range=0.3,
+    )
+    model = GPTNeoXForCausalLM(config).eval()
+    with torch.no_grad():
+        for name, tensor in model.named_parameters():
+            if name.endswith("bias") or "norm" in name:
+                tensor.add_(0.1 * torch.randn_like(tensor))
+    return model
+
+
+def by_kind(rows: NDArray[Any]) -> NDArray[Any]:
+    """llama.cpp's row order of a fused projection, one row at a time: all queries, all keys,
+    all values, where Hugging Face has them head by head."""
+    size = len(rows) // HEADS // 3
+    order = [
+        head * 3 * size + kind * size + row
+        for kind in range(3)
+        for head in range(HEADS)
+        for row in range(size)
+    ]
+    return rows[order]
+
+
+def write_neox_gguf(path: Path, model: GPTNeoXForCausalLM, kinds: dict[str, Kind]) -> None:
+    """Write ``model`` as llama.cpp would; ``kinds`` by the end of a GGUF name."""
+    writer = gguf.GGUFWriter(path, "gptneox")
+    writer.add_block_count(2)
+    writer.add_context_length(128)
+    writer.add_embedding_length(HIDDEN)
+    writer.add_feed_forward_length(FEED)
+    writer.add_head_count(HEADS)
+    writer.add_rope_dimension_count(HIDDEN // HEADS // 4)
+    writer.add_parallel_residual(True)
+    writer.add_layer_norm_eps(1e-5)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("olmo")
+    writer.add_token_list(TOKENS)
+    writer.add_token_types([3, 3, 3] + [1] * (VOCAB - 3))
+    writer.add_token_merges(["a b"])
+    writer.add_eos_token_id(0)
+    for name, tensor in model.state_dict().items():
+        base, _, leaf = name.rpartition(".")
+        if base in NEOX_TOP:
+            stem, full = NEOX_TOP[base], f"{NEOX_TOP[base]}.{leaf}"
+        else:
+            _, _, layer, rest = base.split(".", 3)
+            stem = NEOX_NAMES[rest]
+            full = f"blk.{layer}.{stem}.{leaf}"
+        data = by_kind(tensor.numpy()) if stem == "attn_qkv" else tensor.numpy()
+        kind = kinds.get(stem, Kind.F32) if data.ndim > 1 else Kind.F32
+        writer.add_tensor(full, gguf.quants.quantize(data, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -11,13 +11,35 @@ from typing import Annotated, Any
 import typer
 
 from nazx_cli import __version__
-from nazx_cli.cli import ask, bench, chat
+from nazx_cli.cli import (
+    ask,
+    bench,
+    chat,
+    convert,
+    doctor,
+    ls,
+    pull,
+    quantize,
+    rm,
+    show,
+    verify,
+    vram_estimate,
+)
 from nazx_cli.cli.parameters import flatten
 from nazx_cli.errors import NazxError
 
 COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("ask", ask.ask),
     ("chat", chat.chat),
+    ("pull", pull.pull),
+    ("ls", ls.ls),
+    ("show", show.show),
+    ("rm", rm.rm),
+    ("verify", verify.verify),
+    ("convert", convert.convert),
+    ("quantize", quantize.quantize),
+    ("vram-estimate", vram_estimate.vram_estimate),
+    ("doctor", doctor.doctor),
     ("bench", bench.bench),
 )
 

@@ -26,6 +26,7 @@ _PLAIN_WIDTH = 180  # columns of the table where no terminal says how many there
 _SCALES = {
     "s": (("s", 1.0), ("ms", 1e-3)),
     "bytes": (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("bytes", 1.0)),
+    "": (("", 1.0),),
 }
 
 
@@ -82,7 +83,8 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="NAME",
-            help="prefill, decode, first-token, memory, read. Default: all, read only with --file.",
+            help="prefill, decode, first-token, memory, read, quantization. "
+            "Default: all; read and quantization only with --file.",
             show_default=False,
         ),
     ] = None,

@@ -59,6 +59,10 @@ class Screen:
         """A failure and its next step."""
         print(error_line(error), file=self.err, flush=True)
 
+    def line(self, text: str) -> None:
+        """What was asked for, on stdout."""
+        print(strip_control(text), file=self.out, flush=True)
+
     def data(self, value: Any) -> None:
         """A JSON object on a line of stdout."""
         unicode = "utf" in (getattr(self.out, "encoding", None) or "").lower()

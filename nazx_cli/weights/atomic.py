@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nazx_cli.errors import ModelUnavailableError
@@ -18,12 +18,15 @@ class DiskFullError(ModelUnavailableError):
 
 
 @contextmanager
-def building(target: Path, on_wait: Callable[[], None] | None = None) -> Iterator[Path]:
+def building(
+    target: Path, on_wait: Callable[[], None] | None = None, *, keep_lock: bool = True
+) -> Iterator[Path]:
     """A scratch folder beside ``target``, held by this process alone and removed at the end.
 
     Put a finished folder in place with ``put_in_place``. Other processes that build the same
     target wait (``on_wait`` is called first), so look again whether it is there. What a killed
-    process left behind is removed: holding the lock proves that nobody is using it.
+    process left behind is removed: holding the lock proves that nobody is using it. The lock's
+    file stays, unless ``target`` lies in a folder of the person's where it would be litter.
     """
     from filelock import FileLock, Timeout
 
@@ -48,6 +51,9 @@ def building(target: Path, on_wait: Callable[[], None] | None = None) -> Iterato
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
         lock.release()
+        if not keep_lock:
+            with suppress(OSError):
+                Path(lock.lock_file).unlink()
 
 
 def put_in_place(finished: Path, target: Path, scratch: Path) -> None:
@@ -80,6 +86,11 @@ def explain(error: OSError, place: Path) -> ModelUnavailableError:
         return DiskFullError(
             f"the disk is full: {place} could not be written",
             "free some space, or set NAZX_HOME and HF_HOME to folders on a larger disk",
+        )
+    if error.errno == errno.EFBIG:
+        return DiskFullError(
+            f"the disk is full for a file of this size: {place} could not be written",
+            "set NAZX_HOME and HF_HOME to folders on a disk that takes large files",
         )
     return ModelUnavailableError(
         f"cannot write to {place}: {error.strerror or error}",

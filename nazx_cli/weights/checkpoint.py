@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nazx_cli.errors import ModelUnavailableError
 from nazx_cli.weights.safetensors_header import TensorEntry, read_header
@@ -16,21 +16,18 @@ if TYPE_CHECKING:
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
-_FLOATS = ("F32", "F16", "BF16", "F64")
+_FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+_TORCH_NAMES = {**_FLOATS, "I8": "int8", "U8": "uint8"}
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _FETCH_AGAIN = "fetch the model again"
 
 
 class Checkpoint:
-    """The weights of a folder, opened but not read: only headers have been looked at.
-
-    Tensors come from memory-mapped files, which stay open as long as this object lives.
-    """
+    """The weights of a folder, opened but not read: only headers have been looked at."""
 
     def __init__(self, folder: Path, entries: Mapping[str, TensorEntry]) -> None:
         self.folder = folder
         self.entries = dict(entries)
-        self._files: dict[Path, Any] = {}
 
     @classmethod
     def open(cls, folder: Path) -> Checkpoint:
@@ -64,8 +61,13 @@ class Checkpoint:
         """Bytes of all tensors."""
         return sum(entry.nbytes for entry in self.entries.values())
 
-    def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
-        """Hold the tensors to the names and shapes that a model needs; others are ignored."""
+    def check(
+        self, expected: Mapping[str, tuple[int, ...]], stored_as: Mapping[str, str] | None = None
+    ) -> None:
+        """Hold the tensors to the names and shapes that a model needs; others are ignored.
+
+        ``stored_as`` names those that are of another type than floating-point numbers.
+        """
         missing = [name for name in expected if name not in self.entries]
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -80,36 +82,57 @@ class Checkpoint:
                     f"{entry.file}: {name} has the shape {entry.shape}, {tuple(shape)} is wanted",
                     f"the weights do not belong to its config.json; {_FETCH_AGAIN}",
                 )
-            self._check_dtype(name)
+            self._check_dtype(name, (stored_as or {}).get(name))
 
-    def read(self, name: str, rows: slice | None = None) -> torch.Tensor:
+    def read(
+        self, name: str, rows: slice | None = None, *, stored_as: str | None = None
+    ) -> torch.Tensor:
         """The tensor ``name``, or ``rows`` of it, in the type it is stored in, on the CPU.
 
-        It may be a view of the memory-mapped file: do not write to it.
+        ``stored_as`` is that type, as in ``dtypes``, where it is none of floating-point numbers.
+
+        It is read, not mapped: mapped pages would count as this process's memory until the
+        whole checkpoint is closed, and loading would seem to need the model twice.
         """
         if name not in self.entries:
             raise ModelUnavailableError(f"{self.folder} lacks the tensor {name}", _FETCH_AGAIN)
-        self._check_dtype(name)
-        file = self._file(self.entries[name].file)
-        tensor: torch.Tensor = file.get_tensor(name) if rows is None else file.get_slice(name)[rows]
-        return tensor
+        self._check_dtype(name, stored_as)
+        import torch
 
-    def _file(self, path: Path) -> Any:
-        if path not in self._files:
-            from safetensors import SafetensorError, safe_open
-
-            try:
-                self._files[path] = safe_open(path, framework="pt", device="cpu")
-            except (SafetensorError, OSError) as error:
-                raise ModelUnavailableError(f"cannot read {path}: {error}", _FETCH_AGAIN) from None
-        return self._files[path]
-
-    def _check_dtype(self, name: str) -> None:
         entry = self.entries[name]
-        if entry.dtype not in _FLOATS:
+        start, stop, shape = entry.start, entry.stop, entry.shape
+        if rows is not None:
+            first, last, _ = rows.indices(shape[0])
+            per_row = (stop - start) // max(shape[0], 1)
+            shape = (max(last - first, 0), *shape[1:])
+            start, stop = start + first * per_row, start + max(last, first) * per_row
+        data = bytearray(stop - start)
+        try:
+            with entry.file.open("rb") as file:
+                file.seek(start)
+                got = file.readinto(data)
+        except OSError as error:
+            raise ModelUnavailableError(
+                f"cannot read {entry.file}: {error}", _FETCH_AGAIN
+            ) from None
+        if got != len(data):
+            raise ModelUnavailableError(f"{entry.file} ends too early", _FETCH_AGAIN)
+        dtype = getattr(torch, _TORCH_NAMES[entry.dtype])
+        if not data:
+            return torch.empty(shape, dtype=dtype)
+        return torch.frombuffer(data, dtype=dtype).view(shape)
+
+    def _check_dtype(self, name: str, wanted: str | None = None) -> None:
+        entry = self.entries[name]
+        if wanted is not None and entry.dtype != wanted:
+            raise ModelUnavailableError(
+                f"{entry.file}: {name} is stored as {entry.dtype}, {wanted} is wanted",
+                f"the weights do not belong to its config.json; {_FETCH_AGAIN}",
+            )
+        if wanted is None and entry.dtype not in _FLOATS:
             raise ModelUnavailableError(
                 f"{entry.file}: {name} is stored as {entry.dtype}, which NazX cannot compute with",
-                f"use a checkpoint in {', '.join(_FLOATS[:3])}",
+                f"use a checkpoint in {', '.join(tuple(_FLOATS)[:3])}",
             )
 
 

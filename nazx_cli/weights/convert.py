@@ -32,7 +32,7 @@ SMALL_FILES = (
 )
 """What a checkpoint folder holds beside its weights."""
 
-_PIECE = 16 << 20
+_PIECE = 4 << 20
 
 
 def is_complete(folder: Path) -> bool:
@@ -46,17 +46,26 @@ def is_complete(folder: Path) -> bool:
     return True
 
 
+DEFAULT_ATTENTION = AttentionConfig("windowed", local_window=2048, sink_tokens=4)
+"""What a checkpoint of a base family is converted to where nothing else is asked for."""
+
+
 def convert_folder(
-    source: Path, dest: Path, attention: AttentionConfig, on_progress: Progress | None = None
+    source: Path,
+    dest: Path,
+    attention: AttentionConfig | None,
+    on_progress: Progress | None = None,
+    *,
+    may_link: bool = True,
 ) -> None:
     """Make ``dest``, a NazX checkpoint with the weights of the Hugging Face folder ``source``.
 
-    A ``source`` that is a NazX checkpoint already keeps its own attention. Weights are hard
-    links where the file system allows, else copies; ``dest`` must not exist.
+    Without ``attention`` a NazX checkpoint keeps its own. Weights are hard links where allowed
+    and possible, else copies; ``dest`` must not exist.
     """
     config = ModelConfig.from_folder(source)
-    if config.raw.get("model_type") != "nazx":
-        config = replace(config, attention=attention)
+    if attention is not None or config.raw.get("model_type") != "nazx":
+        config = replace(config, attention=attention or DEFAULT_ATTENTION)
     checkpoint = Checkpoint.open(source)
     small = {name: source / name for name in SMALL_FILES if (source / name).is_file()}
     if len(checkpoint.files) > 1 or not (source / SINGLE_FILE).is_file():
@@ -67,7 +76,7 @@ def convert_folder(
     done = 0
     for path in checkpoint.files:
         with explained(dest):
-            for size in _link_or_copy(path.resolve(), dest / path.name):
+            for size in _transfer(path.resolve(), dest / path.name, may_link):
                 done += size
                 if on_progress:
                     on_progress(done, total)
@@ -81,7 +90,7 @@ def convert_gguf(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     quantized_as: str = "F32",
 ) -> None:
-    """Make ``dest``, a NazX checkpoint, from a Llama-architecture GGUF file.
+    """Make ``dest``, a NazX checkpoint, from a GGUF file.
 
     Tensors are dequantized one at a time as they are written, into ``quantized_as``: F32, which
     is exact, or F16. ``dest`` must not exist.
@@ -100,14 +109,17 @@ def validated(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _link_or_copy(source: Path, dest: Path) -> Iterator[int]:
+def _transfer(source: Path, dest: Path, may_link: bool) -> Iterator[int]:
     """Give ``source`` a second name, or copy it; yields bytes as they are dealt with."""
-    try:
-        os.link(source, dest)
-    except OSError:  # another file system, or one without hard links
-        with source.open("rb") as old, dest.open("wb") as new:
-            while piece := old.read(_PIECE):
-                new.write(piece)
-                yield len(piece)
-    else:
-        yield source.stat().st_size
+    if may_link:
+        try:
+            os.link(source, dest)
+        except OSError:  # another file system, or one without hard links
+            pass
+        else:
+            yield source.stat().st_size
+            return
+    with source.open("rb") as old, dest.open("wb") as new:
+        while piece := old.read(_PIECE):
+            new.write(piece)
+            yield len(piece)

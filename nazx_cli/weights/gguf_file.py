@@ -1,8 +1,4 @@
-"""A GGUF file of the Llama architecture, read as a Hugging Face checkpoint.
-
-GGUF renames the tensors, quantizes them in blocks, and orders the rows of the query and key
-projections for interleaved rotary pairs where Hugging Face has half-split ones.
-"""
+"""A GGUF file, read as a Hugging Face checkpoint: tensors dequantized, renamed, put in order."""
 
 from __future__ import annotations
 
@@ -11,29 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nazx_cli.errors import ModelUnavailableError
+from nazx_cli.weights.gguf_families import FAMILIES
 from nazx_cli.weights.write import PendingTensor
 
 if TYPE_CHECKING:
-    import numpy as np
     from gguf import GGUFReader, ReaderTensor
     from numpy.typing import NDArray
 
-_WHOLE_MODEL = {
-    "token_embd": "model.embed_tokens",
-    "output_norm": "model.norm",
-    "output": "lm_head",
-}
-_PER_LAYER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
 _LAYER_NAME = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
 _TORCH_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _TAKE_ANOTHER = "take the model's own safetensors checkpoint"
@@ -42,59 +22,69 @@ _TAKE_ANOTHER = "take the model's own safetensors checkpoint"
 class GgufFile:
     """One opened file; tensors stay on the disk until they are read."""
 
-    def __init__(self, path: Path, reader: GGUFReader) -> None:
+    def __init__(self, path: Path, reader: GGUFReader, architecture: str) -> None:
         self.path = path
+        self.architecture = architecture
         self._reader = reader
+        self._family = FAMILIES[architecture]
 
     @classmethod
     def open(cls, path: Path) -> GgufFile:
-        """Parse the header; ``ModelUnavailableError`` if damaged or no Llama."""
+        """Parse the header; ``ModelUnavailableError`` if damaged or of no known architecture."""
         from gguf import GGUFReader
 
         try:
-            file = cls(path, GGUFReader(path))
+            reader = GGUFReader(path)
+            field = reader.get_field("general.architecture")
+            architecture = None if field is None else field.contents()
         except Exception as error:  # the parser meets broken files with whatever numpy raises
             raise ModelUnavailableError(
                 f"{path} is damaged or no GGUF file: {error or type(error).__name__}",
                 "fetch the model again",
             ) from None
-        architecture = file.field("general.architecture")
-        if architecture != "llama":
+        if architecture not in FAMILIES:
             raise ModelUnavailableError(
                 f"{path} holds a model of the architecture {architecture!r}",
-                "of GGUF files, NazX reads the architecture llama",
+                f"of GGUF files, NazX reads the architectures {' and '.join(FAMILIES)}",
             )
-        return file
+        return cls(path, reader, architecture)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """GGUF's names of the tensors."""
+        return frozenset(tensor.name for tensor in self._reader.tensors)
 
     def field(self, key: str, default: Any = None) -> Any:
         """A metadata value as Python object, or ``default``."""
         field = self._reader.get_field(key)
         return default if field is None else field.contents()
 
+    def own(self, key: str, default: Any = None) -> Any:
+        """A metadata value of the architecture: ``context_length`` of ``llama.context_length``."""
+        return self.field(f"{self.architecture}.{key}", default)
+
+    def needed(self, key: str) -> Any:
+        """The same, for one that has to be there."""
+        value = self.own(key)
+        if value is None:
+            raise self._damaged(f"it does not say {self.architecture}.{key}")
+        return value
+
     def config(self, quantized_as: str = "F32") -> dict[str, Any]:
-        """The ``config.json`` of the model, in the keys of Hugging Face's ``llama``."""
-        names = {tensor.name: tensor for tensor in self._reader.tensors}
-        if "token_embd.weight" not in names:
+        """The ``config.json`` of the model, in Hugging Face's keys."""
+        tensors = {tensor.name: tensor for tensor in self._reader.tensors}
+        if "token_embd.weight" not in tensors:
             raise self._damaged("it has no token_embd.weight")
-        hidden, heads = self._needed("embedding_length"), self._needed("attention.head_count")
+        embedding = tensors["token_embd.weight"]
         config = {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            "vocab_size": int(names["token_embd.weight"].shape[1]),
-            "hidden_size": hidden,
-            "intermediate_size": self._needed("feed_forward_length"),
-            "num_hidden_layers": self._needed("block_count"),
-            "num_attention_heads": heads,
-            "num_key_value_heads": self.field("llama.attention.head_count_kv", heads),
-            "head_dim": self.field("llama.attention.key_length", hidden // heads if heads else 0),
-            "hidden_act": "silu",
-            "max_position_embeddings": self._needed("context_length"),
-            "rms_norm_eps": _decimal(self._needed("attention.layer_norm_rms_epsilon")),
-            "rope_theta": float(self.field("llama.rope.freq_base", 10_000.0)),
-            "attention_bias": "blk.0.attn_q.bias" in names,
-            "mlp_bias": "blk.0.ffn_down.bias" in names,
-            "tie_word_embeddings": "output.weight" not in names,
-            "torch_dtype": _TORCH_DTYPES[_stored_as(names["token_embd.weight"], quantized_as)],
+            **self._family.config(self),
+            "vocab_size": int(embedding.shape[1]),
+            "hidden_size": self.needed("embedding_length"),
+            "intermediate_size": self.needed("feed_forward_length"),
+            "num_hidden_layers": self.needed("block_count"),
+            "max_position_embeddings": self.needed("context_length"),
+            "tie_word_embeddings": "output.weight" not in tensors,
+            "torch_dtype": _TORCH_DTYPES[_stored_as(embedding, quantized_as)],
             "bos_token_id": self.field("tokenizer.ggml.bos_token_id"),
             "eos_token_id": self.field("tokenizer.ggml.eos_token_id"),
         }
@@ -108,24 +98,21 @@ class GgufFile:
         half the size in F16, at the cost of rounding (on SmolLM2-135M's Q4_1 it moves logits by
         0.003 on average and 0.04 at most).
         """
-        heads = self._needed("attention.head_count")
-        kv_heads = self.field("llama.attention.head_count_kv", heads)
-        return [
-            self._pending(tensor, heads, kv_heads, quantized_as) for tensor in self._reader.tensors
-        ]
+        return [self._pending(tensor, quantized_as) for tensor in self._reader.tensors]
 
-    def _pending(
-        self, tensor: ReaderTensor, heads: int, kv_heads: int, quantized_as: str
-    ) -> PendingTensor:
+    def _pending(self, tensor: ReaderTensor, quantized_as: str) -> PendingTensor:
         name = self._hugging_face_name(tensor.name)
         shape = tuple(int(size) for size in reversed(tensor.shape))
-        permuted = {"q_proj": heads, "k_proj": kv_heads}.get(name.split(".")[-2], 0)
-        if permuted and (permuted < 1 or shape[0] % (2 * permuted)):
-            raise self._damaged(f"{tensor.name} has {shape[0]} rows for {permuted} heads")
         dtype = _stored_as(tensor, quantized_as)
+        arrange, key = self._family.arranged.get(tensor.name.split(".")[-2], (None, ""))
+        heads = self.own(key, self.needed("attention.head_count")) if arrange else 1
 
         def load() -> memoryview:
-            data = unpermute(tensor.data, permuted) if permuted else tensor.data
+            try:
+                data = arrange(tensor.data, heads) if arrange else tensor.data
+            except (ValueError, ZeroDivisionError):
+                reason = f"{tensor.name} has {shape[0]} rows for {heads} heads"
+                raise self._damaged(reason) from None
             return self._bytes(tensor, data, dtype)
 
         return PendingTensor(name, dtype, shape, load)
@@ -151,52 +138,32 @@ class GgufFile:
 
     def _hugging_face_name(self, name: str) -> str:
         base, _, kind = name.rpartition(".")
-        if base in _WHOLE_MODEL and kind == "weight":
-            return f"{_WHOLE_MODEL[base]}.weight"
+        family = self._family
+        if base in family.whole_model and kind in ("weight", "bias"):
+            return f"{family.whole_model[base]}.{kind}"
         match = _LAYER_NAME.fullmatch(name)
-        if match and match[2] in _PER_LAYER:
-            return f"model.layers.{int(match[1])}.{_PER_LAYER[match[2]]}.{match[3]}"
+        if match and match[2] in family.per_layer:
+            return f"{family.prefix}.{int(match[1])}.{family.per_layer[match[2]]}.{match[3]}"
         raise ModelUnavailableError(
-            f"{self.path}: the tensor {name} does not belong to a plain Llama model", _TAKE_ANOTHER
+            f"{self.path}: the tensor {name} does not belong to a plain {self.architecture} model",
+            _TAKE_ANOTHER,
         )
 
     def _rope_scaling(self) -> dict[str, Any] | None:
-        kind = self.field("llama.rope.scaling.type", "none")
+        kind = self.own("rope.scaling.type", "none")
         if kind == "none":
             return None
         if kind == "linear":
-            return {"rope_type": "linear", "factor": float(self._needed("rope.scaling.factor"))}
+            return {"rope_type": "linear", "factor": float(self.needed("rope.scaling.factor"))}
         raise ModelUnavailableError(
             f"{self.path}: its rotary scaling {kind!r} cannot be read from GGUF", _TAKE_ANOTHER
         )
 
-    def _needed(self, key: str) -> Any:
-        value = self.field(f"llama.{key}")
-        if value is None:
-            raise self._damaged(f"it does not say llama.{key}")
-        return value
-
     def _damaged(self, reason: str) -> ModelUnavailableError:
         return ModelUnavailableError(f"{self.path} is damaged: {reason}", "fetch the model again")
-
-
-def unpermute(rows: NDArray[Any], heads: int) -> NDArray[Any]:
-    """Undo llama.cpp's order of the rows of a query or key projection.
-
-    ``rows`` (heads * d, ...) has each head's dimensions as pairs (0, d/2), (1, d/2 + 1), ...;
-    the result has them in their natural order 0, 1, ..., d - 1.
-    """
-    size = rows.shape[0]
-    pairs = rows.reshape(heads, size // heads // 2, 2, -1)  # (H, d/2, 2, C)
-    return pairs.swapaxes(1, 2).reshape(rows.shape)
 
 
 def _stored_as(tensor: ReaderTensor, quantized_as: str) -> str:
     """Element type that the tensor gets in the checkpoint, in safetensors' words."""
     kind: str = tensor.tensor_type.name
     return kind if kind in _TORCH_DTYPES else quantized_as
-
-
-def _decimal(value: float | np.float32) -> float:
-    """A float32 as the short decimal that was meant: 1e-5, not 9.999999747378752e-06."""
-    return float(f"{float(value):.6g}")

@@ -21,6 +21,8 @@ _DIGITS = {"type": "Digits", "individual_digits": True}
 _PRE_TOKENIZERS: dict[str, dict[str, Any]] = {
     "smollm": {"type": "Sequence", "pretokenizers": [_DIGITS, _BYTE_LEVEL]},
     "gpt-2": _BYTE_LEVEL,
+    "olmo": _BYTE_LEVEL,  # what llama.cpp calls GPT-NeoX's own
+    "mpt": _BYTE_LEVEL,
     "default": _BYTE_LEVEL,
 }
 
@@ -111,7 +113,7 @@ def _settings(file: GgufFile) -> dict[str, Any]:
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
         "add_bos_token": bool(file.field("tokenizer.ggml.add_bos_token", False)),
-        "model_max_length": file.field("llama.context_length"),
+        "model_max_length": file.own("context_length"),
     }
     for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
         number = file.field(f"tokenizer.ggml.{key}_token_id")

@@ -66,7 +66,12 @@ def _lost(
 ) -> ModelUnavailableError | None:
     """Errors on the way: of the server, the connection, the disk."""
     again = "try again: what came down is kept, and the download goes on from there"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES):
+    if isinstance(error, OSError) and error.errno in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EACCES,
+    ):
         return explain(error, cache)
     text = (str(error).splitlines() or [type(error).__name__])[0][:200]
     if status is not None:

@@ -15,14 +15,17 @@ _POLL_SECONDS = 0.2
 
 @contextmanager
 def watch_folder(
-    folder: Path, total: int, on_progress: Callable[[int, int], None] | None
+    folder: Path, total: int, on_progress: Callable[[int, int], None] | None, present: int = 0
 ) -> Iterator[None]:
-    """Call ``on_progress(bytes added to folder, total)`` from a thread while the body runs."""
+    """Call ``on_progress(bytes there, total)`` from a thread while the body runs.
+
+    Bytes there are the ``present`` ones and those that are added to ``folder``.
+    """
     if on_progress is None:
         yield
         return
     stop = threading.Event()
-    start = _size(folder)
+    start = _size(folder) - present
 
     def watch() -> None:
         while not stop.wait(_POLL_SECONDS):

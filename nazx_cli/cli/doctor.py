@@ -1,0 +1,179 @@
+"""``nazx doctor``: what NazX finds on this machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from nazx_cli import __version__
+from nazx_cli.cli.options import Json, Offline, OutputOptions
+
+_PACKAGES = ("torch", "transformers", "huggingface_hub", "bitsandbytes")
+
+
+def doctor(*, offline: Offline = False, json: Json = False) -> None:
+    """Show what NazX finds on this machine.
+
+    Versions, devices and free memory, whether bitsandbytes works, whether the Hub answers, where
+    things are stored and how big they are.
+
+    Example: nazx doctor
+    """
+    from nazx_cli.cli.output import make_screen
+    from nazx_cli.ui.table import columns
+
+    screen = make_screen(OutputOptions(json=json))
+    hub = _Probe(offline)
+    hub.start()  # while everything else is looked at
+    facts = {
+        "versions": _versions(),
+        "devices": _devices(),
+        "quantization": _quantization(),
+        "storage": _storage(),
+        "models": _models(),
+        "advice": _advice(),
+    }
+    hub.join()
+    facts["hub"] = hub.found
+    if json:
+        screen.data(facts)
+    else:
+        screen.line(columns(_lines(facts)))
+
+
+class _Probe(threading.Thread):
+    """Asks whether the Hub can be reached."""
+
+    def __init__(self, offline: bool) -> None:
+        super().__init__(daemon=True)
+        self._offline = offline
+        self.found: dict[str, Any] = {}
+
+    def run(self) -> None:
+        from nazx_cli.weights.hub import check_reachable, endpoint, is_offline
+        from nazx_cli.weights.hub_errors import HubUnreachableError
+
+        problem = ""
+        if self._offline or is_offline():
+            problem = "not asked: NazX is offline"
+        else:
+            try:
+                check_reachable()
+            except HubUnreachableError as error:
+                problem = error.message
+        self.found = {"endpoint": endpoint(), "reachable": not problem, "problem": problem or None}
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {"nazx": __version__, "python": sys.version.split()[0]}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def _devices() -> list[dict[str, Any]]:
+    """The CPU and every accelerator, with bytes free and in all."""
+    import torch
+
+    from nazx_cli.memory.probe import read_memory
+
+    names = {"cpu": f"{torch.get_num_threads()} threads"}
+    for number in range(torch.cuda.device_count()):
+        names[f"cuda:{number}"] = torch.cuda.get_device_name(number)
+    if torch.backends.mps.is_available():
+        names["mps"] = "Apple GPU"
+    readings = {name: read_memory(name) for name in names}
+    return [
+        {
+            "name": name,
+            "description": names[name],
+            "free_bytes": reading.free,
+            "total_bytes": reading.total,
+        }
+        for name, reading in readings.items()
+    ]
+
+
+def _quantization() -> dict[str, str]:
+    """What bitsandbytes did when it was really run."""
+    from nazx_cli.weights.quantize import self_test
+
+    return self_test()
+
+
+def _storage() -> list[dict[str, Any]]:
+    from nazx_cli.weights.home import nazx_home
+    from nazx_cli.weights.hub import cache_folder
+
+    seen: set[tuple[int, int]] = set()
+    places = (("NAZX_HOME", nazx_home()), ("Hub cache", cache_folder()))
+    # A converted model shares files with the Hub's cache: they count once, there.
+    sizes = {name: _size(path, seen) for name, path in reversed(places)}
+    return [{"name": name, "path": str(path), "bytes": sizes[name]} for name, path in places]
+
+
+def _size(top: Path, seen: set[tuple[int, int]]) -> int:
+    """Bytes of the files under ``top`` that are not in ``seen`` yet, links not followed."""
+    size = 0
+    for folder, _, names in os.walk(top):
+        for name in names:
+            try:
+                status = os.lstat(os.path.join(folder, name))  # noqa: PTH118 - a cache is large
+            except OSError:  # removed in between
+                continue
+            key = (status.st_dev, status.st_ino)
+            if key not in seen:
+                seen.add(key)
+                size += status.st_size
+    return size
+
+
+def _models() -> dict[str, bool]:
+    """Which of the registry's models are on this machine."""
+    from nazx_cli.weights.registry import Registry
+    from nazx_cli.weights.resolve import locate_model
+
+    return {name: locate_model(name) is not None for name in Registry.load().names}
+
+
+def _advice() -> str | None:
+    """A model of the registry that the fastest device has room for, better than the default."""
+    from nazx_cli.memory.advice import better_model
+    from nazx_cli.memory.budget import default_limit
+    from nazx_cli.memory.probe import read_memory
+    from nazx_cli.weights.load import resolve_device
+    from nazx_cli.weights.registry import Registry
+
+    free = read_memory(str(resolve_device("auto"))).free
+    return better_model(Registry.load().default, default_limit(free))
+
+
+def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    from nazx_cli.ui.table import size_text
+
+    versions = [f"{name} {known or '(missing)'}" for name, known in facts["versions"].items()]
+    lines = [("versions", ", ".join(versions))]
+    for device in facts["devices"]:
+        free, total = size_text(device["free_bytes"]), size_text(device["total_bytes"])
+        lines.append((device["name"], f"{device['description']}; {free} free of {total}"))
+    tested = [f"{kind} {result}" for kind, result in facts["quantization"].items()]
+    lines.append(("bitsandbytes", "; ".join(tested)))
+    hub = facts["hub"]
+    lines.append(("Hub", hub["problem"] or f"{hub['endpoint']} answers"))
+    for place in facts["storage"]:
+        lines.append((place["name"], f"{place['path']}, {size_text(place['bytes'])}"))
+    here = [name for name, present in facts["models"].items() if present]
+    absent = [name for name, present in facts["models"].items() if not present]
+    lines.append(("models here", ", ".join(here) or "none"))
+    if absent:
+        lines.append(("to pull", ", ".join(absent)))
+    if facts["advice"]:
+        lines.append(("advice", facts["advice"]))
+    return lines
