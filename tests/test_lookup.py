@@ -1,0 +1,53 @@
+"""Configurations by name: from a folder, the registry, and a Hub repository's config alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from checkpoints import LLAMA, write_checkpoint
+from cli_helpers import run_nazx
+from fake_hub import FakeHub, FakeRepo
+
+from nazx_cli.config import ModelConfig
+from nazx_cli.errors import ModelUnavailableError
+from nazx_cli.weights.hub import cached_snapshot
+from nazx_cli.weights.lookup import find_config
+from nazx_cli.weights.registry import Registry
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    for name in ("HF_HUB_CACHE", "HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    folder = write_checkpoint(tmp_path / "tiny", LLAMA)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with FakeHub({"org/tiny": FakeRepo(files)}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        yield hub
+
+
+def test_a_folder_and_a_registry_name_need_no_network(tmp_path: Path) -> None:
+    assert find_config(write_checkpoint(tmp_path / "model", LLAMA)) == ModelConfig.from_dict(LLAMA)
+    for name in Registry.load().names:
+        entry = Registry.load().find(name)
+        assert entry is not None and find_config(name) == entry.config
+
+
+def test_a_repository_is_estimated_from_its_config_alone(hub: FakeHub) -> None:
+    out, _, code = run_nazx("vram-estimate", "-m", "org/tiny", "--ctx", "100", "--json")
+    assert code == 0
+    assert json.loads(out)["parameters"] == ModelConfig.from_dict(LLAMA).num_parameters
+    assert cached_snapshot("org/tiny") is None  # a config alone is never taken for a model
+    del hub.repos["org/tiny"]
+    assert find_config("org/tiny") == ModelConfig.from_dict(LLAMA)  # the second time from the cache
+
+
+def test_a_repository_that_is_not_there_is_an_error_with_a_next_step(hub: FakeHub) -> None:
+    with pytest.raises(ModelUnavailableError) as caught:
+        find_config("org/absent")
+    assert caught.value.hint
+    with pytest.raises(ModelUnavailableError, match="offline"):
+        find_config("org/absent", offline=True)
