@@ -12,10 +12,10 @@ import pytest
 import torch
 from checkpoints import GPT_NEOX, LLAMA, nazx, write_checkpoint
 from cli_helpers import tiny_checkpoint
-from models import INATTENTION
+from models import INATTENTION, checkpoint
 from typer.testing import CliRunner
 
-from nazx_cli.bench import peak, peers, results, timing, workloads
+from nazx_cli.bench import peak, peers, recall, results, timing, workloads
 from nazx_cli.bench.first_token import extrapolated
 from nazx_cli.bench.results import Environment, Report, Row, Spread
 from nazx_cli.bench.setup import Settings, Setup
@@ -23,7 +23,7 @@ from nazx_cli.bench.shapes import zipf_ids
 from nazx_cli.cli.app import app
 from nazx_cli.config import AttentionConfig
 from nazx_cli.engine.language_model import load_model
-from nazx_cli.errors import NazxError
+from nazx_cli.errors import DocumentError, NazxError
 from nazx_cli.weights.registry import Registry, RegistryEntry
 
 KEYS = {
@@ -283,6 +283,43 @@ def test_the_estimated_peak_is_near_that_of_a_real_process(
     assert details["context_bytes"] == pytest.approx(details["predicted_context_bytes"], rel=0.02)
     assert row.theirs is not None
     assert row.ours.median == pytest.approx(row.theirs.median, rel=0.15)
+
+
+def _stories(count: int) -> list[dict[str, Any]]:
+    """Stories of which each section names one animal that no other does."""
+    stories = []
+    for n in range(count):
+        sections = [
+            {
+                "id": str(i),
+                "text": f"Long ago the zebra{n}x{i} lived in a house. " + "It rained. " * 400,
+            }
+            for i in range(3)
+        ]
+        qa = [{"sections": "1" if n % 2 else ["1"], "question": f"Where did the zebra{n}x1 live?"}]
+        stories.append({"sections": sections, "qa": qa})
+    return stories
+
+
+def test_recall_finds_sections_that_a_question_names(tmp_path: Path) -> None:
+    file = tmp_path / "questions.jsonl"
+    file.write_text("\n".join(map(json.dumps, _stories(24))))
+    folder = checkpoint("llama", "windowed")[0]
+    settings = Settings(model=str(folder), files=(str(file),))
+    rows = list(recall.run(Setup(settings)))
+    assert len(rows) == 3
+    for row in rows:
+        assert row.details["questions"] >= 10
+        assert row.ours.median == 1.0
+        assert row.theirs is not None and row.theirs.median == 1.0
+
+
+def test_recall_refuses_files_without_questions(tmp_path: Path) -> None:
+    for number, text in enumerate(("", "no json", '{"a": 1}', "[1]")):
+        file = tmp_path / f"{number}.jsonl"
+        file.write_text(text)
+        with pytest.raises(DocumentError, match="FairytaleQA"):
+            recall.read_stories(file)
 
 
 def test_the_table_shows_environment_and_ratio(tiny_shapes: None, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from nazx_cli.bench import decode, first_token, memory, peak, prefill, quantization, read
+from nazx_cli.bench import decode, first_token, memory, peak, prefill, quantization, read, recall
 from nazx_cli.bench.results import Row
 from nazx_cli.bench.setup import Settings, Setup
 from nazx_cli.context.layouts import LAYOUTS
@@ -15,12 +15,13 @@ from nazx_cli.errors import UsageError
 @dataclass(frozen=True)
 class Workload:
     """A benchmark by name. ``run`` yields rows as they are done; ``needs_files`` tells whether
-    it reads documents."""
+    it reads documents, ``by_name`` that it only runs when it is named."""
 
     name: str
     about: str
     run: Callable[[Setup], Iterator[Row]]
     needs_files: bool = False
+    by_name: bool = False
 
 
 WORKLOADS: dict[str, Workload] = {
@@ -33,6 +34,7 @@ WORKLOADS: dict[str, Workload] = {
         Workload(peak.NAME, "the estimate against a process's real memory", peak.run),
         Workload(read.NAME, "documents, from files to ranked passages", read.run, True),
         Workload(quantization.NAME, "int8 and nf4 beside the original", quantization.run, True),
+        Workload(recall.NAME, "are the right passages chosen?", recall.run, True, by_name=True),
     )
 }
 
@@ -52,7 +54,9 @@ def choose(names: Sequence[str], settings: Settings) -> tuple[Workload, ...]:
                 f"there is no memory layout {layout!r}", f"choose from {', '.join(LAYOUTS)}"
             )
     chosen = [WORKLOADS[name] for name in dict.fromkeys(names)] or [
-        workload for workload in WORKLOADS.values() if settings.files or not workload.needs_files
+        workload
+        for workload in WORKLOADS.values()
+        if not workload.by_name and (settings.files or not workload.needs_files)
     ]
     for workload in chosen:
         if workload.needs_files:
