@@ -51,3 +51,16 @@ class ModelUnavailableError(NazxError):
     """The model is unknown, cannot be fetched, or its files are broken."""
 
     exit_code = 5
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, without what follows; its type where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Python's own error, torch's (told by name, to not import it here), and the one of its CPU
+    allocator, which has no type of its own."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tokenizers import Tokenizer as _Backend
 
-from nazx_cli.errors import ModelUnavailableError
+from nazx_cli.errors import ModelUnavailableError, first_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,7 +73,7 @@ class Tokenizer:
             backend = _Backend.from_file(str(path))
         except Exception as error:  # the backend raises bare Exception for a malformed file
             raise ModelUnavailableError(
-                f"{path} is no usable tokenizer: {_first_line(error)}", "fetch the model again"
+                f"{path} is no usable tokenizer: {first_line(error)}", "fetch the model again"
             ) from None
         settings = _read_json(folder / "tokenizer_config.json")
         template = settings.get("chat_template")
@@ -253,10 +253,6 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise ModelUnavailableError(
-            f"{path} is not valid JSON: {_first_line(error)}", "fetch the model again"
+            f"{path} is not valid JSON: {first_line(error)}", "fetch the model again"
         ) from None
     return data if isinstance(data, dict) else {}
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -26,7 +26,7 @@ from nazx_cli.cli import (
     vram_estimate,
 )
 from nazx_cli.cli.parameters import flatten
-from nazx_cli.errors import NazxError
+from nazx_cli.errors import NazxError, is_out_of_memory
 
 COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("ask", ask.ask),
@@ -85,7 +85,7 @@ def handled(body: Callable[..., None]) -> Callable[..., None]:
             _leave_closed_pipe()
         # Whatever else comes up is a fault of NazX; a person is not to be shown a traceback.
         except Exception as error:
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 _fail(
                     "error: there is not enough memory for this model or context; "
                     "next: use a smaller model, a smaller --ctx, or --device cpu",
@@ -106,13 +106,6 @@ def _fail(text: str, code: int) -> None:
     if text:
         print(text, file=sys.stderr)
     raise typer.Exit(code)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """True for Python's and torch's own; torch's is told by name, to not import it here."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def _leave_closed_pipe() -> None:

@@ -49,20 +49,18 @@ def open_session(
     from nazx_cli.tokenizer import Tokenizer
 
     library = None
+    tokenizer = Tokenizer.from_folder(folder)
     if documents:
-        tokenizer = Tokenizer.from_folder(folder)
         with screen.bar("tokenizing") as bar:
             library = Library.build(documents, tokenizer, on_progress=bar.update)
     lm = _load(model, folder, limit, _room(library, answers), screen)
+    lm.tokenizer = tokenizer  # read once
     return Session(lm, library, settings)
 
 
 def _find(options: ModelOptions, screen: Screen) -> Path:
-    from nazx_cli.weights.quantize_cost import check_kind
     from nazx_cli.weights.resolve import resolve_model
 
-    if options.quantize is not None:
-        check_kind(options.quantize.value)
     with screen.bar(f"finding {options.model}") as bar:
         bar.start()
         return resolve_model(

@@ -8,7 +8,7 @@ from torch import Tensor
 from nazx_cli.context.growing import STEP
 from nazx_cli.context.layout import Layout
 from nazx_cli.context.projections import Projections
-from nazx_cli.context.rotation import Turn, rotate
+from nazx_cli.context.rotation import Turn
 from nazx_cli.context.scoring import OnlineSoftmax
 from nazx_cli.context.tokens import TokenSequence
 
@@ -56,11 +56,10 @@ class CachedLayout(Layout):
             block[layer, 1] = v.transpose(0, 1)
         self._count = stop
 
-    def attend(self, layer: int, query: Tensor) -> Tensor:
+    def attend(self, layer: int, query: Tensor, phases: Tensor) -> Tensor:
         p, n = self.projections, self.length
         c = p.config
-        here = p.rotary.phases(n - 1, n, n, p.device)
-        q = rotate(query[None].float() * c.head_dim**-0.5, here)[0]
+        q = Turn(phases[None], torch.float32)(query[None].float() * c.head_dim**-0.5)[0]
         grouped = q.to(p.dtype).view(c.num_kv_heads, -1, c.head_dim)
         softmax = OnlineSoftmax(c.head_dim, c.num_heads, p.device)
         for index, block in enumerate(self._blocks):

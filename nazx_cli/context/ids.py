@@ -24,11 +24,10 @@ class IdsLayout(Layout):
         self.tokens = tokens
         self.length = len(tokens)
 
-    def attend(self, layer: int, query: Tensor) -> Tensor:
+    def attend(self, layer: int, query: Tensor, phases: Tensor) -> Tensor:
         p, n = self.projections, self.length
         heads = p.config.num_heads
-        here = p.rotary.phases(n - 1, n, n, p.device)[0]
-        matrix, biases = absorbed(p, layer, probes(p, query, here))
+        matrix, biases = absorbed(p, layer, probes(p, query, phases))
         softmax = OnlineSoftmax(p.config.hidden_size, heads, p.device)
         for start in range(0, n, _BLOCK):
             stop = min(start + _BLOCK, n)
@@ -36,8 +35,8 @@ class IdsLayout(Layout):
             distinct, which = torch.unique(block, return_inverse=True)
             states = p.states(distinct)
             coefs = coefficients(states, matrix, biases, heads)
-            phases = p.rotary.phases(start, stop, n, p.device)
-            weights = softmax.weigh(coefs.take(which).scores(phases.unsqueeze(-1)))
+            turned = p.rotary.phases(start, stop, n, p.device)
+            weights = softmax.weigh(coefs.take(which).scores(turned.unsqueeze(-1)))
             by_token = torch.zeros(len(distinct), heads, device=p.device)
             by_token.index_add_(0, which, weights.squeeze(-1))
             softmax.total += states.float().t() @ by_token

@@ -35,11 +35,12 @@ class Layout(ABC):
         """Derive what is missing for ``tokens``."""
 
     @abstractmethod
-    def attend(self, layer: int, query: Tensor) -> Tensor:
+    def attend(self, layer: int, query: Tensor, phases: Tensor) -> Tensor:
         """The last position's attention in one layer.
 
-        query: (heads, D), un-rotated. Returns (heads, D) float32: the softmax-weighted values
-        over positions 0..N-1 (design section 2).
+        query: (heads, D), un-rotated; phases: (2F,), of the last position.
+        Returns (heads, D) float32: the softmax-weighted values over positions 0..N-1 (design
+        section 2).
         """
 
     @property

@@ -37,10 +37,9 @@ class PostingsLayout(Layout):
             self._states.extend(len(fresh)).copy_(self.projections.states(fresh))
         self.length = len(tokens)
 
-    def attend(self, layer: int, query: Tensor) -> Tensor:
-        p, n, states = self.projections, self.length, self._states.rows
-        here = p.rotary.phases(n - 1, n, n, p.device)[0]
-        matrix, biases = absorbed(p, layer, probes(p, query, here))
+    def attend(self, layer: int, query: Tensor, phases: Tensor) -> Tensor:
+        p, states = self.projections, self._states.rows
+        matrix, biases = absorbed(p, layer, probes(p, query, phases))
         weights = self._index.weights(coefficients(states, matrix, biases, p.config.num_heads))
         mixed = weights.t().to(states.dtype) @ states
         return p.project_values(layer, mixed)

@@ -31,8 +31,3 @@ class Turn:
         swapped = part.roll(self._half, -1)
         turned = torch.addcmul(part * self._cos, swapped, self._sin)
         return turned if width == x.shape[-1] else torch.cat((turned, x[..., width:]), -1)
-
-
-def rotate(x: Tensor, phases: Tensor) -> Tensor:
-    """``Turn`` once: rotate x (T, heads, D) by phases (T, 2F)."""
-    return Turn(phases, x.dtype)(x)

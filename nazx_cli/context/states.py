@@ -46,15 +46,15 @@ class StatesLayout(Layout):
             self._phases.extend(n - known).copy_(p.rotary.phases(known, n, n, p.device))
         self.length = n
 
-    def attend(self, layer: int, query: Tensor) -> Tensor:
-        p, states, phases = self.projections, self._states.rows, self._phases.rows
+    def attend(self, layer: int, query: Tensor, phases: Tensor) -> Tensor:
+        p, states, every = self.projections, self._states.rows, self._phases.rows
         heads = p.config.num_heads
-        matrix, biases = absorbed(p, layer, probes(p, query, phases[-1]))
+        matrix, biases = absorbed(p, layer, probes(p, query, phases))
         softmax = OnlineSoftmax(p.config.hidden_size, heads, p.device)
         for start in range(0, self.length, _BLOCK):
             block = states[start : start + _BLOCK]
             coefs = coefficients(block, matrix, biases, heads)
-            weights = softmax.weigh(coefs.scores(phases[start : start + _BLOCK, :, None]))
+            weights = softmax.weigh(coefs.scores(every[start : start + _BLOCK, :, None]))
             softmax.total += block.float().t() @ weights.squeeze(-1)
         return p.project_values(layer, softmax.result().t())
 

@@ -63,11 +63,9 @@ class TablesLayout(Layout):
                 for table, rows in zip(new, (k[..., :turned], k[..., turned:], v), strict=True):
                     table[:, part] = rows
 
-    def attend(self, layer: int, query: Tensor) -> Tensor:
-        p, n = self.projections, self.length
+    def attend(self, layer: int, query: Tensor, phases: Tensor) -> Tensor:
         pairs, plain, values = (table.padded for table in self._layers[layer])
-        here = p.rotary.phases(n - 1, n, n, p.device)[0]
-        coefs = _coefficients(pairs, plain, probes(p, query, here))
+        coefs = _coefficients(pairs, plain, probes(self.projections, query, phases))
         weights = self._index.weights(coefs)
         share = weights.t().reshape(len(values), -1, values.shape[1]).to(values.dtype)
         return torch.bmm(share, values).flatten(0, 1).float()

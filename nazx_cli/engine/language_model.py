@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from nazx_cli.config import ModelConfig
@@ -16,7 +15,7 @@ from nazx_cli.context.tokens import as_ids
 from nazx_cli.engine.fitting import Fit, Keeper, Wish, fit
 from nazx_cli.engine.generator import Step, generate
 from nazx_cli.engine.sampling import Sampling
-from nazx_cli.errors import MemoryLimitError
+from nazx_cli.errors import MemoryLimitError, is_out_of_memory
 from nazx_cli.model.attention.kinds import attention_of, check_layout
 from nazx_cli.model.decoder import Decoder
 from nazx_cli.tokenizer import Tokenizer
@@ -165,7 +164,7 @@ class LanguageModel:
             return self.attention.next_logits(context)
         except BaseException as error:
             self.move(context, context.layout)
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise MemoryLimitError(
                     f"the device has no memory left for {len(context):,} tokens",
                     "drop a document, use --layout ids or --quantize nf4, or a smaller model",
@@ -189,10 +188,3 @@ class LanguageModel:
         return generate(
             self.next_logits, self.tokenizer, context, max_tokens, sampling or Sampling(), stops
         )
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """CUDA's and Python's own errors, and the CPU allocator's, which has no type of its own."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

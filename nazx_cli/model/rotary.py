@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nazx_cli.config import RopeConfig
 
+_SHORT = 256  # positions that cost less by themselves than by way of tables
 _BLOCK = 1024  # positions per block when phases are built from two small tables
 
 
@@ -43,8 +44,11 @@ class Rotary:
         attention scaling of the RoPE type.
 
         Built by angle addition from one table of blocks and one of offsets, so that N
-        positions cost N multiplications and N / 1024 + 1024 cosines.
+        positions cost N multiplications and N / 1024 + 1024 cosines. A short span, as every new
+        token asks for, is computed as it stands.
         """
+        if stop - start < _SHORT:
+            return self.at(torch.arange(start, stop), length).to(device)
         freq = self.frequencies(length)
         first = start - start % _BLOCK
         blocks = torch.arange(first, max(stop, first + 1), _BLOCK, dtype=torch.float64)

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from nazx_cli.config import ModelConfig
-from nazx_cli.errors import ModelUnavailableError
+from nazx_cli.errors import ModelUnavailableError, first_line
 from nazx_cli.weights.checkpoint import INDEX_FILE, SINGLE_FILE, check_shard_name, no_weights
 from nazx_cli.weights.convert import SMALL_FILES, is_complete
 from nazx_cli.weights.hashing import sha256_of
@@ -138,7 +138,7 @@ def check_reachable(seconds: float = PROBE_SECONDS) -> None:
             _client_utils().get_session().head(endpoint(), timeout=seconds)
             answered.set()
         except Exception as error:  # its type depends on the HTTP library of the client's version
-            failure = _first_line(error)
+            failure = first_line(error)[:160]
         finally:
             finished.set()
 
@@ -323,10 +323,6 @@ def is_offline() -> bool:
     """Whether the environment forbids the network, in the Hub client's own words."""
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     return any(os.environ.get(name, "").upper() in _TRUE for name in names)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 
 def fetch_config(repo: str, revision: str | None = None, *, offline: bool = False) -> Path:

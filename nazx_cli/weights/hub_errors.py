@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nazx_cli.errors import ModelUnavailableError
+from nazx_cli.errors import ModelUnavailableError, first_line
 from nazx_cli.weights.atomic import explain
 
 # The client moved from requests to httpx; its connection errors come from one of these.
@@ -73,7 +73,7 @@ def _lost(
         errno.EACCES,
     ):
         return explain(error, cache)
-    text = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    text = first_line(error)[:200]
     if status is not None:
         return ModelUnavailableError(f"the Hub answered {status} for {repo}", "try again later")
     if "onsistency check" in text:

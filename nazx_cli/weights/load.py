@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nazx_cli.config import ModelConfig
-from nazx_cli.errors import ModelUnavailableError, UsageError
+from nazx_cli.errors import ModelUnavailableError, UsageError, first_line
 from nazx_cli.model.decoder import Decoder
 from nazx_cli.weights.checkpoint import Checkpoint
 from nazx_cli.weights.families import Part, expected_shapes, parts
@@ -68,7 +68,7 @@ def resolve_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(
-            f"the device {name!r} cannot be used: {(str(error).splitlines() or [''])[0]}",
+            f"the device {name!r} cannot be used: {first_line(error)}",
             "try --device cpu",
         ) from None
     return device

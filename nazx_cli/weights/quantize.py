@@ -22,7 +22,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from nazx_cli.errors import NazxError, UsageError
+from nazx_cli.errors import NazxError, UsageError, first_line
 from nazx_cli.model.layers import QuantizedLinear
 from nazx_cli.weights.int8_linear import Int8Linear, quantize_int8
 from nazx_cli.weights.nf4_linear import Nf4Linear, TiledNf4Linear, kernel_works, quantize_nf4
@@ -110,7 +110,7 @@ _NOISY = ("backends.cpu.ops", "autograd._functions")  # warn about what is meant
 
 
 def _broken(error: Exception) -> NazxError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     return NazxError(
         f"bitsandbytes cannot be loaded: {reason}", "pip install --upgrade bitsandbytes"
     )

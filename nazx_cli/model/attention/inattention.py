@@ -61,11 +61,13 @@ class InAttention(AttentionKind):
         decoder = self.decoder
         layout = cast(Layout, context.memory)
         layout.sync(context.tokens)
-        last = context.tokens.slice(len(context) - 1, len(context))
+        n = len(context)
+        phases = decoder.rotary.phases(n - 1, n, n, decoder.device)[0]  # once for all layers
+        last = context.tokens.slice(n - 1, n)
 
         def attend(layer: int, a: Tensor) -> Tensor:
             query = _query(decoder.layers[layer], a, decoder.config.num_heads)[0]
-            return layout.attend(layer, query).to(a.dtype).reshape(1, -1)
+            return layout.attend(layer, query, phases).to(a.dtype).reshape(1, -1)
 
         return decoder.hidden(decoder.embed(last.to(decoder.device)), attend)
 
