@@ -406,5 +406,7 @@ def test_loading_holds_no_more_than_the_quantized_model_and_one_float_matrix(
         assert done.returncode == 0, done.stderr
         grown, kept = map(int, done.stdout.split())
         # The rows of a GPT-NeoX qkv, 3 c^2 of them, are there twice while they are put in order.
-        workspace = 2 * (4 * 3 * 1024 * 1024) + 10_000_000
+        # The rest is the allocator's and the libraries' own, different on each machine; with the
+        # whole model in bfloat16 beside the quantized one it would be 100 MB above what is kept.
+        workspace = 2 * (4 * 3 * 1024 * 1024) + 40_000_000
         assert grown < kept + workspace
