@@ -7,7 +7,7 @@ import select
 import stat
 import sys
 
-from nazx_cli.documents.text import read
+from nazx_cli.documents.text import decode
 from nazx_cli.errors import DocumentError
 from nazx_cli.ui.screen import Screen
 
@@ -25,7 +25,7 @@ def piped_text(screen: Screen, *, wanted: bool = False) -> str | None:
         return None
     _mention_waiting(screen)
     try:
-        text = read(sys.stdin.buffer.read())
+        text = decode(sys.stdin.buffer.read())
     except DocumentError as error:
         raise DocumentError(
             f"standard input {error.message}", error.hint or "pipe text in"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator, Sequence
-from glob import glob, has_magic
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from glob import has_magic
 from pathlib import Path
 
 from nazx_cli.documents.document import Document, Gathered, Skipped
-from nazx_cli.documents.readers import HEAD, choose_reader
+from nazx_cli.documents.file import read_file
+from nazx_cli.documents.folders import expand, walk
 from nazx_cli.documents.text import normalize_newlines
 from nazx_cli.errors import DocumentError
 
@@ -17,40 +19,49 @@ STDIN = "-"
 """The ``--file`` value that stands for standard input."""
 
 _CAUSES = {  # what a reader can say -> what to do about it
-    "is a binary file": "give a text file",
+    "is a binary file": "give a text, HTML, PDF, EPUB or DOCX file",
     "is in an encoding that cannot be told": "convert it to UTF-8 first, as iconv does",
 }
 
 
-def gather(specs: Sequence[str], stdin_text: str | None = None) -> Gathered:
+def gather(
+    specs: Sequence[str],
+    stdin_text: str | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Gathered:
     """Read every document that ``specs`` names, in their order, each once.
 
-    A spec is a file, a folder (all readable text below it, sorted, hidden entries left out), a
-    glob (``**`` included), or ``-`` for ``stdin_text``. What a folder or glob holds that is no
-    text is listed in ``skipped``; a spec that yields nothing is a DocumentError.
+    A spec is a file, a folder (all that can be read below it, sorted; hidden entries and those
+    that a ``.gitignore`` names left out), a glob (``**`` included), or ``-`` for ``stdin_text``.
+    What a folder or glob holds that cannot be read is listed in ``skipped``; a spec that yields
+    nothing is a DocumentError. ``on_progress`` is told bytes read and in all.
     """
-    found = _Collection()
+    plan = _Plan()
     for spec in specs:
         if spec == STDIN:
-            found.add_stdin(stdin_text)
+            plan.add_stdin(stdin_text)
             continue
         try:
-            _add(found, spec, _with_home(spec))
+            _add(plan, spec, _with_home(spec))
         except OSError as error:  # a name too long, a folder on the way that is closed to us
             shown = spec if len(spec) <= 80 else spec[:79] + "…"
             raise DocumentError(
                 f"{shown} cannot be opened: {error.strerror or error}", "check the path"
             ) from None
-    return Gathered(tuple(found.documents), tuple(found.skipped))
+    return _read_all(plan, on_progress)
 
 
-def _add(found: _Collection, spec: str, path: Path) -> None:
+def _add(plan: _Plan, spec: str, path: Path) -> None:
     if path.is_dir():
-        found.add_members(spec, _walk(spec, path, found.skipped), "has no readable text in it")
+        found = walk(spec, path)
+        plan.skipped += found.skipped
+        plan.add_members(spec, found.files, "has no readable text in it")
     elif has_magic(spec) and not os.path.lexists(path):
-        found.add_members(spec, _expand(path), "matches no readable text file")
+        plan.add_members(spec, expand(path), "matches no readable text file")
+    elif os.path.lexists(path):
+        plan.add_file(spec, path)
     else:
-        found.add_file(spec, path)
+        raise DocumentError(f"there is no file {spec}", _nearest(spec, path))
 
 
 def _with_home(spec: str) -> Path:
@@ -61,11 +72,39 @@ def _with_home(spec: str) -> Path:
         return Path(spec)
 
 
-class _Collection:
-    """Documents so far, and the resolved paths that they came from."""
+@dataclass
+class _Group:
+    """What one folder or glob named: an error with ``empty`` where none of it can be read."""
+
+    spec: str
+    empty: str
+    any_good: bool = False
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A file to read, named by itself or in a group; or a document that is there already."""
+
+    name: str
+    path: Path
+    group: _Group | None = None
+    document: Document | None = None
+
+    @property
+    def size(self) -> int:
+        """Its bytes, as far as they can be told without opening it."""
+        try:
+            return self.path.stat().st_size if self.document is None else 0
+        except OSError:
+            return 0
+
+
+class _Plan:
+    """What to read, in order, each file once."""
 
     def __init__(self) -> None:
-        self.documents: list[Document] = []
+        self.items: list[_Item] = []
+        self.groups: list[_Group] = []
         self.skipped: list[Skipped] = []
         self._seen: set[str] = set()
 
@@ -76,34 +115,22 @@ class _Collection:
             )
         if self._is_new(STDIN):
             body = normalize_newlines(text.removeprefix("\ufeff"))
-            self.documents.append(Document("stdin", body, "text"))
+            self.items.append(_Item("stdin", Path(), document=Document("stdin", body, "text")))
 
     def add_file(self, name: str, path: Path) -> None:
         """A file named by itself: any fault is an error."""
-        if not os.path.lexists(path):
-            raise DocumentError(f"there is no file {name}", _nearest(name, path))
-        if not self._is_new(str(path.resolve())):
-            return
-        try:
-            self.documents.append(_read(name, path))
-        except DocumentError as error:
-            hint = error.hint or _CAUSES.get(error.message, "give another file")
-            raise DocumentError(f"{name} {error.message}", hint) from None
+        if self._is_new(str(path.resolve())):
+            self.items.append(_Item(name, path))
 
-    def add_members(self, spec: str, members: Iterator[tuple[str, Path]], empty: str) -> None:
+    def add_members(self, spec: str, members: Iterable[tuple[str, Path]], empty: str) -> None:
         """Files found below a folder or by a glob: faulty ones are skipped, not errors."""
-        any_good = False
+        group = _Group(spec, empty)
+        self.groups.append(group)
         for name, path in members:
-            if not self._is_new(str(path.resolve())):
-                any_good = True
-                continue
-            try:
-                self.documents.append(_read(name, path))
-                any_good = True
-            except DocumentError as error:
-                self.skipped.append(Skipped(name, error.message))
-        if not any_good:
-            raise DocumentError(f"{spec} {empty}", "name a text file, or a folder that holds some")
+            if self._is_new(str(path.resolve())):
+                self.items.append(_Item(name, path, group))
+            else:
+                group.any_good = True
 
     def _is_new(self, key: str) -> bool:
         if key in self._seen:
@@ -112,44 +139,34 @@ class _Collection:
         return True
 
 
-def _read(name: str, path: Path) -> Document:
-    """The document at ``path``; a DocumentError's message continues the file's name."""
-    try:
-        if path.is_char_device() or path.is_block_device() or path.is_socket():
-            raise DocumentError("is a device, not a file")
-        data = path.read_bytes()
-    except PermissionError:
-        raise DocumentError("may not be read", "check its permissions") from None
-    except OSError as error:
-        raise DocumentError(f"cannot be read: {error.strerror or error}") from None
-    if not data:
-        raise DocumentError("is empty")
-    reader = choose_reader(data[:HEAD], path.suffix.lower())
-    text = reader.read(data)
-    if not text or text.isspace():
-        raise DocumentError("is empty")
-    return Document(name, text, reader.format)
+def _read_all(plan: _Plan, on_progress: Callable[[int, int], None] | None) -> Gathered:
+    documents: list[Document] = []
+    skipped = plan.skipped
+    sizes = [item.size for item in plan.items]
+    total, before = sum(sizes), 0
+    for item, size in zip(plan.items, sizes, strict=True):
 
+        def report(done: int, _: int, before: int = before, size: int = size) -> None:
+            if on_progress:
+                on_progress(before + min(done, size), total)
 
-def _walk(spec: str, folder: Path, skipped: list[Skipped]) -> Iterator[tuple[str, Path]]:
-    """Files below ``folder``, sorted by path, hidden ones and those in hidden folders left out."""
-
-    def refused(error: OSError) -> None:
-        skipped.append(Skipped(str(error.filename), "may not be listed"))
-
-    files: list[Path] = []
-    for at, folders, names in os.walk(folder, onerror=refused):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files.extend(Path(at) / name for name in names if not name.startswith("."))
-    for path in sorted(files, key=lambda p: p.parts):
-        yield str(Path(spec) / path.relative_to(folder)), path
-
-
-def _expand(pattern: Path) -> Iterator[tuple[str, Path]]:
-    # glob.glob, for Path.glob takes no absolute patterns and finds hidden files
-    for name in sorted(glob(str(pattern), recursive=True)):  # noqa: PTH207
-        if not Path(name).is_dir():
-            yield name, Path(name)
+        try:
+            documents.append(item.document or read_file(item.name, item.path, report))
+        except DocumentError as error:
+            if item.group is None:
+                hint = error.hint or _CAUSES.get(error.message, "give another file")
+                raise DocumentError(f"{item.name} {error.message}", hint) from None
+            skipped.append(Skipped(item.name, error.message))
+        else:
+            if item.group:
+                item.group.any_good = True
+        before += size
+    for group in plan.groups:
+        if not group.any_good:
+            raise DocumentError(
+                f"{group.spec} {group.empty}", "name a text file, or a folder that holds some"
+            )
+    return Gathered(tuple(documents), tuple(skipped))
 
 
 def _nearest(name: str, path: Path) -> str:

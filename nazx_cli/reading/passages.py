@@ -30,7 +30,8 @@ class Passage:
 
     ``first_line`` and ``last_line`` count from 1 and name the lines of its first and last
     visible character; ``start`` and ``stop`` are token positions in ``Library.ids``; ``text`` is
-    exactly what stands there, surrounding space included.
+    exactly what stands there, surrounding space included. ``first_place`` and ``last_place`` name
+    the page or chapter that it begins and ends in, where the document has some.
     """
 
     document: str
@@ -39,6 +40,8 @@ class Passage:
     start: int
     stop: int
     text: str
+    first_place: str | None = None
+    last_place: str | None = None
 
     def __len__(self) -> int:
         return self.stop - self.start

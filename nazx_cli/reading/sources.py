@@ -7,13 +7,17 @@ from typing import TypedDict
 
 from nazx_cli.reading.passages import Passage
 
+_PAGE = "page "  # how the places of paged documents begin
+
 
 class SourceRecord(TypedDict):
-    """A source as ``--json`` shows it."""
+    """A source as ``--json`` shows it; places are pages or chapters, null for text."""
 
     file: str
     first_line: int
     last_line: int
+    first_place: str | None
+    last_place: str | None
     opening: str
     text: str
 
@@ -24,6 +28,8 @@ def source_record(passage: Passage) -> SourceRecord:
         "file": passage.document,
         "first_line": passage.first_line,
         "last_line": passage.last_line,
+        "first_place": passage.first_place,
+        "last_place": passage.last_place,
         "opening": passage.opening,
         "text": passage.text.strip(),
     }
@@ -32,12 +38,22 @@ def source_record(passage: Passage) -> SourceRecord:
 def source_line(passage: Passage) -> str:
     """``alice.txt:1345-1347  “'The Queen of Hearts, she made some tarts,…”``.
 
+    A document that has pages or chapters is shown with those: ``book.pdf, pages 12-13  “…”``.
     Not stripped of control sequences: what shows it does that.
     """
-    lines = str(passage.first_line)
-    if passage.last_line > passage.first_line:
-        lines += f"-{passage.last_line}"
-    return f"{passage.document}:{lines}  “{passage.opening}”"
+    return f"{passage.document}{_where(passage)}  “{passage.opening}”"
+
+
+def _where(passage: Passage) -> str:
+    first, last = passage.first_place, passage.last_place
+    if last is None:
+        more = f"-{passage.last_line}" if passage.last_line > passage.first_line else ""
+        return f":{passage.first_line}{more}"
+    if first is None or first == last:
+        return f", {last}"
+    if first.startswith(_PAGE) and last.startswith(_PAGE):
+        return f", pages {first.removeprefix(_PAGE)}-{last.removeprefix(_PAGE)}"
+    return f", {first} – {last}"
 
 
 def source_lines(passages: Iterable[Passage]) -> list[str]:

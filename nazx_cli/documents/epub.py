@@ -1,0 +1,142 @@
+"""The EPUB reader: a book's chapters in reading order, their titles as places."""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+from urllib.parse import unquote, urldefrag
+from xml.parsers import expat
+
+from nazx_cli.documents.archive import MAGIC, Archive, has_members, member_beside
+from nazx_cli.documents.html import add_page
+from nazx_cli.documents.reader import Advance, Text
+from nazx_cli.documents.text_builder import TextBuilder
+from nazx_cli.documents.xml_events import parse_xml
+from nazx_cli.errors import DocumentError
+
+_CONTAINER = "META-INF/container.xml"
+_ENCRYPTION = "META-INF/encryption.xml"
+_PAGES = ("application/xhtml+xml", "text/html", "text/x-oeb1-document")
+
+
+def accepts(head: bytes, file: BinaryIO) -> bool:
+    """True for a ZIP file that says it is a book, or that has a book's container in it."""
+    if not head.startswith(MAGIC):
+        return False
+    return b"mimetypeapplication/epub+zip" in head[:128] or has_members(file, _CONTAINER)
+
+
+def read(file: BinaryIO, advance: Advance) -> Text:
+    """The book's text; DocumentError where it is damaged or locked."""
+    archive = Archive(file, "EPUB")
+    try:
+        pages, titles = _contents(archive)
+    except expat.ExpatError:
+        raise archive.damaged() from None
+    if not pages:
+        raise archive.damaged()
+    builder = TextBuilder()
+    for number, name in enumerate(pages, start=1):
+        builder.place(titles.get(name, ""))
+        add_page(builder, archive.read(name))
+        advance(number / len(pages))
+    return builder.build()
+
+
+def _contents(archive: Archive) -> tuple[list[str], dict[str, str]]:
+    """Members with the book's pages, in reading order, and titles for those that have one."""
+    container = _Attributes("rootfile")
+    parse_xml(archive.read(_CONTAINER), container)
+    if not container.found:
+        raise archive.damaged()
+    package = member_beside("", unquote(container.found[0].get("full-path", "")))
+    items, spine = _Attributes("item"), _Attributes("itemref")
+    data = archive.read(package)
+    parse_xml(data, items)
+    parse_xml(data, spine)
+    by_id = {item.get("id"): item for item in items.found}
+    order = [by_id[ref.get("idref")] for ref in spine.found if ref.get("idref") in by_id]
+    pages = [
+        member_beside(package, unquote(urldefrag(item.get("href", "")).url))
+        for item in order
+        if item.get("media-type") in _PAGES
+    ]
+    locked = _locked_members(archive)
+    if any(page in locked for page in pages):
+        raise DocumentError("is locked to a shop's reader (DRM)", "give a copy without it")
+    return [page for page in pages if page in archive], _titles(archive, package, items.found)
+
+
+def _locked_members(archive: Archive) -> set[str]:
+    """Members that are encrypted: in a book that anyone may read, none but fonts."""
+    if _ENCRYPTION not in archive:
+        return set()
+    references = _Attributes("CipherReference")
+    parse_xml(archive.read(_ENCRYPTION), references)
+    return {member_beside("", unquote(found.get("URI", ""))) for found in references.found}
+
+
+def _titles(archive: Archive, package: str, items: list[dict[str, str]]) -> dict[str, str]:
+    """Titles of pages from the table of contents, where there is one that can be read."""
+    titles: dict[str, str] = {}
+    for item in items:
+        is_nav = "nav" in item.get("properties", "").split()
+        if not is_nav and item.get("media-type") != "application/x-dtbncx+xml":
+            continue
+        base = member_beside(package, unquote(item.get("href", "")))
+        if base not in archive:
+            continue
+        contents = _Contents()
+        try:
+            parse_xml(archive.read(base), contents)
+        except expat.ExpatError:  # a book reads well without its table of contents
+            continue
+        for reference, title in contents.entries:
+            page = member_beside(base, unquote(urldefrag(reference).url))
+            titles.setdefault(page, title)
+    return titles
+
+
+class _Attributes:
+    """Collects the attributes of every element of one name."""
+
+    def __init__(self, tag: str) -> None:
+        self._tag = tag
+        self.found: list[dict[str, str]] = []
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        if tag == self._tag:
+            self.found.append(attributes)
+
+    def end(self, tag: str) -> None:
+        pass
+
+    def data(self, text: str) -> None:
+        pass
+
+
+class _Contents:
+    """Collects (reference, title) from a table of contents: ``a`` links, or an NCX's points."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[str, str]] = []
+        self._reference: str | None = None
+        self._words: list[str] = []
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        if tag in ("a", "text"):
+            self._words.clear()
+            self._reference = attributes.get("href")
+        elif tag == "content":  # of the point whose text came before
+            self._enter(attributes.get("src"))
+
+    def end(self, tag: str) -> None:
+        if tag == "a":
+            self._enter(self._reference)
+
+    def data(self, text: str) -> None:
+        self._words.append(text)
+
+    def _enter(self, reference: str | None) -> None:
+        title = " ".join("".join(self._words).split())
+        if reference and title:
+            self.entries.append((reference, title))

@@ -1,0 +1,81 @@
+"""Reading one file as a document."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from nazx_cli.documents.document import Document, Origin
+from nazx_cli.documents.readers import choose_reader
+from nazx_cli.errors import DocumentError
+
+_CHUNK = 1 << 20  # bytes hashed at a time
+_HASHING = 0.3  # of the time that a text file takes, about
+
+
+def read_file(
+    name: str, path: Path, on_progress: Callable[[int, int], None] | None = None
+) -> Document:
+    """The document at ``path``, shown as ``name``.
+
+    ``on_progress`` is told bytes done and in all. A DocumentError's message continues the file's
+    name. What was read from a pipe has no origin, for it cannot be read again.
+    """
+    try:
+        state = path.stat()
+        if stat.S_ISCHR(state.st_mode) or stat.S_ISBLK(state.st_mode) or _is_socket(state):
+            raise DocumentError("is a device, not a file")
+        with path.open("rb") as file:
+            if not stat.S_ISREG(state.st_mode):
+                return _read(name, io.BytesIO(file.read()), None, lambda done: None)
+            state = os.fstat(file.fileno())  # before reading: a later change is seen as one
+            report = _in_bytes(on_progress, state.st_size)
+            digest = hash_file(file, lambda done: report(done * _HASHING))
+            place = os.path.abspath(path)  # noqa: PTH100 a link may lead elsewhere later
+            origin = Origin(place, digest, state.st_size, state.st_mtime_ns)
+            return _read(name, file, origin, lambda done: report(_HASHING + done * (1 - _HASHING)))
+    except PermissionError:
+        raise DocumentError("may not be read", "check its permissions") from None
+    except OSError as error:
+        raise DocumentError(f"cannot be read: {error.strerror or error}") from None
+
+
+def hash_file(file: BinaryIO, advance: Callable[[float], None] = lambda done: None) -> str:
+    """The SHA-256 of what is in ``file``, in hexadecimal."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
+        advance(min(1.0, file.tell() / max(1, size)))
+    return digest.hexdigest()
+
+
+def _read(
+    name: str, file: BinaryIO, origin: Origin | None, advance: Callable[[float], None]
+) -> Document:
+    if not file.seek(0, io.SEEK_END):
+        raise DocumentError("is empty")
+    reader = choose_reader(file)
+    content = reader.read(file, advance)
+    if not content.text or content.text.isspace():
+        raise DocumentError("is empty")
+    advance(1.0)
+    return Document(name, content.text, reader.format, content.places, origin)
+
+
+def _is_socket(state: os.stat_result) -> bool:
+    return stat.S_ISSOCK(state.st_mode)
+
+
+def _in_bytes(on_progress: Callable[[int, int], None] | None, size: int) -> Callable[[float], None]:
+    def report(done: float) -> None:
+        if on_progress:
+            on_progress(int(done * size), size)
+
+    return report
