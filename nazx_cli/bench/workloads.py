@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from nazx_cli.bench import decode, first_token, memory, peak, prefill, quantization, read, recall
+from nazx_cli.bench import (
+    decode,
+    edits,
+    first_token,
+    memory,
+    peak,
+    prefill,
+    quantization,
+    read,
+    recall,
+)
 from nazx_cli.bench.results import Row
 from nazx_cli.bench.setup import Settings, Setup
 from nazx_cli.context.layouts import LAYOUTS
@@ -30,6 +40,7 @@ WORKLOADS: dict[str, Workload] = {
         Workload(prefill.NAME, "a prompt, from ids to logits", prefill.run),
         Workload(decode.NAME, "greedy decoding after a prompt", decode.run),
         Workload(first_token.NAME, "InAttention, from ids to the first token", first_token.run),
+        Workload(edits.NAME, "documents edited in a long context", edits.run, by_name=True),
         Workload(memory.NAME, "bytes that a context holds, by layout", memory.run),
         Workload(peak.NAME, "the estimate against a process's real memory", peak.run),
         Workload(read.NAME, "documents, from files to ranked passages", read.run, True),

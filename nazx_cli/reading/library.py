@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, TypeVar, overload
 import numpy as np
 
 from nazx_cli.documents.document import Document
-from nazx_cli.reading.boundaries import joined_tokens
 from nazx_cli.reading.matching import Matcher
-from nazx_cli.reading.passages import PASSAGE_TOKENS, Passage, cut
+from nazx_cli.reading.part import Part, build_parts
+from nazx_cli.reading.passages import PASSAGE_TOKENS, Passage
 from nazx_cli.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -23,29 +23,19 @@ _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 class Library:
-    """Documents, tokenized and cut into passages.
+    """Parts one after another: a view that is cheap to make, of parts that others share.
 
-    ids     (N,) int32, all documents' tokens one after another
-    bounds  (D + 1,) int64, document d is ids[bounds[d]:bounds[d + 1]]
-    starts  (N,) int32, each token's first character in its own document
-    joined  (N,) bool, true for a token that carries on the word before it
+    ``bounds`` is (D + 1,) int64: part d is ``ids[bounds[d]:bounds[d + 1]]``. All else that goes
+    through the tokens is put together from the parts when it is first asked for.
     """
 
     def __init__(
-        self,
-        documents: Sequence[Document],
-        tokenizer: Tokenizer,
-        starts: Sequence[NDArray[np.int32]],
-        ids: NDArray[np.int32],
-        passage_tokens: int = PASSAGE_TOKENS,
+        self, parts: Sequence[Part], tokenizer: Tokenizer, passage_tokens: int = PASSAGE_TOKENS
     ) -> None:
-        self.documents = tuple(documents)
+        self.parts = tuple(parts)
         self.tokenizer = tokenizer
         self.passage_tokens = passage_tokens
-        self.ids = ids
-        self.bounds: NDArray[np.int64] = np.cumsum([0, *map(len, starts)], dtype=np.int64)
-        self.starts = _end_to_end(starts, np.int32)
-        self._line_starts: dict[int, NDArray[np.int64]] = {}
+        self.bounds: NDArray[np.int64] = np.cumsum([0, *map(len, self.parts)], dtype=np.int64)
 
     @classmethod
     def build(
@@ -56,40 +46,37 @@ class Library:
         passage_tokens: int = PASSAGE_TOKENS,
     ) -> Library:
         """Tokenize ``documents``; ``on_progress`` is told characters done and in all."""
-        total = sum(len(d.text) for d in documents)
-        before = 0
-        ids: list[NDArray[np.int32]] = []
-        starts: list[NDArray[np.int32]] = []
-        for document in documents:
+        return cls(build_parts(documents, tokenizer, on_progress), tokenizer, passage_tokens)
 
-            def report(done: int, _: int, before: int = before) -> None:
-                if on_progress:
-                    on_progress(before + done, total)
-
-            tokens = tokenizer.encode_document(document.text, report)
-            ids.append(tokens.ids)
-            starts.append(tokens.starts)
-            before += len(document.text)
-        return cls(documents, tokenizer, starts, _end_to_end(ids, np.int32), passage_tokens)
+    @property
+    def documents(self) -> tuple[Document, ...]:
+        """The document of each part."""
+        return tuple(part.document for part in self.parts)
 
     @property
     def num_tokens(self) -> int:
         """Tokens in all documents together."""
-        return len(self.ids)
+        return int(self.bounds[-1])
 
     @property
     def document_tokens(self) -> tuple[int, ...]:
         """Tokens of each document."""
-        return tuple(int(n) for n in np.diff(self.bounds))
+        return tuple(map(len, self.parts))
+
+    @cached_property
+    def ids(self) -> NDArray[np.int32]:
+        """(N,) int32, all documents' tokens one after another."""
+        return _end_to_end([part.ids for part in self.parts], np.int32)
+
+    @cached_property
+    def starts(self) -> NDArray[np.int32]:
+        """(N,) int32, each token's first character in its own document."""
+        return _end_to_end([part.starts for part in self.parts], np.int32)
 
     @cached_property
     def joined(self) -> NDArray[np.bool_]:
         """(N,) bool, true for a token that carries on the word before it."""
-        parts = [
-            joined_tokens(document.text, self._starts_of(d))
-            for d, document in enumerate(self.documents)
-        ]
-        return _end_to_end(parts, np.bool_)
+        return _end_to_end([part.joined for part in self.parts], np.bool_)
 
     @cached_property
     def posting_lists(self) -> PostingLists:
@@ -108,12 +95,10 @@ class Library:
     @cached_property
     def cuts(self) -> NDArray[np.int64]:
         """(P + 1,) token positions: passage i is ids[cuts[i]:cuts[i + 1]]."""
-        parts = [np.zeros(1, np.int64)]
-        for d, document in enumerate(self.documents):
-            joined = self.joined[self.bounds[d] : self.bounds[d + 1]]
-            own = cut(document.text, self._starts_of(d), joined, self.passage_tokens)
-            parts.append(own[1:] + self.bounds[d])
-        return np.concatenate(parts)
+        found = [np.zeros(1, np.int64)]
+        for part, start in zip(self.parts, self.bounds, strict=False):
+            found.append(part.cuts(self.passage_tokens)[1:] + start)
+        return np.concatenate(found)
 
     @property
     def passages(self) -> Passages:
@@ -127,16 +112,27 @@ class Library:
     def span(self, start: int, stop: int) -> Passage:
         """The passage of tokens ``start`` to ``stop``, which must lie in one document."""
         d = self.document_of(start)
-        if not self.bounds[d] <= start < stop <= self.bounds[d + 1]:
+        low, high = int(self.bounds[d]), int(self.bounds[d + 1])
+        if not low <= start < stop <= high:
             raise ValueError(f"tokens {start} to {stop} are no stretch of one document")
-        document = self.documents[d]
-        begin = int(self.starts[start]) if start > self.bounds[d] else 0
-        end = int(self.starts[stop]) if stop < self.bounds[d + 1] else len(document.text)
+        part = self.parts[d]
+        document = part.document
+        begin = int(part.starts[start - low]) if start > low else 0
+        end = int(part.starts[stop - low]) if stop < high else len(document.text)
         text = document.text[begin:end]
         blank = len(text) - len(text.lstrip())
-        first = self._line_of(d, begin + (blank if blank < len(text) else 0))
-        last = self._line_of(d, max(begin, begin + len(text.rstrip()) - 1))
-        return Passage(document.name, first, max(first, last), start, stop, text)
+        first = begin + (blank if blank < len(text) else 0)  # characters that can be seen
+        last = max(first, begin + len(text.rstrip()) - 1)
+        return Passage(
+            document.name,
+            part.line_of(first),
+            part.line_of(last),
+            start,
+            stop,
+            text,
+            document.place_at(first),
+            document.place_at(last),
+        )
 
     def merged(self, passages: Iterable[Passage]) -> list[Passage]:
         """``passages``, in the library's order, with those that follow on each other made one."""
@@ -148,19 +144,6 @@ class Library:
                 found.pop()
             found.append(passage)
         return found
-
-    def _starts_of(self, d: int) -> NDArray[np.int32]:
-        return self.starts[self.bounds[d] : self.bounds[d + 1]]
-
-    def _line_of(self, d: int, character: int) -> int:
-        """Line, from 1, of a character of document ``d``."""
-        if d not in self._line_starts:
-            text = self.documents[d].text
-            found = [0]
-            while (at := text.find("\n", found[-1])) >= 0:
-                found.append(at + 1)
-            self._line_starts[d] = np.asarray(found, dtype=np.int64)
-        return int(np.searchsorted(self._line_starts[d], character, side="right"))
 
 
 class Passages(Sequence[Passage]):
@@ -188,4 +171,6 @@ class Passages(Sequence[Passage]):
 
 
 def _end_to_end(parts: Sequence[NDArray[_Scalar]], dtype: type[_Scalar]) -> NDArray[_Scalar]:
+    if len(parts) == 1:
+        return parts[0]
     return np.concatenate(parts) if parts else np.zeros(0, dtype)

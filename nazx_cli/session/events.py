@@ -35,9 +35,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class Delta:
-    """The next piece of the answer."""
+    """The next piece of the answer, and the figures of the answer so far."""
 
     text: str
+    stats: Stats | None = None
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nazx_cli.session.messages import Message
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from nazx_cli.reading.passages import Passage
 
 
-@dataclass
+@dataclass(frozen=True)
 class Turn:
-    """A question and its answer so far; ``interrupted`` until the answer reached its end."""
+    """A question and its answer; ``interrupted`` where the answer did not reach its end."""
 
     question: str
     message: Message
@@ -24,16 +24,16 @@ class Turn:
     interrupted: bool = True
 
 
-@dataclass
+@dataclass(frozen=True)
 class History:
-    """Turns, oldest first.
+    """Turns, oldest first; every change is a new history, so that old ones can be kept.
 
     A prompt gives up old turns in two steps: first their passages (the next question draws its
     own), then the turns themselves. What was given up stays so, for a prompt whose beginning
     keeps changing has to be computed anew each time.
     """
 
-    turns: list[Turn] = field(default_factory=list)
+    turns: tuple[Turn, ...] = ()
     without_passages: int = 0
     left_out: int = 0
 
@@ -41,21 +41,43 @@ class History:
         """The turns that the next prompt carries."""
         return self._reduced(0)
 
-    def fit(self, size: Callable[[list[Message]], int], room: int) -> int:
+    def with_turn(self, turn: Turn) -> History:
+        """With one more turn."""
+        return replace(self, turns=(*self.turns, turn))
+
+    def without_last(self) -> History:
+        """Without the last turn."""
+        turns = self.turns[:-1]
+        return History(
+            turns, min(self.without_passages, len(turns)), min(self.left_out, len(turns))
+        )
+
+    def without_quotes(self, names: Collection[str]) -> History:
+        """With the passages given up of every turn up to the last that quotes a document of
+        ``names``: what is taken out of a session is not to go on in its prompts."""
+        quoting = (
+            number
+            for number, turn in enumerate(self.turns, 1)
+            if any(passage.document in names for passage in turn.sources)
+        )
+        return replace(self, without_passages=max(self.without_passages, *quoting, 0))
+
+    def fitted(self, size: Callable[[list[Message]], int], room: int) -> History:
         """Give up as little as makes ``size(messages)`` at most ``room``.
 
-        Returns how many turns were newly left out. Where any must be, half of the room is
-        cleared, so that the next turns find the prompt's beginning unchanged.
+        Where whole turns must go, half of the room is cleared, so that the next turns find the
+        prompt's beginning unchanged.
         """
         count = len(self.turns)
         level = self._level(size, room)
         if level > count:
             empty = size([])
             level = max(level, self._level(size, empty + max(0, room - empty) // 2))
-        before = self.left_out
-        self.without_passages = max(self.without_passages, min(level, count))
-        self.left_out = max(before, level - count)
-        return self.left_out - before
+        return replace(
+            self,
+            without_passages=max(self.without_passages, min(level, count)),
+            left_out=max(self.left_out, level - count),
+        )
 
     def _level(self, size: Callable[[list[Message]], int], room: int) -> int:
         """The smallest reduction that fits: up to T of passages, up to 2T of turns."""

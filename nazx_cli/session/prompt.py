@@ -32,11 +32,20 @@ class Prompt:
 
 
 def user_message(
-    question: str, passages: Sequence[Passage] = (), *, overview: bool = False, chat: bool = True
+    question: str,
+    passages: Sequence[Passage] = (),
+    *,
+    overview: bool = False,
+    chat: bool = True,
+    recollected: bool = False,
 ) -> Message:
-    """The user's turn; ``chat`` is off for a model without a chat template."""
+    """The user's turn; ``chat`` is off for a model without a chat template, ``recollected`` on
+    where all passages come from earlier in the conversation."""
     if not passages:
         return Message("user", question)
+    if recollected:
+        entries = [passage_entry(number, passage) for number, passage in enumerate(passages, 1)]
+        return Message("user", question, "\n\n".join(["Earlier in this conversation:", *entries]))
     if not chat:
         return Message("user", question, passage_block(passages))
     if overview:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nazx_cli.errors import ContextOverflowError
+from nazx_cli.errors import ContextOverflowError, ModelUnavailableError
 from nazx_cli.session.messages import Message
 from nazx_cli.session.settings import SessionSettings
 from nazx_cli.session.templates import render
@@ -31,6 +31,16 @@ class Prompter:
     def ids(self, history: Sequence[Message], message: Message) -> list[int]:
         """Token ids of the conversation up to where the answer begins."""
         return render(self.tokenizer, [*self._system, *history, message])
+
+    def conversation(self, history: Sequence[Message]) -> list[int]:
+        """Token ids of system message and ``history`` alone."""
+        messages = [*self._system, *history]
+        if not messages:
+            return []
+        try:
+            return render(self.tokenizer, messages, add_generation_prompt=False)
+        except ModelUnavailableError:  # a template that takes no conversation without a question
+            return [i for message in messages for i in self.tokenizer.encode(message.text)]
 
     def size(self, history: Sequence[Message], message: Message) -> int:
         """Tokens of that prompt."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from nazx_cli.errors import ContextOverflowError
 from nazx_cli.reading.mapreduce import Partial, blocks, condense, map_reduce
 from nazx_cli.reading.plan import check_mode, select
+from nazx_cli.session.choice import Chooser
 from nazx_cli.session.events import Event, Notice, Progress
 from nazx_cli.session.messages import Message
 from nazx_cli.session.prompt import (
@@ -34,68 +35,84 @@ PART_TOKENS = 96
 
 
 class Reader:
-    """Reads ``library`` for the questions of a session."""
+    """Reads ``library`` (None: no documents) for the questions of a session."""
 
     def __init__(
-        self, lm: LanguageModel, library: Library, prompter: Prompter, mode: str, say: Say
+        self, lm: LanguageModel, library: Library | None, prompter: Prompter, mode: str, say: Say
     ) -> None:
-        check_mode(mode, lm.reads_resident)
+        if library is not None:
+            check_mode(mode, lm.reads_resident)
         self._lm = lm
         self._library = library
+        self._names = [d.name for d in library.documents] if library is not None else []
         self._prompter = prompter
         self._mode = mode
         self._say = say
+        self._chooser = Chooser(
+            library,
+            reads_resident=lm.reads_resident,
+            window=prompter.window,
+            cost=self._cost,
+        )
 
     @property
     def needs_room(self) -> bool:
-        """True where passages go into the prompt."""
-        return not (self._lm.reads_resident and self._mode in ("auto", "resident"))
+        """True where passages of the documents go into the prompt."""
+        attends = self._lm.reads_resident and self._mode in ("auto", "resident")
+        return self._library is not None and not attends
 
-    def read(self, question: str, history: Sequence[Message]) -> Reading:
-        """The prompt for ``question``; yields progress and notices on the way."""
-        prompt = self._select(question, history, self._mode)
-        if prompt.mode != "all":
+    def read(
+        self, question: str, history: Sequence[Message], earlier: Library | None = None
+    ) -> Reading:
+        """The prompt for ``question``; yields progress and notices on the way.
+
+        ``earlier`` are turns that ``history`` leaves out: what the question names is looked
+        for there too, except where every block of the documents is read.
+        """
+        prompt = self._select(question, history, self._mode, earlier)
+        if prompt.mode != "all" or self._library is None:
             return prompt
-        return (yield from self._read_all(question, history))
+        return (yield from self._read_all(self._library, question, history))
 
-    def _select(self, question: str, history: Sequence[Message], mode: str) -> Prompt:
+    def _select(
+        self, question: str, history: Sequence[Message], mode: str, earlier: Library | None = None
+    ) -> Prompt:
         """Choose passages that fit beside the history and the question."""
         plain = user_message(question)
+        if self._library is None and earlier is None:
+            return Prompt(question, plain)
         budget = self._prompter.room(history, plain) - self._overhead
         for _ in range(4):
-            selection = select(
-                self._library,
-                question,
-                mode=mode,
-                budget=max(1, budget),
-                reads_resident=self._lm.reads_resident,
-                window=self._prompter.window,
-                cost=self._cost,
-            )
-            passages = selection.passages
+            choice = self._chooser.choose(question, mode, max(1, budget), earlier)
             message = user_message(
-                question, passages, overview=selection.overview, chat=self._prompter.is_chat
+                question,
+                choice.passages,
+                overview=choice.selection.overview,
+                chat=self._prompter.is_chat,
+                recollected=not choice.of_documents,
             )
             excess = -self._prompter.room(history, message)
-            if excess <= 0 or not passages:
-                return Prompt(question, message, selection.mode, passages)
-            budget -= excess
+            if excess <= 0 or not choice.passages:
+                return Prompt(question, message, choice.selection.mode, choice.passages)
+            budget = min(budget, sum(map(self._cost, choice.passages))) - excess
+        if earlier is not None:
+            return self._select(question, history, mode)
         raise ContextOverflowError(
             "no passage fits beside the question: the model's window takes "
             f"{self._prompter.window:,} tokens",
             "shorten the question, or use a smaller --max-tokens",
         )
 
-    def _read_all(self, question: str, history: Sequence[Message]) -> Reading:
+    def _read_all(self, library: Library, question: str, history: Sequence[Message]) -> Reading:
         """Ask every block, then make a prompt of what they answered."""
         overview = select(
-            self._library, question, mode="all", budget=1, reads_resident=self._lm.reads_resident
+            library, question, mode="all", budget=1, reads_resident=self._lm.reads_resident
         ).overview
         chat = self._prompter.is_chat
         empty = part_message(question, (), overview=overview, chat=chat)
         room = self._prompter.room([], empty) + self._prompter.answer_room - PART_TOKENS
         budget = room - self._overhead
-        parts = blocks(self._library, budget, self._cost)
+        parts = blocks(library, budget, self._cost)
         if len(parts) == 1 and self._prompter.room(history, user_message(question, parts[0])) >= 0:
             message = user_message(question, parts[0], overview=overview, chat=chat)
             return Prompt(question, message, "all", parts[0])
@@ -106,7 +123,7 @@ class Reader:
 
         yield Progress(0, len(parts))
         partials: list[Partial] = []
-        for partial in map_reduce(question, self._library, budget=budget, ask=ask, cost=self._cost):
+        for partial in map_reduce(question, library, budget=budget, ask=ask, cost=self._cost):
             partials.append(partial)
             yield Progress(partial.index, partial.of)
         notes = self._condense(question, history, partials)
@@ -114,7 +131,7 @@ class Reader:
             yield Notice("no part of the documents gave an answer; asking the likeliest passages")
             return self._select(question, history, "recall")
         message = notes_message(question, [note.text for note in notes], chat=chat)
-        return Prompt(question, message, "all", self._sources(partials))
+        return Prompt(question, message, "all", _sources(library, partials))
 
     def _condense(
         self, question: str, history: Sequence[Message], partials: Sequence[Partial]
@@ -132,24 +149,25 @@ class Reader:
             merge=merge,
         )
 
-    def _sources(self, partials: Sequence[Partial]) -> tuple[Passage, ...]:
-        """The blocks that had something to say, each as one stretch of its document."""
-        return tuple(
-            self._library.span(partial.passages[0].start, partial.passages[-1].stop)
-            for partial in partials
-            if partial.found
-        )
-
     def _cost(self, passage: Passage) -> int:
         """Tokens of a passage in the prompt, with its number and, among several documents,
         its document's name."""
         text = passage_entry(100, passage) + "\n\n"
-        if len(self._library.documents) > 1:
+        if len(self._names) > 1 or passage.document not in self._names:
             text += document_line(passage.document) + "\n\n"
         return len(self._prompter.tokenizer.encode(text))
 
     @property
     def _overhead(self) -> int:
         """Tokens that wording and a document's name add around the passages, at most."""
-        longest = max((d.name for d in self._library.documents), key=len)
+        longest = max(self._names, key=len, default="")
         return 48 + len(self._prompter.tokenizer.encode(document_line(longest)))
+
+
+def _sources(library: Library, partials: Sequence[Partial]) -> tuple[Passage, ...]:
+    """The blocks that had something to say, each as one stretch of its document."""
+    return tuple(
+        library.span(partial.passages[0].start, partial.passages[-1].stop)
+        for partial in partials
+        if partial.found
+    )

@@ -7,11 +7,14 @@ longest beginning that the context already holds, so an unchanged beginning is n
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from dataclasses import replace
+from threading import Lock
 from typing import TYPE_CHECKING
 
-import torch
-
 from nazx_cli.errors import ContextOverflowError, NazxError, UsageError
+from nazx_cli.reading.library import Library
+from nazx_cli.session.arrange import Arranged
+from nazx_cli.session.earlier import EarlierTurns
 from nazx_cli.session.events import Answer, Delta, Event, Notice, Reading
 from nazx_cli.session.history import History, Turn
 from nazx_cli.session.messages import Message
@@ -19,6 +22,7 @@ from nazx_cli.session.prompt import Prompt
 from nazx_cli.session.prompter import LEAST_ANSWER, Prompter
 from nazx_cli.session.reader import Reader
 from nazx_cli.session.settings import SessionSettings
+from nazx_cli.session.state import State
 from nazx_cli.session.stops import StopFilter
 from nazx_cli.session.templates import stop_strings
 
@@ -26,7 +30,6 @@ if TYPE_CHECKING:
     from nazx_cli.context.context import Context
     from nazx_cli.engine.generator import Step
     from nazx_cli.engine.language_model import LanguageModel
-    from nazx_cli.reading.library import Library
 
 
 class Session:
@@ -43,29 +46,89 @@ class Session:
         settings: SessionSettings | None = None,
     ) -> None:
         self.lm = lm
-        self.library = library
-        self.settings = settings or SessionSettings()
-        self._history = History()
-        self._context: Context | None = None
-        self._scratch: Context | None = None
-        self._prompter = Prompter(lm.tokenizer, self.settings, self._prompt_limit())
-        self._reader: Reader | None = None
-        if library is not None:
-            self._reader = Reader(lm, library, self._prompter, self.settings.read, self._say)
+        self.answering = False
+        """True while ``ask`` is at work: what the context holds is then ahead of the state."""
+        self.lock = Lock()
+        """Held while ``answering`` turns true, and by who uses the tokenizer beside ``ask``."""
+        self._held: Arranged | None = None
+        self._scratch: Arranged | None = None
+        self._earlier = EarlierTurns(lm.tokenizer)
+        self._library = library
+        parts = library.parts if library is not None else ()
+        self.use_model(lm, State(parts, History(), settings or SessionSettings()))
+
+    def use_model(self, lm: LanguageModel, state: State) -> None:
+        """Go on as ``state`` with ``lm``, whose tokenizer made the parts of ``state``.
+
+        Errors as for a new session; nothing has changed then.
+        """
+        library = self._library
+        if not state.parts:
+            library = None
+        elif not library or library.parts != state.parts or library.tokenizer != lm.tokenizer:
+            library = Library(state.parts, lm.tokenizer)
+        prompter = Prompter(lm.tokenizer, state.settings, prompt_limit(lm, state))
+        self._reader = Reader(lm, library, prompter, state.settings.read, self._say)
+        self._prompter, self._library, self._state = prompter, library, state
+        if lm is not self.lm:
+            self.lm = lm
+            self._earlier = EarlierTurns(lm.tokenizer)
+            self._held = self._scratch = None
+
+    @property
+    def state(self) -> State:
+        """All that can be undone, forked and saved. Setting it costs the number of parts and
+        the copying of their ids; errors as for a new session, with nothing changed."""
+        return self._state
+
+    @state.setter
+    def state(self, state: State) -> None:
+        before = self._state
+        self.use_model(self.lm, state)
+        if self._held is not None:
+            try:
+                self._arrange(self._held)
+            except BaseException:  # Ctrl-C, or out of memory
+                self.use_model(self.lm, before)
+                raise
+
+    @property
+    def settings(self) -> SessionSettings:
+        """What the person chose."""
+        return self._state.settings
+
+    @property
+    def library(self) -> Library | None:
+        """The documents; None where there are none."""
+        return self._library
 
     @property
     def turns(self) -> tuple[Turn, ...]:
         """The conversation so far, oldest turn first."""
-        return tuple(self._history.turns)
+        return self._state.history.turns
 
     @property
     def context(self) -> Context | None:
         """What the model holds now; None before the first answer."""
-        return self._context
+        return None if self._held is None else self._held.context
+
+    @property
+    def window(self) -> int | None:
+        """Live tokens that a prompt and its answer may take; None: no limit."""
+        return self._prompter.window
+
+    @property
+    def attends_documents(self) -> bool:
+        """True where the documents are part of the context itself."""
+        return attends_documents(self.lm, self._state)
+
+    def conversation_ids(self) -> list[int]:
+        """What a prompt holds of the conversation before a question, system message included."""
+        return self._prompter.conversation(self._state.history.messages())
 
     def clear(self) -> None:
         """Forget the conversation; the documents stay."""
-        self._history = History()
+        self.state = replace(self._state, history=History())
 
     def ask(self, question: str) -> Generator[Event, None, None]:
         """Answer ``question``; events tell what happens, the last one is the ``Answer``.
@@ -77,41 +140,27 @@ class Session:
         if not question:
             raise UsageError("the question is empty", 'ask something, as in: nazx ask "Who?"')
         yield from self._ctx_notice()
-        self._prompter.check(question)
-        yield from self._make_room(question)
+        with self.lock:
+            self.answering = True
         try:
-            prompt = Prompt(question, Message("user", question))
-            if self._reader is not None:
-                prompt = yield from self._reader.read(question, self._history.messages())
-                yield Reading(prompt.mode, prompt.passages)
-            yield from self._answer(prompt)
+            yield from self._take_turn(question)
         except KeyboardInterrupt:
             # It can have come in the middle of a change to a context: those are not kept.
-            self._context = self._scratch = None
+            self._held = self._scratch = None
             raise
+        finally:
+            self.answering = False
 
-    def _prompt_limit(self) -> int | None:
-        """Live tokens that a prompt and its answer may take; None: no limit."""
-        limit, window = self.settings.ctx, self.lm.window
-        if limit is not None and self._attends_documents and self.library is not None:
-            limit -= self.library.num_tokens
-            if limit <= LEAST_ANSWER:
-                raise ContextOverflowError(
-                    f"the documents have {self.library.num_tokens:,} tokens; "
-                    f"--ctx allows {self.settings.ctx:,}",
-                    f"use --ctx {self.library.num_tokens + 2048} or --read recall",
-                )
-        limits = [n for n in (limit, window) if n is not None]
-        return min(limits) if limits else None
-
-    @property
-    def _attends_documents(self) -> bool:
-        """True where the documents are part of the context itself."""
-        return (
-            self.library is not None
-            and self.lm.reads_resident
-            and self.settings.read in ("auto", "resident")
-        )
+    def _take_turn(self, question: str) -> Generator[Event, None, None]:
+        self._prompter.check(question)
+        history = self._fitted(question)
+        if history.left_out > self._state.history.left_out:
+            yield Notice(_left_out_notice(history.left_out, self.settings.read))
+        earlier = self._earlier.library(history)
+        prompt = yield from self._reader.read(question, history.messages(), earlier)
+        if prompt.mode != "none":
+            yield Reading(prompt.mode, prompt.passages)
+        yield from self._answer(prompt, history)
 
     def _ctx_notice(self) -> Iterator[Notice]:
         wanted, window = self.settings.ctx, self.lm.window
@@ -120,51 +169,49 @@ class Session:
                 f"--ctx {wanted:,} is more than the model's window takes; using {window:,} tokens"
             )
 
-    def _make_room(self, question: str) -> Iterator[Notice]:
-        """Take old turns out of the prompt where it would not fit; say so."""
-        window = self._prompter.window
+    def _fitted(self, question: str) -> History:
+        """The conversation, old turns given up where the prompt would not fit."""
+        history, window = self._state.history, self._prompter.window
         if window is None:
-            return
+            return history
         message = Message("user", question)
-        passages = window // 2 if self._reader is not None and self._reader.needs_room else 0
-        if self._history.fit(
+        passages = 0
+        if self._reader.needs_room:
+            passages = window // 2
+        elif history.left_out:
+            passages = window // 4  # for what recall brings back of the turns left out
+        return history.fitted(
             lambda messages: self._prompter.size(messages, message),
             window - self._prompter.answer_room - passages,
-        ):
-            count = self._history.left_out
-            which = "first turn is" if count == 1 else f"first {count} turns are"
-            yield Notice(f"the conversation outgrew the window: its {which} left out from now on")
+        )
 
-    def _answer(self, prompt: Prompt) -> Iterator[Event]:
-        ids = self._prompter.ids(self._history.messages(), prompt.message)
-        context = self._bring(ids)
-        turn = Turn(prompt.question, prompt.message, prompt.passages)
+    def _answer(self, prompt: Prompt, history: History) -> Iterator[Event]:
+        context = self._bring(self._prompter.ids(history.messages(), prompt.message))
         stops = StopFilter(stop_strings(self.lm.tokenizer))
         step = None
-        shown = ""
-        for step in self._generate(context):
-            piece = stops.push(step.delta)
-            if step.finish is not None and not stops.stopped:
-                piece += stops.flush()
-            if piece:
-                self._record(turn, piece)
+        said = shown = ""
+        interrupted = True
+        try:
+            for step in self._generate(context):
+                piece = stops.push(step.delta)
+                if step.finish is not None and not stops.stopped:
+                    piece += stops.flush()
+                said += piece
                 # A leading space belongs to the template's form, not to the answer.
                 if visible := piece if shown else piece.lstrip():
                     shown += visible
-                    yield Delta(visible)
-            if stops.stopped:
-                break
+                    yield Delta(visible, step.stats)
+                if stops.stopped:
+                    break
+            interrupted = False
+        finally:
+            if said:
+                turn = Turn(prompt.question, prompt.message, prompt.passages, said, interrupted)
+                self._state = replace(self._state, history=history.with_turn(turn))
         if step is None:
             raise NazxError("the model gave no answer", "ask again, or use another model")
-        turn.interrupted = False
         finish = "stop" if stops.stopped else (step.finish or "stop")
         yield Answer(shown.rstrip(), prompt.passages, finish, step.stats, prompt.mode)
-
-    def _record(self, turn: Turn, piece: str) -> None:
-        """Add to the turn's answer; a turn joins the conversation with its first words."""
-        if not turn.answer:
-            self._history.turns.append(turn)
-        turn.answer += piece
 
     def _generate(self, context: Context) -> Iterator[Step]:
         limit, window = self.settings.max_tokens, self._prompter.window
@@ -175,12 +222,12 @@ class Session:
     def _say(self, message: Message, max_tokens: int) -> str:
         """Answer a message outside of the conversation, on a context of its own."""
         if self._scratch is None:
-            self._scratch = self.lm.new_context()
-        _bring_to(self._scratch, self._prompter.ids([], message))
+            self._scratch = Arranged(self.lm.new_context())
+        self._scratch.bring_live(self._prompter.ids([], message))
         stops = StopFilter(stop_strings(self.lm.tokenizer))
         text = ""
         for step in self.lm.generate(
-            self._scratch, max_tokens=max_tokens, sampling=self.settings.sampling
+            self._scratch.context, max_tokens=max_tokens, sampling=self.settings.sampling
         ):
             text += stops.push(step.delta)
             if stops.stopped:
@@ -189,20 +236,44 @@ class Session:
 
     def _bring(self, ids: list[int]) -> Context:
         """The conversation's context, with ``ids`` as its live tokens."""
-        if self._context is None:
-            self._context = self.lm.new_context()
-            if self.library is not None and self._attends_documents:
-                self._context.append(torch.from_numpy(self.library.ids), resident=True)
-        _bring_to(self._context, ids)
-        return self._context
+        held = self._held or Arranged(self.lm.new_context())
+        self._arrange(held)
+        held.bring_live(ids)
+        self._held = held
+        return held.context
+
+    def _arrange(self, held: Arranged) -> None:
+        """Make the documents resident that the model attends to."""
+        try:
+            held.bring_parts(self._state.parts if self.attends_documents else ())
+        except BaseException:  # cut short by Ctrl-C or out of memory: half done
+            self._held = None
+            raise
 
 
-def _bring_to(context: Context, ids: list[int]) -> None:
-    """Make ``ids`` the live tokens of ``context``, keeping what agrees from the beginning."""
-    kept = 0
-    for old, new in zip(context.live_ids, ids, strict=False):
-        if old != new:
-            break
-        kept += 1
-    context.truncate_live(kept)
-    context.append(ids[kept:])
+def attends_documents(lm: LanguageModel, state: State) -> bool:
+    """Whether the documents of ``state`` are part of the context itself."""
+    return bool(state.parts) and lm.reads_resident and state.settings.read in ("auto", "resident")
+
+
+def prompt_limit(lm: LanguageModel, state: State) -> int | None:
+    """Live tokens that a prompt and its answer may take; None: no limit."""
+    limit, window = state.settings.ctx, lm.window
+    if limit is not None and attends_documents(lm, state):
+        tokens = sum(map(len, state.parts))
+        limit -= tokens
+        if limit <= LEAST_ANSWER:
+            raise ContextOverflowError(
+                f"the documents have {tokens:,} tokens; --ctx allows {state.settings.ctx:,}",
+                f"use --ctx {tokens + 2048} or --read recall",
+            )
+    limits = [n for n in (limit, window) if n is not None]
+    return min(limits) if limits else None
+
+
+def _left_out_notice(count: int, mode: str) -> str:
+    which = "first turn is" if count == 1 else f"first {count} turns are"
+    now = "left out from now on"
+    if mode != "all":
+        now += ", and searched for what a question names"
+    return f"the conversation outgrew the window: its {which} {now}"

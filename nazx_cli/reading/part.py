@@ -1,0 +1,111 @@
+"""One tokenized document, and what is derived from it once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nazx_cli.documents.document import Document
+from nazx_cli.reading.boundaries import joined_tokens
+from nazx_cli.reading.passages import PASSAGE_TOKENS, cut
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nazx_cli.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A document and its tokens; never changed, so that any number of libraries share it.
+
+    ids     (n,) int32
+    starts  (n,) int32, each token's first character in the document's text
+
+    Two parts are equal only where they are the same object; ``key`` tells equal contents.
+    """
+
+    document: Document
+    ids: NDArray[np.int32]
+    starts: NDArray[np.int32]
+
+    @classmethod
+    def build(
+        cls,
+        document: Document,
+        tokenizer: Tokenizer,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Part:
+        """Tokenize ``document``; ``on_progress`` is told characters done and in all."""
+        tokens = tokenizer.encode_document(document.text, on_progress)
+        return cls(document, tokens.ids, tokens.starts)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __bool__(self) -> bool:
+        return True  # a part without tokens is a part all the same
+
+    @property
+    def name(self) -> str:
+        """The document's name."""
+        return self.document.name
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 of name and text, hexadecimal."""
+        digest = hashlib.sha256(self.document.name.encode("utf-8", "surrogatepass") + b"\0")
+        digest.update(self.document.text.encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+    @cached_property
+    def joined(self) -> NDArray[np.bool_]:
+        """(n,) true for a token that carries on the word before it."""
+        return joined_tokens(self.document.text, self.starts)
+
+    def cuts(self, passage_tokens: int = PASSAGE_TOKENS) -> NDArray[np.int64]:
+        """(p + 1,) token positions: passage i is ids[cuts[i]:cuts[i + 1]]; [0] without tokens."""
+        if passage_tokens not in self._cuts:
+            found = cut(self.document.text, self.starts, self.joined, passage_tokens)
+            self._cuts[passage_tokens] = found
+        return self._cuts[passage_tokens]
+
+    def line_of(self, character: int) -> int:
+        """Line, from 1, of a character of the text."""
+        return int(np.searchsorted(self._line_starts, character, side="right"))
+
+    @cached_property
+    def _cuts(self) -> dict[int, NDArray[np.int64]]:
+        return {}
+
+    @cached_property
+    def _line_starts(self) -> NDArray[np.int64]:
+        text, found = self.document.text, [0]
+        while (at := text.find("\n", found[-1])) >= 0:
+            found.append(at + 1)
+        return np.asarray(found, dtype=np.int64)
+
+
+def build_parts(
+    documents: Sequence[Document],
+    tokenizer: Tokenizer,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[Part, ...]:
+    """Tokenize ``documents``; ``on_progress`` is told characters done and in all."""
+    total = sum(len(document.text) for document in documents)
+    before = 0
+    parts: list[Part] = []
+    for document in documents:
+
+        def report(done: int, _: int, before: int = before) -> None:
+            if on_progress:
+                on_progress(before + done, total)
+
+        parts.append(Part.build(document, tokenizer, report))
+        before += len(document.text)
+    return tuple(parts)
