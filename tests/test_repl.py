@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import io
 import signal
-from collections.abc import Iterator
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from cli_helpers import ScriptedModel, make_tokenizer
+from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document as Line
 from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from nazx_cli.documents.document import Document
 from nazx_cli.reading.library import Library
 from nazx_cli.session.session import Session
+from nazx_cli.session.workspace import Workspace
 from nazx_cli.ui import commands
+from nazx_cli.ui.chat import Chat
+from nazx_cli.ui.complete import ChatCompleter
 from nazx_cli.ui.interrupt import InterruptGuard
 from nazx_cli.ui.repl import Repl
 from nazx_cli.ui.screen import Screen
 
-CTRL_C, CTRL_D, UP = "\x03", "\x04", "\x1b[A"
+CTRL_C, CTRL_D, CTRL_G, CTRL_R = "\x03", "\x04", "\x07", "\x12"
+ESCAPE, UP, PASTE, PASTED = "\x1b", "\x1b[A", "\x1b[200~", "\x1b[201~"
 
 
 @pytest.fixture
@@ -29,7 +39,7 @@ def keyboard() -> Iterator[PipeInput]:
         yield pipe
 
 
-class Chat:
+class Talk:
     """A chat and what it showed."""
 
     def __init__(
@@ -42,23 +52,39 @@ class Chat:
         self.lm = lm
         self.out, self.err = io.StringIO(), io.StringIO()
         self.session = Session(lm, library)
-        self.repl = Repl(
-            self.session,
-            Screen(self.out, self.err),
-            history,
-            keyboard=keyboard,
-            display=DummyOutput(),
-        )
+        self.chat = Chat(Workspace(self.session), Screen(self.out, self.err))
+        self.repl = Repl(self.chat, history, keyboard=keyboard, display=DummyOutput())
 
-    def type(self, keys: str) -> Chat:
+    @property
+    def buffer(self) -> Buffer:
+        return self.repl._prompt.default_buffer
+
+    def type(self, keys: str) -> Talk:
         """Type, and run the chat until it ends."""
         self.keyboard.send_text(keys)
         self.repl.run()
         return self
 
+    def type_slowly(self, *steps: str | Callable[[], bool]) -> None:
+        """Type as a person does, who waits until conditions hold."""
+
+        def send() -> None:
+            for step in steps:
+                if isinstance(step, str):
+                    self.keyboard.send_text(step)
+                    continue
+                end = time.monotonic() + 20
+                while not step() and time.monotonic() < end:
+                    time.sleep(0.02)
+
+        typist = threading.Thread(target=send)
+        typist.start()
+        self.repl.run()
+        typist.join()
+
 
 def test_questions_are_answered_until_ctrl_d(keyboard: PipeInput) -> None:
-    chat = Chat(keyboard, ScriptedModel(["One.", "Two."])).type(f"First?\rSecond?\r{CTRL_D}")
+    chat = Talk(keyboard, ScriptedModel(["One.", "Two."])).type(f"First?\rSecond?\r{CTRL_D}")
     assert chat.out.getvalue() == "One.\nTwo.\n"
     assert chat.err.getvalue() == ""
     assert "First?" in chat.lm.prompts[1] and "One." in chat.lm.prompts[1]
@@ -66,13 +92,13 @@ def test_questions_are_answered_until_ctrl_d(keyboard: PipeInput) -> None:
 
 @pytest.mark.parametrize("name", ["/exit", "/bye"])
 def test_a_command_leaves(keyboard: PipeInput, name: str) -> None:
-    chat = Chat(keyboard, ScriptedModel([])).type(f"{name}\rnot asked\r")
+    chat = Talk(keyboard, ScriptedModel([])).type(f"{name}\rnot asked\r")
     assert (chat.out.getvalue(), chat.lm.prompts) == ("", [])
 
 
 @pytest.mark.parametrize("name", ["/help", "/?"])
 def test_help_lists_every_command(keyboard: PipeInput, name: str) -> None:
-    chat = Chat(keyboard, ScriptedModel([])).type(f"{name}\r/exit\r")
+    chat = Talk(keyboard, ScriptedModel([])).type(f"{name}\r/exit\r")
     for command in commands.COMMANDS:
         for each in command.names:
             assert each in chat.err.getvalue()
@@ -81,24 +107,25 @@ def test_help_lists_every_command(keyboard: PipeInput, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"), [("/exti", "/exit"), ("/CLEAR", "/clear"), ("/xyzzy", "/help")]
+    ("typed", "meant"),
+    [("/exti", "/exit"), ("/", "/help"), ("/CLEAR", "/clear"), ("/xyzzy", "/help")],
 )
 def test_an_unknown_command_suggests_the_nearest(
     keyboard: PipeInput, typed: str, meant: str
 ) -> None:
-    chat = Chat(keyboard, ScriptedModel(["One."])).type(f"{typed} 1\rFirst?\r/exit\r")
-    assert f"there is no {typed}; did you mean {meant}?" in chat.err.getvalue()
+    chat = Talk(keyboard, ScriptedModel(["One."])).type(f"{typed} 1\rFirst?\r/exit\r")
+    assert f"error: there is no {typed}; next: did you mean {meant}?" in chat.err.getvalue()
     assert chat.out.getvalue() == "One.\n"
 
 
 def test_clear_starts_a_new_conversation(keyboard: PipeInput) -> None:
-    chat = Chat(keyboard, ScriptedModel(["One.", "Two."]))
+    chat = Talk(keyboard, ScriptedModel(["One.", "Two."]))
     chat.type("First?\r/clear\rSecond?\r/exit\r")
     assert "First?" not in chat.lm.prompts[1]
 
 
 def test_sources_of_the_last_answer_can_be_asked_for(keyboard: PipeInput) -> None:
-    chat = Chat(keyboard, ScriptedModel(["A lantern."]), "The fox bought a lantern.")
+    chat = Talk(keyboard, ScriptedModel(["A lantern."]), "The fox bought a lantern.")
     chat.type("/sources\rWhat did the fox buy?\r/sources\r/exit\r")
     before, _, after = chat.err.getvalue().partition("sources:")
     assert "had no sources" in before
@@ -106,25 +133,31 @@ def test_sources_of_the_last_answer_can_be_asked_for(keyboard: PipeInput) -> Non
 
 
 def test_ctrl_c_clears_the_line(keyboard: PipeInput) -> None:
-    chat = Chat(keyboard, ScriptedModel(["One."])).type(f"Wrong{CTRL_C}First?\r/exit\r")
+    chat = Talk(keyboard, ScriptedModel(["One."])).type(f"Wrong{CTRL_C}First?\r/exit\r")
     assert [turn.question for turn in chat.session.turns] == ["First?"]
 
 
 def test_ctrl_c_twice_on_an_empty_line_leaves(keyboard: PipeInput) -> None:
-    chat = Chat(keyboard, ScriptedModel([])).type(f"{CTRL_C}{CTRL_C}not asked\r")
+    chat = Talk(keyboard, ScriptedModel([])).type(f"{CTRL_C}{CTRL_C}not asked\r")
     assert "Ctrl-C again" in chat.err.getvalue()
     assert chat.lm.prompts == []
 
 
 def test_ctrl_c_once_on_an_empty_line_stays(keyboard: PipeInput) -> None:
-    chat = Chat(keyboard, ScriptedModel(["One."]))
+    chat = Talk(keyboard, ScriptedModel(["One."]))
     chat.type(f"{CTRL_C}First?\r{CTRL_C}/exit\r")
     assert chat.out.getvalue() == "One.\n"
 
 
+def test_ctrl_c_after_one_that_stopped_an_answer_leaves(keyboard: PipeInput) -> None:
+    chat = Talk(keyboard, ScriptedModel(["abcdef"], cut=3)).type(f"First?\r{CTRL_C}not asked\r")
+    assert [turn.question for turn in chat.session.turns] == ["First?"]
+    assert "Ctrl-C again" not in chat.err.getvalue()
+
+
 def test_an_interrupted_answer_is_kept_and_the_chat_goes_on(keyboard: PipeInput) -> None:
     lm = ScriptedModel(["abcdef", "Two."], cut=3)
-    chat = Chat(keyboard, lm)
+    chat = Talk(keyboard, lm)
     chat.repl.handle("First?")
     lm.cut = None
     chat.type("Second?\r/exit\r")
@@ -134,7 +167,7 @@ def test_an_interrupted_answer_is_kept_and_the_chat_goes_on(keyboard: PipeInput)
 
 
 def test_a_question_too_long_is_an_error_line_and_the_chat_goes_on(keyboard: PipeInput) -> None:
-    chat = Chat(keyboard, ScriptedModel(["One."], window=200))
+    chat = Talk(keyboard, ScriptedModel(["One."], window=200))
     chat.type(f"{'why ' * 60}\rFirst?\r/exit\r")
     assert chat.err.getvalue().startswith("error: the question has 239 tokens")
     assert "; next: " in chat.err.getvalue()
@@ -143,24 +176,119 @@ def test_a_question_too_long_is_an_error_line_and_the_chat_goes_on(keyboard: Pip
 
 def test_what_was_typed_is_there_in_the_next_chat(keyboard: PipeInput, tmp_path: Path) -> None:
     history = tmp_path / "home" / "history"
-    Chat(keyboard, ScriptedModel(["One."]), history=history).type("First?\r/exit\r")
+    Talk(keyboard, ScriptedModel(["One."]), history=history).type("First?\r/exit\r")
     assert history.stat().st_mode & 0o077 == 0
     with create_pipe_input() as another:
-        chat = Chat(another, ScriptedModel(["One."]), history=history)
+        chat = Talk(another, ScriptedModel(["One."]), history=history)
         chat.type(f"{UP}{UP}\r/exit\r")
         assert [turn.question for turn in chat.session.turns] == ["First?"]
 
 
 def test_control_sequences_of_the_model_are_not_shown(keyboard: PipeInput) -> None:
-    chat = Chat(keyboard, ScriptedModel(["a\x1b[31mb\x1b]0;owned\x07c\u202ed"]))
+    chat = Talk(keyboard, ScriptedModel(["a\x1b[31mb\x1b]0;owned\x07c\u202ed"]))
     chat.type("First?\r/exit\r")
     assert chat.out.getvalue() == "abcd\n"
 
 
-def test_no_name_stands_for_two_commands() -> None:
-    names = [name for command in commands.COMMANDS for name in command.names]
-    assert len(names) == len(set(names))
-    assert all(commands.find(name) is not None for name in names)
+def test_a_multi_line_question_stands_between_fences(keyboard: PipeInput) -> None:
+    chat = Talk(keyboard, ScriptedModel(["One."]))
+    chat.type('"""First\rline,\r\r/exit """\r/exit\r')
+    assert [turn.question for turn in chat.session.turns] == ["First\nline,\n\n/exit"]
+
+
+def test_alt_enter_begins_a_new_line(keyboard: PipeInput) -> None:
+    chat = Talk(keyboard, ScriptedModel(["One."])).type(f"First{ESCAPE}\rline\r/exit\r")
+    assert [turn.question for turn in chat.session.turns] == ["First\nline"]
+
+
+def test_what_is_pasted_is_one_question_however_many_lines_it_has(keyboard: PipeInput) -> None:
+    chat = Talk(keyboard, ScriptedModel(["One."]))
+    chat.type(f"What is\x20{PASTE}def f():\r\n\treturn 1\r\n/exit{PASTED}\r/exit\r")
+    assert [turn.question for turn in chat.session.turns] == ["What is def f():\n\treturn 1\n/exit"]
+
+
+@pytest.mark.parametrize("text", ["/usr/bin/env: what is it?", "//comment"])
+def test_a_path_is_no_command(keyboard: PipeInput, text: str) -> None:
+    chat = Talk(keyboard, ScriptedModel(["One."])).type(f"{text}\r/exit\r")
+    assert [turn.question for turn in chat.session.turns] == [text]
+
+
+def test_ctrl_g_opens_the_editor_on_what_is_typed(
+    keyboard: PipeInput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    editor = tmp_path / "editor"
+    editor.write_text(f"#!{sys.executable}\nimport sys\nopen(sys.argv[1], 'a').write(' it?')\n")
+    editor.chmod(0o755)
+    monkeypatch.setenv("VISUAL", str(editor))
+    monkeypatch.setenv("EDITOR", "false")
+    chat = Talk(keyboard, ScriptedModel(["One."]))
+    chat.type_slowly(f"What is{CTRL_G}", lambda: chat.buffer.text == "What is it?", "\r", "/exit\r")
+    assert [turn.question for turn in chat.session.turns] == ["What is it?"]
+
+
+def test_ctrl_r_searches_what_was_typed(keyboard: PipeInput) -> None:
+    chat = Talk(keyboard, ScriptedModel(["One.", "Two.", "Three."]))
+
+    def knows_history() -> bool:
+        return len(chat.session.turns) == 2 and len(chat.buffer._working_lines) == 3
+
+    chat.type_slowly("The fox?\rThe hen?\r", knows_history, f"{CTRL_R}fox\r\r/exit\r")
+    assert [turn.question for turn in chat.session.turns] == ["The fox?", "The hen?", "The fox?"]
+
+
+def test_an_edited_question_starts_the_next_prompt(keyboard: PipeInput) -> None:
+    chat = Talk(keyboard, ScriptedModel(["One.", "Two."])).type("Who\r/edit\r else?\r/exit\r")
+    assert [turn.question for turn in chat.session.turns] == ["Who else?"]
+
+
+def test_tab_completes_a_command_and_its_path(
+    keyboard: PipeInput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my book.txt").write_text("The fox bought a lantern.\n")
+    chat = Talk(keyboard, ScriptedModel([]))
+    chat.type("/rea\tmy\t\r/exit\r")
+    assert [part.name for part in chat.chat.workspace.documents] == ["my book.txt"]
+
+
+def completions(chat: Talk, line: str) -> list[str]:
+    """The lines that Tab offers."""
+    offered = ChatCompleter(chat.chat).get_completions(Line(line), CompleteEvent())
+    return [line[: len(line) + each.start_position] + each.text for each in offered]
+
+
+def test_each_argument_is_completed_by_what_it_is(
+    keyboard: PipeInput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("a")
+    (tmp_path / ".hidden").write_text("a")
+    chat = Talk(keyboard, ScriptedModel([]), "The fox bought a lantern.")
+    chat.repl.handle("/fork idea")
+    for line, offered in {
+        "/re": ["/read ", "/reload ", "/regen", "/redo"],
+        "/read n": ["/read notes/"],
+        "/read notes/": ["/read notes/a.txt"],
+        "/read .h": ["/read .hidden"],
+        "/read 'not": ["/read 'notes/"],
+        "/read a b notes/": ["/read a b notes/a.txt"],
+        "/swap ": ["/swap 1"],
+        "/swap 1 notes/": ["/swap 1 notes/a.txt"],
+        "/reload 1 ": ["/reload 1 --watch"],
+        "/switch ": ["/switch main", "/switch idea"],
+        "/set p": ["/set parameter"],
+        "/set parameter te": ["/set parameter temperature"],
+        "/set parameter read r": ["/set parameter read recall", "/set parameter read resident"],
+        "/model nazx-smol-13": ["/model nazx-smol-135m"],
+        "/help se": ["/help sessions", "/help set"],
+        "/clear ": [],
+        "/nothing ": [],
+        "/drop 1 ": [],
+        "/read nowhere/": [],
+        "read": [],
+    }.items():
+        assert completions(chat, line) == offered, line
 
 
 def interrupt() -> None:
@@ -183,7 +311,7 @@ def test_the_first_interrupt_of_a_deferring_guard_waits_the_second_does_not() ->
 
 def test_an_interrupt_between_two_tokens_keeps_the_context(keyboard: PipeInput) -> None:
     lm = ScriptedModel(["abcdef", "Two."])
-    chat = Chat(keyboard, lm)
+    chat = Talk(keyboard, lm)
     write = chat.out.write
 
     def write_and_interrupt(text: str) -> int:

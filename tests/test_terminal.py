@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -15,22 +16,25 @@ pexpect = pytest.importorskip("pexpect")
 pyte = pytest.importorskip("pyte")
 
 
+PROMPT = ">>>$"
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny"))
 
 
 class Terminal:
-    """A process in a terminal of 80 columns, and what that terminal shows."""
+    """A process in a terminal of 30 lines, and what that terminal shows."""
 
-    def __init__(self, *arguments: str) -> None:
-        self.screen = pyte.Screen(80, 30)
+    def __init__(self, *arguments: str, columns: int = 80) -> None:
+        self.screen = pyte.Screen(columns, 30)
         self._stream = pyte.Stream(self.screen)
         self.process = pexpect.spawn(
             sys.executable,
             ["-m", "nazx_cli.cli", *arguments],
             encoding="utf-8",
-            dimensions=(30, 80),
+            dimensions=(30, columns),
             timeout=30,
             env={**os.environ, "TERM": "xterm-256color"},
         )
@@ -44,13 +48,27 @@ class Terminal:
     def until(self, pattern: str) -> str:
         """Read on until the screen's text matches; the text."""
         end = time.monotonic() + 30
-        while not re.search(pattern, self.text):
+        while not re.search(pattern, self.text, re.MULTILINE):
             assert time.monotonic() < end, f"no {pattern!r} in:\n{self.text}"
             self._read()
         return self.text
 
     def send(self, keys: str) -> None:
         self.process.send(keys)
+
+    def enter(self, line: str, pattern: str = PROMPT) -> str:
+        """Type a line; what is shown once the prompt (or ``pattern``) is back after it."""
+        self.send(f"{line}\r")
+        return self.until(rf">>> {re.escape(line)}\n(.*\n)*{pattern}")
+
+    def resize(self, columns: int) -> None:
+        self.screen.resize(30, columns)
+        self.process.setwinsize(30, columns)
+
+    def kill(self) -> None:
+        """End it as a power failure would."""
+        self.process.kill(signal.SIGKILL)
+        self.process.close(force=True)
 
     def end(self) -> int:
         """Wait until the process has ended; its exit code."""
@@ -94,7 +112,7 @@ def test_ctrl_c_stops_the_answer_keeps_it_and_returns_to_the_prompt(model: str) 
     terminal.process.sendintr()
     terminal.until(r"\(stopped; what was said is kept\)\n>>>$")
     terminal.send("/exti\r")
-    terminal.until(r"did you mean /exit\?\n>>>$")
+    terminal.until(r"did you mean\s/exit\?\n>>>$")
     terminal.send("/exit\r")
     assert terminal.end() == 0
 
@@ -126,3 +144,104 @@ def test_no_color_is_honoured(model: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert terminal.end() == 0
     assert "loading" in terminal.raw
     assert not re.search(r"\x1b\[[0-9;]*[349][0-7]m", terminal.raw)
+
+
+def test_the_gauge_stands_below_the_prompt_and_follows_the_width(model: str) -> None:
+    terminal = Terminal("chat", "-m", model, "--max-tokens", "12")
+    narrow = terminal.until(r">>>$(\n.*)*\d%").splitlines()[-1]
+    assert "resident" in narrow
+    terminal.resize(200)
+    terminal.send("x")
+    wide = terminal.until(r"conversation").splitlines()[-1]
+    assert len(wide) > len(narrow)
+    assert sum("resident" in line for line in terminal.text.splitlines()) == 1
+    terminal.send("\x03/exit\r")
+    assert terminal.end() == 0
+
+
+def test_the_gauge_can_be_left_out(model: str) -> None:
+    terminal = Terminal("chat", "-m", model, "--no-gauge", "--max-tokens", "12")
+    terminal.until(PROMPT)
+    terminal.enter("First?")
+    terminal.send("\x04")
+    assert terminal.end() == 0
+    assert "resident" not in terminal.raw
+
+
+def test_the_gauge_is_there_while_an_answer_streams_and_needs_no_colours(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    terminal = Terminal("chat", "-m", model, "--max-tokens", "1000000")
+    terminal.until(PROMPT)
+    terminal.send("First?\r")
+    terminal.until(r"First\?\n[a-z ]{20}(.*\n)*.*resident.*tok")
+    terminal.process.sendintr()
+    terminal.until(r"\(stopped; what was said is kept\)\n>>>$")
+    terminal.process.sendintr()  # the second one
+    assert terminal.end() == 0
+    assert not re.search(r"\x1b\[([0-9;]*;)?[349][0-7]m", terminal.raw)
+
+
+def test_pasted_lines_are_one_question(model: str) -> None:
+    terminal = Terminal("chat", "-m", model, "--max-tokens", "4")
+    terminal.until(PROMPT)
+    terminal.send("\x1b[200~first line\n/exit\nlast line\x1b[201~")
+    terminal.until(r"last line$")
+    terminal.send("\r")
+    terminal.until(r"cut off[^\n]*\n>>>$")
+    assert "1 turn" not in terminal.text
+    shown = terminal.enter("/show")
+    assert re.search(r"^turns +1$", shown, re.MULTILINE), shown
+    terminal.send("\x04")
+    assert terminal.end() == 0
+
+
+def test_tab_shows_what_there_is_and_completes(model: str, tmp_path: Path) -> None:
+    (tmp_path / "a fox.txt").write_text("The fox bought a lantern.\n")
+    (tmp_path / "an owl.txt").write_text("The owl kept a ledger.\n")
+    terminal = Terminal("chat", "-m", model, columns=200)
+    terminal.until(PROMPT)
+    terminal.send(f"/read {tmp_path}/\t")
+    menu = terminal.until(r"an owl\.txt")
+    assert "a fox.txt" in menu
+    terminal.send("\t\t\r")
+    terminal.until(r"an owl\.txt \(23 tokens\)")
+    terminal.send("/doc\t\r")
+    terminal.until(r"NAME +TOKENS")
+    terminal.send("\x04")
+    assert terminal.end() == 0
+
+
+def test_documents_are_read_dropped_and_brought_back(model: str, tmp_path: Path) -> None:
+    book = tmp_path / "fox.txt"
+    book.write_text("The fox bought a lantern.\n")
+    terminal = Terminal("chat", "-m", model, columns=200)
+    terminal.until(PROMPT)
+    assert "read " in terminal.enter(f"/read {book}")
+    terminal.until(r"documents 26 tokens")
+    assert re.search(r"dropped .*fox\.txt \(26 tokens\) in (\d+|<1) ms", terminal.enter("/drop 1"))
+    assert "undone: dropped" in terminal.enter("/undo")
+    assert "There are no documents" not in terminal.enter("/docs")
+    terminal.send("\x04")
+    assert terminal.end() == 0
+
+
+def test_a_killed_chat_resumes_where_it_was(model: str, tmp_path: Path) -> None:
+    book = tmp_path / "fox.txt"
+    book.write_text("The fox bought a lantern.\n")
+    terminal = Terminal("chat", "-m", model, "-f", str(book), "--max-tokens", "4")
+    terminal.until(PROMPT)
+    terminal.enter("What did the fox buy?")
+    terminal.send("/set parameter max_tokens 1000000\r")
+    terminal.until(r"max_tokens is 1000000\n>>>$")
+    terminal.send("And then?\r")
+    terminal.until(r"And then\?\n[a-z ]{20}")
+    terminal.kill()
+    terminal = Terminal("chat", "--resume", columns=200)
+    shown = terminal.until(PROMPT)
+    assert "1 turn so far" in shown and "What did the fox buy?" in shown
+    assert "fox.txt" in terminal.enter("/docs")
+    assert re.search(r"max_tokens +1000000", terminal.enter("/show"))
+    terminal.send("\x04")
+    assert terminal.end() == 0

@@ -17,6 +17,7 @@ from nazx_cli.cli import (
     chat,
     convert,
     doctor,
+    gauge,
     ls,
     pull,
     quantize,
@@ -39,6 +40,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("convert", convert.convert),
     ("quantize", quantize.quantize),
     ("vram-estimate", vram_estimate.vram_estimate),
+    ("gauge", gauge.gauge),
     ("doctor", doctor.doctor),
     ("bench", bench.bench),
 )

@@ -38,7 +38,8 @@ def ask(
     session = open_session(model, answers, documents, screen)
     from nazx_cli.ui.turn import show_turn
 
-    if show_turn(session, question, screen, as_json=output.json).interrupted:
+    events = session.ask(question)
+    if show_turn(events, session.lm.name, screen, as_json=output.json).interrupted:
         raise typer.Exit(130)
 
 

@@ -7,65 +7,81 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from nazx_cli.cli.options import AnswerOptions, Files, ModelOptions, OutputOptions
+from nazx_cli.cli.options import AnswerOptions, ChatOptions, Files, ModelOptions, OutputOptions
 from nazx_cli.errors import NazxError, UsageError
 
 if TYPE_CHECKING:
-    from nazx_cli.session.session import Session
-    from nazx_cli.ui.screen import Screen
+    from nazx_cli.ui.chat import Chat
 
 
 def chat(
+    context: typer.Context,
     file: Files = None,
     *,
     model: ModelOptions,
     answers: AnswerOptions,
     output: OutputOptions,
+    options: ChatOptions,
 ) -> None:
     """Chat with a model, about documents if any are given.
 
-    Without a terminal on stdin, every line of it is a question.
-    """
-    files = file or ()
-    from nazx_cli.cli.output import make_screen
-    from nazx_cli.cli.prepare import open_session, read_documents
+    Every turn is saved; --resume goes on where the last chat ended. Without a terminal on stdin,
+    every line of it is a question, and only a named session is saved.
 
+    Example: nazx chat --file book.txt
+    """
+    files = tuple(file or ())
     if "-" in files:
         raise UsageError(
             "the chat reads questions from stdin, so --file - cannot", "give the file's name"
         )
-    screen = make_screen(output)
-    documents = read_documents(files, None, screen)
-    session = open_session(model, answers, documents, screen)
-    if sys.stdin.isatty() and sys.stdout.isatty() and not output.json:
-        _converse(session, screen)
-    else:
-        _answer_lines(session, screen, output.json)
+    from nazx_cli.cli.opening import Opening, named_options
+
+    interactive = sys.stdin.isatty() and sys.stdout.isatty() and not output.json
+    opening = Opening(files, model, answers, output, options, named_options(context), interactive)
+    chat = opening.open()
+    try:
+        if interactive:
+            _converse(chat)
+        else:
+            _answer_lines(chat, output.json)
+    finally:
+        if chat.autosave is not None:
+            chat.autosave.close()
 
 
-def _converse(session: Session, screen: Screen) -> None:
+def _converse(chat: Chat) -> None:
     from nazx_cli.memory.advice import better_model
     from nazx_cli.ui.repl import Repl
     from nazx_cli.weights.home import nazx_home
 
-    screen.note(_greeting(session))
-    if (limit := session.lm.memory_limit) and (advice := better_model(session.lm.name, limit)):
-        screen.note(advice)
-    Repl(session, screen, nazx_home() / "history").run()
+    chat.screen.note(_greeting(chat))
+    if (limit := chat.lm.memory_limit) and (advice := better_model(chat.lm.name, limit)):
+        chat.screen.note(advice)
+    Repl(chat, nazx_home() / "history").run()
 
 
-def _greeting(session: Session) -> str:
-    window = "no limit" if session.lm.window is None else f"{session.lm.window:,} tokens"
-    parts = [session.lm.name, f"window {window}"]
-    if session.library is not None:
-        names = ", ".join(document.name for document in session.library.documents[:3])
-        more = len(session.library.documents) - 3
-        names += f" and {more} more" if more > 0 else ""
-        parts.append(f"{names} ({session.library.num_tokens:,} tokens)")
+def _greeting(chat: Chat) -> str:
+    from nazx_cli.ui.phrases import counted
+
+    lm, workspace = chat.lm, chat.workspace
+    window = "no limit" if lm.window is None else f"{lm.window:,} tokens"
+    parts = [lm.name, f"window {window}"]
+    if documents := workspace.documents:
+        names = ", ".join(part.document.name for part in documents)
+        if len(documents) > 3:
+            names = f"{len(documents):,} documents"
+        parts.append(f"{names} ({sum(map(len, documents)):,} tokens)")
+    if turns := workspace.session.turns:
+        last = " ".join(turns[-1].question.split())
+        shown = last if len(last) <= 50 else f"{last[:49]}…"
+        parts.append(f"{counted(len(turns), 'turn')} so far, the last “{shown}”")
+    if turns and chat.autosave and chat.autosave.name:
+        parts.append(f"session {chat.autosave.name}")
     return " · ".join(parts) + "\n/help lists the commands"
 
 
-def _answer_lines(session: Session, screen: Screen, as_json: bool) -> None:
+def _answer_lines(chat: Chat, as_json: bool) -> None:
     """One answer for each line; a question that fails is reported and the next one taken."""
     from nazx_cli.ui.turn import show_turn
 
@@ -74,10 +90,15 @@ def _answer_lines(session: Session, screen: Screen, as_json: bool) -> None:
         if not line.strip():
             continue
         try:
-            if show_turn(session, line, screen, as_json=as_json).interrupted:
-                raise typer.Exit(130)
+            chat.take_in_changes()
+            events = chat.workspace.ask(line)
+            outcome = show_turn(events, chat.lm.name, chat.screen, as_json=as_json)
         except NazxError as error:
-            screen.error(error)
+            chat.screen.error(error)
             failure = failure or error
+            continue
+        chat.save()
+        if outcome.interrupted:
+            raise typer.Exit(130)
     if failure is not None:
         raise typer.Exit(failure.exit_code)

@@ -178,3 +178,22 @@ class OutputOptions:
     json: Annotated[bool, option("--json", "Print each answer as a JSON object.")] = False
     quiet: Annotated[bool, option("--quiet", "Nothing on stderr but errors.")] = False
     verbose: Annotated[bool, option("--verbose", "Statistics on stderr.")] = False
+    plain: Annotated[
+        bool, option("--plain", "Show answers as they are, Markdown marks and all.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class ChatOptions:
+    """Which session a chat goes on with, and whether it is kept; for terminals, the gauge."""
+
+    resume: Annotated[bool, option("--resume", "Go on with the session saved last.")] = False
+    session: Annotated[
+        str | None,
+        option("--session", "Go on with this session, or begin it.", metavar="NAME"),
+    ] = None
+    force: Annotated[bool, option("--force", "Open the session although its model differs.")] = (
+        False
+    )
+    no_save: Annotated[bool, option("--no-save", "Do not save this chat.")] = False
+    no_gauge: Annotated[bool, option("--no-gauge", "Show no gauge of the memory.")] = False

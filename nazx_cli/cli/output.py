@@ -16,4 +16,5 @@ def make_screen(options: OutputOptions) -> Screen:
         quiet=options.quiet,
         verbose=options.verbose,
         sources=options.sources,
+        plain=options.plain,
     )

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nazx_cli.cli.options import AnswerOptions, ModelOptions
+from nazx_cli.errors import ModelUnavailableError
 from nazx_cli.ui.screen import Screen
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from nazx_cli.context.cost import Size
     from nazx_cli.documents.document import Document
     from nazx_cli.engine.language_model import LanguageModel
     from nazx_cli.reading.library import Library
+    from nazx_cli.session.saved import ModelTag
     from nazx_cli.session.session import Session
+    from nazx_cli.session.settings import SessionSettings
+    from nazx_cli.ui.models import Found
 
 _TALK = 4_096  # tokens of conversation to make room for where --ctx does not say
 _NAMED = 3  # left-out files that are named; the others are counted
@@ -25,7 +29,8 @@ def read_documents(specs: Sequence[str], piped: str | None, screen: Screen) -> t
     """The documents of ``--file``; what a folder or glob left out is mentioned."""
     from nazx_cli.documents.gather import gather
 
-    gathered = gather(specs, piped)
+    with screen.bar("reading") as bar:
+        gathered = gather(specs, piped, bar.update)
     for skipped in gathered.skipped[:_NAMED]:
         screen.note(f"note: {skipped.name} {skipped.reason}; left out")
     if (more := len(gathered.skipped) - _NAMED) > 0:
@@ -38,62 +43,104 @@ def open_session(
 ) -> Session:
     """Find the model, tokenize the documents, and then load what fits beside them."""
     settings = answers.settings()  # first: a wrong value should not wait for a download
-    limit = None
-    if model.vram_limit is not None:
-        from nazx_cli.memory.units import parse_bytes
-
-        limit = parse_bytes(model.vram_limit)
-    folder = _find(model, screen)
+    models = ChosenModels(model, answers.ctx, screen)
+    found = models.find(model.model)
     from nazx_cli.reading.library import Library
     from nazx_cli.session.session import Session
-    from nazx_cli.tokenizer import Tokenizer
 
     library = None
-    tokenizer = Tokenizer.from_folder(folder)
     if documents:
         with screen.bar("tokenizing") as bar:
-            library = Library.build(documents, tokenizer, on_progress=bar.update)
-    lm = _load(model, folder, limit, _room(library, answers), screen)
-    lm.tokenizer = tokenizer  # read once
-    return Session(lm, library, settings)
+            library = Library.build(documents, found.tokenizer, on_progress=bar.update)
+    return Session(models.load(found, _size(library)), library, settings)
 
 
-def _find(options: ModelOptions, screen: Screen) -> Path:
-    from nazx_cli.weights.resolve import resolve_model
+def changes(
+    answers: AnswerOptions, named: frozenset[str]
+) -> Callable[[SessionSettings], SessionSettings]:
+    """What the command line changes in a saved session's settings: the options it ``named``."""
+    given = answers.settings()
 
-    with screen.bar(f"finding {options.model}") as bar:
-        bar.start()
-        return resolve_model(
-            options.model,
-            revision=options.revision,
-            offline=options.offline,
-            on_progress=bar.update,
-        )
+    def change(saved: SessionSettings) -> SessionSettings:
+        own = {key: value for key, value in vars(given).items() if key in named}
+        drawn = {key: value for key, value in vars(given.sampling).items() if key in named}
+        return replace(saved, **own, sampling=replace(saved.sampling, **drawn))
+
+    return change
 
 
-def _room(library: Library | None, answers: AnswerOptions) -> Size:
-    """The context to make room for: the documents and a conversation about them."""
+class ChosenModels:
+    """Finds models and loads them the way the options ask for; ``ui.models.Models``."""
+
+    def __init__(self, options: ModelOptions, ctx: int | None, screen: Screen) -> None:
+        self._options = options
+        self._talk = ctx or _TALK
+        self._screen = screen
+        self._limit: int | None = None
+        if options.vram_limit is not None:
+            from nazx_cli.memory.units import parse_bytes
+
+            self._limit = parse_bytes(options.vram_limit)
+
+    def find(self, name: str) -> Found:
+        """The model, fetched if it is not here; ``ModelUnavailableError`` where that fails."""
+        from nazx_cli.tokenizer import Tokenizer
+        from nazx_cli.ui.models import Found
+        from nazx_cli.weights.resolve import resolve_model
+
+        with self._screen.bar(f"finding {name}") as bar:
+            bar.start()
+            folder = resolve_model(
+                name,
+                revision=self._revision(name),
+                offline=self._options.offline,
+                on_progress=bar.update,
+            )
+        return Found(name, folder, Tokenizer.from_folder(folder))
+
+    def load(self, found: Found, room: Size) -> LanguageModel:
+        """Its weights, with room for the documents (``room``) and a conversation about them."""
+        from nazx_cli.context.cost import Size
+        from nazx_cli.engine.fitting import Wish
+        from nazx_cli.engine.language_model import load_fitting
+        from nazx_cli.memory.budget import describe
+
+        options, limit = self._options, self._limit
+        quantize = options.quantize.value if options.quantize else None
+        distinct = room.distinct + self._talk // (4 if room.positions else 2)
+        size = Size(room.positions + self._talk, distinct)
+        wish = Wish(options.device, options.dtype.value, quantize, options.layout, limit, size)
+        with self._screen.bar(f"loading {found.name}") as bar:
+            bar.start()
+            lm, fitting = load_fitting(found.name, found.folder, wish)
+        if limit is not None or not fitting.plan.is_first_choice:
+            self._screen.note(f"note: {describe(fitting.plan, fitting.limit)}")
+        lm.tokenizer = found.tokenizer  # read once
+        return lm
+
+    def tag(self, name: str, folder: Path) -> ModelTag:
+        """What a saved session knows the model by: a name that means the same everywhere."""
+        from nazx_cli.session.saved import ModelTag
+
+        revision = self._revision(name)
+        if Path(name).expanduser().is_dir():
+            name = str(Path(name).expanduser().absolute())
+        elif revision and "@" not in name:
+            name = f"{name}@{revision}"
+        try:
+            return ModelTag.of(folder, name)
+        except OSError as error:
+            raise ModelUnavailableError(
+                f"{name} has lost its files: {error.strerror or error}", f"nazx verify {name}"
+            ) from None
+
+    def _revision(self, name: str) -> str | None:
+        return self._options.revision if name == self._options.model else None
+
+
+def _size(library: Library | None) -> Size:
     from nazx_cli.context.cost import Size
 
-    talk = answers.ctx or _TALK
     if library is None:
-        return Size(talk, talk // 2)
-    distinct = len(library.posting_lists.distinct)
-    return Size(library.num_tokens + talk, distinct + talk // 4)
-
-
-def _load(
-    options: ModelOptions, folder: Path, limit: int | None, room: Size, screen: Screen
-) -> LanguageModel:
-    from nazx_cli.engine.fitting import Wish
-    from nazx_cli.engine.language_model import load_fitting
-    from nazx_cli.memory.budget import describe
-
-    quantize = options.quantize.value if options.quantize else None
-    wish = Wish(options.device, options.dtype.value, quantize, options.layout, limit, room)
-    with screen.bar(f"loading {options.model}") as bar:
-        bar.start()
-        lm, fitting = load_fitting(options.model, folder, wish)
-    if limit is not None or not fitting.plan.is_first_choice:
-        screen.note(f"note: {describe(fitting.plan, fitting.limit)}")
-    return lm
+        return Size(0, 0)
+    return Size(library.num_tokens, len(library.posting_lists.distinct))

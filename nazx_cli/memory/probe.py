@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-_STATUS = Path("/proc/self/status")
-_MEMINFO = Path("/proc/meminfo")
+_PROC = Path("/proc")
+_MEMINFO = _PROC / "meminfo"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Bytes on one device: ``used`` by this process, ``free`` for it to take, ``total``."""
+    """Bytes on one device: ``used`` by this process, ``free`` for it to take, ``total``.
+
+    ``kind`` names what ``used`` is: VRAM, memory or resident memory. ``reserved`` is what torch
+    holds on a CUDA device, given out or not; ``in_use`` what all processes take of the device.
+    """
 
     device: str
     used: int
     free: int
     total: int
+    kind: str = "memory"
+    reserved: int = 0
+    in_use: int = 0
 
 
 def read_memory(device: str) -> Reading:
@@ -30,32 +39,47 @@ def read_memory(device: str) -> Reading:
         import torch
 
         free, total = torch.cuda.mem_get_info(device)
+        used, reserved = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
         # What torch has reserved and not given out is ours to take as well.
-        spare = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return Reading(device, torch.cuda.memory_allocated(device), free + spare, total)
+        spare = reserved - used
+        return Reading(device, used, free + spare, total, "VRAM", reserved, total - free)
     if kind == "mps":
         import torch
 
         total, used = torch.mps.recommended_max_memory(), torch.mps.driver_allocated_memory()
-        return Reading(device, used, max(total - used, 0), total)
+        return Reading(device, used, max(total - used, 0), total, in_use=used)
     table = _table(_MEMINFO)
     total = table.get("MemTotal", 0) or _physical_memory()
-    return Reading(device, resident_bytes(), table.get("MemAvailable", total), total)
+    free = table.get("MemAvailable", total)
+    used = resident_bytes()
+    return Reading(device, used, free, total, "resident memory", in_use=max(total - free, used))
 
 
-def resident_bytes() -> int:
-    """The process's resident memory."""
-    return _table(_STATUS).get("VmRSS", 0)
+def resident_bytes(pid: int | None = None) -> int:
+    """The resident memory of this process or of ``pid``; 0 where there is none such."""
+    if _PROC.is_dir():
+        return _table(_PROC / str(pid or "self") / "status").get("VmRSS", 0)
+    return _resident_by_ps(pid or os.getpid())
 
 
 def peak_resident_bytes() -> int:
     """The highest that ``resident_bytes`` has been since the start or the last reset."""
-    return _table(_STATUS).get("VmHWM", 0)
+    return _table(_PROC / "self" / "status").get("VmHWM", 0)
 
 
 def reset_peak() -> None:
     """Start ``peak_resident_bytes`` anew (Linux only)."""
-    Path("/proc/self/clear_refs").write_text("5")
+    (_PROC / "self" / "clear_refs").write_text("5")
+
+
+def _resident_by_ps(pid: int) -> int:
+    """For systems that have no /proc, macOS among them."""
+    ps = shutil.which("ps")
+    if ps is None:
+        return 0
+    command = [ps, "-o", "rss=", "-p", str(pid)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return int(found) * 1024 if found.isdigit() else 0
 
 
 def _physical_memory() -> int:

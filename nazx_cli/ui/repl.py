@@ -2,47 +2,61 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
-from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.styles import Style
 
 from nazx_cli.errors import NazxError
 from nazx_cli.ui import commands
-from nazx_cli.ui.screen import Screen
-from nazx_cli.ui.turn import show_turn
+from nazx_cli.ui.complete import ChatCompleter
+from nazx_cli.ui.keys import keys, unfenced
 
 if TYPE_CHECKING:
+    from prompt_toolkit.formatted_text import AnyFormattedText
     from prompt_toolkit.input import Input
     from prompt_toolkit.output import Output
 
-    from nazx_cli.reading.passages import Passage
-    from nazx_cli.session.session import Session
+    from nazx_cli.ui.chat import Chat
 
 PROMPT = ">>> "
+_MAIN = "main"
+_MENU = 8  # rows kept free below the prompt while completions are shown
+_REFRESH = 0.5  # seconds between two drawings of the toolbar
+_STYLE = Style.from_dict({"bottom-toolbar": "noreverse", "prompt": "bold"})
+_COMMAND = re.compile(r"/[^\s/]*(\s|$)")
+"""How a command begins; ``/home/me is full`` is a question."""
 
 
 class Repl:
-    """A chat about ``session``'s documents; ``sources`` are those of the last answer."""
+    """Prompts for questions and commands, and carries them out on ``chat``."""
 
     def __init__(
         self,
-        session: Session,
-        screen: Screen,
+        chat: Chat,
         history_file: Path | None = None,
         *,
         keyboard: Input | None = None,
         display: Output | None = None,
     ) -> None:
-        self.session = session
-        self.screen = screen
-        self.sources: tuple[Passage, ...] = ()
+        self.chat = chat
+        toolbar = self._toolbar if chat.gauge is not None else None
         self._prompt: PromptSession[str] = PromptSession(
             history=_history(history_file),
-            key_bindings=_keys(),
-            reserve_space_for_menu=0,
+            key_bindings=keys(),
+            multiline=True,  # for the keys of several lines; Enter sends, see ui/keys.py
+            prompt_continuation=_continuation,
+            completer=ChatCompleter(chat),
+            complete_while_typing=False,
+            reserve_space_for_menu=_MENU,
+            bottom_toolbar=toolbar,
+            refresh_interval=_REFRESH if toolbar else 0,
+            style=_STYLE,
+            enable_suspend=True,
             input=keyboard,
             output=display,
         )
@@ -50,44 +64,51 @@ class Repl:
     def run(self) -> None:
         """Prompt and answer until the person leaves."""
         interrupts = 0
-        while True:
+        while not self.chat.leaving:
+            draft, self.chat.draft = self.chat.draft, ""
             try:
-                line = self._prompt.prompt(PROMPT)
+                line = self._prompt.prompt(self._message(), default=draft)
+                # One that stopped an answer counts: pressed twice, Ctrl-C always leaves.
+                interrupts = int(self.handle(line))
             except EOFError:
                 return
             except KeyboardInterrupt:
                 interrupts += 1
                 if interrupts > 1:
                     return
-                self.screen.note("(Ctrl-C again, Ctrl-D or /exit leaves)")
-                continue
-            interrupts = 0
-            if not self.handle(line.strip()):
-                return
+                self.chat.screen.note("(Ctrl-C again, Ctrl-D or /exit leaves)")
 
     def handle(self, line: str) -> bool:
-        """Carry out what was typed; False where the chat is to end."""
+        """Carry out what was typed, and save what came of it; True where Ctrl-C stopped it."""
+        line = line.strip()
+        self.chat.interrupted = False
         if not line:
-            return True
+            return False
         try:
-            if line.startswith("/"):
-                return self._command(line)
-            outcome = show_turn(self.session, line, self.screen)
+            if _COMMAND.match(line):
+                commands.run(self.chat, line)
+            elif question := unfenced(line):
+                self.chat.ask(question)
         except NazxError as error:
-            self.screen.error(error)
-            return True
-        self.sources = outcome.sources
-        if outcome.interrupted:
-            self.screen.note("(stopped; what was said is kept)" if outcome.text else "(stopped)")
-        return True
+            self.chat.screen.error(error)
+        except KeyboardInterrupt:
+            self.chat.interrupted = True
+            self.chat.screen.note("(stopped)")
+        self.chat.save()
+        return self.chat.interrupted
 
-    def _command(self, line: str) -> bool:
-        name, _, rest = line.partition(" ")
-        command = commands.find(name)
-        if command is None:
-            self.screen.note(f"there is no {name}; did you mean {commands.nearest(name)}?")
-            return True
-        return command.run(self, rest.strip())
+    def _message(self) -> str:
+        branch = self.chat.workspace.branch
+        return PROMPT if branch == _MAIN else f"({branch}) {PROMPT}"
+
+    def _toolbar(self) -> AnyFormattedText:
+        assert self.chat.gauge is not None
+        return self.chat.gauge.fragments(get_app().output.get_size().columns)
+
+
+def _continuation(width: int, line: int, wrapped: int) -> str:
+    """What stands before a further line; nothing before the rest of one that is too long."""
+    return "" if wrapped else "... "
 
 
 def _history(path: Path | None) -> History:
@@ -100,17 +121,3 @@ def _history(path: Path | None) -> History:
     except OSError:
         return InMemoryHistory()
     return FileHistory(str(path))
-
-
-def _keys() -> KeyBindings:
-    keys = KeyBindings()
-
-    @keys.add("c-c")
-    def _(event: KeyPressEvent) -> None:
-        """Clear the line; on an empty one, count towards leaving."""
-        if event.current_buffer.text:
-            event.current_buffer.reset()
-        else:
-            event.app.exit(exception=KeyboardInterrupt, style="class:aborting")
-
-    return keys

@@ -6,6 +6,7 @@ Colours and moving things appear only on a terminal, and Rich is imported only t
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
@@ -16,6 +17,8 @@ from nazx_cli.errors import NazxError
 if TYPE_CHECKING:
     from nazx_cli.engine.generator import Stats
     from nazx_cli.reading.passages import Passage
+
+_LEAST_WORDS = 12  # cells for a source's first words; where there are fewer, the line wraps
 
 
 class ProgressBar(Protocol):
@@ -37,13 +40,17 @@ class ProgressBar(Protocol):
 
 @dataclass(frozen=True)
 class Screen:
-    """The two streams and what the person wants on them; ``sources`` None: in a terminal."""
+    """The two streams and what the person wants on them.
+
+    ``sources`` None: in a terminal; ``plain``: answers as they are, Markdown marks and all.
+    """
 
     out: TextIO
     err: TextIO
     quiet: bool = False
     verbose: bool = False
     sources: bool | None = None
+    plain: bool = False
 
     @property
     def is_lively(self) -> bool:
@@ -78,7 +85,8 @@ class Screen:
 
         print("\nsources:", file=self.err)
         for number, passage in enumerate(passages, 1):
-            print(f"  [{number}] {strip_control(source_line(passage))}", file=self.err)
+            line = f"  [{number}] {strip_control(source_line(passage))}"
+            print(_in_one_row(line) if self.err.isatty() else line, file=self.err)
         self.err.flush()
 
     def show_stats(self, stats: Stats, mode: str) -> None:
@@ -99,6 +107,18 @@ class Screen:
         from nazx_cli.ui.progress import Bar
 
         return Bar(self.err, label)
+
+
+def _in_one_row(line: str) -> str:
+    """A source's line with as many of its first words as a row of the terminal holds."""
+    from rich.cells import cell_len, set_cell_size
+
+    place, mark, opening = line.partition("  “")
+    room = shutil.get_terminal_size().columns - cell_len(f"{place}{mark}…”")
+    if cell_len(opening) <= room + 2 or room < _LEAST_WORDS:
+        return line
+    words = set_cell_size(opening, room)
+    return f"{place}{mark}{words.rpartition(' ')[0] or words}…”"
 
 
 class Silence:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from nazx_cli.documents.control import ControlFilter, strip_control
+from nazx_cli.documents.control import strip_control
 from nazx_cli.reading.sources import source_record
-from nazx_cli.session.events import Answer, Delta, Notice, Progress, Reading
+from nazx_cli.session.events import Answer, Delta, Event, Notice, Progress, Reading
+from nazx_cli.ui.display import Display
 from nazx_cli.ui.interrupt import InterruptGuard
 from nazx_cli.ui.screen import Screen
 
 if TYPE_CHECKING:
     from nazx_cli.reading.passages import Passage
-    from nazx_cli.session.session import Session
+    from nazx_cli.ui.gauge import Gauge
 
 
 @dataclass
@@ -51,48 +53,33 @@ def _source(passage: Passage) -> dict[str, Any]:
     }
 
 
-class AnswerStream:
-    """Writes an answer as it comes, without control sequences, and ends its last line."""
-
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-        self._filter = ControlFilter()
-        self._at_line_start = True
-
-    def write(self, text: str) -> None:
-        """Show a piece of the answer."""
-        self._put(self._filter.push(text))
-
-    def end(self) -> None:
-        """Show what was held back, and end the line."""
-        self._put(self._filter.flush())
-        if not self._at_line_start:
-            self._put("\n")
-
-    def _put(self, text: str) -> None:
-        if text:
-            self._out.write(text)
-            self._out.flush()
-            self._at_line_start = text.endswith("\n")
-
-
-def show_turn(session: Session, question: str, screen: Screen, *, as_json: bool = False) -> Outcome:
-    """Ask, stream the answer (with ``as_json``: print it as an object), name its sources.
+def show_turn(
+    events: Iterator[Event],
+    model_name: str,
+    screen: Screen,
+    *,
+    as_json: bool = False,
+    gauge: Gauge | None = None,
+) -> Outcome:
+    """Follow an answer's events: stream it (with ``as_json``: print it as an object), name its
+    sources.
 
     Ctrl-C ends the answer and keeps what was said; the outcome is then ``interrupted``.
     """
     outcome = Outcome()
-    stream = None if as_json else AnswerStream(screen.out)
-    try:
-        _follow(session, question, screen, stream, outcome)
-    except KeyboardInterrupt:
-        outcome.answer = None
-    finally:
-        if stream is not None:
-            stream.end()
+    display = Display(screen, gauge, is_text=not as_json)
+    with InterruptGuard() as guard:
+        try:
+            display.start()
+            _follow(events, display, gauge, guard, outcome)
+        except KeyboardInterrupt:
+            outcome.answer = None
+        finally:
+            guard.defer, guard.pending = True, False  # the screen must be left in order
+            display.end()
     if as_json:
-        screen.data(outcome.as_data(session.lm.name))
-    if not as_json or screen.sources:
+        screen.data(outcome.as_data(model_name))
+    if (not as_json or screen.sources) and (outcome.text or not outcome.interrupted):
         screen.show_sources(outcome.sources)
     if outcome.answer is not None:
         screen.show_stats(outcome.answer.stats, outcome.mode)
@@ -102,31 +89,30 @@ def show_turn(session: Session, question: str, screen: Screen, *, as_json: bool 
 
 
 def _follow(
-    session: Session,
-    question: str,
-    screen: Screen,
-    stream: AnswerStream | None,
+    events: Iterator[Event],
+    display: Display,
+    gauge: Gauge | None,
+    guard: InterruptGuard,
     outcome: Outcome,
 ) -> None:
-    """Take in the session's events until the answer ends or is interrupted."""
-    with InterruptGuard() as guard, screen.bar("reading") as waiting:
-        waiting.start()
-        with closing(session.ask(question)) as events:
-            for event in events:
-                if isinstance(event, Delta):
-                    waiting.stop()
-                    guard.defer = True
-                    outcome.text += event.text
-                    if stream is not None:
-                        stream.write(event.text)
-                elif isinstance(event, Answer):
-                    outcome.answer = event
-                elif isinstance(event, Reading):
-                    outcome.mode, outcome.sources = event.mode, event.passages
-                elif isinstance(event, Progress):
-                    waiting.update(event.done, event.total)
-                elif isinstance(event, Notice):
-                    waiting.stop()
-                    screen.note(f"note: {event.text}")
-                if guard.pending:
-                    return
+    """Take in the events until the answer ends or is interrupted."""
+    with ExitStack() as stack:
+        if isinstance(events, Generator):
+            stack.enter_context(closing(events))
+        for event in events:
+            if isinstance(event, Delta):
+                guard.defer = True
+                outcome.text += event.text
+                display.push(event.text)
+                if gauge is not None and event.stats is not None:
+                    gauge.follow(event.stats)
+            elif isinstance(event, Answer):
+                outcome.answer = event
+            elif isinstance(event, Reading):
+                outcome.mode, outcome.sources = event.mode, event.passages
+            elif isinstance(event, Progress):
+                display.progress(event.done, event.total)
+            elif isinstance(event, Notice):
+                display.note(f"note: {event.text}")
+            if guard.pending:
+                return

@@ -1,0 +1,137 @@
+"""A chat as the commands see it: the workspace, where it is shown, where it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from nazx_cli.documents.control import strip_control
+from nazx_cli.errors import DocumentError, UsageError
+from nazx_cli.ui.autosave import Autosave
+from nazx_cli.ui.phrases import Stopwatch
+from nazx_cli.ui.screen import Screen
+from nazx_cli.ui.turn import show_turn
+
+if TYPE_CHECKING:
+    from nazx_cli.documents.document import Skipped
+    from nazx_cli.engine.language_model import LanguageModel
+    from nazx_cli.session.events import Event
+    from nazx_cli.session.saved import ModelTag
+    from nazx_cli.session.workspace import Workspace
+    from nazx_cli.ui.gauge import Gauge
+    from nazx_cli.ui.models import Models
+
+_NAMED = 5  # left-out files that are named; the others are counted
+
+
+class Chat:
+    """What a person chats in.
+
+    ``draft`` is what the next prompt begins with; ``leaving`` ends the chat; ``interrupted``
+    tells whether Ctrl-C stopped what was done last. ``models`` and ``autosave`` are None where
+    the chat can neither change its model nor save (in tests).
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        screen: Screen,
+        *,
+        gauge: Gauge | None = None,
+        autosave: Autosave | None = None,
+        models: Models | None = None,
+    ) -> None:
+        self.workspace = workspace
+        self.screen = screen
+        self.gauge = gauge
+        self.autosave = autosave
+        self.models = models
+        self.leaving = self.interrupted = False
+        self.draft = ""
+        self._lost: set[str] = set()
+        self._tag: tuple[LanguageModel, ModelTag] | None = None
+
+    @property
+    def lm(self) -> LanguageModel:
+        """The model that answers."""
+        return self.workspace.session.lm
+
+    @property
+    def tag(self) -> ModelTag:
+        """What saved sessions know the model by."""
+        if self._tag is None or self._tag[0] is not self.lm:
+            self._tag = (self.lm, self.need_models().tag(self.lm.name, self.lm.folder))
+        return self._tag[1]
+
+    def enter(self, workspace: Workspace) -> None:
+        """Go on in another workspace."""
+        self.workspace = workspace
+        self.follow_model()
+
+    def follow_model(self) -> None:
+        """Have the gauge read the device and the limit of the present model."""
+        if self.gauge is not None:
+            self.gauge.device, self.gauge.limit = self.lm.device, self.lm.memory_limit
+
+    def say(self, text: str) -> None:
+        """What a command was asked for; unlike a note, ``--quiet`` does not silence it."""
+        print(strip_control(text), file=self.screen.err, flush=True)
+
+    def done(self, what: str, watch: Stopwatch) -> None:
+        """A short result, and how long it took."""
+        self.say(f"{what} in {watch}")
+
+    def ask(self, question: str) -> None:
+        """Answer ``question`` on the documents as they are on disk now, where they are watched."""
+        self.take_in_changes()
+        self.follow(self.workspace.ask(question))
+
+    def follow(self, events: Iterator[Event]) -> None:
+        """Show an answer as it comes."""
+        outcome = show_turn(events, self.lm.name, self.screen, gauge=self.gauge)
+        self.interrupted = outcome.interrupted
+        if outcome.interrupted:
+            self.screen.note("(stopped; what was said is kept)" if outcome.text else "(stopped)")
+
+    def take_in_changes(self) -> None:
+        """Read watched documents again whose files have changed."""
+        workspace = self.workspace
+        for n in workspace.changed():
+            watch = Stopwatch()
+            try:
+                workspace.reload(n)
+            except DocumentError as error:  # such as a file that is empty while it is written
+                self.screen.note(f"note: {error.message}; what was read of it before stays")
+                continue
+            part = workspace.documents[n - 1]
+            size = f"{len(part):,} tokens"
+            self.screen.note(f"note: {part.name} has changed: read it again ({size}) in {watch}")
+        missing = {workspace.documents[n - 1].name for n in workspace.missing()}
+        for name in sorted(missing):
+            if name not in self._lost:
+                self.screen.note(f"note: {name} is gone from disk; what was read of it stays")
+        self._lost = missing
+
+    def tell_skipped(self, skipped: tuple[Skipped, ...]) -> None:
+        """Name what a folder or glob left out."""
+        for each in skipped[:_NAMED]:
+            self.screen.note(f"note: {each.name} {each.reason}; left out")
+        if (more := len(skipped) - _NAMED) > 0:
+            self.screen.note(f"note: {more} more left out")
+
+    def save(self) -> None:
+        """Save what has changed, if this chat is saved at all."""
+        if self.autosave is not None:
+            self.autosave.save(self.workspace, self.tag)
+
+    def need_autosave(self) -> Autosave:
+        """Where sessions are kept; ``UsageError`` where there is no such place."""
+        if self.autosave is None:
+            raise UsageError("this chat has no sessions", "start one with: nazx chat")
+        return self.autosave
+
+    def need_models(self) -> Models:
+        """Where models come from; ``UsageError`` where there is no such place."""
+        if self.models is None:
+            raise UsageError("this chat keeps its model", "start another: nazx chat -m NAME")
+        return self.models

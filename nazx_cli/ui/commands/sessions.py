@@ -1,0 +1,98 @@
+"""Commands on saved sessions."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from nazx_cli.errors import UsageError
+from nazx_cli.ui.commands.branches import contents
+from nazx_cli.ui.commands.command import Argument, Command, Words
+from nazx_cli.ui.phrases import Stopwatch, ago
+from nazx_cli.ui.restore import restore
+from nazx_cli.ui.table import columns, size_text
+
+if TYPE_CHECKING:
+    from nazx_cli.session.saved import SessionInfo
+    from nazx_cli.ui.chat import Chat
+
+_FORCE = "--force"
+
+
+def _save(chat: Chat, words: Words) -> None:
+    keeper, watch = chat.need_autosave(), Stopwatch()
+    name = words.get(0)
+    if name is None or name == keeper.name:
+        keeper.save_now(chat.workspace, chat.tag)
+    else:
+        keeper.save_as(name, chat.workspace, chat.tag)
+    chat.done(f"saved as {keeper.name}", watch)
+
+
+def _load(chat: Chat, words: Words) -> None:
+    keeper, watch = chat.need_autosave(), Stopwatch()
+    name, option = words.values[0], words.get(1)
+    if option not in (None, _FORCE):
+        raise UsageError(f"/load knows no {option}", f"type /load {name}")
+    if name == keeper.name:
+        raise UsageError(f"{name} is the session you are in", "type /sessions to see the others")
+    chat.save()
+    file = keeper.store.open(name, create=False)
+    try:
+        if option == _FORCE:
+            workspace = restore(file, chat.need_models(), chat.tag.name, force=True, loaded=chat.lm)
+        else:
+            workspace = restore(file, chat.need_models(), loaded=chat.lm)
+    except BaseException:
+        file.close()
+        raise
+    keeper.change(file, workspace)
+    chat.enter(workspace)
+    chat.done(f"now in {name} ({contents(workspace.session.state)})", watch)
+
+
+def _sessions(chat: Chat, _: Words) -> None:
+    keeper = chat.need_autosave()
+    infos = keeper.store.infos()
+    if not infos:
+        chat.say("No session is saved yet.")
+        return
+    heading = ("", "NAME", "SAVED", "TURNS", "DOCS", "TOKENS", "SIZE", "MODEL", "")
+    rows = [heading, *(_row(info, info.name == keeper.name) for info in infos)]
+    chat.say(columns(rows, right=(3, 4, 5, 6)))
+
+
+def _row(info: SessionInfo, is_here: bool) -> tuple[str, ...]:
+    remark = info.problem or (f"open (pid {info.open_by})" if info.open_by and not is_here else "")
+    return (
+        "*" if is_here else "",
+        info.name,
+        ago(datetime.now(timezone.utc) - info.saved),
+        str(info.turns),
+        str(info.documents),
+        f"{info.tokens:,}",
+        size_text(info.nbytes),
+        info.model,
+        remark,
+    )
+
+
+COMMANDS = (
+    Command(("/sessions",), "list the saved sessions", _sessions),
+    Command(
+        ("/save",),
+        "save now; NAME: go on under that name",
+        _save,
+        (Argument("NAME", "session", required=False),),
+        "/save notes",
+        "Every turn is saved anyway. With a name, the session so far stays as it is.",
+    ),
+    Command(
+        ("/load",),
+        "go to a saved session",
+        _load,
+        (Argument("NAME", "session"), Argument(_FORCE, choices=(_FORCE,), required=False)),
+        "/load notes",
+        "Its model is loaded with it; --force goes on with the present one instead.",
+    ),
+)

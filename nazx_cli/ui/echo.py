@@ -1,0 +1,43 @@
+"""What is typed while an answer is written: kept for the next prompt, not shown in between."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Any
+
+try:
+    import termios
+except ImportError:  # Windows
+    termios = None  # type: ignore[assignment]
+
+
+class NoEcho:
+    """While entered, the terminal does not show what is typed; Ctrl-C works as ever."""
+
+    def __init__(self) -> None:
+        self._before: list[Any] | None = None
+
+    def __enter__(self) -> NoEcho:
+        if termios is not None and sys.stdin is not None and sys.stdin.isatty():
+            try:
+                self._before = termios.tcgetattr(sys.stdin)
+                silent = list(self._before)
+                silent[3] &= ~termios.ECHO
+                termios.tcsetattr(sys.stdin, termios.TCSADRAIN, silent)
+            except (termios.error, OSError, ValueError):
+                self._before = None
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._before is not None and termios is not None:
+            before, self._before = self._before, None
+            try:
+                termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+            except (termios.error, OSError, ValueError):
+                return

@@ -1,0 +1,52 @@
+"""Times, counts and long names, as short as a line needs them."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+
+class Stopwatch:
+    """Runs from when it is made."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __str__(self) -> str:
+        return duration(time.perf_counter() - self._started)
+
+
+def duration(seconds: float) -> str:
+    """``<1 ms``, ``3 ms``, ``1.2 s``, ``2 min 5 s``."""
+    if seconds < 0.001:
+        return "<1 ms"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
+
+
+def ago(age: timedelta) -> str:
+    """``just now``, ``5 min ago``, ``30 h ago``, ``2 days ago``."""
+    minutes = int(age.total_seconds() // 60)
+    if minutes < 1:
+        return "just now"
+    if minutes < 60:
+        return f"{minutes} min ago"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h ago"
+    return f"{minutes // (24 * 60):,} days ago"
+
+
+def counted(number: int, thing: str) -> str:
+    """``1 turn``, ``2 turns``."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
+def shortened(name: str, width: int) -> str:
+    """``name`` in at most ``width`` characters, its end kept: that is what tells files apart."""
+    return (
+        name if len(name) <= width else f"{name[: width // 3]}…{name[-(width - width // 3 - 1) :]}"
+    )
