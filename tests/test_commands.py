@@ -112,6 +112,26 @@ def test_documents_are_read_listed_and_dropped(talk: Talk) -> None:
     assert [part.name for part in talk.workspace.documents] == ["my owl.txt"]
 
 
+def test_of_many_documents_the_first_and_the_last_are_listed(talk: Talk) -> None:
+    Path("deep/er/notes").mkdir(parents=True)
+    for n in range(1, 31):
+        Path(f"deep/er/notes/about-the-foxes-of-the-forest-{n:02}.txt").write_text(f"Fox {n}.\n")
+    talk("/read deep")
+    lines = talk("/docs").splitlines()
+    assert len(lines) == 1 + 12 + 1 + 12
+    assert lines[13] == "... 6 more; /docs all lists them"
+    assert lines[12].split()[0] == "12" and lines[14].split()[0] == "19"
+    assert lines[1].split()[1].startswith("…") and lines[1].split()[1].endswith("forest-01.txt")
+    assert [line.split()[0] for line in talk("/docs all").splitlines()[1:]] == [
+        str(n) for n in range(1, 31)
+    ]
+    shares = talk("/context")
+    assert "10 …he-foxes-of-the-forest-10.txt " in shares and "/docs all" in shares
+    for n in range(30, 25, -1):
+        talk(f"/drop {n}")
+    assert len(talk("/docs").splitlines()) == 1 + 25  # a mention would be no shorter
+
+
 def test_reading_what_is_there_says_so(talk: Talk) -> None:
     talk("/read fox.txt")
     assert talk("/read fox.txt") == "fox.txt is here already\n"

@@ -47,4 +47,4 @@ def test_one_is_singular() -> None:
 
 def test_a_long_name_keeps_its_end_which_tells_files_apart() -> None:
     assert shortened("book.txt", 12) == "book.txt"
-    assert shortened("/home/me/books/long/book.txt", 13) == "/hom…book.txt"
+    assert shortened("/home/me/books/long/book.txt", 14) == "…long/book.txt"

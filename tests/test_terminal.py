@@ -2,95 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import sys
-import time
 from pathlib import Path
 
 import pytest
 from cli_helpers import tiny_checkpoint
 
-pexpect = pytest.importorskip("pexpect")
-pyte = pytest.importorskip("pyte")
+pytest.importorskip("pexpect")
+pytest.importorskip("pyte")
 
-
-PROMPT = ">>>$"
+from pseudo_terminal import PROMPT, Terminal
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny"))
-
-
-class Terminal:
-    """A process in a terminal of 30 lines, and what that terminal shows."""
-
-    def __init__(self, *arguments: str, columns: int = 80) -> None:
-        self.screen = pyte.Screen(columns, 30)
-        self._stream = pyte.Stream(self.screen)
-        self.process = pexpect.spawn(
-            sys.executable,
-            ["-m", "nazx_cli.cli", *arguments],
-            encoding="utf-8",
-            dimensions=(30, columns),
-            timeout=30,
-            env={**os.environ, "TERM": "xterm-256color"},
-        )
-        self.raw = ""
-
-    @property
-    def text(self) -> str:
-        """What the screen shows, without blank lines."""
-        return "\n".join(line.rstrip() for line in self.screen.display if line.strip())
-
-    def until(self, pattern: str) -> str:
-        """Read on until the screen's text matches; the text."""
-        end = time.monotonic() + 30
-        while not re.search(pattern, self.text, re.MULTILINE):
-            assert time.monotonic() < end, f"no {pattern!r} in:\n{self.text}"
-            self._read()
-        return self.text
-
-    def send(self, keys: str) -> None:
-        self.process.send(keys)
-
-    def enter(self, line: str, pattern: str = PROMPT) -> str:
-        """Type a line; what is shown once the prompt (or ``pattern``) is back after it."""
-        self.send(f"{line}\r")
-        return self.until(rf">>> {re.escape(line)}\n(.*\n)*{pattern}")
-
-    def resize(self, columns: int) -> None:
-        self.screen.resize(30, columns)
-        self.process.setwinsize(30, columns)
-
-    def kill(self) -> None:
-        """End it as a power failure would."""
-        self.process.kill(signal.SIGKILL)
-        self.process.close(force=True)
-
-    def end(self) -> int:
-        """Wait until the process has ended; its exit code."""
-        end = time.monotonic() + 30
-        try:
-            while time.monotonic() < end:
-                self._read()
-        except pexpect.EOF:
-            pass
-        self.process.close()
-        return int(self.process.exitstatus)
-
-    def _read(self) -> None:
-        try:
-            text = self.process.read_nonblocking(4096, timeout=0.2)
-        except pexpect.TIMEOUT:
-            return
-        self.raw += text
-        self._stream.feed(text)
-        if "\x1b[6n" in text:  # prompt-toolkit asks where the cursor is
-            cursor = self.screen.cursor
-            self.process.send(f"\x1b[{cursor.y + 1};{cursor.x + 1}R")
 
 
 def test_a_chat_streams_and_leaves_quietly(model: str) -> None:

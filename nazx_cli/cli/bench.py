@@ -83,8 +83,8 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="NAME",
-            help="prefill, decode, first-token, memory, read, quantization. "
-            "Default: all; read and quantization only with --file.",
+            help="prefill, decode, first-token, edits, memory, peak, read, quantization, recall. "
+            "Default: all but edits and recall; read and quantization only with --file.",
             show_default=False,
         ),
     ] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import typer
@@ -36,10 +37,12 @@ def chat(
             "the chat reads questions from stdin, so --file - cannot", "give the file's name"
         )
     from nazx_cli.cli.opening import Opening, named_options
+    from nazx_cli.ui.echo import NoEcho
 
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and not output.json
     opening = Opening(files, model, answers, output, options, named_options(context), interactive)
-    chat = opening.open()
+    with NoEcho() if interactive else nullcontext():
+        chat = opening.open()
     try:
         if interactive:
             _converse(chat)

@@ -63,7 +63,8 @@ def blocks(
         if (price := cost(passage)) > budget:
             raise ContextOverflowError(
                 f"a block of {price:,} tokens does not fit the {max(0, budget):,} that are free",
-                "use a larger --ctx, a smaller --max-tokens or a shorter question",
+                "use a larger --ctx, a smaller --max-tokens (in a chat: /set parameter ctx, "
+                "/set parameter max_tokens) or a shorter question",
             )
         found.append((passage,))
     return found

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 LEAST_ANSWER = 32
 """Tokens: a prompt that leaves less than this for an answer is refused."""
+_AS_FILE = "put the long text in a file and name it with --file, or /read in a chat"
 _UNLIMITED = 2048  # tokens for passages where neither the model nor --ctx sets a limit
 
 
@@ -59,13 +60,11 @@ class Prompter:
         if system > self._tokens(question):
             raise ContextOverflowError(
                 f"the system message has {system:,} tokens; {takes}",
-                f"shorten it by {over:,} tokens, or put the long text in a file and name it "
-                "with --file",
+                f"shorten it by {over:,} tokens, or {_AS_FILE}",
             )
         raise ContextOverflowError(
             f"the question has {self._tokens(question):,} tokens; {takes}",
-            f"shorten it by {over:,} tokens, or put the long text in a file and name it "
-            "with --file",
+            f"shorten it by {over:,} tokens, or {_AS_FILE}",
         )
 
     def _tokens(self, text: str) -> int:

@@ -100,7 +100,8 @@ class Reader:
         raise ContextOverflowError(
             "no passage fits beside the question: the model's window takes "
             f"{self._prompter.window:,} tokens",
-            "shorten the question, or use a smaller --max-tokens",
+            "shorten the question, or use a smaller --max-tokens, in a chat "
+            "/set parameter max_tokens",
         )
 
     def _read_all(self, library: Library, question: str, history: Sequence[Message]) -> Reading:

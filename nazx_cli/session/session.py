@@ -166,7 +166,8 @@ class Session:
         wanted, window = self.settings.ctx, self.lm.window
         if wanted is not None and window is not None and wanted > window and not self.turns:
             yield Notice(
-                f"--ctx {wanted:,} is more than the model's window takes; using {window:,} tokens"
+                f"a context of {wanted:,} tokens is more than the model's window takes; "
+                f"using {window:,}"
             )
 
     def _fitted(self, question: str) -> History:
@@ -265,7 +266,8 @@ def prompt_limit(lm: LanguageModel, state: State) -> int | None:
         if limit <= LEAST_ANSWER:
             raise ContextOverflowError(
                 f"the documents have {tokens:,} tokens; --ctx allows {state.settings.ctx:,}",
-                f"use --ctx {tokens + 2048} or --read recall",
+                f"use --ctx {tokens + 2048} or --read recall, in a chat "
+                f"/set parameter ctx {tokens + 2048} or /set parameter read recall",
             )
     limits = [n for n in (limit, window) if n is not None]
     return min(limits) if limits else None

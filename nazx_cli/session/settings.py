@@ -23,8 +23,6 @@ class SessionSettings:
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
-            raise UsageError(
-                f"an answer of {self.max_tokens} tokens is none", "use --max-tokens 1 or more"
-            )
+            raise UsageError(f"an answer of {self.max_tokens} tokens is none", "allow 1 or more")
         if self.ctx is not None and self.ctx < 1:
-            raise UsageError(f"--ctx {self.ctx} leaves no room", "use --ctx 256 or more")
+            raise UsageError(f"a context of {self.ctx} tokens leaves no room", "allow 256 or more")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nazx_cli.ui.models import Models
 
 _NAMED = 5  # left-out files that are named; the others are counted
+_MAX_TOKENS = "/set parameter max_tokens"
 
 
 class Chat:
@@ -88,7 +89,7 @@ class Chat:
 
     def follow(self, events: Iterator[Event]) -> None:
         """Show an answer as it comes."""
-        outcome = show_turn(events, self.lm.name, self.screen, gauge=self.gauge)
+        outcome = show_turn(events, self.lm.name, self.screen, gauge=self.gauge, longer=_MAX_TOKENS)
         self.interrupted = outcome.interrupted
         if outcome.interrupted:
             self.screen.note("(stopped; what was said is kept)" if outcome.text else "(stopped)")

@@ -1,7 +1,8 @@
-"""What is typed while an answer is written: kept for the next prompt, not shown in between."""
+"""What is typed while something is drawn: kept for the next prompt, not shown in between."""
 
 from __future__ import annotations
 
+import os
 import sys
 from types import TracebackType
 from typing import Any
@@ -21,6 +22,9 @@ class NoEcho:
     def __enter__(self) -> NoEcho:
         if termios is not None and sys.stdin is not None and sys.stdin.isatty():
             try:
+                # A job in the background would be stopped for changing its terminal.
+                if os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp():
+                    return self
                 self._before = termios.tcgetattr(sys.stdin)
                 silent = list(self._before)
                 silent[3] &= ~termios.ECHO

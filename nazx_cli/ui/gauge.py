@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from nazx_cli.documents.control import strip_control
 from nazx_cli.memory.probe import Reading, read_memory
+from nazx_cli.ui.phrases import shortened
 from nazx_cli.ui.table import size_text
 
 if TYPE_CHECKING:
@@ -258,8 +259,7 @@ def _shares(usage: Usage) -> str:
 
 
 def _name(name: str) -> str:
-    clean = strip_control(" ".join(name.split()))
-    return clean if len(clean) <= _LONGEST_NAME else f"{clean[: _LONGEST_NAME - 1]}…"
+    return shortened(strip_control(" ".join(name.split())), _LONGEST_NAME)
 
 
 def _ratio(used: int, limit: int) -> str:

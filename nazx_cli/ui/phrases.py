@@ -47,6 +47,4 @@ def counted(number: int, thing: str) -> str:
 
 def shortened(name: str, width: int) -> str:
     """``name`` in at most ``width`` characters, its end kept: that is what tells files apart."""
-    return (
-        name if len(name) <= width else f"{name[: width // 3]}…{name[-(width - width // 3 - 1) :]}"
-    )
+    return name if len(name) <= width else f"…{name[len(name) - width + 1 :]}"

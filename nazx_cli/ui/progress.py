@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 from rich.progress import TimeRemainingColumn as TimeLeft
 
+from nazx_cli.ui.echo import NoEcho
+
 
 class Bar:
     """A spinner until the first ``update``, a bar from then on."""
@@ -18,6 +20,7 @@ class Bar:
         self._progress = Progress(*self._spinner, console=Console(file=stream), transient=True)
         self._task = self._progress.add_task(label, total=None)
         self._running = False
+        self._echo = NoEcho()  # what is typed would leave pieces of the bar behind
 
     def __enter__(self) -> Bar:
         return self
@@ -29,6 +32,7 @@ class Bar:
         """Draw it."""
         if not self._running:
             self._running = True
+            self._echo.__enter__()
             self._progress.start()
 
     def update(self, *values: str | int) -> None:
@@ -47,4 +51,7 @@ class Bar:
         """Remove it; it can be stopped twice."""
         if self._running:
             self._running = False
-            self._progress.stop()
+            try:
+                self._progress.stop()
+            finally:
+                self._echo.__exit__(None, None, None)

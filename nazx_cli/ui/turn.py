@@ -60,9 +60,10 @@ def show_turn(
     *,
     as_json: bool = False,
     gauge: Gauge | None = None,
+    longer: str = "--max-tokens",
 ) -> Outcome:
     """Follow an answer's events: stream it (with ``as_json``: print it as an object), name its
-    sources.
+    sources. ``longer`` is what allows longer answers, told where one was cut off.
 
     Ctrl-C ends the answer and keeps what was said; the outcome is then ``interrupted``.
     """
@@ -84,7 +85,7 @@ def show_turn(
     if outcome.answer is not None:
         screen.show_stats(outcome.answer.stats, outcome.mode)
         if outcome.answer.finish == "length":
-            screen.note("(the answer was cut off; --max-tokens allows a longer one)")
+            screen.note(f"(the answer was cut off; {longer} allows a longer one)")
     return outcome
 
 

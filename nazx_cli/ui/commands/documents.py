@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _LISTED = 5  # added documents that are named one by one
 _NAME = 40  # characters of a name in the list
-_WATCH = "--watch"
+_EDGE = 12  # documents that are listed of the first and the last, where there are many
+_WATCH, _ALL = "--watch", "all"
 
 
 def _read(chat: Chat, words: Words) -> None:
@@ -37,22 +38,36 @@ def _read(chat: Chat, words: Words) -> None:
         chat.done(f"{counted(len(result.added), 'document')}, {tokens:,} tokens,", watch)
 
 
-def _docs(chat: Chat, _: Words) -> None:
+def _docs(chat: Chat, words: Words) -> None:
     documents = chat.workspace.documents
+    option = words.get(0)
+    if option not in (None, _ALL):
+        raise UsageError(f"/docs does not take {option!r}", f"type /docs, or /docs {_ALL}")
     if not documents:
         chat.say("There are no documents; /read PATH puts one in.")
         return
     total = sum(map(len, documents)) or 1
+    numbers = list(range(1, len(documents) + 1))
+    hidden = 0 if option else max(0, len(documents) - 2 * _EDGE)
+    if hidden > 1:  # a single one takes no more room than its mention
+        del numbers[_EDGE:-_EDGE]
     rows = [("", "NAME", "TOKENS", "SHARE", "FORMAT", "")]
-    for n, part in enumerate(documents, 1):
-        remarks = ["watched"] if chat.workspace.is_watched(n) else []
-        if state := _on_disk(part.document.origin):
-            remarks.append(state)
-        share = f"{100 * len(part) / total:.0f} %"
-        document = part.document
-        name = shortened(document.name, _NAME)
-        rows.append((str(n), name, f"{len(part):,}", share, document.format, ", ".join(remarks)))
-    chat.say(columns(rows, right=(0, 2, 3)))
+    lines = columns([*rows, *(_row(chat, n, total) for n in numbers)], right=(0, 2, 3)).split("\n")
+    if hidden > 1:
+        lines.insert(1 + _EDGE, f"... {hidden:,} more; /docs {_ALL} lists them")
+    chat.say("\n".join(lines))
+
+
+def _row(chat: Chat, n: int, total: int) -> tuple[str, ...]:
+    """Document ``n`` in the list; ``total`` is what all of them have in tokens."""
+    part = chat.workspace.documents[n - 1]
+    document = part.document
+    remarks = ["watched"] if chat.workspace.is_watched(n) else []
+    if state := _on_disk(document.origin):
+        remarks.append(state)
+    share = f"{100 * len(part) / total:.0f} %"
+    name = shortened(document.name, _NAME)
+    return (str(n), name, f"{len(part):,}", share, document.format, ", ".join(remarks))
 
 
 def _drop(chat: Chat, words: Words) -> None:
@@ -119,7 +134,13 @@ COMMANDS = (
         (Argument("PATH|GLOB", "path", repeats=True),),
         "/read notes.txt",
     ),
-    Command(("/docs",), "list the documents, numbered", _docs),
+    Command(
+        ("/docs",),
+        "list the documents, numbered",
+        _docs,
+        (Argument(_ALL, choices=(_ALL,), required=False),),
+        more=f"Of many the first and the last {_EDGE} are listed, with {_ALL} every one.",
+    ),
     Command(("/drop",), "take a document out", _drop, (_N,), "/drop 1"),
     Command(
         ("/swap",),

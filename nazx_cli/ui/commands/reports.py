@@ -22,10 +22,12 @@ _EIGHTHS = " ▏▎▍▌▋▊▉"
 def _context(chat: Chat, _: Words) -> None:
     usage = chat.workspace.usage()
     total = max(1, usage.document_tokens + usage.conversation_tokens)
-    entries = [(f"{n} {name}", size) for n, (name, size) in enumerate(usage.documents, 1)]
+    entries = [
+        (f"{n} {shortened(name, _NAME)}", size) for n, (name, size) in enumerate(usage.documents, 1)
+    ]
     largest = sorted(size for _, size in entries)[-_SHOWN:] or [0]
     rows = [
-        (shortened(name, _NAME), bar(size / total), f"{size:,}", f"{100 * size / total:.0f} %")
+        (name, bar(size / total), f"{size:,}", f"{100 * size / total:.0f} %")
         for name, size in (
             *[entry for entry in entries if entry[1] >= largest[0]][:_SHOWN],
             ("conversation", usage.conversation_tokens),
@@ -33,7 +35,7 @@ def _context(chat: Chat, _: Words) -> None:
     ]
     chat.say(columns(rows, right=(2, 3)))
     if (more := len(entries) - len(rows) + 1) > 0:
-        chat.say(f"and {more:,} smaller documents; /docs lists them all")
+        chat.say(f"and {more:,} smaller documents; /docs all lists them")
     chat.say(
         f"{total if entries else 0:,} tokens; the context takes {size_text(usage.context_bytes)}"
     )

@@ -1,0 +1,53 @@
+"""A chat with the default model in a real terminal; opt in with ``-m network``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from nazx_cli.errors import ModelUnavailableError
+from nazx_cli.weights.resolve import resolve_model
+
+pytest.importorskip("pexpect")
+pytest.importorskip("pyte")
+
+from pseudo_terminal import PROMPT, Terminal
+
+ALICE = Path(__file__).parent / "data" / "alice.txt"
+GAUGE = r"resident memory .* \d+% .*"
+
+
+@pytest.mark.network
+def test_the_default_model_streams_names_its_sources_and_can_be_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAZX_HOME", str(tmp_path / "home"))
+    try:
+        resolve_model("nazx-smol-135m")
+    except ModelUnavailableError as error:
+        pytest.skip(f"the default model is not in reach: {error.message}")
+    terminal = Terminal("chat", "-f", str(ALICE), columns=200, timeout=120)
+    assert "alice.txt (36,736 tokens)" in terminal.until(PROMPT)
+
+    shown = terminal.enter("What did the baby turn into?")
+    assert re.search(r"turn into\?\n.*\bpig\b", shown), shown
+    assert re.search(r"^ +\[1\] .*alice\.txt:\d+-\d+  “", shown, re.MULTILINE), shown
+    terminal.until(rf"{PROMPT}\n{GAUGE}documents 36,736 tokens.*tokens/s$")
+
+    terminal.send("Tell me what happens at the trial.\r")
+    before = terminal.until(rf"the trial\.\n(.+\n)*.{{20}}.*\n{GAUGE}tokens/s$")
+    after = terminal.until(rf"the trial\.\n(.+\n)*.{{20}}.*\n(.+\n)+{GAUGE}tokens/s$")
+    assert len(after) > len(before) and "sources:" not in after.partition("the trial.")[2]
+    terminal.process.sendintr()
+    stopped = terminal.until(rf"\(stopped; what was said is kept\)\n{PROMPT}")
+    said = after.partition("the trial.\n")[2].partition("\n")[0]
+    assert said in stopped
+
+    assert re.search(r"^turns +2$", terminal.enter("/show"), re.MULTILINE)
+    assert "undone: the last turn" in terminal.enter("/undo")
+    terminal.send("/show\r")
+    terminal.until(r"undone: [^\n]*\n>>> /show\n(.*\n)*turns +1$")
+    terminal.send("\x04")
+    assert terminal.end() == 0
