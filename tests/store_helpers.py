@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from cli_helpers import make_tokenizer
+from reading_helpers import small_tokenizer
 
 from nazx_cli.documents.document import Document, Origin, Place
 from nazx_cli.engine.sampling import Sampling
@@ -17,8 +19,6 @@ from nazx_cli.session.messages import Message
 from nazx_cli.session.saved import ModelTag
 from nazx_cli.session.settings import SessionSettings
 from nazx_cli.session.state import State
-from tests.cli_helpers import make_tokenizer
-from tests.reading_helpers import small_tokenizer
 
 MODEL = ModelTag("tiny", "a" * 64, "b" * 64)
 OTHER = ModelTag("other", "c" * 64, "d" * 64)
@@ -105,5 +105,6 @@ def assert_same(one: State, other: State) -> None:
 
 def python(code: str, *arguments: str) -> list[str]:
     """A command that runs ``code`` with the tests' own modules at hand."""
-    root = Path(__file__).parents[1]
-    return [sys.executable, "-c", f"import sys; sys.path[0] = {str(root)!r}\n{code}", *arguments]
+    here = Path(__file__).parent
+    paths = [str(here), str(here.parent)]
+    return [sys.executable, "-c", f"import sys; sys.path[:1] = {paths!r}\n{code}", *arguments]

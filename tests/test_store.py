@@ -11,16 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from nazx_cli.errors import NazxError, UsageError
-from nazx_cli.session import database
-from nazx_cli.session.packing import pack, unpack
-from nazx_cli.session.saved import ModelTag, Saved
-from nazx_cli.session.state import State
-from nazx_cli.session.store import Store
-from tests.cli_helpers import make_tokenizer, tiny_checkpoint
-from tests.reading_helpers import alice_text, small_tokenizer
-from tests.store_helpers import (
+from cli_helpers import make_tokenizer, tiny_checkpoint
+from reading_helpers import alice_text, small_tokenizer
+from store_helpers import (
     MODEL,
     OTHER,
     assert_same,
@@ -32,6 +25,13 @@ from tests.store_helpers import (
     state_of,
     turn_of,
 )
+
+from nazx_cli.errors import NazxError, UsageError
+from nazx_cli.session import database
+from nazx_cli.session.packing import pack, unpack
+from nazx_cli.session.saved import ModelTag, Saved
+from nazx_cli.session.state import State
+from nazx_cli.session.store import Store
 
 TOKENIZER = small_tokenizer()
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from reading_helpers import alice_text, small_tokenizer
+from store_helpers import MODEL, assert_same, full_state, part_of, python, turn_of
 
 from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.session.state import State
 from nazx_cli.session.store import Store
-from tests.reading_helpers import alice_text, small_tokenizer
-from tests.store_helpers import MODEL, assert_same, full_state, part_of, python, turn_of
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits")
 
@@ -31,8 +31,8 @@ from pathlib import Path
 from nazx_cli.session.history import History
 from nazx_cli.session.state import State
 from nazx_cli.session.store import Store
-from tests.reading_helpers import alice_text
-from tests.store_helpers import MODEL, part_of, turn_of
+from reading_helpers import alice_text
+from store_helpers import MODEL, part_of, turn_of
 
 parts = [part_of(f"{n}.txt", alice_text()[n * 100 : 30_000]) for n in range(3)]
 
@@ -60,7 +60,7 @@ for order in sys.stdin:  # a fork is there at once, without importing all of it 
 HOLD = """
 from pathlib import Path
 from nazx_cli.session.store import Store
-from tests.store_helpers import MODEL, full_state
+from store_helpers import MODEL, full_state
 file = Store(Path(sys.argv[1])).open("work", create=True)
 file.save({"main": full_state()}, "main", (), MODEL)
 print("saved", flush=True)
@@ -208,8 +208,8 @@ from pathlib import Path
 from nazx_cli.errors import NazxError
 from nazx_cli.session.state import State
 from nazx_cli.session.store import Store
-from tests.reading_helpers import small_tokenizer
-from tests.store_helpers import MODEL, turn_of
+from reading_helpers import small_tokenizer
+from store_helpers import MODEL, turn_of
 left, tokenizer = 4, small_tokenizer(300)
 while left:
     try:
@@ -237,8 +237,8 @@ from pathlib import Path
 from nazx_cli.errors import NazxError
 from nazx_cli.session.state import State
 from nazx_cli.session.store import Store
-from tests.reading_helpers import alice_text
-from tests.store_helpers import MODEL, full_state, part_of
+from reading_helpers import alice_text
+from store_helpers import MODEL, full_state, part_of
 file = Store(Path(sys.argv[1])).open("work", create=True)
 file.save({"main": full_state()}, "main", (), MODEL)
 big = State((part_of("alice.txt", alice_text()),))
