@@ -13,6 +13,7 @@ import numpy as np
 from nazx_cli.documents.document import Document
 from nazx_cli.reading.boundaries import joined_tokens
 from nazx_cli.reading.passages import PASSAGE_TOKENS, cut
+from nazx_cli.tokenizer import Tokens
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,6 +45,20 @@ class Part:
         """Tokenize ``document``; ``on_progress`` is told characters done and in all."""
         tokens = tokenizer.encode_document(document.text, on_progress)
         return cls(document, tokens.ids, tokens.starts)
+
+    def revised(
+        self,
+        document: Document,
+        tokenizer: Tokenizer,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Part:
+        """``Part.build(document)``, quick where ``document`` is this one with a few edits.
+
+        ``tokenizer`` must be the one that this part was built with.
+        """
+        old = Tokens(self.ids, self.starts)
+        tokens = tokenizer.encode_edited(self.document.text, old, document.text, on_progress)
+        return Part(document, tokens.ids, tokens.starts)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -34,15 +34,21 @@ def read_new(
     present: Sequence[Part],
     tokenizer: Tokenizer,
     on_progress: Progress | None = None,
+    like: Part | None = None,
 ) -> ReadResult:
     """Read what ``specs`` name and is not among ``present``; ``DocumentError`` as ``gather``.
 
+    A single document that has much in common with ``like`` is done sooner.
     ``on_progress`` is told bytes read and in all, then characters tokenized and in all.
     """
     gathered = gather(specs, on_progress=on_progress)
     new = [doc for doc in gathered.documents if not any(_same(doc, p.document) for p in present)]
     known = tuple(doc.name for doc in gathered.documents if doc not in new)
-    return ReadResult(build_parts(new, tokenizer, on_progress), known, gathered.skipped)
+    if like is not None and len(new) == 1:
+        parts: tuple[Part, ...] = (like.revised(new[0], tokenizer, on_progress),)
+    else:
+        parts = build_parts(new, tokenizer, on_progress)
+    return ReadResult(parts, known, gathered.skipped)
 
 
 def read_again(part: Part, tokenizer: Tokenizer, on_progress: Progress | None = None) -> Part:
@@ -56,7 +62,7 @@ def read_again(part: Part, tokenizer: Tokenizer, on_progress: Progress | None = 
     (document,) = gather([origin.path], on_progress=on_progress).documents
     if document.origin is not None and document.origin.sha256 == origin.sha256:
         return part
-    return Part.build(replace(document, name=part.name), tokenizer, on_progress)
+    return part.revised(replace(document, name=part.name), tokenizer, on_progress)
 
 
 def rebuilt(

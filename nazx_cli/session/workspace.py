@@ -74,7 +74,7 @@ class Workspace:
         """Put the one document that ``spec`` names in another's place; returns the new one."""
         old = self._at(number)
         others = _without(self.documents, number)
-        found = read_new([spec], others, self.session.lm.tokenizer, on_progress)
+        found = read_new([spec], others, self.session.lm.tokenizer, on_progress, like=old)
         if found.known:
             raise UsageError(f"{found.known[0]} is in the session already", "use /move to move it")
         if len(found.added) != 1:

@@ -8,36 +8,19 @@ rendered chat templates, recognises special tokens.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 from tokenizers import Tokenizer as _Backend
 
 from nazx_cli.errors import ModelUnavailableError, first_line
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-Progress = Callable[[int, int], None]
-"""Called with (done, total) while a long job runs."""
-
-_PIECE = 1 << 16  # characters handed to the backend at a time when reporting progress
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """A tokenized text: ``ids`` (N,) int32 and ``starts`` (N,) int32, each token's first
-    character in the text."""
-
-    ids: NDArray[np.int32]
-    starts: NDArray[np.int32]
-
-    def __len__(self) -> int:
-        return len(self.ids)
+from nazx_cli.tokenizer.cutting import Cutting, cutting_of
+from nazx_cli.tokenizer.document import encode_in_chunks, encode_whole
+from nazx_cli.tokenizer.edits import encode_edited
+from nazx_cli.tokenizer.stream import TextStream
+from nazx_cli.tokenizer.tokens import Progress, Tokens
 
 
 class Tokenizer:
@@ -55,6 +38,8 @@ class Tokenizer:
         stop_ids: frozenset[int] = frozenset(),
         add_bos: bool = False,
     ) -> None:
+        backend.no_truncation()
+        backend.no_padding()
         self._backend = backend
         self.chat_template = chat_template
         self.special = dict(special or {})
@@ -121,30 +106,30 @@ class Tokenizer:
     def encode_document(self, text: str, on_progress: Progress | None = None) -> Tokens:
         """Tokenize a whole document, remembering where in the text each token starts.
 
-        The result equals ``encode(text)``. Long texts of tokenizers that cannot see across a
-        line break (byte-level with the GPT-2 pattern) are handed over in pieces, several at a
-        time; ``on_progress`` is called with characters done and in all.
+        The result equals that of ``encode``. Byte-level tokenizers of the usual kinds (see
+        ``cutting``) are many times faster here than in one call, in memory that grows with the
+        tokens alone; ``on_progress`` is told characters done and in all.
         """
         self._backend.encode_special_tokens = True
-        pieces = _cut(text) if self._splits_before_newlines else [text]
-        ids: list[NDArray[np.int32]] = []
-        starts: list[NDArray[np.int32]] = []
-        done = 0
-        for batch in (pieces[i : i + 8] for i in range(0, len(pieces), 8)):
-            for piece, enc in zip(
-                batch,
-                self._backend.encode_batch(batch, add_special_tokens=False),
-                strict=True,
-            ):
-                ids.append(np.asarray(enc.ids, dtype=np.int32))
-                offsets = np.asarray(enc.offsets, dtype=np.int32).reshape(-1, 2)
-                starts.append(offsets[:, 0] + done)
-                done += len(piece)
-            if on_progress:
-                on_progress(done, len(text))
-        if not ids:
-            return Tokens(np.zeros(0, np.int32), np.zeros(0, np.int32))
-        return Tokens(np.concatenate(ids), np.concatenate(starts).astype(np.int32))
+        if self._cutting is not None:
+            return encode_in_chunks(self._backend, self._cutting, text, on_progress)
+        tokens = encode_whole(self._backend, text)
+        if on_progress:
+            on_progress(len(text), len(text))
+        return tokens
+
+    def encode_edited(
+        self, old: str, tokens: Tokens, new: str, on_progress: Progress | None = None
+    ) -> Tokens:
+        """``encode_document(new)``, from the ``tokens`` of the text ``old``: where the two begin
+        or end alike those are taken over.
+
+        ``tokens`` must come from this tokenizer; ``on_progress`` is told characters done and in
+        all.
+        """
+        if self._cutting is None:
+            return self.encode_document(new, on_progress)
+        return encode_edited(self.encode_document, self._cutting, old, tokens, new, on_progress)
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """Text of ids; special tokens are left out unless ``skip_special`` is off."""
@@ -155,76 +140,8 @@ class Tokenizer:
         return TextStream(self)
 
     @cached_property
-    def _splits_before_newlines(self) -> bool:
-        """True where a break before a newline run provably never changes the ids.
-
-        So it is when there is no normalizer, no word-start marker, and the pre-tokenizer is
-        the GPT-2 pattern, alone or after single digits: none of its alternatives matches a
-        non-space character followed by a newline.
-        """
-        spec = json.loads(self._backend.to_str())
-        if spec.get("normalizer") is not None or spec["model"].get("type") != "BPE":
-            return False
-        pre = spec.get("pre_tokenizer") or {}
-        steps = pre.get("pretokenizers", [pre])
-        byte_level = steps[-1] if steps else {}
-        plain = (
-            byte_level.get("type") == "ByteLevel"
-            and byte_level.get("use_regex", True)
-            and not byte_level.get("add_prefix_space", True)
-        )
-        return bool(plain) and all(step.get("type") == "Digits" for step in steps[:-1])
-
-
-class TextStream:
-    """Turns ids into text as they arrive, never letting out half a character.
-
-    ``push`` returns the text that is now certain; ``flush`` what remains at the end.
-    """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._ids: list[int] = []
-        self._start = 0  # first id whose text is still needed as context
-        self._sent = 0  # ids before this one have been let out
-
-    def push(self, token_id: int) -> str:
-        """Text that ``token_id`` completes; empty while a character is incomplete."""
-        self._ids.append(token_id)
-        whole = self._tokenizer.decode(self._ids[self._start :])
-        if whole.endswith("�") and len(self._ids) - self._sent < 8:
-            return ""
-        return self._release(whole)
-
-    def flush(self) -> str:
-        """Whatever is left, an incomplete character shown as the replacement character."""
-        if self._sent == len(self._ids):
-            return ""
-        return self._release(self._tokenizer.decode(self._ids[self._start :]))
-
-    def _release(self, whole: str) -> str:
-        before = self._tokenizer.decode(self._ids[self._start : self._sent])
-        self._start, self._sent = self._sent, len(self._ids)
-        return whole[len(before) :]
-
-
-def _cut(text: str) -> list[str]:
-    """Pieces of about ``_PIECE`` characters, each ending before a newline that follows a
-    non-space character."""
-    pieces: list[str] = []
-    at = 0
-    while at < len(text):
-        end = at + _PIECE
-        while end < len(text):
-            end = text.find("\n", end)
-            if end < 0 or not text[end - 1].isspace():
-                break
-            end += 1
-        if end < 0 or end >= len(text):
-            end = len(text)
-        pieces.append(text[at:end])
-        at = end
-    return pieces
+    def _cutting(self) -> Cutting | None:
+        return cutting_of(json.loads(self._backend.to_str()))
 
 
 def _stop_ids(folder: Path, backend: _Backend, special: dict[str, str]) -> frozenset[int]:

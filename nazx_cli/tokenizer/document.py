@@ -1,0 +1,151 @@
+"""Whole documents to tokens: cut where that changes nothing, each chunk encoded once.
+
+A long text has few distinct chunks, and what takes time is byte pair encoding. The backend sees
+only what is new; the rest is a look-up and array work.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nazx_cli.tokenizer.tokens import Progress, Tokens, joined
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from tokenizers import Encoding
+    from tokenizers import Tokenizer as Backend
+
+    from nazx_cli.tokenizer.cutting import Cutting
+
+PIECE = 1 << 18  # characters of text looked at in one go
+_TOGETHER = 1 << 11  # characters of chunks that the backend is given as one text
+_KEPT = 1 << 19  # tokens of distinct chunks beyond which they are forgotten: some 50 MB
+_BETWEEN = " a"
+
+
+def encode_whole(backend: Backend, text: str) -> Tokens:
+    """The backend's own call, on all of ``text``."""
+    return _tokens(backend.encode(text, add_special_tokens=False))
+
+
+def encode_in_chunks(
+    backend: Backend, cutting: Cutting, text: str, on_progress: Progress | None = None
+) -> Tokens:
+    """As ``encode_whole``; ``on_progress`` is told characters done and in all."""
+    found: list[Tokens] = []
+    chunks = _Chunks(backend, cutting)
+    for begin, end in _pieces(cutting, text):
+        tokens = chunks.encode(text[begin:end])
+        found.append(Tokens(tokens.ids, tokens.starts + np.int32(begin)))
+        if on_progress:
+            on_progress(end, len(text))
+        if chunks.num_tokens > _KEPT:
+            chunks = _Chunks(backend, cutting)
+    return joined(found)
+
+
+def _pieces(cutting: Cutting, text: str) -> Iterator[tuple[int, int]]:
+    begin = 0
+    while begin < len(text):
+        end = cutting.first(text, begin + PIECE)
+        yield begin, end
+        begin = end
+
+
+class _Chunks:
+    """The chunks met so far, numbered as they came, and the tokens of each.
+
+    Chunk i has ``counts[i]`` tokens from ``firsts[i]`` on in ``tokens``, whose starts count from
+    the chunk's first character.
+    """
+
+    def __init__(self, backend: Backend, cutting: Cutting) -> None:
+        self._backend = backend
+        self._cutting = cutting
+        self._numbers: defaultdict[str, int] = defaultdict()
+        self._numbers.default_factory = self._numbers.__len__
+        self._firsts = np.zeros(0, np.int64)
+        self._counts = np.zeros(0, np.int64)
+        self._tokens = joined(())
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that are kept."""
+        return len(self._tokens)
+
+    def encode(self, piece: str) -> Tokens:
+        """Tokens of a piece between two cuts."""
+        chunks = self._cutting.chunks.findall(piece)
+        known = len(self._numbers)
+        numbers = np.fromiter(map(self._numbers.__getitem__, chunks), np.int64, len(chunks))
+        self._learn(list(islice(self._numbers, known, None)))
+        lengths = np.fromiter(map(len, chunks), np.int64, len(chunks))
+        counts = self._counts[numbers]
+        # Token k of the piece is token k - (tokens before its chunk) of that chunk.
+        shift = self._firsts[numbers] - _before(counts)
+        at = np.repeat(shift, counts) + np.arange(counts.sum())
+        begins = np.repeat(_before(lengths).astype(np.int32), counts)
+        return Tokens(self._tokens.ids[at], self._tokens.starts[at] + begins)
+
+    def _learn(self, new: list[str]) -> None:
+        """Have ``new`` chunks encoded, several as one text where that is safe."""
+        texts, owners = self._texts(new)
+        encodings = self._backend.encode_batch(texts, add_special_tokens=False)
+        lengths = np.fromiter(map(len, new), np.int64, len(new))
+        firsts = np.zeros(len(new), np.int64)
+        counts = np.zeros(len(new), np.int64)
+        parts, at = [self._tokens], len(self._tokens)
+        for encoding, owned in zip(encodings, owners, strict=True):
+            tokens = _tokens(encoding)
+            if isinstance(owned, int):
+                firsts[owned], counts[owned] = at, len(tokens)
+            else:
+                ends = np.cumsum(lengths[owned] + len(_BETWEEN))
+                begins = (ends - lengths[owned]).astype(np.int32)
+                left = np.searchsorted(tokens.starts, begins)
+                firsts[owned] = at + left
+                counts[owned] = np.searchsorted(tokens.starts, ends) - left
+                chunk = np.searchsorted(begins, tokens.starts, side="right") - 1
+                tokens = Tokens(tokens.ids, tokens.starts - begins[chunk])
+            parts.append(tokens)
+            at += len(tokens)
+        self._firsts = np.concatenate([self._firsts, firsts])
+        self._counts = np.concatenate([self._counts, counts])
+        self._tokens = joined(parts)
+
+    def _texts(self, new: list[str]) -> tuple[list[str], list[int | list[int]]]:
+        """Texts for the backend, and which of ``new`` each is: one, or several that have
+        ``_BETWEEN`` in front of each."""
+        texts: list[str] = []
+        owners: list[int | list[int]] = []
+        together: list[int] = []
+        size = 0
+        behind_a = self._cutting.behind_a
+        for number, chunk in enumerate(new):
+            if behind_a.match(chunk) and not chunk[-1].isspace():
+                together.append(number)
+                size += len(chunk)
+            else:
+                texts.append(chunk)
+                owners.append(number)
+            if together and (size >= _TOGETHER or number == len(new) - 1):
+                texts.append("".join(_BETWEEN + new[i] for i in together))
+                owners.append(together)
+                together, size = [], 0
+        return texts, owners
+
+
+def _before(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Sum of the counts before each."""
+    return np.cumsum(counts) - counts
+
+
+def _tokens(encoding: Encoding) -> Tokens:
+    offsets = np.asarray(encoding.offsets, dtype=np.int32).reshape(-1, 2)
+    # A copy: a view would keep the ends in memory.
+    return Tokens(np.asarray(encoding.ids, dtype=np.int32), offsets[:, 0].copy())

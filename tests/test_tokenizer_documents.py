@@ -1,0 +1,400 @@
+"""Documents and edits, tokenized in chunks: always exactly what one plain call gives."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import unicodedata
+from collections.abc import Callable
+from functools import cache
+from itertools import pairwise, product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import (
+    AddedToken,
+    Regex,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from tokenizers import Tokenizer as Backend
+
+from nazx_cli.tokenizer import Tokenizer, Tokens, document, edits
+
+ALICE = Path(__file__).parent / "data" / "alice.txt"
+SHARED = Path(os.environ.get("NAZX_TEST_TEXTS", "/work/shared/data"))
+BOOK = ALICE.read_text(encoding="utf-8")
+CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+OTHERS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+NAMES = (
+    *("gpt2", "digits", "prefixed", "prefixed-digits", "prefixed-spaces", "trimmed"),
+    *("llama3", "qwen", "neox", "neox-llama3", "tools"),
+)
+WHOLE = (
+    *("wordpiece", "unigram", "metaspace", "trimmed-prefix", "phrases", "stripping"),
+    *("lower", "unknown", "none"),
+)
+
+
+def byte_level(prefix: bool = False, regex: bool = True) -> pre_tokenizers.PreTokenizer:
+    return pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=regex)
+
+
+def split(expression: str) -> pre_tokenizers.PreTokenizer:
+    steps = [pre_tokenizers.Split(Regex(expression), "isolated"), byte_level(regex=False)]
+    return pre_tokenizers.Sequence(steps)
+
+
+def digits(prefix: bool = False) -> pre_tokenizers.PreTokenizer:
+    return pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=not prefix), byte_level(prefix)]
+    )
+
+
+def trained(pre: pre_tokenizers.PreTokenizer | None, normalizer: object = None) -> Backend:
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = byte_level() if pre is None else pre
+    if normalizer is not None:
+        backend.normalizer = normalizer
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=700,
+        special_tokens=["<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator([BOOK[:60_000], "été  \n\n\n\t\t наши слова 's 'll " * 50], trainer)
+    if pre is None:
+        backend.pre_tokenizer = None
+    return backend
+
+
+def with_tokens(backend: Backend, *contents: str, **flags: bool) -> Backend:
+    flags.setdefault("normalized", True)
+    backend.add_tokens([AddedToken(content, **flags) for content in contents])
+    return backend
+
+
+def with_post(backend: Backend, *, prefix: bool) -> Backend:
+    backend.post_processor = processors.ByteLevel(trim_offsets=True, add_prefix_space=prefix)
+    return backend
+
+
+def words(kind: str) -> Backend:
+    if kind == "wordpiece":
+        backend = Backend(models.WordPiece(unk_token="[UNK]"))
+        backend.normalizer = normalizers.BertNormalizer()
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        trainer: object = trainers.WordPieceTrainer(vocab_size=300, special_tokens=["[UNK]"])
+    elif kind == "unigram":
+        backend = Backend(models.Unigram())
+        backend.pre_tokenizer = pre_tokenizers.Metaspace()
+        trainer = trainers.UnigramTrainer(
+            vocab_size=300, special_tokens=["<unk>"], unk_token="<unk>", show_progress=False
+        )
+    else:
+        backend = Backend(models.BPE(unk_token="<unk>", fuse_unk=True))
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(split=False)
+        trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>"])
+    backend.train_from_iterator(BOOK[:20_000].splitlines(), trainer)
+    return backend
+
+
+SPACES = [" " * n for n in range(2, 9)]
+LLAMA3 = CONTRACTIONS + r"\p{N}{1,3}" + OTHERS
+QWEN = CONTRACTIONS + r"\p{N}" + OTHERS
+BUILDERS: dict[str, Callable[[], Backend]] = {
+    "gpt2": lambda: trained(byte_level()),
+    "digits": lambda: trained(digits()),
+    "prefixed": lambda: trained(byte_level(prefix=True)),
+    "prefixed-digits": lambda: trained(digits(prefix=True)),
+    "prefixed-spaces": lambda: with_tokens(trained(byte_level(prefix=True)), " ", *SPACES),
+    "llama3": lambda: trained(split(LLAMA3)),
+    "qwen": lambda: trained(split(QWEN), normalizers.NFC()),
+    "neox": lambda: with_tokens(trained(byte_level(), normalizers.NFC()), *SPACES),
+    "neox-llama3": lambda: with_tokens(trained(split(LLAMA3)), *SPACES, "\t\t", "rabbit"),
+    "trimmed": lambda: with_post(trained(byte_level()), prefix=False),
+    "tools": lambda: with_tokens(trained(split(QWEN)), "<tool_call>", "</tool_call>", "--"),
+    "wordpiece": lambda: words("wordpiece"),
+    "unigram": lambda: words("unigram"),
+    "metaspace": lambda: words("metaspace"),
+    "trimmed-prefix": lambda: with_post(trained(byte_level()), prefix=True),
+    "phrases": lambda: with_tokens(trained(byte_level()), "the rabbit", "well-known", "\n\n"),
+    "stripping": lambda: with_tokens(trained(byte_level()), "rabbit", lstrip=True, rstrip=True),
+    "lower": lambda: trained(byte_level(), normalizers.Lowercase()),
+    "unknown": lambda: trained(split(r"\p{L}+| |[^\p{L} ]+ ?")),
+    "none": lambda: trained(None),
+}
+
+
+@cache
+def tokenizer(name: str) -> Tokenizer:
+    return Tokenizer(BUILDERS[name]())
+
+
+def plain(tok: Tokenizer, text: str) -> tuple[list[int], list[int]]:
+    """Ids and starts by the backend's own call."""
+    backend = tok._backend
+    backend.encode_special_tokens = True
+    encoding = backend.encode(text, add_special_tokens=False)
+    return encoding.ids, [start for start, _ in encoding.offsets]
+
+
+def lists(tokens: Tokens) -> tuple[list[int], list[int]]:
+    assert tokens.ids.dtype == tokens.starts.dtype == np.int32
+    return tokens.ids.tolist(), tokens.starts.tolist()
+
+
+def check(tok: Tokenizer, text: str) -> None:
+    got, expected = lists(tok.encode_document(text)), plain(tok, text)
+    if got != expected:
+        at = next(
+            (
+                i
+                for i, (a, b) in enumerate(zip(*got, strict=True))
+                if i >= len(expected[0]) or (a, b) != (expected[0][i], expected[1][i])
+            ),
+            0,
+        )
+        place = got[1][at] if at < len(got[1]) else len(text)
+        raise AssertionError(f"differs at {place}: {text[max(0, place - 20) : place + 20]!r}")
+
+
+WHITESPACE = [c for c in map(chr, range(sys.maxunicode)) if c.isspace()]
+PIECES = (
+    *WHITESPACE,
+    *" \n\t\r",
+    *("\r\n", "\n\n", " \n", "\n ", "  ", "   ", "\n\n  ", " \n \n", "\t\n", "\u180e", "\u200b"),
+    *("the", "The", "rabbit", "said", "é", "e\u0301", "наши", "слово", "日本", "語", "ß", "ſ", "Ω"),
+    *("'", "'s", "'S", "'ll", "'RE", "’s", "don't", "'ſ"),
+    *(",", ".", "!", "?!", "--", "—", "“", "”", "…", "(", ")", "<", ">", "=", "_", "/", "\\", "["),
+    *("1", "22", "333", "4444", "²", "٣", "Ⅷ", "½"),
+    *("\u0301", "\u0338", "\u0323\u0301", "\u1100\u1161\u11a8", "\uac00\u11a8", "\u200d", "\ufe0f"),
+    *("<|im_end|>", "<|im_start|>", "<tool_call>", "</tool_call>", "well-known", "the rabbit"),
+    *("🙂", "👩\u200d🚀", "\U0001d49c", "\U000e0001", "\U0010ffff", "\x00", "\x1c", "\x1f", "\x85"),
+)
+
+
+def random_text(rng: random.Random, length: int) -> str:
+    """A mixture of everything that splits texts into words, and of any characters at all."""
+    found: list[str] = []
+    for _ in range(length):
+        kind = rng.random()
+        if kind < 0.7:
+            found.append(rng.choice(PIECES))
+        elif kind < 0.8:
+            found.append(rng.choice(PIECES) * rng.choice((2, 3, 20)))
+        elif kind < 0.9:
+            begin = rng.randrange(len(BOOK))
+            found.append(BOOK[begin : begin + rng.randrange(30)])
+        else:
+            code = rng.randrange(rng.choice((0x80, 0x800, 0x10000, 0x110000)))
+            found.append("\ufffd" if 0xD800 <= code < 0xE000 else chr(code))
+    return "".join(found)
+
+
+def check_words(tok: Tokenizer, text: str) -> None:
+    """The words of the chunks, and of pieces between cuts, are those of the text: ids alone may
+    be the same by chance, where no merge goes across."""
+    cutting, pre = tok._cutting, tok._backend.pre_tokenizer
+    assert cutting is not None
+    expected = pre.pre_tokenize_str(text)
+    cuts = [0, *(match.end() for match in cutting.cut.finditer(text)), len(text)]
+    pieces = [text[begin:end] for begin, end in pairwise(cuts)]
+    for parts in (cutting.chunks.findall(text), pieces):
+        words, at = [], 0
+        for part in parts:
+            found = pre.pre_tokenize_str(part)
+            words += [(word, (at + begin, at + end)) for word, (begin, end) in found]
+            at += len(part)
+        assert words == expected
+        assert at == len(text)
+
+
+@pytest.fixture(params=("as they are", "tiny"))
+def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The encoder's sizes, and such that everything is cut, forgotten and begun anew."""
+    if request.param == "tiny":
+        monkeypatch.setattr(document, "PIECE", 9)
+        monkeypatch.setattr(document, "_TOGETHER", 12)
+        monkeypatch.setattr(document, "_KEPT", 40)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_usual_byte_level_tokenizers_work_in_chunks(name: str) -> None:
+    assert tokenizer(name)._cutting is not None
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_where_no_cut_is_known_to_be_safe_texts_stay_whole(name: str) -> None:
+    seen: list[tuple[int, int]] = []
+    tok, text = tokenizer(name), "the rabbit  said,\n\nwell-known rabbit " + BOOK[:3000]
+    assert tok._cutting is None
+    tokens = tok.encode_document(text, lambda done, total: seen.append((done, total)))
+    assert lists(tokens) == plain(tok, text)
+    assert seen == [(len(text), len(text))]
+    assert lists(tok.encode_edited(text, tokens, "a" + text)) == plain(tok, "a" + text)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.usefixtures("sizes")
+def test_random_texts_have_the_tokens_of_one_call(name: str) -> None:
+    rng = random.Random(5)
+    for _ in range(60):
+        check(tokenizer(name), random_text(rng, rng.choice((0, 1, 2, 5, 30, 120))))
+
+
+@pytest.mark.parametrize(
+    "name", ("gpt2", "digits", "prefixed", "prefixed-digits", "llama3", "qwen")
+)
+def test_random_texts_have_the_words_of_the_whole(name: str) -> None:
+    rng = random.Random(6)
+    for _ in range(60):
+        check_words(tokenizer(name), random_text(rng, rng.choice((0, 1, 2, 5, 30, 120))))
+    check_words(tokenizer(name), BOOK[:20_000])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_book_has_the_tokens_of_one_call(name: str) -> None:
+    check(tokenizer(name), BOOK)
+    check(tokenizer(name), BOOK.replace("\n", "\r\n").upper())
+    check(tokenizer(name), " ".join(BOOK.split()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_long_runs_have_the_tokens_of_one_call(name: str) -> None:
+    runs = [run * 3000 for run in (" ", "\n", "a", "é", "'", ".", "1", " \n", "\n ", "a ", "日\n")]
+    for run in runs:
+        check(tokenizer(name), run)
+        check(tokenizer(name), f"word{run}word")
+    check(tokenizer(name), "".join(runs))
+
+
+@pytest.mark.parametrize("name", ("gpt2", "prefixed", "llama3", "qwen"))
+def test_each_character_is_taken_for_what_the_backend_takes_it_for(name: str) -> None:
+    """Whitespace or not is told by what becomes of spaces around a character."""
+    special = [c for c in map(chr, range(0x3100)) if unicodedata.category(c)[0] in "ZC"]
+    some = dict.fromkeys((*special, *map(chr, range(0, sys.maxunicode, 311))))
+    known = [c for c in some if unicodedata.category(c) not in ("Cn", "Co", "Cs")]
+    check_words(tokenizer(name), "".join(f"x{c}  x!{c}\n\nx {c}!" for c in known))
+
+
+@pytest.mark.parametrize("name", ("gpt2", "llama3", "qwen"))
+def test_letters_end_before_all_that_may_come_after_them(name: str) -> None:
+    ends = [c for c in map(chr, range(0x80)) if not c.isalnum()]
+    ends += [chr(code) for code in range(0x2010, 0x2028)]
+    some = [chr(code) for code in (*range(0xC0, 0x250), *range(0x400, 0x500))]
+    check_words(tokenizer(name), "".join(f" {a}{b}" for a, b in product(some[::3], ends)))
+    check_words(tokenizer(name), "".join(f" {a}, {a}.\n{a}" for a in some))
+
+
+def texts() -> list[Path]:
+    return sorted(SHARED.rglob("*.txt")) + sorted(SHARED.rglob("*.jsonl")) or [ALICE]
+
+
+@pytest.mark.parametrize("name", ("digits", "llama3", "prefixed"))
+def test_texts_of_many_kinds_have_the_tokens_of_one_call(name: str) -> None:
+    rng = random.Random(7)
+    for path in rng.sample(texts(), min(12, len(texts()))):
+        check(tokenizer(name), path.read_text(encoding="utf-8")[:200_000])
+
+
+def test_progress_is_told_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document, "PIECE", 10_000)
+    seen: list[tuple[int, int]] = []
+    tokenizer("gpt2").encode_document(BOOK, lambda done, total: seen.append((done, total)))
+    done = [count for count, _ in seen]
+    assert done == sorted(set(done))
+    assert len(seen) > 5
+    assert seen[-1] == (len(BOOK), len(BOOK))
+
+
+def test_no_truncation_and_no_padding_of_the_file_is_kept() -> None:
+    backend = BUILDERS["gpt2"]()
+    expected = plain(Tokenizer(backend), BOOK)
+    backend.enable_truncation(5)
+    backend.enable_padding(length=100)
+    tok = Tokenizer(backend)
+    assert tok.encode("word") == tokenizer("gpt2").encode("word")
+    assert lists(tok.encode_document(BOOK)) == expected
+
+
+def edited(rng: random.Random, text: str) -> str:
+    """``text`` with one to three stretches put in, taken out or replaced."""
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        begin = rng.choice((0, len(text), rng.randrange(len(text) + 1)))
+        end = min(len(text), begin + rng.choice((0, 0, 1, 5, 100)))
+        text = text[:begin] + random_text(rng, rng.choice((0, 1, 1, 4))) + text[end:]
+    return text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_edited_text_has_the_tokens_of_a_new_one(name: str) -> None:
+    rng = random.Random(11)
+    tok = tokenizer(name)
+    for _ in range(60):
+        old = rng.choice((BOOK[:4000], random_text(rng, rng.choice((0, 3, 40)))))
+        new = edited(rng, old)
+        assert lists(tok.encode_edited(old, tok.encode_document(old), new)) == plain(tok, new)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("", "the rabbit"),
+        ("the rabbit", ""),
+        ("the the the ", "the the the the "),
+        ("aa", "aaa"),
+        ("a\n\n\nb", "a\n\n\n\nb"),
+        ("one  two", "one   two"),
+        ("Plain text. " * 200, "Plain text. " * 200 + "”"),
+    ],
+)
+def test_texts_that_differ_little_have_the_tokens_of_a_new_one(old: str, new: str) -> None:
+    for name in NAMES:
+        tok = tokenizer(name)
+        assert lists(tok.encode_edited(old, tok.encode_document(old), new)) == plain(tok, new)
+
+
+def test_only_what_is_around_an_edit_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    tok, middle = tokenizer("llama3"), len(BOOK) // 2
+    tokens = tok.encode_document(BOOK)
+    encoded: list[str] = []
+    seen: list[tuple[int, int]] = []
+    original = tok.encode_document
+
+    def spy(text: str, on_progress: Callable[[int, int], None] | None = None) -> Tokens:
+        encoded.append(text)
+        return original(text, on_progress)
+
+    monkeypatch.setattr(tok, "encode_document", spy)
+    new = f"{BOOK[:middle]} and a new thing {BOOK[middle:]}"
+    got = tok.encode_edited(BOOK, tokens, new, lambda done, total: seen.append((done, total)))
+    assert lists(got) == plain(tok, new)
+    assert sum(map(len, encoded)) < 200
+    assert seen[-1] == (len(new), len(new))
+
+
+def shared(one: str, other: str) -> int:
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def test_shared_ends_are_found_to_the_character(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edits, "_BLOCK", 3)
+    rng = random.Random(3)
+    for _ in range(300):
+        one = "".join(rng.choice("ab") for _ in range(rng.randrange(20)))
+        other = edited(rng, one) if rng.random() < 0.5 else one[: rng.randrange(len(one) + 1)]
+        limit = min(len(one), len(other))
+        expected = shared(one, other)
+        assert edits.shared_prefix(one, other) == expected
+        backwards = shared(one[::-1], other[::-1])
+        assert edits.shared_suffix(one, other, limit) == backwards
+        assert edits.shared_suffix(one, other, limit // 2) == min(backwards, limit // 2)
