@@ -57,7 +57,7 @@ def make_tokenizer(template: str | None = CHATML) -> Tokenizer:
 class _NoMemory:
     nbytes = 0
 
-    def edited(self, tokens: TokenSequence, at: int) -> None:
+    def edited(self, tokens: TokenSequence, at: int, removed: int, added: int) -> None:
         pass
 
 

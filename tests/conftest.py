@@ -11,15 +11,22 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import pytest
 
 
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where compiled kernels are kept: for all tests, since compiling takes a moment."""
+    return tmp_path_factory.mktemp("kernels")
+
+
 @pytest.fixture(autouse=True)
 def isolated_home(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, kernels: Path
 ) -> Path:
     home = tmp_path_factory.mktemp("nazx-home")
     for name in list(os.environ):
         if name.startswith("NAZX_") or name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("NAZX_HOME", str(home))
+    monkeypatch.setenv("NAZX_KERNELS", str(kernels))
     monkeypatch.setenv("HF_HOME", str(home / "hub"))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     return home

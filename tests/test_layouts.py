@@ -10,9 +10,27 @@ import torch
 from models import model, random_ids, reference
 
 from nazx_cli.context import cost, inverted_index
-from nazx_cli.context.layouts import LAYOUTS
+from nazx_cli.context.layouts import LAYOUTS, NATIVE
+from nazx_cli.context.native.kernel import kernel_for
 from nazx_cli.context.posting_lists import PostingLists
 from nazx_cli.engine.language_model import LanguageModel
+
+FORMS = (*LAYOUTS, *(f"{name}-native" for name in NATIVE))
+
+
+@pytest.fixture(params=FORMS)
+def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every layout in its portable form, and those on the compiled kernel where there is one."""
+    name, _, native = request.param.partition("-")
+    monkeypatch.setenv("NAZX_NATIVE", "1" if native else "0")
+    if native and not has_kernel("neox-sequential", "float32"):
+        pytest.skip("no compiler")
+    return name
+
+
+def has_kernel(base: str, dtype: str) -> bool:
+    config = model(base, "inattention").config
+    return kernel_for(config, torch.device("cpu"), getattr(torch, dtype)) is not None
 
 
 def _edit(rng: random.Random, context, ids: list[int], vocab: int) -> None:  # type: ignore[no-untyped-def]
@@ -40,7 +58,6 @@ def _edit(rng: random.Random, context, ids: list[int], vocab: int) -> None:  # t
 
 @pytest.mark.parametrize("tail", (0, 4, 2048), ids="tail{}".format)
 @pytest.mark.parametrize("base", ("neox-sequential", "llama"))
-@pytest.mark.parametrize("layout", LAYOUTS)
 def test_random_edits_leave_every_layout_equal_to_the_reference(
     layout: str, base: str, tail: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,7 +74,6 @@ def test_random_edits_leave_every_layout_equal_to_the_reference(
             assert (lm.next_logits(context).double() - want).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     "ids",
     ([7], [7] * 600, list(range(300)), [0, 299] * 33 + [5]),
@@ -89,7 +105,6 @@ def test_large_contexts_agree_between_layouts_after_edits_that_drop_most_tokens(
         assert (result - results[0]).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
 def test_contexts_of_one_model_do_not_disturb_each_other(layout: str) -> None:
     lm = model("llama", "inattention", layout=layout)
     first, second = lm.new_context(), lm.new_context()
@@ -100,7 +115,6 @@ def test_contexts_of_one_model_do_not_disturb_each_other(layout: str) -> None:
     assert (lm.next_logits(first) == before).all()
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", ("float32", "bfloat16"))
 def test_bytes_held_equal_the_formula(layout: str, dtype: str) -> None:
     lm = model("neox-sequential", "inattention", dtype, layout)
@@ -109,13 +123,13 @@ def test_bytes_held_equal_the_formula(layout: str, dtype: str) -> None:
     context = lm.new_context()
     context.append(ids, resident=True)
     lm.next_logits(context)
-    size = cost.Size(len(ids), len(ids.unique()))
+    native = layout in NATIVE and has_kernel("neox-sequential", dtype)
+    size = cost.Size(len(ids), len(ids.unique()), native=native)
     width = 4 if dtype == "float32" else 2
     predicted = cost.context_bytes(lm.config, layout, size, width)
     assert context.nbytes == pytest.approx(predicted, rel=0.02)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
 def test_bytes_held_are_those_of_every_tensor_that_the_context_refers_to(layout: str) -> None:
     lm = model("neox-sequential", "inattention", layout=layout)
     context = lm.new_context()

@@ -130,12 +130,15 @@ def _limited(tmp_path: Path, positions: int, distinct: int, layout: str) -> tupl
     return folder, found.total
 
 
-def test_a_growing_context_moves_to_a_smaller_layout_with_the_same_logits(tmp_path: Path) -> None:
+def test_a_growing_context_moves_to_a_smaller_layout_with_the_same_logits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAZX_NATIVE", "0")  # whose index would take too little to outgrow this
     ids = torch.randint(8000, (60_000,), generator=torch.Generator().manual_seed(1))
     folder, limit = _limited(tmp_path, 40_000, 8000, "postings")
     wish = Wish("cpu", "float32", None, "auto", limit, Size(1000, 900))
     lm, fitting = load_fitting("tiny", folder, wish)
-    assert fitting.plan.layout == "postings"
+    assert fitting.plan.layout == "pairs"
     free = load_model(folder, layout="postings")
     kept, unlimited = lm.new_context(), free.new_context()
     layouts = []
@@ -144,7 +147,7 @@ def test_a_growing_context_moves_to_a_smaller_layout_with_the_same_logits(tmp_pa
             context.append(ids[start : start + 20_000])
         assert (lm.next_logits(kept) - free.next_logits(unlimited)).abs().max() < 1e-4
         layouts.append(kept.layout)
-    assert layouts[0] == "postings" and layouts[-1] == "ids"
+    assert layouts[0] in ("pairs", "postings") and layouts[-1] == "ids"
     assert kept.nbytes < unlimited.nbytes
 
 

@@ -33,6 +33,7 @@ def doctor(*, offline: Offline = False, json: Json = False) -> None:
         "versions": _versions(),
         "devices": _devices(),
         "quantization": _quantization(),
+        "compiler": _compiler(),
         "storage": _storage(),
         "models": _models(),
         "advice": _advice(),
@@ -108,6 +109,13 @@ def _quantization() -> dict[str, str]:
     return self_test()
 
 
+def _compiler() -> str | None:
+    """The C compiler that InAttention's inner loop is compiled with, on a CPU."""
+    from nazx_cli.context.native.compiler import find_compiler
+
+    return find_compiler()
+
+
 def _storage() -> list[dict[str, Any]]:
     from nazx_cli.weights.home import nazx_home
     from nazx_cli.weights.hub import cache_folder
@@ -165,6 +173,8 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append((device["name"], f"{device['description']}; {free} free of {total}"))
     tested = [f"{kind} {result}" for kind, result in facts["quantization"].items()]
     lines.append(("bitsandbytes", "; ".join(tested)))
+    none = "none; gcc or clang would make long contexts quicker on the CPU"
+    lines.append(("C compiler", facts["compiler"] or none))
     hub = facts["hub"]
     lines.append(("Hub", hub["problem"] or f"{hub['endpoint']} answers"))
     for place in facts["storage"]:

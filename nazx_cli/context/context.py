@@ -19,8 +19,9 @@ class Memory(Protocol):
     def nbytes(self) -> int:
         """Bytes really held."""
 
-    def edited(self, tokens: TokenSequence, at: int) -> None:
-        """Position ``at`` and all after it are about to change; called before the edit."""
+    def edited(self, tokens: TokenSequence, at: int, removed: int, added: int) -> None:
+        """``removed`` positions from ``at`` on are about to go and ``added`` to come in their
+        place; called before the edit."""
 
 
 class Context:
@@ -64,7 +65,7 @@ class Context:
             raise NazxError(f"cannot insert at {at}: the context has {len(self)} tokens")
         new = self._checked(ids)
         if at < len(self) and len(new):
-            self.memory.edited(self.tokens, at)
+            self.memory.edited(self.tokens, at, 0, len(new))
         self.tokens.insert(at, new, resident)
 
     def delete(self, start: int, stop: int) -> None:
@@ -72,7 +73,7 @@ class Context:
         if not 0 <= start <= stop <= len(self):
             raise NazxError(f"cannot delete {start} to {stop}: the context has {len(self)} tokens")
         if start < stop:
-            self.memory.edited(self.tokens, start)
+            self.memory.edited(self.tokens, start, stop - start, 0)
             self.tokens.delete(start, stop)
 
     def truncate_live(self, count: int) -> None:

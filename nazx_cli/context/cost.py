@@ -15,17 +15,27 @@ _STEP = 256  # rows by which tables grow: context.growing.STEP
 _TAIL_IDS = 1024 * 4  # the buffer of context.tokens
 LIVE_SLACK = 512
 """Positions that a live cache keeps beyond its window."""
+PHASE_BLOCK = 1024
+"""Positions whose phases the compiled kernel adds up from two tables."""
+PHASE_STEP = 64 * PHASE_BLOCK
+_SPARE_POSITIONS = 512  # of context.native.position_lists
+_SPARE = 32  # numbers after a table of context.native.kernel
 _PIECES = 2.6  # pieces per distinct token of a Zipf-distributed text
 
 
 @dataclass(frozen=True)
 class Size:
     """A context's size: ``positions`` in all and ``distinct`` tokens among them; ``live`` is how
-    many run through the layers of a windowed model (None: as many as its window takes)."""
+    many run through the layers of a windowed model (None: as many as its window takes).
+
+    ``native`` tells whether the compiled kernel holds the index of layouts ``postings`` and
+    ``pairs``; its index takes less.
+    """
 
     positions: int
     distinct: int
     live: int | None = None
+    native: bool = False
 
 
 def context_bytes(config: ModelConfig, layout: str, size: Size, width: int) -> int:
@@ -76,8 +86,26 @@ def _states(config: ModelConfig, size: Size, width: int) -> float:
     return rows * (config.hidden_size * width + config.rope.dim * 4)
 
 
+def _native_index(config: ModelConfig, size: Size) -> float:
+    """Positions, list offsets, the two phase tables, the id-to-slot table."""
+    lists = (size.positions + _SPARE_POSITIONS) * 4 + (size.distinct + 1) * 8
+    blocks = -(-size.positions // PHASE_STEP) * (PHASE_STEP // PHASE_BLOCK)
+    phases = (blocks + PHASE_BLOCK) * config.rope.dim * 4
+    return lists + phases + (config.vocab_size + size.distinct) * 4
+
+
 def _postings(config: ModelConfig, size: Size, width: int) -> float:
-    return _index(config, size) + _rounded(size.distinct) * config.hidden_size * width
+    index = (_native_index if size.native else _index)(config, size)
+    return index + _rounded(size.distinct) * config.hidden_size * width
+
+
+def _pairs(config: ModelConfig, size: Size, width: int) -> float:
+    row = config.rope.dim * config.num_kv_heads
+    spare = -(-_SPARE // row) if size.native and row else 0
+    rows = _rounded(size.distinct + spare) * row * width
+    columns = _rounded(size.distinct) * config.hidden_size * width
+    twice = columns if size.native and width == 2 else 0
+    return _postings(config, size, width) + twice + config.num_layers * rows
 
 
 def _tables(config: ModelConfig, size: Size, width: int) -> float:
@@ -94,6 +122,7 @@ LAYOUT_BYTES: dict[str, Callable[[ModelConfig, Size, int], float]] = {
     "ids": lambda config, size, width: 0,
     "states": _states,
     "postings": _postings,
+    "pairs": _pairs,
     "tables": _tables,
     "cached": _cached,
 }

@@ -10,7 +10,8 @@ STEP = 256
 
 
 class GrowingRows:
-    """(*lead, count, *shape) on one device; capacity is the next multiple of ``STEP``.
+    """(*lead, count, *shape) on one device; capacity is the next multiple of ``STEP``, counting
+    ``spare`` rows that are never given out.
 
     Rows never written are zero.
     """
@@ -21,9 +22,11 @@ class GrowingRows:
         dtype: torch.dtype,
         device: torch.device,
         lead: tuple[int, ...] = (),
+        spare: int = 0,
     ) -> None:
         self._store = torch.empty((*lead, 0, *shape), dtype=dtype, device=device)
         self._axis = len(lead)
+        self._spare = spare
         self.count = 0
 
     @property
@@ -44,7 +47,7 @@ class GrowingRows:
     def extend(self, count: int) -> Tensor:
         """Make room for ``count`` more rows and return the view to be filled."""
         need = self.count + count
-        if need > self._store.shape[self._axis]:
+        if need and need + self._spare > self._store.shape[self._axis]:
             self._allocate(need)
         self.count = need
         return self._part(need - count, need)
@@ -52,7 +55,7 @@ class GrowingRows:
     def truncate(self, count: int) -> None:
         """Keep the first ``count`` rows and give back what they do not need."""
         self.count = min(count, self.count)
-        if self._store.shape[self._axis] > -(-self.count // STEP) * STEP:
+        if self._store.shape[self._axis] > self._capacity(self.count):
             self._allocate(self.count)
 
     def keep(self, which: Tensor) -> None:
@@ -64,8 +67,11 @@ class GrowingRows:
     def _part(self, start: int, stop: int) -> Tensor:
         return self._store.narrow(self._axis, start, stop - start)
 
+    def _capacity(self, count: int) -> int:
+        return -(-(count + self._spare) // STEP) * STEP if count else 0
+
     def _allocate(self, need: int) -> None:
         shape = list(self._store.shape)
-        shape[self._axis] = -(-need // STEP) * STEP
+        shape[self._axis] = self._capacity(need)
         old, self._store = self.rows, self._store.new_zeros(shape)
         self._part(0, self.count).copy_(old)

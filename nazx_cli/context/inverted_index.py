@@ -22,6 +22,7 @@ from nazx_cli.context.growing import GrowingRows
 from nazx_cli.context.posting_lists import PostingLists
 from nazx_cli.context.projections import Projections
 from nazx_cli.context.scoring import Coefficients, OnlineSoftmax
+from nazx_cli.context.slots import SlotTable
 from nazx_cli.context.tokens import TokenSequence
 
 _LONGEST = 256
@@ -42,16 +43,12 @@ class Pieces:
 
 
 class InvertedIndex:
-    """Posting lists of a context, with one *slot* (row number) per distinct token.
-
-    ``known`` (U,) int32 are the ids by slot; slots stay the same until ``compact``.
-    """
+    """Posting lists of a context, with one *slot* (row number) per distinct token."""
 
     def __init__(self, projections: Projections) -> None:
         self._p = projections
         p = projections
-        self.slot_of = torch.full((p.config.vocab_size,), -1, dtype=torch.int32)
-        self.known = torch.empty(0, dtype=torch.int32)
+        self.slots = SlotTable(p.config.vocab_size)
         self.pieces: list[Pieces] = []
         self.indexed = 0  # positions covered by the pieces
         self._tail_slots = GrowingRows((), torch.int32, p.device)
@@ -62,9 +59,8 @@ class InvertedIndex:
     @property
     def nbytes(self) -> int:
         """Bytes of phases, slots and the id-to-slot table."""
-        table = (self.slot_of.numel() + self.known.numel()) * 4
         tail = self._tail_slots.nbytes + self._tail_phases.nbytes
-        return table + tail + sum(piece.nbytes for piece in self.pieces)
+        return self.slots.nbytes + tail + sum(piece.nbytes for piece in self.pieces)
 
     def forget(self, at: int) -> None:
         """Drop positions from ``at`` on; inside the index all of it is dropped."""
@@ -87,8 +83,8 @@ class InvertedIndex:
         if n - self.indexed > _TAIL or (start == 0 and n > 1):
             return self._build(tokens, n)
         new = tokens.slice(start, n)
-        fresh = self._assign(torch.unique(new))
-        slots = self.slot_of[new.long()].to(self._p.device)
+        fresh = self.slots.assign(torch.unique(new))
+        slots = self.slots.of(new).to(self._p.device)
         self._tail_slots.extend(n - start).copy_(slots)
         phases = rotary.phases(start, n, n, self._p.device)
         self._tail_phases.extend(n - start).copy_(phases)
@@ -98,19 +94,17 @@ class InvertedIndex:
     def wasteful(self, tokens: TokenSequence) -> bool:
         """Whether many slots belong to tokens that are gone; looked at when an edit has made
         a new index necessary anyway."""
-        if self.indexed or len(self.known) <= 512:
+        if self.indexed or len(self.slots) <= 512:
             return False
         present = torch.unique(tokens.slice(0, len(tokens)))
-        return len(self.known) > 1.25 * len(present)
+        return len(self.slots) > 1.25 * len(present)
 
     def compact(self, tokens: TokenSequence) -> Tensor:
         """Keep only slots of tokens that occur; returns the old slots kept (n,) int64."""
         present = torch.unique(tokens.slice(0, len(tokens)))
-        old = self.slot_of[present.long()]
+        old = self.slots.of(present)
         old = old[old >= 0].long().sort().values
-        self.known = self.known[old]
-        self.slot_of.fill_(-1)
-        self.slot_of[self.known.long()] = torch.arange(len(old), dtype=torch.int32)
+        self.slots.keep(old)
         self.forget(0)
         return old
 
@@ -128,19 +122,10 @@ class InvertedIndex:
             softmax.total.index_add_(0, slots, weights.squeeze(-1))
         return softmax.result()
 
-    def _assign(self, ids: Tensor) -> Tensor:
-        """Give slots to those of the distinct ``ids`` that have none; returns those."""
-        fresh = ids[self.slot_of[ids.long()] < 0]
-        first = len(self.known)
-        numbers = torch.arange(first, first + len(fresh), dtype=torch.int32)
-        self.slot_of[fresh.long()] = numbers
-        self.known = torch.cat((self.known, fresh.to(torch.int32)))
-        return fresh
-
     def _build(self, tokens: TokenSequence, n: int) -> Tensor:
         lists = PostingLists.build(tokens.slice(0, n))
-        fresh = self._assign(lists.distinct)
-        slots = self.slot_of[lists.distinct.long()]
+        fresh = self.slots.assign(lists.distinct)
+        slots = self.slots.of(lists.distinct)
         table = self._p.rotary.phases(0, n, n, self._p.device)
         self.pieces = [
             _gather(lists, slots, table, size, which, begins)

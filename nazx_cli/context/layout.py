@@ -22,8 +22,9 @@ class Layout(ABC):
         self.projections = projections
         self.length = 0  # positions that the last sync saw
 
-    def edited(self, tokens: TokenSequence, at: int) -> None:
-        """Positions from ``at`` on are about to change: forget what was derived from them."""
+    def edited(self, tokens: TokenSequence, at: int, removed: int, added: int) -> None:
+        """``removed`` positions from ``at`` on are about to go and ``added`` to come in their
+        place: forget what was derived from those, and from all that now stand elsewhere."""
         self.forget(at)
 
     @abstractmethod

@@ -57,7 +57,7 @@ class LiveCache:
         """Positions held beyond the window, and the longest piece computed at once past it."""
         return LIVE_SLACK
 
-    def edited(self, tokens: TokenSequence, at: int) -> None:
+    def edited(self, tokens: TokenSequence, at: int, removed: int, added: int) -> None:
         """Nothing to do: ``match`` compares tokens, so that edits of resident text, which
         never run through the layers, leave the cache alone."""
 

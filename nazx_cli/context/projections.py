@@ -14,6 +14,10 @@ class RotaryTable(Protocol):
     """Phases of positions; see ``model.rotary.Rotary``."""
 
     half: int
+    scaling: float
+
+    def at(self, positions: Tensor, length: int) -> Tensor:
+        """(T, 2F) float32 phases of positions (T,), times ``scaling``."""
 
     def same_frequencies(self, length: int, other: int) -> bool:
         """Whether sequences of these two lengths share their phases."""

@@ -41,6 +41,21 @@ def probes(projections: Projections, query: Tensor, phases: Tensor) -> Tensor:
     return out.view(config.num_kv_heads, -1, dim)
 
 
+def plain_probes(projections: Projections, query: Tensor) -> Tensor:
+    """(kv_heads, group, D) float32 probes of the dimensions that RoPE leaves alone, from an
+    un-rotated ``query`` (heads, D); scale 1/sqrt(D) folded in."""
+    q = query.float().mul(query.shape[1] ** -0.5)
+    q[:, : 2 * projections.rotary.half] = 0
+    return q.view(projections.config.num_kv_heads, -1, query.shape[1])
+
+
+def rotary_basis(projections: Projections) -> Tensor:
+    """(kv_heads, 2F, D) float32 probes that give a key's first 2F components."""
+    config, turned = projections.config, 2 * projections.rotary.half
+    basis = torch.eye(turned, config.head_dim, device=projections.device)
+    return basis.repeat(config.num_kv_heads, 1, 1)
+
+
 def absorbed(projections: Projections, layer: int, probe: Tensor) -> tuple[Tensor, Tensor]:
     """Matrix (C, H * (1 + 2F)) in the model's type and constants (H * (1 + 2F),) float32 that
     turn states into coefficients; the H columns of s come first, then A and B by head."""

@@ -15,6 +15,7 @@ import torch
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.context import Context
 from nazx_cli.context.cost import Size
+from nazx_cli.context.native.kernel import kernel_for
 from nazx_cli.errors import MemoryLimitError
 from nazx_cli.memory.budget import LAYOUT_ORDER, Plan, default_limit, plan
 from nazx_cli.memory.estimate import estimate
@@ -24,7 +25,7 @@ from nazx_cli.weights.load import resolve_device, resolve_dtype
 from nazx_cli.weights.quantize_cost import KINDS
 from nazx_cli.weights.quantized_format import agreed_kind
 
-_SHRINKING = ("tables", "states", "postings", "ids")
+_SHRINKING = ("tables", "states", "pairs", "postings", "ids")
 _RECOUNT = 1024  # appended tokens after which a context's distinct tokens are counted again
 
 
@@ -76,6 +77,7 @@ def fit(folder: Path, wish: Wish) -> Fit:
         layouts=_layouts(config, wish.layout),
         positions=wish.size.positions,
         distinct=wish.size.distinct,
+        native=kernel_for(config, device, getattr(torch, dtype)) is not None,
         quantized_width=4 if dtype == "float32" else 2,
     )
     quantize = chosen.precision if chosen.precision in KINDS else None
@@ -95,11 +97,14 @@ class Keeper:
     A context that would cross it moves to a smaller layout, which gives the same logits.
     """
 
-    def __init__(self, config: ModelConfig, precision: str, width: int, limit: int) -> None:
+    def __init__(
+        self, config: ModelConfig, precision: str, width: int, limit: int, native: bool
+    ) -> None:
         self.limit = limit
         self._estimate = partial(estimate, config, precision, quantized_width=width)
         self._shrinks = config.attention.kind == "inattention"
         # context -> (length, distinct tokens) when they were last counted
+        self._native = native
         self._counted: WeakKeyDictionary[Context, tuple[int, int]] = WeakKeyDictionary()
 
     def keep(self, context: Context, move: Callable[[Context, str], None]) -> None:
@@ -130,4 +135,4 @@ class Keeper:
             length = len(context)
             distinct = len(torch.unique(context.tokens.slice(0, length)))
             self._counted[context] = (length, distinct)
-        return Size(len(context), distinct)
+        return Size(len(context), distinct, native=self._native)

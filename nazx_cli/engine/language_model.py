@@ -66,7 +66,13 @@ def load_fitting(name: str, folder: Path, wish: Wish) -> tuple[LanguageModel, Fi
     """
     fitting = fit(folder, wish)
     decoder = load_decoder(folder, wish.device, fitting.dtype, fitting.quantize)
-    keeper = Keeper(decoder.config, fitting.plan.precision, decoder.dtype.itemsize, fitting.limit)
+    keeper = Keeper(
+        decoder.config,
+        fitting.plan.precision,
+        decoder.dtype.itemsize,
+        fitting.limit,
+        fitting.plan.estimate.size.native,
+    )
     return LanguageModel(name, decoder, folder, fitting.plan.layout, keeper), fitting
 
 

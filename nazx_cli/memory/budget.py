@@ -10,7 +10,7 @@ from nazx_cli.context.cost import Size
 from nazx_cli.errors import MemoryLimitError
 from nazx_cli.memory.estimate import Estimate, distinct_tokens, estimate, longest_context
 
-LAYOUT_ORDER = ("postings", "ids")
+LAYOUT_ORDER = ("pairs", "postings", "ids")
 """Layouts that ``auto`` chooses from, the fastest to a first token first."""
 
 _MARGIN = 0.9  # of what a device has free: others use it too
@@ -43,16 +43,18 @@ def plan(
     layouts: Iterable[str],
     positions: int,
     distinct: int | None = None,
+    native: bool = False,
     quantized_width: int = 2,
 ) -> Plan:
     """The most precise weights that fit ``limit`` bytes and, with them, the fastest layout.
 
     ``precisions`` and ``layouts`` are what may be chosen, best first; ``positions`` is the
-    context to make room for. ``MemoryLimitError`` with the arithmetic where nothing fits.
+    context to make room for, ``native`` as in its ``Size``. ``MemoryLimitError`` with the
+    arithmetic where nothing fits.
     """
     if distinct is None:
         distinct = distinct_tokens(positions, config.vocab_size)
-    size = Size(positions, distinct)
+    size = Size(positions, distinct, native=native)
     tried = [
         estimate(config, precision, layout, size, quantized_width)
         for precision in precisions

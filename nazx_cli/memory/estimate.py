@@ -149,10 +149,14 @@ def _running(config: ModelConfig, layout: str, size: Size, width: int) -> int:
     heads, turned = config.num_heads, config.rope.dim
     columns = heads * (1 + turned)
     n, u = size.positions, size.distinct
-    if layout in ("postings", "tables"):
-        build = n * (4 + 8 + 8 + 8 + turned * 4 * 2)
+    if layout in ("postings", "pairs", "tables"):
         rows = u * config.hidden_size * (width + 4)
-        score = u * columns * (width + 4) + 3 * u * heads * 4 + (8 << 20)
+        if size.native and layout != "tables":
+            build = n * (4 + 8 + 8 + 8 + 4)
+            score = u * heads * (turned * width * (layout == "postings") + 16)
+        else:
+            build = n * (4 + 8 + 8 + 8 + turned * 4 * 2)
+            score = u * columns * (width + 4) + 3 * u * heads * 4 + (8 << 20)
         return logits + max(build, rows, score)
     block = min(n, {"ids": 16_384, "states": 8_192, "cached": 512}[layout])
     rows = distinct_tokens(block, config.vocab_size) if layout == "ids" else block

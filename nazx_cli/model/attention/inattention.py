@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nazx_cli.context.context import Context, Memory
 from nazx_cli.context.layout import Layout
-from nazx_cli.context.layouts import LAYOUTS
+from nazx_cli.context.layouts import LAYOUTS, new_layout
 from nazx_cli.context.rotation import Turn
 from nazx_cli.model.attention.base import AttentionKind
 from nazx_cli.model.decoder import Block
@@ -29,11 +29,11 @@ class InAttention(AttentionKind):
     """Attention to initial states, by any of the memory layouts."""
 
     name = "inattention"
-    layouts = ("postings", *(name for name in LAYOUTS if name != "postings"))
+    layouts = ("pairs", *(name for name in LAYOUTS if name != "pairs"))
     reads_resident = True
 
     def new_memory(self, layout: str) -> Memory:
-        return LAYOUTS[layout](InitialStateProjections(self.decoder))
+        return new_layout(layout, InitialStateProjections(self.decoder))
 
     def sequence(self, ids: Tensor) -> Tensor:
         decoder = self.decoder
