@@ -15,7 +15,7 @@ from cli_helpers import tiny_checkpoint
 from models import INATTENTION, checkpoint
 from typer.testing import CliRunner
 
-from nazx_cli.bench import peak, peers, recall, results, timing, workloads
+from nazx_cli.bench import llama_peer, peak, peers, recall, results, timing, workloads
 from nazx_cli.bench.first_token import extrapolated
 from nazx_cli.bench.results import Environment, Report, Row, Spread
 from nazx_cli.bench.setup import Settings, Setup
@@ -33,6 +33,7 @@ KEYS = {
     "unit",
     "dtype",
     "layout",
+    "kernel",
     "ours",
     "peer",
     "theirs",
@@ -87,26 +88,32 @@ def check_ratio(row: dict[str, Any]) -> None:
 def test_the_model_is_measured_beside_transformers(name: str, model: str) -> None:
     pytest.importorskip("transformers")
     rows = rows_of(name, "-m", model, "--repeat", "3", "--dtype", "float32")
-    assert [row["tokens"] for row in rows] == [76]  # every prompt is cut to the window
+    assert {row["tokens"] for row in rows} == {76}  # every prompt is cut to the window
+    assert [(row["dtype"], row["peer"].split()[0]) for row in rows] == [
+        ("float32", "transformers"),
+        ("float32", "llama.cpp"),
+        ("int8", "llama.cpp"),
+        ("nf4", "llama.cpp"),
+    ]
     for row in rows:
         assert set(row) == KEYS
-        assert (row["workload"], row["unit"], row["dtype"]) == (name, "s", "float32")
-        assert len(row["ours"]["runs"]) == len(row["theirs"]["runs"]) == 3
+        assert (row["workload"], row["unit"]) == (name, "s")
+        assert len(row["ours"]["runs"]) == 3
         assert 0 < row["ours"]["low"] <= row["ours"]["median"] <= row["ours"]["high"]
-        check_ratio(row)
+    assert len(rows[0]["theirs"]["runs"]) == 3
+    check_ratio(rows[0])
 
 
 def test_prefill_shows_that_both_sides_compute_the_same(model: str) -> None:
     pytest.importorskip("transformers")
-    (row,) = run("prefill", model=model, dtype="float32", repeat=1, prompts=(40,))
-    assert row.details["largest_logit_difference"] < 1e-4
+    rows = run("prefill", model=model, dtype="float32", repeat=1, prompts=(40,), quantize=())
+    assert rows[0].details["largest_logit_difference"] < 1e-4
 
 
 @pytest.mark.parametrize("base", (GPT_NEOX, LLAMA), ids=("gpt_neox", "llama"))
 def test_the_peer_decodes_the_same_tokens(base: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    from nazx_cli.bench.decode import greedy
-    from nazx_cli.bench.prefill import prefilled
+    from nazx_cli.bench.engine import greedy, prefilled
 
     lm = load_model(write_checkpoint(tmp_path, nazx(base, {"kind": "full"})))
     peer = peers.TransformersPeer.from_folder(lm.config, lm.folder, torch.float32)
@@ -118,31 +125,39 @@ def test_the_peer_decodes_the_same_tokens(base: dict[str, Any], tmp_path: Path) 
     assert greedy(lm, context, token, 8) == peer.decode(cache, token, 8)
 
 
-def test_without_transformers_our_figures_stand_alone(
+def test_without_its_rivals_our_figures_stand_alone(
     model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers, "is_installed", lambda: False)
-    for row in rows_of("prefill", "decode", "-m", model, "--repeat", "1"):
+    for module in (peers, llama_peer):
+        monkeypatch.setattr(module, "is_installed", lambda: False)
+    rows = rows_of("prefill", "decode", "-m", model, "--quick", "--repeat", "1")
+    assert [row["peer"] for row in rows] == ["transformers", "llama.cpp"] * 2
+    for row in rows:
         assert row["ours"]["median"] > 0
-        assert (row["peer"], row["theirs"], row["ratio"]) == ("transformers", None, None)
-        assert "not installed" in row["note"]
-    out, _ = bench("prefill", "-m", model, "--repeat", "1")
+        assert (row["theirs"], row["ratio"]) == (None, None)
+        assert "is not installed: pip install" in row["note"]
+    out, _ = bench("prefill", "-m", model, "--quick", "--repeat", "1")
     assert "not installed" in out
 
 
-def test_a_model_that_transformers_cannot_run_has_no_peer(tmp_path: Path) -> None:
-    pytest.importorskip("transformers")
+def test_a_model_that_rivals_cannot_run_has_none(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path, nazx(GPT_NEOX, INATTENTION))
-    (row,) = run("decode", model=str(folder), repeat=1, prompts=(20,), new_tokens=2)
-    assert row.theirs is None
-    assert row.note == "transformers cannot run InAttention"
+    rows = run("decode", model=str(folder), repeat=1, prompts=(20,), new_tokens=2, quantize=())
+    assert [row.theirs for row in rows] == [None, None]
+    assert [row.note for row in rows] == [
+        "transformers cannot run InAttention",
+        "llama.cpp cannot run InAttention",
+    ]
 
 
 # Random models
 
 
-def test_the_first_token_is_measured_in_both_types(tiny_shapes: None) -> None:
+def test_the_first_token_is_measured_in_both_types(
+    tiny_shapes: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("transformers")
+    monkeypatch.setattr(llama_peer, "is_installed", lambda: False)
     rows = run(
         "first-token",
         repeat=2,
@@ -150,72 +165,98 @@ def test_the_first_token_is_measured_in_both_types(tiny_shapes: None) -> None:
         layouts=("postings", "ids"),
         peer_lengths=(40, 80),
     )
-    firsts = [row for row in rows if row.measure == "first token"]
-    further = [row for row in rows if row.measure == "further token"]
+    further = [row for row in rows if row.measure.startswith("further token")]
     expected = [
         (dtype, layout, count)
         for dtype in ("bfloat16", "float32")
         for layout in ("postings", "ids")
-        for count in (50, 3000)
+        for count in (40, 80, 50, 3000)
     ]
-    assert [(row.dtype, row.layout, row.tokens) for row in firsts] == expected
+    beside = [row for row in rows if row.peer.startswith("transformers")]
+    assert [(row.dtype, row.layout, row.tokens) for row in beside] == expected
     assert [(row.dtype, row.layout, row.tokens) for row in further] == expected
-    for row in firsts:
+    for row in beside:
         check_ratio(row.to_dict())
-        assert row.note == "extrapolated from 40 and 80 tokens"
+        is_measured = row.tokens in (40, 80)
+        assert row.note == ("" if is_measured else "theirs is extrapolated from 40, 80 tokens")
         assert row.details["distinct_tokens"] == len(zipf_ids(300, row.tokens).unique())
-        assert row.details["peer_at_40_seconds"] > 0
-    assert all(len(row.ours.runs) == 2 and row.ours.low > 0 for row in rows)
+    grown = [row for row in rows if row.measure.startswith("k of ratio")]
+    assert [row.dtype for row in grown] == ["bfloat16", "float32"]
+    for row in grown:
+        difference = row.details["their_k"] - row.details["our_k"]
+        assert row.ours.median == pytest.approx(difference)
+    assert all(len(row.ours.runs) == 2 and row.ours.low > 0 for row in (*beside, *further))
 
 
-def test_first_token_without_transformers(
+def test_first_token_of_the_larger_shapes_is_ours_alone(
     tiny_shapes: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers, "is_installed", lambda: False)
-    rows = rows_of("first-token", "--ctx", "50", "--repeat", "1", "--dtype", "float32")
-    assert [row["measure"] for row in rows] == ["first token", "further token"]
-    assert rows[0]["theirs"] is None
-    assert "not installed" in rows[0]["note"]
+    from nazx_cli.bench import first_token
+
+    for module in (peers, llama_peer):
+        monkeypatch.setattr(module, "is_installed", lambda: False)
+    monkeypatch.setattr(first_token, "LARGER", 300)
+    monkeypatch.setattr(first_token, "CONTEXTS", (200,))
+    rows = run("first-token", repeat=1, dtype="float32", peer_lengths=(100,))
+    assert [(row.tokens, row.measure) for row in rows[-2:]] == [
+        (300, "first token, nazx-1b"),
+        (300, "further token, nazx-1b"),
+    ]
+    missing = [row for row in rows if row.peer]
+    assert {row.tokens for row in missing} == {100, 200}
+    assert all(row.theirs is None and "not installed" in row.note for row in missing)
 
 
 def test_extrapolation_recovers_a_quadratic() -> None:
     def seconds(n: int) -> float:
         return 3e-4 * n + 2e-8 * n * n
 
-    for count in (1, 4000, 100_000, 1_000_000):
-        measured = (seconds(4000), seconds(8000))
-        assert extrapolated((4000, 8000), measured, count) == pytest.approx(seconds(count))
+    for lengths in ((4000, 8000), (4000, 8000, 16_000)):
+        measured = {n: (seconds(n), 2 * seconds(n)) for n in lengths}
+        for count in (1, 4000, 100_000, 1_000_000):
+            found = extrapolated(measured, count)
+            assert found == pytest.approx((seconds(count), 2 * seconds(count)))
 
 
 def test_extrapolation_of_noise_never_falls() -> None:
-    assert extrapolated((4000, 8000), (1.0, 1.5), 80_000) == pytest.approx(15.0)
+    assert extrapolated({4000: (1.0,), 8000: (1.5,)}, 80_000) == pytest.approx((15.0,))
+
+
+def test_the_exponent_is_the_slope_on_log_log_paper() -> None:
+    assert timing.exponent([(10, 3.0), (100, 30.0), (1000, 300.0)]) == pytest.approx(1.0)
+    assert timing.exponent([(2, 5.0), (4, 20.0)]) == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("dtype", ("float32", "bfloat16"))
 def test_memory_held_is_as_predicted(tiny_shapes: None, dtype: str) -> None:
     rows = rows_of("memory", "--ctx", "2000", "--ctx", "20000", "--dtype", dtype)
-    assert [(row["tokens"], row["layout"]) for row in rows] == [
+    *held, process = rows
+    assert [(row["tokens"], row["layout"]) for row in held] == [
         (count, layout)
         for count in (2000, 20000)
-        for layout in ("ids", "states", "postings", "tables", "cached")
+        for layout in ("ids", "states", "postings", "pairs", "tables", "cached")
     ]
     width = 4 if dtype == "float32" else 2
-    for row in rows:
+    for row in held:
         predicted = row["details"]["predicted_bytes"]
-        assert row["ours"]["median"] == pytest.approx(predicted, rel=0.02)
+        # Room for new positions comes with the first of them: up to 2 kB.
+        assert row["ours"]["median"] == pytest.approx(predicted, rel=0.02, abs=2100)
         assert row["theirs"]["median"] == row["tokens"] * 2 * 3 * 48 * width
-        assert row["details"]["build_seconds"] > 0
+        by_position = row["ours"]["median"] / row["tokens"]
+        assert row["details"]["per_position_bytes"] == pytest.approx(by_position)
         check_ratio(row)
+    assert (process["tokens"], process["layout"]) == (20000, "pairs")
+    parts = process["details"]["weights_bytes"] + process["details"]["context_bytes"]
+    assert process["ours"]["median"] > parts > 0
 
 
 def test_a_layout_that_would_take_too_much_is_left_out(
     tiny_shapes: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nazx_cli.bench.memory._MOST", 100_000)
-    out, err = bench("memory", "--ctx", "2000", "--json")
-    layouts = [row["layout"] for row in json.loads(out)["rows"]]
-    assert "cached" not in layouts
-    assert "ids" in layouts
+    monkeypatch.setattr("nazx_cli.bench.memory.WATCHED", "none")
+    out, err = bench("memory", "--ctx", "2000", "--json", "--layout", "cached", "--layout", "ids")
+    assert [row["layout"] for row in json.loads(out)["rows"]] == ["ids"]
     assert "layout cached: left out" in err
 
 
@@ -264,12 +305,24 @@ def test_mistakes_are_told_before_anything_is_measured(
     assert said in err
 
 
-def test_all_but_reading_is_the_default() -> None:
-    def names(settings: Settings) -> list[str]:
-        return [workload.name for workload in workloads.choose((), settings)]
+def test_what_takes_long_runs_only_when_named_or_all_are_wanted() -> None:
+    def names(settings: Settings, *named: str, every: bool = False) -> list[str]:
+        chosen = workloads.choose(named, settings, every=every)
+        return [workload.name for workload in chosen]
 
-    assert names(Settings()) == ["prefill", "decode", "first-token", "memory", "peak"]
-    assert names(Settings(files=(__file__,)))[-2:] == ["read", "quantization"]
+    assert names(Settings()) == ["prefill", "decode", "memory", "peak"]
+    with_files = names(Settings(files=(__file__,)))
+    assert with_files[:4] == names(Settings())
+    assert {"read", "quantization"} <= set(with_files)
+    assert names(Settings(), "growth") == ["growth"]
+    everything = names(Settings(files=(__file__,)), every=True)
+    assert set(everything) == set(workloads.WORKLOADS) - {"recall"}
+
+
+def test_quick_settings_are_small_and_keep_what_was_asked_for() -> None:
+    quick = Settings(repeat=1, contexts=(50,), model="some").quick()
+    assert (quick.repeat, quick.contexts, quick.model) == (1, (50,), "some")
+    assert max(quick.peer_lengths) < 1000
 
 
 def test_the_estimated_peak_is_near_that_of_a_real_process(
@@ -324,10 +377,12 @@ def test_recall_refuses_files_without_questions(tmp_path: Path) -> None:
 
 def test_the_table_shows_environment_and_ratio(tiny_shapes: None, tmp_path: Path) -> None:
     file = tmp_path / "bench.json"
+    before = torch.get_num_threads()
     out, err = bench("memory", "--ctx", "2000", "--layout", "postings", "--output", str(file))
+    assert torch.get_num_threads() == before
     report = json.loads(file.read_text())
     environment = report["environment"]
-    assert environment["threads"] == torch.get_num_threads()
+    assert environment["threads"] == 1
     assert environment["versions"]["torch"] == torch.__version__
     assert f"cpu: {environment['cpu']}" in out
     (row,) = report["rows"]
@@ -351,6 +406,22 @@ def test_an_interrupt_keeps_the_rows_that_are_done(
     assert report["complete"] is False
     assert [row["ours"]["median"] for row in report["rows"]] == [0.5]
     assert "interrupted" in err
+
+
+def test_an_error_keeps_the_rows_that_are_done(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(setup: Setup) -> Iterator[Row]:
+        yield Row("decode", "time per token", 5, "s", "float32", Spread((0.5,)))
+        raise NazxError("the peer gave up", "try again")
+
+    monkeypatch.setitem(workloads.WORKLOADS, "decode", workloads.Workload("decode", "", broken))
+    file = tmp_path / "bench.json"
+    _, err = bench("decode", "-m", model, "--output", str(file), code=1)
+    report = json.loads(file.read_text())
+    assert report["complete"] is False
+    assert len(report["rows"]) == 1
+    assert "the peer gave up" in err
 
 
 def test_a_report_that_cannot_be_written_leaves_nothing(

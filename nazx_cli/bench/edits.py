@@ -29,7 +29,7 @@ from nazx_cli.weights.load import resolve_dtype
 
 NAME = "edits"
 TOKENS = 1_000_000
-LAYOUTS = ("postings",)
+LAYOUTS = ("pairs",)
 _DOCUMENTS = 8
 _NOTHING = "no edit"
 

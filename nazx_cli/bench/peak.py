@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
@@ -25,7 +26,7 @@ from nazx_cli.weights.write import PendingTensor, write_checkpoint
 NAME = "peak"
 SHAPES = ("nazx-70m", "nazx-160m", "nazx-410m")
 CONTEXTS = (10_000, 100_000)
-LAYOUTS = ("ids", "postings", "tables")
+LAYOUTS = ("ids", "postings", "pairs", "tables")
 
 
 def run(setup: Setup) -> Iterator[Row]:
@@ -35,7 +36,7 @@ def run(setup: Setup) -> Iterator[Row]:
     with TemporaryDirectory(prefix="nazx-bench-") as scratch:
         for shapes in SHAPES:
             setup.note(f"{NAME}: writing a random checkpoint of {shapes} shapes")
-            folder = _random_checkpoint(Path(scratch), shapes)
+            folder = random_checkpoint(Path(scratch), shapes)
             for count in settings.contexts or CONTEXTS:
                 for layout in settings.layouts or LAYOUTS:
                     setup.note(f"{NAME}: {shapes}, {count:,} tokens, layout {layout}")
@@ -46,7 +47,7 @@ def run(setup: Setup) -> Iterator[Row]:
         yield _row(settings.model, folder, precision, "auto", CONTEXTS[0])
 
 
-def _random_checkpoint(scratch: Path, shapes: str) -> Path:
+def random_checkpoint(scratch: Path, shapes: str) -> Path:
     """A checkpoint of 16-bit random weights, as published ones are."""
     config = inattention_config(shapes)
     generator = torch.Generator().manual_seed(0)
@@ -64,9 +65,10 @@ def _random_checkpoint(scratch: Path, shapes: str) -> Path:
 
 def _row(name: str, folder: Path, precision: str, layout: str, count: int) -> Row:
     config = ModelConfig.from_folder(folder)
-    real = _measured(folder, precision, layout, count)
+    real = measured(folder, precision, layout, count)
     held = "cached" if layout == "auto" else layout
-    found = estimate(config, precision, held, Size(count, real["distinct"]))
+    size = Size(count, real["distinct"], native=real["native"])
+    found = estimate(config, precision, held, size)
     return Row(
         workload=NAME,
         measure=f"peak growth, {name}",
@@ -75,6 +77,7 @@ def _row(name: str, folder: Path, precision: str, layout: str, count: int) -> Ro
         dtype=precision,
         ours=Spread((float(real["growth"]),)),
         layout=held,
+        kernel="compiled" if real["native"] else "",
         peer="estimate",
         theirs=Spread((float(found.total),)),
         details={
@@ -86,7 +89,8 @@ def _row(name: str, folder: Path, precision: str, layout: str, count: int) -> Ro
     )
 
 
-def _measured(folder: Path, precision: str, layout: str, count: int) -> dict[str, int]:
+def measured(folder: Path, precision: str, layout: str, count: int) -> dict[str, Any]:
+    """What ``peak_child`` finds in a process of its own; ``NazxError`` where that fails."""
     command = [sys.executable, "-m", "nazx_cli.bench.peak_child"]
     done = subprocess.run(
         [*command, str(folder), precision, layout, str(count)], capture_output=True, text=True
@@ -94,5 +98,5 @@ def _measured(folder: Path, precision: str, layout: str, count: int) -> dict[str
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise NazxError(f"the measuring process failed: {last}", "run it again; NAZX_DEBUG=1")
-    found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found

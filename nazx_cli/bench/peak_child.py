@@ -11,14 +11,17 @@ from pathlib import Path
 
 import torch
 
+from nazx_cli.bench.engine import kernel_of
 from nazx_cli.bench.shapes import zipf_ids
+from nazx_cli.bench.timing import clock
 from nazx_cli.engine.language_model import LanguageModel
 from nazx_cli.memory import probe
 from nazx_cli.weights.load import load_decoder
 
 
-def measure(folder: Path, dtype: str, layout: str, count: int) -> dict[str, int]:
-    """Bytes of weights and context, and by how much resident memory grew at its peak."""
+def measure(folder: Path, dtype: str, layout: str, count: int) -> dict[str, float | int]:
+    """Bytes of weights and context, by how much resident memory grew at its peak, and seconds
+    of the first token and of the one after it."""
     quantize = dtype if dtype in ("int8", "nf4") else None
     before = probe.resident_bytes()
     probe.reset_peak()
@@ -30,14 +33,17 @@ def measure(folder: Path, dtype: str, layout: str, count: int) -> dict[str, int]
     context.append(ids, resident=True)
     if windowed:
         context.append(ids[: lm.window])
-    lm.next_logits(context)
+    first_token, _ = clock(lambda: lm.next_logits(context))
     context.append([1])
-    lm.next_logits(context)
+    further_token, _ = clock(lambda: lm.next_logits(context))
     tensors = {t.data_ptr(): t for t in (*decoder.parameters(), *decoder.buffers())}
     return {
         "weights": sum(t.numel() * t.element_size() for t in tensors.values()),
         "context": context.nbytes,
         "distinct": len(torch.unique(ids)),
+        "native": kernel_of(lm) == "compiled",
+        "first_token": first_token,
+        "further_token": further_token,
         "growth": probe.peak_resident_bytes() - before,
     }
 

@@ -19,13 +19,14 @@ from nazx_cli.weights.checkpoint import Checkpoint
 from nazx_cli.weights.families import expected_shapes
 
 TRANSFORMERS = "transformers"
-MISSING = "transformers is not installed: pip install transformers"
+MISSING = "transformers is not installed: pip install 'nazx[bench]'"
 
 _CLASSES = {  # family -> the library's classes of configuration and model
     "gpt_neox": ("GPTNeoXConfig", "GPTNeoXForCausalLM"),
     "llama": ("LlamaConfig", "LlamaForCausalLM"),
 }
 _HEADS = {"gpt_neox": "embed_out.weight", "llama": "lm_head.weight"}
+_TILE = 4096  # positions of random keys that are then repeated
 _OURS = ("model_type", "base_model_type", "attention")  # keys that the library must not see
 
 
@@ -40,6 +41,7 @@ class TransformersPeer:
     def __init__(
         self, config: ModelConfig, tensors: Mapping[str, Tensor], dtype: torch.dtype
     ) -> None:
+        self._config = config
         self._model = _build(config, tensors, dtype)
 
     @classmethod
@@ -70,9 +72,9 @@ class TransformersPeer:
             return TRANSFORMERS
 
     def prefill(self, ids: Tensor) -> tuple[Any, Tensor]:
-        """Run ids (T,) int64; the cache they leave, and (V,) logits after the last."""
+        """Run ids (T,); the cache they leave, and (V,) logits after the last."""
         with torch.inference_mode():
-            out = self._model(ids[None], use_cache=True, logits_to_keep=1)
+            out = self._model(ids.long()[None], use_cache=True, logits_to_keep=1)
         return out.past_key_values, out.logits[0, -1]
 
     def decode(self, cache: Any, token: int, count: int) -> list[int]:
@@ -84,6 +86,33 @@ class TransformersPeer:
                 token = int(out.logits[0, -1].argmax())
                 found.append(token)
         return found
+
+    def cache_bytes(self, cache: Any) -> int:
+        """Bytes of the keys and values in a dynamic cache."""
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+
+    def filled_cache(self, positions: int, room: int | None = None, seed: int = 0) -> Any:
+        """A cache of ``positions``, as a prefill leaves it but for its values, which are random:
+        how long decoding takes does not depend on them.
+
+        It is a dynamic one, the library's default, which is copied to grow; with ``room`` for
+        so many further positions it is a static one.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        library: Any = import_module(TRANSFORMERS)
+        config = self._config
+        shape = (1, config.num_kv_heads, min(positions, _TILE), config.head_dim)
+        cache = (
+            library.DynamicCache()
+            if room is None
+            else library.StaticCache(self._model.config, max_cache_len=positions + room)
+        )
+        times = -(-positions // shape[2])
+        for layer in range(config.num_layers):
+            tile = torch.randn(shape, generator=generator).to(self._model.dtype)
+            rows = tile.repeat(1, 1, times, 1)[:, :, :positions]
+            cache.update(rows, rows.flip(2), layer)
+        return cache
 
 
 def _build(config: ModelConfig, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Any:
@@ -98,7 +127,7 @@ def _build(config: ModelConfig, tensors: Mapping[str, Tensor], dtype: torch.dtyp
     head = tensors.get(_HEADS[config.family])
     if head is not None and not config.tie_embeddings:
         # Newer versions call GPT-NeoX's head lm_head, and rename it only when they read a file.
-        model.get_output_embeddings().weight = torch.nn.Parameter(head, requires_grad=False)
+        model.get_output_embeddings().weight = torch.nn.Parameter(head)
     model.tie_weights()
     # Rotary frequencies are no weights: they are computed, and on the meta device they are not.
     rotary = model.base_model.rotary_emb

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nazx_cli.bench.decode import greedy
-from nazx_cli.bench.prefill import prefilled
-from nazx_cli.bench.results import Row, Spread
+from nazx_cli.bench.engine import greedy, prefilled
+from nazx_cli.bench.results import Row, Spread, one
 from nazx_cli.bench.setup import Setup
 from nazx_cli.bench.shapes import zipf_ids
 from nazx_cli.bench.timing import Side, alternate, clock
@@ -82,23 +81,19 @@ def run(setup: Setup) -> Iterator[Row]:
     for at, (lm, quality) in enumerate(zip(models, found, strict=True), 1):
         kind, count = lm.quantization or "", len(ids)
         yield Row(
-            NAME, "perplexity", count, "", kind, _one(quality.perplexity), peer=original.dtype,
-            theirs=_one(base.perplexity),
+            NAME, "perplexity", count, "", kind, one(quality.perplexity), peer=original.dtype,
+            theirs=one(base.perplexity),
         )  # fmt: skip
         for name, value in quality.distances().items():
-            yield Row(NAME, name, count, "", kind, _one(value))
+            yield Row(NAME, name, count, "", kind, one(value))
         yield Row(
-            NAME, "weights", 0, "bytes", kind, _one(weight_bytes(lm)), peer=original.dtype,
-            theirs=_one(weight_bytes(original)),
+            NAME, "weights", 0, "bytes", kind, one(weight_bytes(lm)), peer=original.dtype,
+            theirs=one(weight_bytes(original)),
         )  # fmt: skip
         yield Row(
             NAME, "time per token", _PROMPT, "s", kind, Spread(runs[at]), peer=original.dtype,
             theirs=Spread(runs[0]),
         )  # fmt: skip
-
-
-def _one(value: float) -> Spread:
-    return Spread((float(value),))
 
 
 def weight_bytes(lm: LanguageModel) -> int:

@@ -17,6 +17,8 @@ from typing import Any
 from nazx_cli.bench.timing import paired_ratio
 from nazx_cli.errors import NazxError
 
+_PACKAGES = ("nazx", "torch", "transformers", "llama-cpp-python")
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -55,7 +57,8 @@ class Row:
 
     ``tokens`` is the context's length, ``unit`` s (seconds), bytes, or "" for plain numbers.
     ``theirs`` None with a ``peer`` named means that the peer could not be run; ``note`` says
-    why. ``details`` are further figures; a name that ends in ``_seconds`` or ``_bytes`` gives
+    why. ``kernel`` is ``compiled`` or ``portable`` where a memory layout
+    attended. ``details`` are further figures; a name that ends in ``_seconds`` or ``_bytes`` gives
     the unit.
     """
 
@@ -66,6 +69,7 @@ class Row:
     dtype: str
     ours: Spread
     layout: str = ""
+    kernel: str = ""
     peer: str = ""
     theirs: Spread | None = None
     note: str = ""
@@ -92,6 +96,7 @@ class Row:
             "unit": self.unit,
             "dtype": self.dtype,
             "layout": self.layout,
+            "kernel": self.kernel,
             "ours": self.ours.to_dict(),
             "peer": self.peer,
             "theirs": None if self.theirs is None else self.theirs.to_dict(),
@@ -121,7 +126,7 @@ class Environment:
 
         dtype = str(resolve_dtype(dtype, torch.device(device))).removeprefix("torch.")
         versions = {"python": platform.python_version()}
-        versions |= {name: _version(name) for name in ("nazx", "torch", "transformers")}
+        versions |= {name: _version(name) for name in _PACKAGES}
         return cls(device, _cpu_model(), torch.get_num_threads(), dtype, versions)
 
     def to_dict(self) -> dict[str, Any]:
@@ -150,6 +155,11 @@ class Report:
             "complete": self.complete,
             "rows": [row.to_dict() for row in self.rows],
         }
+
+
+def one(value: float) -> Spread:
+    """A figure that is taken once."""
+    return Spread((float(value),))
 
 
 def write_report(report: Report, path: Path) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from nazx_cli.bench import peers
+from nazx_cli.bench import llama_peer, peers
+from nazx_cli.bench.engine import Rival, precision_of
 
 if TYPE_CHECKING:
-    from nazx_cli.bench.peers import TransformersPeer
+    import torch
+
     from nazx_cli.engine.language_model import LanguageModel
 
 Note = Callable[[str], None]
@@ -22,28 +24,50 @@ class Settings:
     """What is measured, and how often.
 
     model, dtype     for the workloads that run real weights; dtype serves all
+    quantize         further ways to hold the real model's weights
+    gguf             the real model's file for llama.cpp; "" is the one that the registry knows
     contexts         context lengths of the random model; () leaves them to the workload
     layouts          memory layouts of the random model; () leaves them to the workload
     shapes           the registry name whose shapes the random model has
+    larger           a second such name, for the workloads that measure two; "" for none
     prompts          prompt lengths of the real model, cut to its window
-    peer_lengths     the two lengths that a peer's prefill is extrapolated from
+    peer_lengths     the lengths at which peers take in a prompt; longer ones are extrapolated
+    threads          how many threads all sides compute on
     """
 
     model: str = "nazx-smol-135m"
     dtype: str = "bfloat16"
+    quantize: tuple[str, ...] = ("int8", "nf4")
+    gguf: str = ""
     repeat: int = 5
     contexts: tuple[int, ...] = ()
     layouts: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     shapes: str = "nazx-160m"
+    larger: str = "nazx-1b"
     prompts: tuple[int, ...] = (100, 1000, 1900)
     new_tokens: int = 20
-    peer_lengths: tuple[int, int] = (4000, 8000)
+    peer_lengths: tuple[int, ...] = (4000, 8000, 16000)
+    threads: int = 1
     question: str = "Who was the first to speak, and what was said about the journey?"
+
+    def quick(self) -> Settings:
+        """The same, small enough to see in a minute that all works."""
+        return replace(
+            self,
+            quantize=(),
+            repeat=min(self.repeat, 2),
+            contexts=self.contexts or (2000, 4000),
+            shapes="nazx-70m",
+            larger="",
+            prompts=(100,),
+            new_tokens=4,
+            peer_lengths=(200, 400, 800),
+        )
 
 
 class Setup:
-    """Settings, and the loaded model with its peer: loaded once, when first asked for."""
+    """Settings, and the loaded model with its rivals: loaded once, when first asked for."""
 
     def __init__(self, settings: Settings, note: Note = lambda text: None) -> None:
         self.settings = settings
@@ -58,21 +82,62 @@ class Setup:
         return load_model(self.settings.model, dtype=self.settings.dtype)
 
     @cached_property
-    def peer(self) -> TransformersPeer | None:
-        """transformers on the weights of ``lm``; None where it is missing or cannot run them."""
-        if self.peer_note:
-            return None
-        lm = self.lm
-        return peers.TransformersPeer.from_folder(lm.config, lm.folder, lm.decoder.dtype)
+    def models(self) -> tuple[LanguageModel, ...]:
+        """``lm`` and the same with its weights held in the other ways of the settings."""
+        from nazx_cli.engine.language_model import load_model
+        from nazx_cli.errors import UsageError
 
-    @property
-    def peer_note(self) -> str:
-        """Why there is no peer, or nothing."""
-        if not peers.is_installed():
-            return peers.MISSING
+        found = [self.lm]
+        for kind in self.settings.quantize if self.lm.quantization is None else ():
+            self.note(f"loading {self.settings.model} as {kind}")
+            try:
+                found.append(load_model(self.lm.folder, dtype=self.lm.dtype, quantize=kind))
+            except UsageError as error:
+                self.note(f"{kind} is left out: {error}")
+        return tuple(found)
+
+    @cached_property
+    def rivals(self) -> tuple[Rival, ...]:
+        """transformers and llama.cpp on the weights of ``lm``."""
         if self.lm.config.attention.kind == "inattention":
-            return "transformers cannot run InAttention"
-        return ""
+            names = (peers.TRANSFORMERS, llama_peer.NAME)
+            return tuple(Rival(name, note=f"{name} cannot run InAttention") for name in names)
+        return self._transformers(), self._llama_cpp()
+
+    def _transformers(self) -> Rival:
+        lm = self.lm
+        if not peers.is_installed():
+            return Rival(peers.TRANSFORMERS, None, precision_of(lm), peers.MISSING)
+        engine = peers.TransformersPeer.from_folder(lm.config, lm.folder, lm.decoder.dtype)
+        return Rival(engine.name, engine, precision_of(lm))
+
+    def _llama_cpp(self) -> Rival:
+        if not llama_peer.is_installed():
+            return Rival(llama_peer.NAME, note=llama_peer.MISSING)
+        from nazx_cli.bench.gguf_models import precision_of as precision_of_file
+        from nazx_cli.bench.gguf_models import published
+        from nazx_cli.errors import ModelUnavailableError
+
+        settings = self.settings
+        try:
+            file = published(settings.model, settings.gguf, self.note)
+        except ModelUnavailableError as error:
+            return Rival(llama_peer.NAME, note=str(error))
+        longest = max(self.prompt_lengths()) + settings.new_tokens
+        rival = llama_peer.rival(file, precision_of_file(file), longest)
+        engine, size = rival.engine, self.lm.config.vocab_size
+        if isinstance(engine, llama_peer.LlamaPeer) and engine.vocab_size != size:
+            return Rival(llama_peer.NAME, note=f"{file.name} is of a model with other tokens")
+        return rival
+
+    def dtypes(self) -> tuple[torch.dtype, ...]:
+        """The chosen type and float32, for workloads that measure both."""
+        import torch
+
+        from nazx_cli.weights.load import resolve_dtype
+
+        chosen = resolve_dtype(self.settings.dtype, torch.device("cpu"))
+        return tuple(dict.fromkeys((chosen, torch.float32)))
 
     def rounds(self, label: str) -> Callable[[int, int], None]:
         """Notes which round of ``label`` begins."""

@@ -11,11 +11,12 @@ from torch import Tensor
 from nazx_cli.config import AttentionConfig, ModelConfig
 from nazx_cli.engine.language_model import LanguageModel
 from nazx_cli.errors import UsageError
+from nazx_cli.memory.estimate import distinct_tokens
 from nazx_cli.model.decoder import Decoder
 from nazx_cli.weights.registry import Registry
 
 _SPREAD = 0.02  # of random weights, as GPT-NeoX starts from
-_EXPONENT = 1.05  # of rank: 100,000 ids then have 17,000 distinct ones, twice as many as a book
+_SHIFT = 2.7  # of rank, as Mandelbrot found it for English
 
 
 def inattention_config(name: str) -> ModelConfig:
@@ -54,10 +55,42 @@ def fill_random(name: str, tensor: Tensor, generator: torch.Generator) -> None:
 
 
 def zipf_ids(vocab_size: int, count: int, seed: int = 0) -> Tensor:
-    """(count,) int32 ids whose frequencies fall with their rank, as those of words do."""
+    """(count,) int32 ids by Zipf's law: the token of rank r is drawn with p ~ 1 / r."""
+    return _drawn(_shares(vocab_size, 1.0, 0.0), count, seed)
+
+
+def prose_ids(vocab_size: int, count: int, seed: int = 0) -> Tensor:
+    """(count,) int32 ids with as many distinct ones as English prose of that length has.
+
+    p ~ 1 / (r + 2.7)^s, Mandelbrot's form of Zipf's law, with s such that the distinct ids to
+    be expected are ``memory.estimate.distinct_tokens``.
+    """
+    wanted = distinct_tokens(count, vocab_size)
+    low, high = 0.0, 8.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (
+            (middle, high)
+            if _expected_distinct(_shares(vocab_size, middle, _SHIFT), count) > wanted
+            else (low, middle)
+        )
+    return _drawn(_shares(vocab_size, low, _SHIFT), count, seed)
+
+
+def _shares(vocab_size: int, exponent: float, shift: float) -> Tensor:
+    """(V,) float64 probabilities by rank."""
+    ranks = torch.arange(1, vocab_size + 1, dtype=torch.float64)
+    shares = (ranks + shift) ** -exponent
+    return shares / shares.sum()
+
+
+def _expected_distinct(shares: Tensor, count: int) -> float:
+    return float(-torch.expm1(count * torch.log1p(-shares)).sum())
+
+
+def _drawn(shares: Tensor, count: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    shares = torch.arange(1, vocab_size + 1, dtype=torch.float64) ** -_EXPONENT
     edges = shares.cumsum(0)
     drawn = torch.rand(count, generator=generator, dtype=torch.float64) * edges[-1]
-    ids = torch.searchsorted(edges, drawn).clamp_(max=vocab_size - 1)
+    ids = torch.searchsorted(edges, drawn).clamp_(max=len(shares) - 1)
     return ids.to(torch.int32)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from statistics import median
 from time import perf_counter
 from typing import TypeVar
+
+import torch
 
 _T = TypeVar("_T")
 
@@ -53,19 +57,44 @@ def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float | None
     return median(b / a for a, b in zip(ours, theirs, strict=True))
 
 
-def quadratic_through(
-    first: tuple[int, float], second: tuple[int, float]
-) -> Callable[[float], float]:
-    """t(n) = a n + b n^2 through two measured points (n, seconds).
+def quadratic_fit(points: Sequence[tuple[int, float]]) -> Callable[[float], float]:
+    """t(n) = a n + b n^2 nearest to measured points (n, seconds), in relative error.
 
-    The two terms are those of a prefill: projections cost n, attention n^2. Where noise makes b
-    negative, growth is taken as linear from the second point, which keeps t(n) from falling.
+    The two terms are those of a prefill: projections cost n, attention n^2. Two points are met
+    exactly. Where noise makes b negative, growth is taken as linear from the longest point,
+    which keeps t(n) from falling. At least two different lengths.
     """
-    (n1, t1), (n2, t2) = first, second
-    if n1 == n2:
+    # With y = t / n the fit is a straight line in n; weights 1 / y^2 make errors relative.
+    if len({n for n, _ in points}) < 2:
         raise ValueError("two different lengths are needed")
-    b = (t2 / n2 - t1 / n1) / (n2 - n1)
-    a = t1 / n1 - b * n1
+    rows = [(n, t / n, (n / t) ** 2) for n, t in points]
+    total = sum(w for _, _, w in rows)
+    mean_n = sum(w * n for n, _, w in rows) / total
+    mean_y = sum(w * y for _, y, w in rows) / total
+    b = sum(w * (n - mean_n) * (y - mean_y) for n, y, w in rows)
+    b /= sum(w * (n - mean_n) ** 2 for n, _, w in rows)
+    a = mean_y - b * mean_n
     if b < 0:
-        a, b = t2 / n2, 0.0
+        longest = max(points)
+        a, b = longest[1] / longest[0], 0.0
     return lambda n: a * n + b * n * n
+
+
+def exponent(points: Sequence[tuple[int, float]]) -> float:
+    """k of the power law t ~ n^k nearest to points (n, t): the slope on log-log paper."""
+    logs = [(math.log(n), math.log(t)) for n, t in points]
+    mean_x = sum(x for x, _ in logs) / len(logs)
+    mean_y = sum(y for _, y in logs) / len(logs)
+    spread = sum((x - mean_x) ** 2 for x, _ in logs)
+    return sum((x - mean_x) * (y - mean_y) for x, y in logs) / spread
+
+
+@contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    """Let torch compute on ``count`` threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -12,7 +12,7 @@ import typer
 
 from nazx_cli.cli.options import DEFAULT_MODEL, Dtype, Files, OutputOptions, option
 from nazx_cli.documents.control import strip_control
-from nazx_cli.errors import UsageError
+from nazx_cli.errors import NazxError, UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,7 +45,7 @@ class BenchOptions:
         list[int] | None,
         option(
             "--ctx",
-            "Context length of first-token and memory, in place of their own. May be repeated.",
+            "Context length of the random models, in place of a workload's own. May be repeated.",
             min=1,
             metavar="N",
         ),
@@ -54,12 +54,30 @@ class BenchOptions:
         list[str] | None,
         option(
             "--layout",
-            "Memory layout of first-token and memory, in place of their own. May be repeated.",
+            "Memory layout of the random models, in place of a workload's own. May be repeated.",
             metavar="NAME",
         ),
     ] = None
+    threads: Annotated[
+        int, option("--threads", "Threads that each side computes on.", min=1, metavar="N")
+    ] = 1
+    gguf: Annotated[
+        str, option("--gguf", "The model's file for llama.cpp, else fetched.", metavar="FILE")
+    ] = ""
+    quick: Annotated[
+        bool, option("--quick", "Small sizes and few runs: to see that all works.")
+    ] = False
     output: Annotated[
         Path | None, option("--output", "Also write the figures there, as JSON.", metavar="FILE")
+    ] = None
+    plots: Annotated[
+        Path | None,
+        option(
+            "--plots",
+            "Folder for growth.svg and growth.png.",
+            metavar="DIR",
+            show_default="that of --output",
+        ),
     ] = None
     json: Annotated[bool, option("--json", "Print JSON instead of tables.")] = False
 
@@ -67,7 +85,7 @@ class BenchOptions:
         """The benchmark's settings."""
         from nazx_cli.bench.setup import Settings
 
-        return Settings(
+        settings = Settings(
             model=self.model,
             dtype=self.dtype.value,
             repeat=self.repeat,
@@ -75,7 +93,16 @@ class BenchOptions:
             # NAZX_LAYOUT may say auto, for the other commands: here that is no layout's name.
             layouts=tuple(name for name in self.layout or () if name != "auto"),
             files=tuple(files),
+            threads=self.threads,
+            gguf=self.gguf,
         )
+        return settings.quick() if self.quick else settings
+
+    @property
+    def plot_folder(self) -> Path | None:
+        """Where plots go, if anywhere."""
+        beside = self.output.absolute().parent if self.output else None
+        return self.plots.absolute() if self.plots else beside
 
 
 def bench(
@@ -83,31 +110,35 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="NAME",
-            help="prefill, decode, first-token, edits, memory, peak, read, quantization, recall. "
-            "Default: all but edits and recall; read and quantization only with --file.",
+            help="prefill, decode, memory, peak; with --file read, tokenizing, quantization. "
+            "These are the default. By name or with --all, since they take long: attention, "
+            "decode-long, first-token, growth, edits. By name only: recall.",
             show_default=False,
         ),
     ] = None,
     file: Files = None,
     *,
+    every: Annotated[bool, option("--all", "All workloads, those that take long too.")] = False,
     options: BenchOptions,
 ) -> None:
-    """Measure speed and memory, side by side with transformers where it is installed.
+    """Measure speed and memory, side by side with what else there is: dense attention in torch,
+    transformers and llama.cpp where they are installed.
 
-    Both sides run on as many threads as torch takes. Figures are steadiest on one:
-    OMP_NUM_THREADS=1 nazx bench decode
-
-    Example: nazx bench first-token --ctx 1000000
+    Example: nazx bench growth --output bench.json
     """
     from nazx_cli.bench.workloads import choose
     from nazx_cli.cli.output import make_screen
 
     screen = make_screen(OutputOptions(json=options.json))
     settings = options.settings(file or ())
-    chosen = choose(name or (), settings)
+    chosen = choose(name or (), settings, every=every)
     _check_output(options.output)
-    report = _measure(chosen, settings, screen)
+    _check_plots(chosen, options.plot_folder, screen)
+    report, error = _measure(chosen, settings, screen)
     _show(report, screen, options)
+    _plot(report, screen, options.plot_folder)
+    if error is not None:
+        raise error
     if not report.complete:
         raise typer.Exit(130)
 
@@ -118,21 +149,50 @@ def _check_output(path: Path | None) -> None:
         raise UsageError(f"{path} cannot be written", "name a file in a folder that there is")
 
 
-def _measure(chosen: Sequence[Workload], settings: Settings, screen: Screen) -> Report:
-    """Run the workloads one after another; Ctrl-C keeps the rows that are done."""
+def _check_plots(chosen: Sequence[Workload], folder: Path | None, screen: Screen) -> None:
+    """Tell beforehand where plots cannot be had."""
+    if all(workload.name != "growth" for workload in chosen):
+        return
+    from nazx_cli.bench import plots
+
+    if folder is None:
+        screen.note("nothing is plotted: name a folder with --plots, or a file with --output")
+    elif not folder.is_dir():
+        raise UsageError(f"{folder} is no folder", "name a folder that there is: --plots DIR")
+    elif not plots.is_installed():
+        screen.note(plots.MISSING)
+
+
+def _measure(
+    chosen: Sequence[Workload], settings: Settings, screen: Screen
+) -> tuple[Report, NazxError | None]:
+    """Run the workloads one after another; Ctrl-C or an error keeps the rows that are done."""
     from nazx_cli.bench.results import Environment, Report
     from nazx_cli.bench.setup import Setup
+    from nazx_cli.bench.timing import on_threads
 
     setup = Setup(settings, screen.note)
-    environment = Environment.current(settings.dtype)
     rows: list[Row] = []
-    try:
-        for workload in chosen:
-            rows.extend(workload.run(setup))
-    except KeyboardInterrupt:
-        screen.note("interrupted")
-        return Report(environment, rows, complete=False)
-    return Report(environment, rows)
+    with on_threads(settings.threads):
+        environment = Environment.current(settings.dtype)
+        try:
+            for workload in chosen:
+                rows.extend(workload.run(setup))
+        except KeyboardInterrupt:
+            screen.note("interrupted")
+            return Report(environment, rows, complete=False), None
+        except NazxError as error:
+            return Report(environment, rows, complete=False), error
+    return Report(environment, rows), None
+
+
+def _plot(report: Report, screen: Screen, folder: Path | None) -> None:
+    """Plots of the workload growth, where it was run and there is a folder for them."""
+    from nazx_cli.bench import plots
+
+    if folder is not None and plots.is_installed():
+        for path in plots.write_plots(report.rows, folder):
+            screen.note(f"wrote {path}")
 
 
 def _show(report: Report, screen: Screen, options: BenchOptions) -> None:
@@ -180,7 +240,7 @@ def _table(workload: str, rows: Sequence[Row]) -> Table:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    what = ", ".join(part for part in (row.measure, row.layout, row.dtype) if part)
+    what = ", ".join(part for part in (row.measure, row.layout, row.kernel, row.dtype) if part)
     details = [_detail(name, value) for name, value in row.details.items()]
     return (
         f"{row.tokens:,}",
@@ -228,5 +288,7 @@ def _scale(value: float, unit: str) -> tuple[str, float]:
 
 def _figure(value: float) -> str:
     """Three digits that count, and no fewer than there are before the point."""
+    if 0 < abs(value) < 5e-4:
+        return f"{value:.1e}"
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
     return f"{value:,.{digits}f}"
