@@ -10,14 +10,12 @@ import torch
 from torch import Tensor
 
 from nazx_cli.context.growing import GrowingRows
-from nazx_cli.context.inverted_index import InvertedIndex
-from nazx_cli.context.layout import Layout
+from nazx_cli.context.postings import PostingsLayout
 from nazx_cli.context.projections import Projections
 from nazx_cli.context.scoring import Coefficients, plain_probes, probes, rotary_basis
-from nazx_cli.context.tokens import TokenSequence
 
 
-class PairsLayout(Layout):
+class PairsLayout(PostingsLayout):
     """States (U, C) and, per layer, pairs (kv_heads, U, 2F) beside the inverted index."""
 
     name = "pairs"
@@ -25,26 +23,15 @@ class PairsLayout(Layout):
     def __init__(self, projections: Projections) -> None:
         super().__init__(projections)
         p, c = projections, projections.config
-        self._index = InvertedIndex(p)
-        self._states = GrowingRows((c.hidden_size,), p.dtype, p.device)
         self._pairs = [
             GrowingRows((2 * p.rotary.half,), p.dtype, p.device, lead=(c.num_kv_heads,))
             for _ in range(c.num_layers)
         ]
 
-    def forget(self, at: int) -> None:
-        self._index.forget(at)
-
-    def sync(self, tokens: TokenSequence) -> None:
-        if self._index.wasteful(tokens):
-            kept = self._index.compact(tokens)
-            self._states.keep(kept)
-            for table in self._pairs:
-                table.keep(kept[kept < table.count])
-        fresh = self._index.sync(tokens)
-        if len(fresh):
-            self._states.extend(len(fresh)).copy_(self.projections.states(fresh))
-        self.length = len(tokens)
+    def _keep(self, slots: Tensor) -> None:
+        super()._keep(slots)
+        for table in self._pairs:
+            table.keep(slots[slots < table.count])
 
     def attend(self, layer: int, query: Tensor, phases: Tensor) -> Tensor:
         p, states = self.projections, self._states.rows
@@ -74,5 +61,4 @@ class PairsLayout(Layout):
 
     @property
     def nbytes(self) -> int:
-        rows = sum(table.nbytes for table in self._pairs)
-        return self._index.nbytes + self._states.nbytes + rows
+        return super().nbytes + sum(table.nbytes for table in self._pairs)

@@ -31,11 +31,15 @@ class PostingsLayout(Layout):
 
     def sync(self, tokens: TokenSequence) -> None:
         if self._index.wasteful(tokens):
-            self._states.keep(self._index.compact(tokens))
+            self._keep(self._index.compact(tokens))
         fresh = self._index.sync(tokens)
         if len(fresh):
             self._states.extend(len(fresh)).copy_(self.projections.states(fresh))
         self.length = len(tokens)
+
+    def _keep(self, slots: Tensor) -> None:
+        """Keep the rows of ``slots`` (n,), in that order."""
+        self._states.keep(slots)
 
     def attend(self, layer: int, query: Tensor, phases: Tensor) -> Tensor:
         p, states = self.projections, self._states.rows
