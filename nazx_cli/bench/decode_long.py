@@ -3,7 +3,8 @@ transformers' GPT-NeoX of the same shapes on a dense cache of that length.
 
 Both have random weights. transformers' cache is filled with random keys and values in place of
 a prefill of many minutes: how long a token takes does not depend on them. It is the library's
-default, which is copied whenever it grows, and then a static one, which is not.
+default, which is copied whenever it grows, and then a static one, which is not. Ids are drawn so
+that as many are distinct as in prose, and by Zipf's law.
 """
 
 from __future__ import annotations
@@ -13,10 +14,15 @@ from collections.abc import Iterator
 import torch
 
 from nazx_cli.bench import peers
+from nazx_cli.bench.attention import DISTRIBUTIONS
 from nazx_cli.bench.engine import greedy, kernel_of, prefilled
 from nazx_cli.bench.results import Row, Spread
 from nazx_cli.bench.setup import Setup
-from nazx_cli.bench.shapes import inattention_config, random_decoder, random_model, zipf_ids
+from nazx_cli.bench.shapes import (
+    inattention_config,
+    random_decoder,
+    random_model,
+)
 from nazx_cli.bench.timing import Side, alternate, clock
 from nazx_cli.config import ModelConfig
 from nazx_cli.context import cost
@@ -55,8 +61,11 @@ def _rows(
     cache: str,
 ) -> Iterator[Row]:
     dtype = models[0].decoder.dtype
-    ids = zipf_ids(models[0].config.vocab_size, count)
-    sides = [_ours(lm, ids) for lm in models]
+    vocab_size = models[0].config.vocab_size
+    cases = [
+        (lm, name, draw(vocab_size, count)) for name, draw in DISTRIBUTIONS.items() for lm in models
+    ]
+    sides = [_ours(lm, ids) for lm, _, ids in cases]
     note = peers.MISSING
     if peer and _fits(models[0].config, dtype, count):
         setup.note(f"{NAME}: filling a {cache} cache of {count:,} tokens")
@@ -67,10 +76,10 @@ def _rows(
         note = "its cache has no room in this machine's memory"
     label = f"{NAME} after {count:,} tokens, {models[0].dtype}"
     runs = alternate(sides, setup.settings.repeat, on_round=setup.rounds(label))
-    for lm, ours in zip(models, runs, strict=False):
+    for (lm, name, ids), ours in zip(cases, runs, strict=False):
         yield Row(
             workload=NAME,
-            measure=f"time per token, {setup.settings.shapes}",
+            measure=f"time per token, {setup.settings.shapes}, {name}",
             tokens=count,
             unit="s",
             dtype=lm.dtype,
@@ -78,7 +87,7 @@ def _rows(
             layout=lm.layout,
             kernel=kernel_of(lm),
             peer=f"{peer.name}, {cache} cache" if peer else peers.TRANSFORMERS,
-            theirs=Spread(runs[-1]) if len(runs) > len(models) else None,
+            theirs=Spread(runs[-1]) if len(runs) > len(cases) else None,
             note=note,
             details={"distinct_tokens": len(torch.unique(ids))},
         )
