@@ -27,7 +27,7 @@ SPARE = 32
 
 _SOURCE = Path(__file__).with_name("weigh.c")
 _LANES = 16
-_BLOCK, _CHUNK = 4, 128  # weigh.c knows them too
+_BLOCK, _CHUNK = 4, 64  # weigh.c knows them too
 _BOUND_TOP, _FIND_TOP, _KEEP_TOP = 0, 1, 2
 _LOWEST = -1e30
 _LEAST_MASS = 1e-30  # below: the bound was so far off that weights begin to vanish
@@ -80,8 +80,7 @@ class Kernel:
 
         parts = self._run(query, phases, at, fill)
         table = out[: count * self.heads].view(-1, self.heads)
-        factors, _ = _merge(parts)
-        for part, factor in zip(parts, factors, strict=True):
+        for part, factor in zip(parts, _factors(parts), strict=True):
             table[part.first : part.last] *= factor[: self.heads]
         return table
 
@@ -112,10 +111,9 @@ class Kernel:
             part.call = self._library.attend
 
         parts = self._run(query, phases, at, fill)
-        factors, _ = _merge(parts)
         mixed = [
             part.mixed[: self.heads] * factor[: self.heads, None]
-            for part, factor in zip(parts, factors, strict=True)
+            for part, factor in zip(parts, _factors(parts), strict=True)
         ]
         return torch.stack(mixed).sum(0)
 
@@ -175,12 +173,12 @@ class _Part:
         self.mass.zero_()
 
 
-def _merge(parts: list[_Part]) -> tuple[list[Tensor], Tensor]:
-    """What to multiply each part's sums with, so that all weights add up to 1; and the tops."""
+def _factors(parts: list[_Part]) -> list[Tensor]:
+    """What to multiply each part's sums with, so that all weights add up to 1."""
     top = torch.stack([part.top for part in parts]).amax(0)
     scales = [torch.exp(part.top - top) for part in parts]
     mass = torch.stack([p.mass * scale for p, scale in zip(parts, scales, strict=True)]).sum(0)
-    return [scale / mass for scale in scales], top
+    return [scale / mass for scale in scales]
 
 
 def kernel_for(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Kernel | None:

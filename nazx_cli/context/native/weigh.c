@@ -73,12 +73,12 @@ static inline vec exponential(vec x) {
 }
 
 /* Raise tops to ``bound`` and a little more; what was gathered before comes to the new scale:
-   weights of lists base..list-1, and the mixed states. */
-static __attribute__((noinline)) void raise_top(struct job *j, int64_t base, int64_t list, const float *bound) {
+   weights of lists first..list-1, row 0 being that of ``base``, and the mixed states. */
+static __attribute__((noinline)) void raise_top(struct job *j, int64_t base, int64_t first, int64_t list, const float *bound) {
   for (int h = 0; h < HEADS; h++) {
     if (bound[h] <= j->top[h]) continue;
     float up = bound[h] + 2.f, shrink = j->mass[h] == 0.f ? 0.f : expf(j->top[h] - up);
-    for (int64_t u = base; u < list; u++) j->w[(u - base) * HEADS + h] *= shrink;
+    for (int64_t u = first; u < list; u++) j->w[(u - base) * HEADS + h] *= shrink;
     if (j->mixed) for (int64_t i = 0; i < j->width; i++) j->mixed[h * j->width + i] *= shrink;
     j->mass[h] *= shrink;
     j->top[h] = up;
@@ -132,7 +132,7 @@ static void weigh_lists(struct job *j, int64_t base, int64_t first, int64_t last
           bound[h] = s[h];
           for (int f = 0; f < HALF; f++) bound[h] += sqrtf(c[f][h] * c[f][h] + c[HALF + f][h] * c[HALF + f][h]);
         }
-        raise_top(j, base, u, bound);
+        raise_top(j, base, first, u, bound);
       }
     }
     if (!find) s -= *(vec *)j->top;
