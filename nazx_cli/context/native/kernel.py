@@ -184,12 +184,13 @@ def _factors(parts: list[_Part]) -> list[Tensor]:
 def kernel_for(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Kernel | None:
     """The kernel for a model's shapes; None where it cannot be used or compiled.
 
-    It wants a CPU, float32 or bfloat16, rotary dimensions, and a key head for each query head.
-    ``NAZX_NATIVE=0`` turns it off.
+    It wants InAttention, a CPU, float32 or bfloat16, rotary dimensions, and a key head for each
+    query head. ``NAZX_NATIVE=0`` turns it off.
     """
     half = config.rope.dim // 2
     if (
         os.environ.get("NAZX_NATIVE") == "0"
+        or config.attention.kind != "inattention"
         or device.type != "cpu"
         or dtype not in (torch.float32, torch.bfloat16)
         or not half
