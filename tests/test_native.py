@@ -11,7 +11,6 @@ import torch
 from checkpoints import GPT_NEOX, nazx, write_checkpoint
 from models import INATTENTION, random_ids, relative_error
 
-from nazx_cli.config import ModelConfig
 from nazx_cli.context.native import compiler, kernel
 from nazx_cli.context.native.index import ListIndex
 from nazx_cli.context.native.layouts import NativePairs, NativePostings
@@ -106,59 +105,6 @@ def test_several_threads_give_what_one_gives(
     finally:
         torch.set_num_threads(1)
     assert (together - alone).abs().max() < off
-
-
-@needs_compiler
-@pytest.mark.parametrize("width", (48, 40), ids=("products-in-c", "products-in-torch"))
-def test_a_bound_far_above_every_score_does_not_make_the_weights_vanish(
-    width: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Pairs whose phases never meet: the bound is 600, the scores are near 0."""
-    heads, half, dim, count = 4, 2, 8, 30
-    generator = torch.Generator().manual_seed(5)
-    config = ModelConfig.from_dict(
-        nazx(
-            {**GPT_NEOX, "hidden_size": 32, "num_attention_heads": 4, "rotary_pct": 0.5},
-            INATTENTION,
-        )
-    )
-    compiled = kernel.kernel_for(config, torch.device("cpu"), torch.float32)
-    assert compiled is not None
-    lists = PositionLists()
-    lists.build(torch.randint(count, (200,), generator=generator), count)
-    phases = _Phases(half)
-    query = torch.zeros(heads, dim)
-    query[:, :half] = 300 * dim**0.5
-    pairs = torch.rand(count, 2 * half, heads, generator=generator) / 100
-    pairs[:, 1] += 1.0  # A of the pair whose cosine is always 0 here
-    pairs[:, half:] = 0
-    s = torch.randn(count, heads, generator=generator)
-    flat = torch.nn.functional.pad(pairs.flatten(), (0, kernel.SPARE))
-    at = kernel.Lists(lists, phases, flat)  # type: ignore[arg-type]
-    own = torch.tensor([1.0, 1.0, 0.0, 0.0])
-    got = compiled.weights(query, own, at, s)
-    table = phases.outer[0] * 0 + phases.inner  # all positions are below 1,024
-    want = torch.zeros(count, heads, dtype=torch.float64)
-    for u in range(count):
-        for n in lists.positions[int(lists.offsets[u]) : int(lists.offsets[u + 1])].tolist():
-            coefs = torch.cat((300 * pairs[u, :half], -300 * pairs[u, half:])).double()
-            want[u] += torch.exp(s[u].double() + coefs.t() @ table[n].double())
-    assert torch.allclose(got.double(), want / want.sum(0), atol=1e-5)
-    states = torch.randn(count, width, generator=generator)
-    if width % 16 == 0:
-        key = torch.zeros(heads, width)
-        mixed = compiled.attend(query, own, at, states, key, torch.zeros(heads))
-        flat_s = torch.zeros(count, heads)
-        weights = compiled.weights(query, own, at, flat_s)
-        assert torch.allclose(mixed, weights.t() @ states, atol=1e-4)
-
-
-class _Phases:
-    """Phases with cosine 1 for the first pair and 0 for the second, sines 0."""
-
-    def __init__(self, half: int) -> None:
-        self.outer = torch.tensor([[1.0, 1.0, 0.0, 0.0]])
-        self.inner = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(1024, 1)
 
 
 def test_lists_follow_random_edits_like_a_plain_list() -> None:

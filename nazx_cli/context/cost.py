@@ -18,8 +18,9 @@ LIVE_SLACK = 512
 PHASE_BLOCK = 1024
 """Positions whose phases the compiled kernel adds up from two tables."""
 PHASE_STEP = 64 * PHASE_BLOCK
+PHASE_SPARE = 16
+"""Numbers behind each of those tables."""
 _SPARE_POSITIONS = 512  # of context.native.position_lists
-_SPARE = 32  # numbers after a table of context.native.kernel
 _PIECES = 2.6  # pieces per distinct token of a Zipf-distributed text
 
 
@@ -90,7 +91,7 @@ def _native_index(config: ModelConfig, size: Size) -> float:
     """Positions, list offsets, the two phase tables, the id-to-slot table."""
     lists = (size.positions + _SPARE_POSITIONS) * 4 + (size.distinct + 1) * 8
     blocks = -(-size.positions // PHASE_STEP) * (PHASE_STEP // PHASE_BLOCK)
-    phases = (blocks + PHASE_BLOCK) * config.rope.dim * 4
+    phases = ((blocks + PHASE_BLOCK) * config.rope.dim + 2 * PHASE_SPARE) * 4
     return lists + phases + (config.vocab_size + size.distinct) * 4
 
 
@@ -99,13 +100,21 @@ def _postings(config: ModelConfig, size: Size, width: int) -> float:
     return index + _rounded(size.distinct) * config.hidden_size * width
 
 
+def _longest(config: ModelConfig) -> int:
+    """The kernel's bounds of pair lengths: 16 lanes for each pair and block of heads."""
+    blocks = next(n for n in range(1, config.num_heads + 1) if _fits(config.num_heads, n))
+    return blocks * config.rope.dim // 2 * 16 * 4
+
+
+def _fits(heads: int, blocks: int) -> bool:
+    return heads % blocks == 0 and heads // blocks <= 16
+
+
 def _pairs(config: ModelConfig, size: Size, width: int) -> float:
     row = config.rope.dim * config.num_kv_heads
-    spare = -(-_SPARE // row) if size.native and row else 0
-    rows = _rounded(size.distinct + spare) * row * width
-    columns = _rounded(size.distinct) * config.hidden_size * width
-    twice = columns if size.native and width == 2 else 0
-    return _postings(config, size, width) + twice + config.num_layers * rows
+    rows = _rounded(size.distinct) * row * width
+    longest = _longest(config) if size.native else 0
+    return _postings(config, size, width) + config.num_layers * (rows + longest)
 
 
 def _tables(config: ModelConfig, size: Size, width: int) -> float:

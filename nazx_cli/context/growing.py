@@ -10,8 +10,7 @@ STEP = 256
 
 
 class GrowingRows:
-    """(*lead, count, *shape) on one device; capacity is the next multiple of ``STEP``, counting
-    ``spare`` rows that are never given out.
+    """(*lead, count, *shape) on one device; capacity is the next multiple of ``STEP``.
 
     Rows never written are zero.
     """
@@ -22,11 +21,9 @@ class GrowingRows:
         dtype: torch.dtype,
         device: torch.device,
         lead: tuple[int, ...] = (),
-        spare: int = 0,
     ) -> None:
         self._store = torch.empty((*lead, 0, *shape), dtype=dtype, device=device)
         self._axis = len(lead)
-        self._spare = spare
         self.count = 0
 
     @property
@@ -47,7 +44,7 @@ class GrowingRows:
     def extend(self, count: int) -> Tensor:
         """Make room for ``count`` more rows and return the view to be filled."""
         need = self.count + count
-        if need and need + self._spare > self._store.shape[self._axis]:
+        if need > self._store.shape[self._axis]:
             self._allocate(need)
         self.count = need
         return self._part(need - count, need)
@@ -68,7 +65,7 @@ class GrowingRows:
         return self._store.narrow(self._axis, start, stop - start)
 
     def _capacity(self, count: int) -> int:
-        return -(-(count + self._spare) // STEP) * STEP if count else 0
+        return -(-count // STEP) * STEP
 
     def _allocate(self, need: int) -> None:
         shape = list(self._store.shape)

@@ -20,7 +20,8 @@ _TIMEOUT = 120  # seconds; a compiler that hangs is as good as none
 
 
 def compile_library(source: Path, defines: Mapping[str, int]) -> ctypes.CDLL | None:
-    """``source`` compiled for this machine with ``-DNAME=value``; None where that cannot be had.
+    """``source``, with the headers beside it, compiled for this machine with ``-DNAME=value``;
+    None where that cannot be had.
 
     The result is kept in ``cache_folder`` under a name made of all that it depends on.
     """
@@ -28,7 +29,8 @@ def compile_library(source: Path, defines: Mapping[str, int]) -> ctypes.CDLL | N
     compiler = find_compiler()
     if compiler is None:
         return None
-    depends = (source.read_text(encoding="utf-8"), *flags, *_COMMON, compiler, _machine())
+    texts = (path.read_text(encoding="utf-8") for path in (source, *_headers(source)))
+    depends = (*texts, *flags, *_COMMON, compiler, _machine())
     key = hashlib.sha256("\0".join(depends).encode()).hexdigest()[:32]
     try:
         made = cache_folder() / f"{source.stem}-{key}.so"
@@ -38,6 +40,10 @@ def compile_library(source: Path, defines: Mapping[str, int]) -> ctypes.CDLL | N
         return ctypes.CDLL(str(made))
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _headers(source: Path) -> list[Path]:
+    return sorted(source.parent.glob("*.h"))
 
 
 def cache_folder() -> Path:

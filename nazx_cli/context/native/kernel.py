@@ -1,4 +1,4 @@
-"""The compiled inner loop: weights of posting lists for one query (``weigh.c``).
+"""The compiled inner loop: attention of one query over posting lists (``attention.c``).
 
 Heads are vector lanes there, at most 16 at a time; more heads are taken in equal blocks.
 """
@@ -22,67 +22,84 @@ from nazx_cli.context.native.compiler import compile_library
 from nazx_cli.context.native.phases import PhaseTables
 from nazx_cli.context.native.position_lists import PositionLists
 
-SPARE = 32
-"""Numbers after the end of a table that the kernel may read."""
-
-_SOURCE = Path(__file__).with_name("weigh.c")
-_LANES = 16
-_BLOCK, _CHUNK = 4, 64  # weigh.c knows them too
-_BOUND_TOP, _FIND_TOP, _KEEP_TOP = 0, 1, 2
-_LOWEST = -1e30
-_LEAST_MASS = 1e-30  # below: the bound was so far off that weights begin to vanish
+_SOURCE = Path(__file__).with_name("attention.c")
+_LANES = 16  # attention.c knows it too
 _LEAST_WORK = 50_000  # positions for each thread, below which one more does not pay
 
 _POINTERS = (
-    *("pairs", "s", "w", "ra", "rb", "offsets", "positions", "outer", "inner", "top", "mass"),
-    *("states", "v", "constants", "mixed"),
+    *("pairs", "longest", "offsets", "positions", "outer", "inner", "query", "phases"),
+    *("s", "w", "states", "v", "constants", "mixed", "scratch"),
 )
 
 
 class _Job(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in _POINTERS),
-        *((name, ctypes.c_int64) for name in ("first", "last", "mode", "width")),
+        *((name, ctypes.c_int64) for name in ("first", "last", "width", "dim")),
+        *((name, ctypes.c_float * _LANES) for name in ("top", "mass")),
+        ("mode", ctypes.c_int64),
+        ("turned", ctypes.c_void_p),
+        ("ahead", ctypes.c_void_p),
     )
 
 
 @dataclass(frozen=True)
 class Lists:
     """Posting lists, the phases of their positions, and of each list's token the un-rotated key
-    components that RoPE turns: pairs (U, 2F, H), ``SPARE`` numbers longer."""
+    components that RoPE turns: pairs (U, 2F * H) in the order of ``Kernel.pair_rows``, and
+    ``longest`` (F, 16), which ``Kernel.measure`` makes of them."""
 
     lists: PositionLists
     phases: PhaseTables
     pairs: Tensor
+    longest: Tensor
 
 
 class Kernel:
-    """``weigh.c`` for H heads (a block of the model's), F rotary pairs, D dimensions of a head."""
+    """``attention.c`` for H heads (a block of the model's), F rotary pairs, D dimensions of a
+    head, and states and pairs in one of two types."""
 
-    def __init__(self, library: ctypes.CDLL, heads: int, half: int, dim: int) -> None:
-        self.heads, self.half, self.dim = heads, half, dim
-        self.lanes = _lanes(heads)
+    def __init__(
+        self, library: ctypes.CDLL, heads: int, half: int, dim: int, dtype: torch.dtype
+    ) -> None:
+        self.heads, self.half, self.dim, self.dtype = heads, half, dim, dtype
         self._library = library
+        self._step = (_LANES if dtype is torch.float32 else 2 * _LANES) if library.prepare() else 0
+
+    def multiplies(self, width: int) -> bool:
+        """Whether ``attend`` takes states of ``width`` features: it may have no products for
+        this machine and type."""
+        return bool(self._step) and width % self._step == 0
+
+    def pair_rows(self, rows: Tensor) -> Tensor:
+        """Rows (H, 2F, ...) of a head's first 2F components, a and then b of each pair, in the
+        order in which the kernel reads them: (2F * H, ...)."""
+        a, b = rows[:, : self.half].transpose(0, 1), rows[:, self.half :].transpose(0, 1)
+        # (F, H, 2) fills a 32-bit lane with both of bfloat16; (F, 2, H) a lane with one of float32.
+        axis = 1 if self.dtype is torch.float32 else 2
+        return torch.stack((a, b), axis).flatten(0, 2)
+
+    def no_lengths(self) -> Tensor:
+        """``longest`` of no pairs."""
+        return torch.zeros(self.half, _LANES)
+
+    def measure(self, pairs: Tensor, first: int, last: int, longest: Tensor) -> None:
+        """Raise ``longest`` (F, 16) float32 to the squared lengths of pairs first..last-1."""
+        job = _Job(first=first, last=last)
+        job.pairs, job.scratch = pairs.data_ptr(), longest.data_ptr()
+        self._library.measure(ctypes.byref(job))
 
     def weights(self, query: Tensor, phases: Tensor, at: Lists, s: Tensor) -> Tensor:
         """(U, H) float32 softmax weights of each list; columns add up to 1.
 
-        query (H, D) un-rotated, phases (2F,) of its position, s (U, H) scores of the dimensions
-        that are not rotated, scale 1/sqrt(D) included.
+        query (H, D) un-rotated, phases (2F,) of its position, s (U, H) float32 scores of the
+        dimensions that are not rotated, scale 1/sqrt(D) included.
         """
-        count = len(at.lists)
-        out = torch.empty(count * self.heads + SPARE)
-        own = torch.nn.functional.pad(s.flatten(), (0, SPARE))
-
-        def fill(job: _Job, part: _Part) -> None:
-            job.s, job.w = own.data_ptr(), out.data_ptr()
-            part.call = self._library.weigh
-
-        parts = self._run(query, phases, at, fill)
-        table = out[: count * self.heads].view(-1, self.heads)
-        for part, factor in zip(parts, _factors(parts), strict=True):
-            table[part.first : part.last] *= factor[: self.heads]
-        return table
+        s = s.contiguous()
+        out = torch.empty(len(at.lists), self.heads)
+        common = {"s": s.data_ptr(), "w": out.data_ptr()}
+        self._run(self._library.weigh, query, phases, at, common, None)
+        return out
 
     def attend(
         self,
@@ -93,92 +110,54 @@ class Kernel:
         key: Tensor,
         constants: Tensor,
     ) -> Tensor:
-        """(H, C) float32: weighted means of float32 ``states`` (U, C), C a multiple of 16.
+        """(H, C) float32: weighted means of ``states`` (U, C), where it ``multiplies`` C.
 
         Scores of the dimensions that are not rotated are states @ key.T + constants, with key
         (H, C) and constants (H,) float32; query and phases as for ``weights``.
         """
-        width = states.shape[1]
-        rows = -(-self.heads // _BLOCK) * _BLOCK
-        key = torch.nn.functional.pad(key, (0, 0, 0, rows - self.heads)).contiguous()
-
-        def fill(job: _Job, part: _Part) -> None:
-            part.scratch = torch.zeros(2, _CHUNK * self.heads + SPARE)
-            part.mixed = torch.zeros(rows, width)
-            job.s, job.w = part.scratch[0].data_ptr(), part.scratch[1].data_ptr()
-            job.states, job.v, job.constants = (t.data_ptr() for t in (states, key, constants))
-            job.mixed, job.width = part.mixed.data_ptr(), width
-            part.call = self._library.attend
-
-        parts = self._run(query, phases, at, fill)
-        mixed = [
-            part.mixed[: self.heads] * factor[: self.heads, None]
-            for part, factor in zip(parts, _factors(parts), strict=True)
-        ]
-        return torch.stack(mixed).sum(0)
+        key, constants = key.contiguous(), constants.contiguous()
+        out = torch.empty(self.heads, states.shape[1])
+        common = {"states": states.data_ptr(), "width": states.shape[1]}
+        common |= {"v": key.data_ptr(), "constants": constants.data_ptr()}
+        self._run(self._library.attend, query, phases, at, common, out)
+        return out
 
     def _run(
-        self, query: Tensor, phases: Tensor, at: Lists, fill: Callable[[_Job, _Part], None]
-    ) -> list[_Part]:
-        """Take in all lists, on as many threads as pay; by exact maxima where the bound is too
-        far from the scores."""
-        turned = self._rotated(query, phases)
-        parts = [_Part(first, last, self.lanes) for first, last in _shares(at.lists)]
-
-        def run(part: _Part, mode: int) -> None:
-            job = _Job(first=part.first, last=part.last, mode=mode)
-            fill(job, part)
-            job.ra, job.rb = (t.data_ptr() for t in turned)
-            job.top, job.mass = part.top.data_ptr(), part.mass.data_ptr()
-            job.pairs = at.pairs.data_ptr()
-            job.offsets, job.positions = at.lists.offsets.data_ptr(), at.lists.positions.data_ptr()
-            job.outer, job.inner = at.phases.outer.data_ptr(), at.phases.inner.data_ptr()
-            part.call(ctypes.byref(job))
-
-        _on_threads(lambda part: run(part, _BOUND_TOP), parts)
-        for part in parts:
-            if bool((part.mass[: self.heads] < _LEAST_MASS).any()):
-                part.reset()
-                run(part, _FIND_TOP)
-                run(part, _KEEP_TOP)
-        return parts
-
-    def _rotated(self, query: Tensor, phases: Tensor) -> tuple[Tensor, Tensor]:
-        """The query's pairs (F, lanes) turned to its own position, scale included."""
-        q = query.float() * self.dim**-0.5
-        cos, sin = phases[: self.half], phases[self.half :]
-        a, b = q[:, : self.half], q[:, self.half : 2 * self.half]
-        pad = (0, self.lanes - self.heads)
-        ra, rb = (a * cos - b * sin).t(), (b * cos + a * sin).t()
-        return (
-            torch.nn.functional.pad(ra, pad).contiguous(),
-            torch.nn.functional.pad(rb, pad).contiguous(),
+        self,
+        entry: Callable[[object], None],
+        query: Tensor,
+        phases: Tensor,
+        at: Lists,
+        common: dict[str, int],
+        out: Tensor | None,
+    ) -> None:
+        """Take in all lists, on as many threads as pay, and combine what they give."""
+        query, phases = query.float().contiguous(), phases.contiguous()
+        common |= {"query": query.data_ptr(), "phases": phases.data_ptr(), "dim": self.dim}
+        common |= {"pairs": at.pairs.data_ptr(), "longest": at.longest.data_ptr()}
+        common |= {
+            "offsets": at.lists.offsets.data_ptr(),
+            "positions": at.lists.positions.data_ptr(),
+            "outer": at.phases.outer.data_ptr(),
+            "inner": at.phases.inner.data_ptr(),
+        }
+        shares = _shares(at.lists)
+        jobs = (_Job * len(shares))()
+        # For each thread what it gathers, (16, C) at most, and for bfloat16 96 rows of states.
+        room = torch.empty(len(shares), (_LANES + 48) * common.get("width", 0))
+        for job, (first, last), own in zip(jobs, shares, room, strict=True):
+            for name, value in common.items():
+                setattr(job, name, value)
+            job.first, job.last = first, last
+            if out is not None:
+                job.mixed = own.data_ptr()
+                job.scratch = job.mixed + 4 * _LANES * common["width"]
+        _on_threads(entry, [ctypes.byref(job) for job in jobs])
+        self._library.combine(
+            jobs,
+            ctypes.c_int64(len(jobs)),
+            ctypes.c_void_p(None if out is None else out.data_ptr()),
         )
-
-
-class _Part:
-    """A stretch of lists for one thread, and what came of it."""
-
-    call: Callable[[object], None]
-    mixed: Tensor
-    scratch: Tensor
-
-    def __init__(self, first: int, last: int, lanes: int) -> None:
-        self.first, self.last = first, last
-        self.top = torch.full((lanes,), _LOWEST)
-        self.mass = torch.zeros(lanes)
-
-    def reset(self) -> None:
-        self.top.fill_(_LOWEST)
-        self.mass.zero_()
-
-
-def _factors(parts: list[_Part]) -> list[Tensor]:
-    """What to multiply each part's sums with, so that all weights add up to 1."""
-    top = torch.stack([part.top for part in parts]).amax(0)
-    scales = [torch.exp(part.top - top) for part in parts]
-    mass = torch.stack([p.mass * scale for p, scale in zip(parts, scales, strict=True)]).sum(0)
-    return [scale / mass for scale in scales]
 
 
 def kernel_for(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Kernel | None:
@@ -198,7 +177,7 @@ def kernel_for(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
     ):
         return None
     heads = heads_of_block(config.num_heads)
-    return _compiled(heads, half, config.head_dim, dtype is torch.bfloat16)
+    return _compiled(heads, half, config.head_dim, dtype)
 
 
 def heads_of_block(heads: int) -> int:
@@ -207,14 +186,10 @@ def heads_of_block(heads: int) -> int:
 
 
 @lru_cache(maxsize=8)
-def _compiled(heads: int, half: int, dim: int, is_bf16: bool) -> Kernel | None:
-    shape = {"HEADS": heads, "HALF": half, "BF16": int(is_bf16)}
+def _compiled(heads: int, half: int, dim: int, dtype: torch.dtype) -> Kernel | None:
+    shape = {"HEADS": heads, "HALF": half, "BF16": int(dtype is torch.bfloat16)}
     library = compile_library(_SOURCE, shape)
-    return None if library is None else Kernel(library, heads, half, dim)
-
-
-def _lanes(heads: int) -> int:
-    return 4 if heads <= 4 else 8 if heads <= 8 else _LANES
+    return None if library is None else Kernel(library, heads, half, dim, dtype)
 
 
 def _shares(lists: PositionLists) -> list[tuple[int, int]]:
@@ -230,12 +205,12 @@ def _shares(lists: PositionLists) -> list[tuple[int, int]]:
     return [(a, b) for a, b in pairwise(cuts) if a < b]
 
 
-def _on_threads(work: Callable[[_Part], None], parts: list[_Part]) -> None:
+def _on_threads(entry: Callable[[object], None], jobs: list[object]) -> None:
     """ctypes lets go of the interpreter during a call, so threads do run at once."""
-    if len(parts) == 1:
-        work(parts[0])
+    if len(jobs) == 1:
+        entry(jobs[0])
     else:
-        list(_pool(len(parts)).map(work, parts))
+        list(_pool(len(jobs)).map(entry, jobs))
 
 
 @lru_cache(maxsize=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from nazx_cli.context.cost import PHASE_BLOCK, PHASE_STEP
+from nazx_cli.context.cost import PHASE_BLOCK, PHASE_SPARE, PHASE_STEP
 from nazx_cli.context.projections import Projections
 
 
@@ -20,7 +20,7 @@ class PhaseTables:
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return (self.outer.numel() + self.inner.numel()) * 4
+        return (self.outer.numel() + self.inner.numel() + 2 * PHASE_SPARE) * 4
 
     def sync(self, length: int) -> None:
         """Cover positions 0..length-1 of a sequence of ``length``."""
@@ -30,6 +30,12 @@ class PhaseTables:
             return
         top = -(-length // PHASE_STEP) * PHASE_STEP
         places = torch.arange(0, top, PHASE_BLOCK)
-        self.inner = rotary.at(torch.arange(PHASE_BLOCK), length)
-        self.outer = rotary.at(places, length) / rotary.scaling
+        self.inner = _with_spare(rotary.at(torch.arange(PHASE_BLOCK), length))
+        self.outer = _with_spare(rotary.at(places, length) / rotary.scaling)
         self._length = length
+
+
+def _with_spare(table: torch.Tensor) -> torch.Tensor:
+    """The table with room behind it that may be read."""
+    room = torch.nn.functional.pad(table.flatten(), (0, PHASE_SPARE))
+    return room[: table.numel()].view(table.shape)
