@@ -151,9 +151,10 @@ def _running(config: ModelConfig, layout: str, size: Size, width: int) -> int:
     n, u = size.positions, size.distinct
     if layout in ("postings", "pairs", "tables"):
         rows = u * config.hidden_size * (width + 4)
-        if size.native and layout != "tables":
+        if (size.native or size.triton) and layout != "tables":
             build = n * (4 + 8 + 8 + 8 + 4)
             score = u * heads * (turned * width * (layout == "postings") + 16)
+            score += cost.segments(size) * heads * 16 if size.triton else 0
         else:
             build = n * (4 + 8 + 8 + 8 + turned * 4 * 2)
             score = u * columns * (width + 4) + 3 * u * heads * 4 + (8 << 20)
