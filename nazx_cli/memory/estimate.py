@@ -22,8 +22,8 @@ PRECISIONS = ("float32", "bfloat16", "float16", "int8", "nf4")
 
 _WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 _QUANTIZED = ("qkv.weight", "out.weight", "gate.weight", "up.weight", "down.weight")
-_RUNTIME = 90_000_000  # measured: libraries' buffers, code loaded on first use, unreturned heap
-_QUANTIZER = 110_000_000  # measured: bitsandbytes once imported, and its working memory
+_RUNTIME = 15_000_000  # measured: libraries' buffers, code loaded on first use, unreturned heap
+_QUANTIZER = 185_000_000  # measured: bitsandbytes and what it imports, and its working memory
 _STORED = 2  # bytes of one number in a checkpoint file; published ones are 16-bit
 _HEAPS = (26.0, 0.486)  # see distinct_tokens
 
