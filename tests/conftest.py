@@ -41,3 +41,18 @@ def isolated_home(
 @pytest.fixture(scope="session")
 def alice() -> str:
     return (Path(__file__).parent / "data" / "alice.txt").read_text(encoding="utf-8")
+
+
+@pytest.fixture(params=("cpu", pytest.param("cuda", marks=pytest.mark.gpu)))
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """Where the kernel runs: a GPU, or Triton's interpreter."""
+    pytest.importorskip("triton")
+    found = torch.device(request.param)
+    if found.type == "cuda":
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+    elif os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("the interpreter is off")
+    else:
+        monkeypatch.setenv("NAZX_NATIVE", "triton")
+    return found
