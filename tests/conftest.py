@@ -9,6 +9,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
+import torch
+
+# Before Triton is imported: without a GPU its kernel runs in its interpreter, and only where a
+# test asks for it.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +41,18 @@ def isolated_home(
 @pytest.fixture(scope="session")
 def alice() -> str:
     return (Path(__file__).parent / "data" / "alice.txt").read_text(encoding="utf-8")
+
+
+@pytest.fixture(params=("cpu", pytest.param("cuda", marks=pytest.mark.gpu)))
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """Where the kernel runs: a GPU, or Triton's interpreter."""
+    pytest.importorskip("triton")
+    found = torch.device(request.param)
+    if found.type == "cuda":
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+    elif os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("the interpreter is off")
+    else:
+        monkeypatch.setenv("NAZX_NATIVE", "triton")
+    return found

@@ -90,10 +90,11 @@ def test_only_cli_and_ui_touch_the_terminal() -> None:
     assert printing == []
 
 
-def test_only_one_file_imports_the_hub_and_one_the_quantizer() -> None:
+def test_only_one_file_imports_the_hub_one_the_quantizer_and_one_triton() -> None:
     for library, home in (
         ("huggingface_hub", "weights/hub.py"),
         ("bitsandbytes", "weights/quantize.py"),
+        ("triton", "context/triton/weigh.py"),
     ):
         users = {
             path.as_posix()

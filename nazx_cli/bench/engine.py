@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from nazx_cli.context.context import Context
-from nazx_cli.context.layouts import LAYOUTS
+from nazx_cli.context.layouts import LAYOUTS, TRITON
 from nazx_cli.engine.language_model import LanguageModel
 
 
@@ -73,11 +73,14 @@ def greedy(lm: LanguageModel, context: Context, token: int, count: int) -> list[
 
 
 def kernel_of(lm: LanguageModel) -> str:
-    """What computes attention over a layout: the ``compiled`` kernel, or PyTorch (``portable``);
-    nothing for models that have no layouts to choose from."""
+    """What computes attention over a layout: the ``compiled`` kernel, the ``triton`` one, or
+    PyTorch (``portable``); nothing for models that have no layouts to choose from."""
     if lm.config.attention.kind != "inattention":
         return ""
-    return "portable" if type(lm.new_context().memory) is LAYOUTS[lm.layout] else "compiled"
+    memory = lm.new_context().memory
+    if isinstance(memory, tuple(TRITON.values())):
+        return "triton"
+    return "portable" if type(memory) is LAYOUTS[lm.layout] else "compiled"
 
 
 def precision_of(lm: LanguageModel) -> str:

@@ -20,8 +20,12 @@ PHASE_BLOCK = 1024
 PHASE_STEP = 64 * PHASE_BLOCK
 PHASE_SPARE = 16
 """Numbers behind each of those tables."""
+SEGMENT_TAIL = 2_048
+"""Positions that context.triton.segments appends before it cuts the lists again."""
 _SPARE_POSITIONS = 512  # of context.native.position_lists
 _PIECES = 2.6  # pieces per distinct token of a Zipf-distributed text
+_SEGMENTS = 1.2  # and segments of context.triton, beside those that are full
+_SEGMENT_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,15 @@ class Size:
     many run through the layers of a windowed model (None: as many as its window takes).
 
     ``native`` tells whether the compiled kernel holds the index of layouts ``postings`` and
-    ``pairs``; its index takes less.
+    ``pairs``; its index takes less. ``triton`` tells the same of the Triton kernel, whose lists
+    are held twice: for edits, and cut into segments on the device.
     """
 
     positions: int
     distinct: int
     live: int | None = None
     native: bool = False
+    triton: bool = False
 
 
 def context_bytes(config: ModelConfig, layout: str, size: Size, width: int) -> int:
@@ -95,8 +101,17 @@ def _native_index(config: ModelConfig, size: Size) -> float:
     return lists + phases + (config.vocab_size + size.distinct) * 4
 
 
+def segments(size: Size) -> int:
+    """About how many segments ``context.triton`` cuts the posting lists into, its tail included."""
+    pieces = min(size.positions, _SEGMENTS * size.distinct)
+    return int(size.positions / _SEGMENT_ROWS + pieces) + SEGMENT_TAIL
+
+
 def _postings(config: ModelConfig, size: Size, width: int) -> float:
-    index = (_native_index if size.native else _index)(config, size)
+    index = (_native_index if size.native or size.triton else _index)(config, size)
+    if size.triton:
+        # Positions once more, and of every segment its list, its start and its length.
+        index += (size.positions + SEGMENT_TAIL) * 4 + segments(size) * 12
     return index + _rounded(size.distinct) * config.hidden_size * width
 
 

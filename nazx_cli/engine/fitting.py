@@ -16,6 +16,7 @@ from nazx_cli.config import ModelConfig
 from nazx_cli.context.context import Context
 from nazx_cli.context.cost import Size
 from nazx_cli.context.native.kernel import kernel_for
+from nazx_cli.context.triton.support import usable
 from nazx_cli.errors import MemoryLimitError
 from nazx_cli.memory.budget import LAYOUT_ORDER, Plan, default_limit, plan
 from nazx_cli.memory.estimate import estimate
@@ -70,6 +71,7 @@ def fit(folder: Path, wish: Wish) -> Fit:
     precisions: tuple[str, ...] = (kind,) if kind else (dtype,)
     if not kind and wish.dtype == "auto" and find_spec("bitsandbytes"):
         precisions += KINDS
+    triton = usable(config, device, getattr(torch, dtype))
     chosen = plan(
         config,
         limit,
@@ -77,7 +79,8 @@ def fit(folder: Path, wish: Wish) -> Fit:
         layouts=_layouts(config, wish.layout),
         positions=wish.size.positions,
         distinct=wish.size.distinct,
-        native=kernel_for(config, device, getattr(torch, dtype)) is not None,
+        native=not triton and kernel_for(config, device, getattr(torch, dtype)) is not None,
+        triton=triton,
         quantized_width=4 if dtype == "float32" else 2,
     )
     quantize = chosen.precision if chosen.precision in KINDS else None
@@ -98,13 +101,19 @@ class Keeper:
     """
 
     def __init__(
-        self, config: ModelConfig, precision: str, width: int, limit: int, native: bool
+        self,
+        config: ModelConfig,
+        precision: str,
+        width: int,
+        limit: int,
+        native: bool,
+        triton: bool = False,
     ) -> None:
         self.limit = limit
         self._estimate = partial(estimate, config, precision, quantized_width=width)
         self._shrinks = config.attention.kind == "inattention"
         # context -> (length, distinct tokens) when they were last counted
-        self._native = native
+        self._native, self._triton = native, triton
         self._counted: WeakKeyDictionary[Context, tuple[int, int]] = WeakKeyDictionary()
 
     def keep(self, context: Context, move: Callable[[Context, str], None]) -> None:
@@ -135,4 +144,4 @@ class Keeper:
             length = len(context)
             distinct = len(torch.unique(context.tokens.slice(0, length)))
             self._counted[context] = (length, distinct)
-        return Size(len(context), distinct, native=self._native)
+        return Size(len(context), distinct, native=self._native, triton=self._triton)

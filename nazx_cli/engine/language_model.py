@@ -72,6 +72,7 @@ def load_fitting(name: str, folder: Path, wish: Wish) -> tuple[LanguageModel, Fi
         decoder.dtype.itemsize,
         fitting.limit,
         fitting.plan.estimate.size.native,
+        fitting.plan.estimate.size.triton,
     )
     return LanguageModel(name, decoder, folder, fitting.plan.layout, keeper), fitting
 

@@ -44,17 +44,18 @@ def plan(
     positions: int,
     distinct: int | None = None,
     native: bool = False,
+    triton: bool = False,
     quantized_width: int = 2,
 ) -> Plan:
     """The most precise weights that fit ``limit`` bytes and, with them, the fastest layout.
 
     ``precisions`` and ``layouts`` are what may be chosen, best first; ``positions`` is the
-    context to make room for, ``native`` as in its ``Size``. ``MemoryLimitError`` with the
-    arithmetic where nothing fits.
+    context to make room for, ``native`` and ``triton`` as in its ``Size``. ``MemoryLimitError``
+    with the arithmetic where nothing fits.
     """
     if distinct is None:
         distinct = distinct_tokens(positions, config.vocab_size)
-    size = Size(positions, distinct, native=native)
+    size = Size(positions, distinct, native=native, triton=triton)
     tried = [
         estimate(config, precision, layout, size, quantized_width)
         for precision in precisions

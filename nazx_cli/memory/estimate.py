@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.util import find_spec
 
 from nazx_cli.config import ModelConfig
 from nazx_cli.context import cost
@@ -22,8 +23,9 @@ PRECISIONS = ("float32", "bfloat16", "float16", "int8", "nf4")
 
 _WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 _QUANTIZED = ("qkv.weight", "out.weight", "gate.weight", "up.weight", "down.weight")
-_RUNTIME = 90_000_000  # measured: libraries' buffers, code loaded on first use, unreturned heap
-_QUANTIZER = 110_000_000  # measured: bitsandbytes once imported, and its working memory
+_RUNTIME = 15_000_000  # measured: libraries' buffers, code loaded on first use, unreturned heap
+_QUANTIZER = 185_000_000  # measured: bitsandbytes and what it imports, and its working memory
+_TRITON = 75_000_000  # measured: Triton, which bitsandbytes imports where it is installed
 _STORED = 2  # bytes of one number in a checkpoint file; published ones are 16-bit
 _HEAPS = (26.0, 0.486)  # see distinct_tokens
 
@@ -83,8 +85,12 @@ def estimate(
         weights,
         context,
         size.positions * cost.kv_bytes_per_position(config, width),
-        peak - weights - context + _RUNTIME + (0 if precision in _WIDTH else _QUANTIZER),
+        peak - weights - context + _RUNTIME + (0 if precision in _WIDTH else _quantizer()),
     )
+
+
+def _quantizer() -> int:
+    return _QUANTIZER + (_TRITON if find_spec("triton") else 0)
 
 
 def longest_context(config: ModelConfig, precision: str, layout: str, limit: int) -> int:
@@ -151,9 +157,10 @@ def _running(config: ModelConfig, layout: str, size: Size, width: int) -> int:
     n, u = size.positions, size.distinct
     if layout in ("postings", "pairs", "tables"):
         rows = u * config.hidden_size * (width + 4)
-        if size.native and layout != "tables":
+        if (size.native or size.triton) and layout != "tables":
             build = n * (4 + 8 + 8 + 8 + 4)
             score = u * heads * (turned * width * (layout == "postings") + 16)
+            score += cost.segments(size) * heads * 16 if size.triton else 0
         else:
             build = n * (4 + 8 + 8 + 8 + turned * 4 * 2)
             score = u * columns * (width + 4) + 3 * u * heads * 4 + (8 << 20)

@@ -82,7 +82,9 @@ class Decoder(nn.Module):
         self.config = config
         self.quantization: str | None = None  # int8 or nf4 where the blocks hold such weights
         self.rotary = Rotary(config.rope)
-        self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
+        # Without random numbers, for which torch would first import its compiler.
+        size = config.vocab_size, config.hidden_size
+        self.embed = nn.Embedding(*size, _weight=torch.empty(size))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.final_norm = Norm(config)
         self.head = Linear(config.hidden_size, config.vocab_size, bias=False)

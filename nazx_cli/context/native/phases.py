@@ -20,7 +20,7 @@ class PhaseTables:
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return (self.outer.numel() + self.inner.numel() + 2 * PHASE_SPARE) * 4
+        return sum(table.untyped_storage().nbytes() for table in (self.outer, self.inner))
 
     def sync(self, length: int) -> None:
         """Cover positions 0..length-1 of a sequence of ``length``."""
