@@ -192,7 +192,9 @@ def test_bytes_of_a_layer_are_those_of_the_formula(shape: tuple[int, int], kind:
     for dtype in (torch.float32, torch.bfloat16):
         layer = quantize_linear(torch.ones(shape), None, kind, dtype, "cpu")
         held = sum(buffer.untyped_storage().nbytes() for buffer in layer.buffers())
-        assert held == linear_bytes(*shape, kind)
+        # The CPU's kernel takes scales of 16 bits, and no others are kept beside them.
+        spared = 2 * layer.absmax.numel() if isinstance(layer, TiledNf4Linear) else 0
+        assert held == linear_bytes(*shape, kind) - spared
 
 
 def test_tiling_moves_every_weight_and_brings_it_back() -> None:

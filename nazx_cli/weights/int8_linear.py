@@ -15,10 +15,10 @@ _OUTLIER = 6.0  # activations that LLM.int8() keeps in 16 bits; its paper's valu
 
 
 class Int8Linear(PiecewiseLinear):
-    """Rows of int8 with the largest magnitude of each: w = weight * SCB / 127."""
+    """Rows of int8 with a factor each, the row's largest magnitude over 127: w = weight * factor."""
 
     weight: Tensor
-    SCB: Tensor
+    factor: Tensor
 
     def __init__(
         self,
@@ -30,11 +30,10 @@ class Int8Linear(PiecewiseLinear):
     ) -> None:
         super().__init__(library, (weight.shape[0], weight.shape[1]), bias, compute_dtype)
         self.register_buffer("weight", weight)
-        self.register_buffer("SCB", scale)
+        self.register_buffer("factor", scale / 127)
 
     def _dense(self, start: int, stop: int) -> Tensor:
-        scale = self.SCB[start:stop, None] / 127
-        return (self.weight[start:stop] * scale).to(self.compute_dtype)
+        return (self.weight[start:stop] * self.factor[start:stop, None]).to(self.compute_dtype)
 
     def _product(self, x: Tensor, start: int, stop: int) -> Tensor:
         if self.compute_dtype == torch.float16:  # unscaled sums would overflow
@@ -42,10 +41,10 @@ class Int8Linear(PiecewiseLinear):
         return self._scaled(multiply(x, self.weight[start:stop].to(x.dtype)), start, stop)
 
     def _scaled(self, sums: Tensor, start: int, stop: int) -> Tensor:
-        return (sums * (self.SCB[start:stop] / 127)).to(sums.dtype)
+        return (sums * self._rows(self.factor, start, stop)).to(sums.dtype)
 
     def _fused(self, x: Tensor, start: int, stop: int) -> Tensor | None:
-        weight = self.weight[start:stop]
+        weight = self._rows(self.weight, start, stop)
         if x.is_cuda:
             return self._by_library(x, start, stop)
         # The kernel reads whole vectors: other sizes would make it read beyond the matrix.
@@ -54,14 +53,14 @@ class Int8Linear(PiecewiseLinear):
             return None
         if not _kernel_works():
             return None
-        ones = x.new_ones(stop - start)
+        ones = _ones(len(weight))
         return self._scaled(torch._weight_int8pack_mm(x.contiguous(), weight, ones), start, stop)
 
     def _by_library(self, x: Tensor, start: int, stop: int) -> Tensor:
         """LLM.int8(): activations are quantized too, row by row, outliers apart."""
         bnb = self.library
         state = bnb.MatmulLtState()
-        state.CB, state.SCB = self.weight[start:stop], self.SCB[start:stop]
+        state.CB, state.SCB = self.weight[start:stop], self.factor[start:stop] * 127
         state.has_fp16_weights = state.is_training = False
         out: Tensor = bnb.matmul(x, state.CB, state=state, threshold=_OUTLIER)
         return out
@@ -77,6 +76,12 @@ def quantize_int8(library: ModuleType, weight: Tensor, device: torch.device) -> 
         piece = weight[start:stop].to(device, torch.float16)
         data[start:stop], scale[start:stop], _ = library.functional.int8_vectorwise_quant(piece)
     return {"weight": data, "SCB": scale}
+
+
+@cache
+def _ones(count: int) -> Tensor:
+    """Scales for the kernel: its own have too few bits, so that ours are applied to the sums."""
+    return torch.ones(count, dtype=torch.bfloat16)
 
 
 @cache

@@ -66,7 +66,8 @@ class Nf4Linear(PiecewiseLinear):
 
 class TiledNf4Linear(Nf4Linear):
     """The same codes in tiled order, for the CPU's fused kernel; rows are a multiple of 32 and
-    columns of 64. ``weight`` is (rows, columns / 2) and ``absmax`` (columns / 64, rows)."""
+    columns of 64. ``weight`` is (rows, columns / 2) and ``absmax`` (columns / 64, rows) bfloat16,
+    which is what the kernel computes with."""
 
     def __init__(
         self,
@@ -82,24 +83,25 @@ class TiledNf4Linear(Nf4Linear):
         standard = data.view(rows, -1)
         for start, stop in spans(0, rows, columns):
             tiled[start:stop] = tile(standard[start:stop])
-        by_column = absmax.view(rows, -1).t().contiguous()
+        by_column = absmax.view(rows, -1).t().to(torch.bfloat16).contiguous()
         super().__init__(library, tiled, by_column, shape, bias, compute_dtype)
 
     def _blocks(self, start: int, stop: int) -> tuple[Tensor, Tensor, int]:
         first, last = start // GROUP * GROUP, -(-stop // GROUP) * GROUP
         data = untile(self.weight[first:last]).view(-1)
-        absmax = self.absmax[:, first:last].t().reshape(-1)
+        absmax = self.absmax[:, first:last].t().float().reshape(-1)
         return data, absmax, (start - first) * self.in_features
 
     def _fused(self, x: Tensor, start: int, stop: int) -> Tensor | None:
         if len(x) > FEW or start % GROUP or stop % GROUP:
             return None
-        # Positional, by the operator's schema; the scales lose 16 bits in the kernel anyway.
+        is_part = stop - start < self.out_features
+        # Positional, by the operator's schema.
         out: Tensor = torch.ops.bitsandbytes.gemv_4bit.default(
             x.contiguous(),
-            self.weight[start:stop],
+            self._rows(self.weight, start, stop),
             (stop - start, self.in_features),
-            self.absmax[:, start:stop].to(torch.bfloat16, memory_format=torch.contiguous_format),
+            self.absmax[:, start:stop].contiguous() if is_part else self.absmax,
             _code(self.library, x.device),
             BLOCK,
         )

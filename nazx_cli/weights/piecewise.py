@@ -56,6 +56,10 @@ class PiecewiseLinear(QuantizedLinear):
         parts = [self._product(x, a, b) for a, b in spans(start, stop, self.in_features)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
+    def _rows(self, table: Tensor, start: int, stop: int) -> Tensor:
+        """Rows start..stop; a slice of all of them would cost a microsecond or two for nothing."""
+        return table if stop - start == self.out_features else table[start:stop]
+
     def _fused(self, x: Tensor, start: int, stop: int) -> Tensor | None:
         """``product`` without dequantizing, or None where that is slower or not possible."""
         return None
