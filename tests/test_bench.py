@@ -281,6 +281,12 @@ def test_reading_is_measured_for_the_files_that_are_given(model: str, tmp_path: 
 # The command
 
 
+def test_unknown_shapes_name_those_that_there_are() -> None:
+    _, err = bench("attention", "--shapes", "nazx-2b", code=2)
+    assert "no model is called 'nazx-2b'" in err
+    assert "nazx-160m" in err
+
+
 def test_an_unknown_workload_names_those_that_there_are() -> None:
     _, err = bench("prefil", code=2)
     assert "'prefil'" in err

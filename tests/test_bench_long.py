@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -230,9 +231,12 @@ def test_plots_are_written_beside_the_json(tmp_path: Path, monkeypatch: pytest.M
     for module in (peers, llama_peer):
         monkeypatch.setattr(module, "is_installed", lambda: False)
     file = tmp_path / "bench.json"
-    bench("growth", "--quick", "--ctx", "300", "--repeat", "1", "--output", str(file))
+    run = ("growth", "--quick", "--ctx", "300", "--repeat", "1", "--output", str(file))
+    bench(*run)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["bench.json", "growth.png", "growth.svg"]
+    bench(*run, "--plots", str(tmp_path / "new" / "folder"))
+    assert (tmp_path / "new" / "folder" / "growth.svg").is_file()
 
 
 def test_missing_plots_are_told_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +248,15 @@ def test_missing_plots_are_told_beforehand(tmp_path: Path, monkeypatch: pytest.M
     assert "transformers is not installed" in err
     assert list(tmp_path.iterdir()) == []
     assert "nothing is plotted" in bench(*arguments)
-    assert "is no folder" in bench(*arguments, "--plots", str(tmp_path / "none"), code=2)
+    (tmp_path / "file").touch()
+    assert "is no folder" in bench(*arguments, "--plots", str(tmp_path / "file"), code=2)
+
+
+def test_random_models_take_the_shapes_that_are_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    bench("attention", "--shapes", "tiny", "--ctx", "300", "--repeat", "1", "--output", str(file))
+    rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    assert {row["measure"] for row in rows} == {"one layer, tiny, Zipf", "one layer, tiny, prose"}
 
 
 # llama.cpp

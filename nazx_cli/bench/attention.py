@@ -48,7 +48,8 @@ _HOPELESS = 2.0  # forms that take so many times the fastest one's time are run 
 def run(setup: Setup) -> Iterator[Row]:
     """A row for each shape and length, distribution, type and layout."""
     settings = setup.settings
-    cases = [(settings.shapes, count) for count in settings.contexts] or CASES
+    contexts = settings.contexts or (() if settings.larger else (CASES[0][1],))
+    cases = [(settings.shapes, count) for count in contexts] or CASES
     for shapes, count in cases:
         for dtype in setup.dtypes():
             config = replace(inattention_config(shapes), num_layers=1)

@@ -28,14 +28,16 @@ def is_installed() -> bool:
 
 
 def write_plots(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """``growth.svg`` and ``growth.png`` in ``folder``, from the rows of ``growth`` among
-    ``rows``; nothing where there are none. ``NazxError`` where they cannot be written."""
+    """``growth.svg`` and ``growth.png`` in ``folder``, which is made if need be, from the rows of
+    ``growth`` among ``rows``; nothing where there are none. ``NazxError`` where they cannot be
+    written."""
     rows = [row for row in rows if row.workload == NAME]
     if not rows:
         return []
     figure = _figure(rows)
     written = [folder / f"{NAME}.{kind}" for kind in ("svg", "png")]
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         for path in written:
             figure.savefig(path, dpi=150)
     except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,6 +41,15 @@ class BenchOptions:
         Dtype.bfloat16
     )
     repeat: Annotated[int, option("--repeat", "Counted runs of each side.", min=1, metavar="N")] = 5
+    shapes: Annotated[
+        str | None,
+        option(
+            "--shapes",
+            "Model whose shapes the random models have.",
+            metavar="NAME",
+            show_default="nazx-160m, and nazx-1b where two are measured",
+        ),
+    ] = None
     ctx: Annotated[
         list[int] | None,
         option(
@@ -96,7 +105,9 @@ class BenchOptions:
             threads=self.threads,
             gguf=self.gguf,
         )
-        return settings.quick() if self.quick else settings
+        if self.quick:
+            settings = settings.quick()
+        return replace(settings, shapes=self.shapes, larger="") if self.shapes else settings
 
     @property
     def plot_folder(self) -> Path | None:
@@ -157,8 +168,8 @@ def _check_plots(chosen: Sequence[Workload], folder: Path | None, screen: Screen
 
     if folder is None:
         screen.note("nothing is plotted: name a folder with --plots, or a file with --output")
-    elif not folder.is_dir():
-        raise UsageError(f"{folder} is no folder", "name a folder that there is: --plots DIR")
+    elif folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is no folder", "name another: --plots DIR")
     elif not plots.is_installed():
         screen.note(plots.MISSING)
 

@@ -15,7 +15,7 @@ _OUTLIER = 6.0  # activations that LLM.int8() keeps in 16 bits; its paper's valu
 
 
 class Int8Linear(PiecewiseLinear):
-    """Rows of int8 with a factor each, the row's largest magnitude over 127: w = weight * factor."""
+    """Rows of int8 with a factor each, their largest magnitude / 127: w = weight * factor."""
 
     weight: Tensor
     factor: Tensor
