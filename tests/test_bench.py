@@ -1,30 +1,27 @@
-"""The benchmarks at tiny sizes: that they measure what they say, and how they say it."""
+"""The benchmarks at tiny sizes: that they measure what they say."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pytest
 import torch
+from bench_helpers import TINY, bench
 from checkpoints import GPT_NEOX, LLAMA, nazx, write_checkpoint
 from cli_helpers import tiny_checkpoint
 from models import INATTENTION, checkpoint
-from typer.testing import CliRunner
 
-from nazx_cli.bench import llama_peer, peak, peers, recall, results, timing, workloads
+from nazx_cli.bench import llama_peer, peak, peers, recall, workloads
 from nazx_cli.bench.first_token import extrapolated
-from nazx_cli.bench.results import Environment, Report, Row, Spread
+from nazx_cli.bench.results import Row
 from nazx_cli.bench.setup import Settings, Setup
 from nazx_cli.bench.shapes import zipf_ids
-from nazx_cli.cli.app import app
-from nazx_cli.config import AttentionConfig
 from nazx_cli.engine.language_model import load_model
-from nazx_cli.errors import DocumentError, NazxError
-from nazx_cli.weights.registry import Registry, RegistryEntry
+from nazx_cli.errors import DocumentError
+from nazx_cli.weights.registry import Registry
 
 KEYS = {
     "workload",
@@ -42,7 +39,6 @@ KEYS = {
     "note",
     "details",
 }
-TINY = RegistryEntry("tiny", "", False, GPT_NEOX, AttentionConfig("full"), ())
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +49,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def tiny_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Registry, "find", lambda registry, name: TINY)
-
-
-def bench(*arguments: str, code: int = 0) -> tuple[str, str]:
-    """stdout and stderr of ``nazx bench``."""
-    result = CliRunner().invoke(app, ["bench", *arguments])
-    assert result.exit_code == code, result.stderr
-    return result.stdout, result.stderr
 
 
 def rows_of(*arguments: str) -> list[dict[str, Any]]:
@@ -222,11 +211,6 @@ def test_extrapolation_of_noise_never_falls() -> None:
     assert extrapolated({4000: (1.0,), 8000: (1.5,)}, 80_000) == pytest.approx((15.0,))
 
 
-def test_the_exponent_is_the_slope_on_log_log_paper() -> None:
-    assert timing.exponent([(10, 3.0), (100, 30.0), (1000, 300.0)]) == pytest.approx(1.0)
-    assert timing.exponent([(2, 5.0), (4, 20.0)]) == pytest.approx(2.0)
-
-
 @pytest.mark.parametrize("dtype", ("float32", "bfloat16"))
 def test_memory_held_is_as_predicted(tiny_shapes: None, dtype: str) -> None:
     rows = rows_of("memory", "--ctx", "2000", "--ctx", "20000", "--dtype", dtype)
@@ -260,6 +244,19 @@ def test_a_layout_that_would_take_too_much_is_left_out(
     assert "layout cached: left out" in err
 
 
+def test_the_estimated_peak_is_near_that_of_a_real_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peak, "SHAPES", ("nazx-70m",))
+    settings = Settings(contexts=(20_000,), layouts=("postings",), dtype="float32")
+    row = next(iter(peak.run(Setup(settings))))
+    details = row.details
+    assert details["weights_bytes"] == details["predicted_weights_bytes"]
+    assert details["context_bytes"] == pytest.approx(details["predicted_context_bytes"], rel=0.02)
+    assert row.theirs is not None
+    assert row.ours.median == pytest.approx(row.theirs.median, rel=0.15)
+
+
 # Documents
 
 
@@ -276,72 +273,6 @@ def test_reading_is_measured_for_the_files_that_are_given(model: str, tmp_path: 
         assert len(row["ours"]["runs"]) == 2
         assert row["details"]["characters"] == len(book.read_text())
         assert row["tokens"] > 1000
-
-
-# The command
-
-
-def test_unknown_shapes_name_those_that_there_are() -> None:
-    _, err = bench("attention", "--shapes", "nazx-2b", code=2)
-    assert "no model is called 'nazx-2b'" in err
-    assert "nazx-160m" in err
-
-
-def test_an_unknown_workload_names_those_that_there_are() -> None:
-    _, err = bench("prefil", code=2)
-    assert "'prefil'" in err
-    for name in workloads.WORKLOADS:
-        assert name in err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "said"),
-    (
-        (("read",), 2, "needs a document"),
-        (("read", "-f", "no-such-book.txt"), 1, "no file no-such-book.txt"),
-        (("memory", "--layout", "piles"), 2, "choose from ids, "),
-        (("memory", "--output", "no-such-folder/bench.json"), 2, "cannot be written"),
-    ),
-)
-def test_mistakes_are_told_before_anything_is_measured(
-    arguments: tuple[str, ...], code: int, said: str
-) -> None:
-    out, err = bench(*arguments, code=code)
-    assert out == ""
-    assert said in err
-
-
-def test_what_takes_long_runs_only_when_named_or_all_are_wanted() -> None:
-    def names(settings: Settings, *named: str, every: bool = False) -> list[str]:
-        chosen = workloads.choose(named, settings, every=every)
-        return [workload.name for workload in chosen]
-
-    assert names(Settings()) == ["prefill", "decode", "memory", "peak"]
-    with_files = names(Settings(files=(__file__,)))
-    assert with_files[:4] == names(Settings())
-    assert {"read", "quantization"} <= set(with_files)
-    assert names(Settings(), "growth") == ["growth"]
-    everything = names(Settings(files=(__file__,)), every=True)
-    assert set(everything) == set(workloads.WORKLOADS) - {"recall"}
-
-
-def test_quick_settings_are_small_and_keep_what_was_asked_for() -> None:
-    quick = Settings(repeat=1, contexts=(50,), model="some").quick()
-    assert (quick.repeat, quick.contexts, quick.model) == (1, (50,), "some")
-    assert max(quick.peer_lengths) < 1000
-
-
-def test_the_estimated_peak_is_near_that_of_a_real_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(peak, "SHAPES", ("nazx-70m",))
-    settings = Settings(contexts=(20_000,), layouts=("postings",), dtype="float32")
-    row = next(iter(peak.run(Setup(settings))))
-    details = row.details
-    assert details["weights_bytes"] == details["predicted_weights_bytes"]
-    assert details["context_bytes"] == pytest.approx(details["predicted_context_bytes"], rel=0.02)
-    assert row.theirs is not None
-    assert row.ours.median == pytest.approx(row.theirs.median, rel=0.15)
 
 
 def _stories(count: int) -> list[dict[str, Any]]:
@@ -379,90 +310,3 @@ def test_recall_refuses_files_without_questions(tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(DocumentError, match="FairytaleQA"):
             recall.read_stories(file)
-
-
-def test_the_table_shows_environment_and_ratio(tiny_shapes: None, tmp_path: Path) -> None:
-    file = tmp_path / "bench.json"
-    before = torch.get_num_threads()
-    out, err = bench("memory", "--ctx", "2000", "--layout", "postings", "--output", str(file))
-    assert torch.get_num_threads() == before
-    report = json.loads(file.read_text())
-    environment = report["environment"]
-    assert environment["threads"] == 1
-    assert environment["versions"]["torch"] == torch.__version__
-    assert f"cpu: {environment['cpu']}" in out
-    (row,) = report["rows"]
-    assert f"{row['ratio']:.2f}" in out
-    assert "dense cache" in out
-    assert "memory: 2,000 tokens" in err
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_an_interrupt_keeps_the_rows_that_are_done(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken_off(setup: Setup) -> Iterator[Row]:
-        yield Row("decode", "time per token", 5, "s", "float32", Spread((0.5,)))
-        raise KeyboardInterrupt
-
-    cut = workloads.Workload("decode", "", broken_off)
-    monkeypatch.setitem(workloads.WORKLOADS, "decode", cut)
-    out, err = bench("decode", "-m", model, "--json", code=130)
-    report = json.loads(out)
-    assert report["complete"] is False
-    assert [row["ours"]["median"] for row in report["rows"]] == [0.5]
-    assert "interrupted" in err
-
-
-def test_an_error_keeps_the_rows_that_are_done(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(setup: Setup) -> Iterator[Row]:
-        yield Row("decode", "time per token", 5, "s", "float32", Spread((0.5,)))
-        raise NazxError("the peer gave up", "try again")
-
-    monkeypatch.setitem(workloads.WORKLOADS, "decode", workloads.Workload("decode", "", broken))
-    file = tmp_path / "bench.json"
-    _, err = bench("decode", "-m", model, "--output", str(file), code=1)
-    report = json.loads(file.read_text())
-    assert report["complete"] is False
-    assert len(report["rows"]) == 1
-    assert "the peer gave up" in err
-
-
-def test_a_report_that_cannot_be_written_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = tmp_path / "bench.json"
-    target.write_text("old")
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(results.os, "fsync", full)
-    with pytest.raises(NazxError, match=r"cannot write .*No space left"):
-        results.write_report(Report(Environment.current("float32"), []), target)
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
-
-
-# Timing
-
-
-def test_sides_take_turns_in_both_orders() -> None:
-    calls: list[str] = []
-
-    def side(name: str, seconds: float) -> timing.Side:
-        def one() -> float:
-            calls.append(name)
-            return seconds + len(calls)
-
-        return one
-
-    runs = timing.alternate([side("a", 0.0), side("b", 100.0)], 2)
-    assert "".join(calls) == "ab" + "ab" + "ba"
-    assert runs == [(3.0, 6.0), (104.0, 105.0)]
-
-
-def test_the_paired_ratio_is_taken_round_by_round() -> None:
-    assert timing.paired_ratio((1.0, 2.0, 4.0), (2.0, 6.0, 4.0)) == 2.0
-    assert timing.paired_ratio((1.0,), (2.0, 3.0)) is None

@@ -1,0 +1,23 @@
+"""What the tests of finding a model share: its registered attention, and how it fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nazx_cli.config import AttentionConfig
+from nazx_cli.errors import ModelUnavailableError
+from nazx_cli.weights.resolve import resolve_model
+
+WINDOWED = AttentionConfig("windowed", 2048, 4)
+
+
+def error_of(name: str | Path, **options: Any) -> ModelUnavailableError:
+    with pytest.raises(ModelUnavailableError) as caught:
+        resolve_model(name, **options)
+    assert caught.value.exit_code == 5
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+    return caught.value
