@@ -10,9 +10,7 @@
 #include <unistd.h>
 
 #define CHUNK 64          /* lists at a time */
-#define SCORE_LINES 8
-#define MIX_LINES 8
-#define WIDTH_OF_HALF 1024 /* with more features, half as many: the cache holds them and the next */
+#define WIDE 1024         /* with more features half as many, so that the cache holds them and the next */
 #define TALL 16           /* lists in a tile */
 #define BROAD 32          /* features in a tile */
 #define DUAL (HEADS <= 8) /* whether one left factor holds the weights for even and odd features */
@@ -132,13 +130,13 @@ static inline float mixed_at(const struct job *j, int head, int64_t c) {
   return j->mixed[c / BROAD * LEFTS * 256 + row * 16 + c % BROAD / 2];
 }
 
-/* While one chunk is taken in the next one is fetched: a part of it, for a cache that is full. */
 static void pass(struct job *j) {
   _Alignas(64) float constants[16] = {0};
   _Alignas(64) uint32_t left[CHUNK / TALL * LEFTS * 256];
   _Alignas(64) float s[CHUNK * 16], w[CHUNK * 16];
-  const int is_wide = j->width > WIDTH_OF_HALF, chunk = is_wide ? CHUNK / 2 : CHUNK;
-  const int for_score = is_wide ? 0 : SCORE_LINES, for_mix = is_wide ? 4 : MIX_LINES, for_list = 8;
+  const int is_wide = j->width > WIDE, chunk = is_wide ? CHUNK / 2 : CHUNK;
+  /* Lines of the next chunk to ask for with each 32 features scored or mixed, and with each list. */
+  const int for_score = is_wide ? 0 : 8, for_mix = is_wide ? 4 : 8, for_list = 8;
   number *rest = j->scratch; /* the last lists, if they do not fill a chunk */
   uint32_t *probes = (uint32_t *)(rest + CHUNK * j->width);
   memcpy(constants, j->constants, HEADS * sizeof(float));
