@@ -40,7 +40,8 @@ def run(setup: Setup) -> Iterator[Row]:
     for dtype in others:
         yield from _beside_rivals(setup, dtype, llama_cpp=False)
     if setup.settings.larger and not setup.settings.contexts:
-        yield from _larger(setup, chosen)
+        for dtype in (chosen, *others):
+            yield from _larger(setup, dtype)
 
 
 class _Case:
