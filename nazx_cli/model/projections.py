@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nazx_cli.config import ModelConfig
+from nazx_cli.context.native.rowwise import from_left, from_right
 from nazx_cli.model.decoder import Decoder
 from nazx_cli.model.rotary import Rotary
 
@@ -63,7 +64,10 @@ class InitialStateProjections:
         bias = block.key_value_bias
         heads, dim = self.config.num_kv_heads, self.config.head_dim
         wk = block.key_weight.view(heads, dim, -1)
-        raw = torch.bmm(probes.to(wk.dtype), wk).float()  # (kv_heads, M, C)
+        if probes.shape[1] == 1:
+            raw = from_left(probes[:, 0], wk)[:, None]  # (kv_heads, M, C)
+        else:
+            raw = torch.bmm(probes.to(wk.dtype), wk).float()
         constants = torch.zeros(probes.shape[:2], device=probes.device)
         if block.norm1.bias is not None:
             constants = raw @ block.norm1.bias.float()
@@ -80,7 +84,10 @@ class InitialStateProjections:
         heads, dim = self.config.num_kv_heads, self.config.head_dim
         wv = block.value_weight.view(heads, dim, -1)
         grouped = block.norm1.affine(mixed.to(wv.dtype)).view(heads, -1, mixed.shape[-1])
-        out = torch.bmm(grouped, wv.transpose(1, 2))  # (kv_heads, group, D)
+        if grouped.shape[1] == 1:
+            out = from_right(grouped[:, 0], wv)[:, None]  # (kv_heads, group, D)
+        else:
+            out = torch.bmm(grouped, wv.transpose(1, 2))
         if bias is not None:
             out = out + bias[heads * dim :].view(heads, 1, dim)
         return out.reshape(-1, dim).float()
