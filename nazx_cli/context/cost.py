@@ -125,11 +125,14 @@ def _fits(heads: int, blocks: int) -> bool:
     return heads % blocks == 0 and heads // blocks <= 16
 
 
+def pair_tables(config: ModelConfig, size: Size, width: int) -> int:
+    """What layout ``pairs`` adds to ``postings``: made layer by layer, for the first token."""
+    rows = _rounded(size.distinct) * config.rope.dim * config.num_kv_heads * width
+    return config.num_layers * (rows + (_longest(config) if size.native else 0))
+
+
 def _pairs(config: ModelConfig, size: Size, width: int) -> float:
-    row = config.rope.dim * config.num_kv_heads
-    rows = _rounded(size.distinct) * row * width
-    longest = _longest(config) if size.native else 0
-    return _postings(config, size, width) + config.num_layers * (rows + longest)
+    return _postings(config, size, width) + pair_tables(config, size, width)
 
 
 def _tables(config: ModelConfig, size: Size, width: int) -> float:

@@ -23,7 +23,7 @@ PRECISIONS = ("float32", "bfloat16", "float16", "int8", "nf4")
 
 _WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 _QUANTIZED = ("qkv.weight", "out.weight", "gate.weight", "up.weight", "down.weight")
-_RUNTIME = 15_000_000  # measured: libraries' buffers, code loaded on first use, unreturned heap
+_RUNTIME = 30_000_000  # measured: libraries' buffers, code loaded on first use, unreturned heap
 _QUANTIZER = 185_000_000  # measured: bitsandbytes and what it imports, and its working memory
 _TRITON = 75_000_000  # measured: Triton, which bitsandbytes imports where it is installed
 _STORED = 2  # bytes of one number in a checkpoint file; published ones are 16-bit
@@ -157,6 +157,8 @@ def _running(config: ModelConfig, layout: str, size: Size, width: int) -> int:
     n, u = size.positions, size.distinct
     if layout in ("postings", "pairs", "tables"):
         rows = u * config.hidden_size * (width + 4)
+        if layout == "pairs":  # its tables are not there yet when states are made
+            rows = max(0, rows - cost.pair_tables(config, size, width))
         if (size.native or size.triton) and layout != "tables":
             build = n * (4 + 8 + 8 + 8 + 4)
             score = u * heads * (turned * width * (layout == "postings") + 16)

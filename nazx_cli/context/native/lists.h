@@ -157,7 +157,7 @@ static inline vec phase(const float *phases, int f) {
 #endif
 }
 
-/* Lists first..last-1: what was there before them is their scores s and what comes of them is w. */
+/* Lists first..last-1, the scores of their other dimensions, and where their weights go. */
 struct rows {
   const float *s;
   float *w;
@@ -264,12 +264,12 @@ static __attribute__((noinline)) void weigh_lists(struct job *j, const struct ro
       for (; i + 4 * SPLIT <= n && !find; i += 4 * SPLIT) { /* four vectors share each load of a coefficient */
         const float *p = phases + i * 2 * ROOM;
         vec x = s, y = s, z = s, v = s;
-        UNROLL for (int i = 0; i < 2; i++) UNROLL for (int f = 0; f < HALF; f++) {
-          const int at = i * ROOM + f;
-          x += phase(p, at) * c[i * HALF + f];
-          y += phase(p + run, at) * c[i * HALF + f];
-          z += phase(p + 2 * run, at) * c[i * HALF + f];
-          v += phase(p + 3 * run, at) * c[i * HALF + f];
+        UNROLL for (int g = 0; g < 2 * HALF; g++) {
+          const int f = g < HALF ? g : ROOM + g - HALF;
+          x += phase(p, f) * c[g];
+          y += phase(p + run, f) * c[g];
+          z += phase(p + 2 * run, f) * c[g];
+          v += phase(p + 3 * run, f) * c[g];
         }
         sum += (exp2_of(x) + exp2_of(y)) + (exp2_of(z) + exp2_of(v));
       }
