@@ -20,12 +20,15 @@ PHASE_BLOCK = 1024
 PHASE_STEP = 64 * PHASE_BLOCK
 PHASE_SPARE = 16
 """Numbers behind each of those tables."""
+LANES = 16
+"""Heads that the compiled kernel takes at a time, at most."""
+SEGMENT_ROWS = 128
+"""Positions of one program of the Triton kernel, and of its longest segments."""
 SEGMENT_TAIL = 2_048
 """Positions that context.triton.segments appends before it cuts the lists again."""
 _SPARE_POSITIONS = 512  # of context.native.position_lists
 _PIECES = 2.6  # pieces per distinct token of a Zipf-distributed text
 _SEGMENTS = 1.2  # and segments of context.triton, beside those that are full
-_SEGMENT_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -101,10 +104,16 @@ def _native_index(config: ModelConfig, size: Size) -> float:
     return lists + phases + (config.vocab_size + size.distinct) * 4
 
 
+def heads_of_block(heads: int) -> int:
+    """How many of ``heads`` the compiled kernel takes at a time: the most that divide them, up to
+    ``LANES``."""
+    return next(n for n in range(min(heads, LANES), 0, -1) if heads % n == 0)
+
+
 def segments(size: Size) -> int:
     """About how many segments ``context.triton`` cuts the posting lists into, its tail included."""
     pieces = min(size.positions, _SEGMENTS * size.distinct)
-    return int(size.positions / _SEGMENT_ROWS + pieces) + SEGMENT_TAIL
+    return int(size.positions / SEGMENT_ROWS + pieces) + SEGMENT_TAIL
 
 
 def _postings(config: ModelConfig, size: Size, width: int) -> float:
@@ -117,12 +126,8 @@ def _postings(config: ModelConfig, size: Size, width: int) -> float:
 
 def _longest(config: ModelConfig) -> int:
     """The kernel's bounds of pair lengths: 16 lanes for each pair and block of heads."""
-    blocks = next(n for n in range(1, config.num_heads + 1) if _fits(config.num_heads, n))
-    return blocks * config.rope.dim // 2 * 16 * 4
-
-
-def _fits(heads: int, blocks: int) -> bool:
-    return heads % blocks == 0 and heads // blocks <= 16
+    blocks = config.num_heads // heads_of_block(config.num_heads)
+    return blocks * config.rope.dim // 2 * LANES * 4
 
 
 def pair_tables(config: ModelConfig, size: Size, width: int) -> int:

@@ -64,10 +64,7 @@ class InitialStateProjections:
         bias = block.key_value_bias
         heads, dim = self.config.num_kv_heads, self.config.head_dim
         wk = block.key_weight.view(heads, dim, -1)
-        if probes.shape[1] == 1:
-            raw = from_left(probes[:, 0], wk)[:, None]  # (kv_heads, M, C)
-        else:
-            raw = torch.bmm(probes.to(wk.dtype), wk).float()
+        raw = from_left(probes, wk)  # (kv_heads, M, C)
         constants = torch.zeros(probes.shape[:2], device=probes.device)
         if block.norm1.bias is not None:
             constants = raw @ block.norm1.bias.float()
@@ -84,10 +81,7 @@ class InitialStateProjections:
         heads, dim = self.config.num_kv_heads, self.config.head_dim
         wv = block.value_weight.view(heads, dim, -1)
         grouped = block.norm1.affine(mixed.to(wv.dtype)).view(heads, -1, mixed.shape[-1])
-        if grouped.shape[1] == 1:
-            out = from_right(grouped[:, 0], wv)[:, None]  # (kv_heads, group, D)
-        else:
-            out = torch.bmm(grouped, wv.transpose(1, 2))
+        out = from_right(grouped, wv)  # (kv_heads, group, D)
         if bias is not None:
             out = out + bias[heads * dim :].view(heads, 1, dim)
         return out.reshape(-1, dim).float()

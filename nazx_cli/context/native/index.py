@@ -25,7 +25,6 @@ class ListIndex:
         self.slots = SlotTable(projections.config.vocab_size)
         self.lists = PositionLists()
         self.phases = PhaseTables(projections)
-        self._covered = 0  # positions that the lists hold
         self._reach = 0  # positions that they will hold or miss once the edits are applied
         self._edits: list[tuple[int, int, int]] = []  # (at, removed, added), waiting
 
@@ -51,7 +50,7 @@ class ListIndex:
         if self._reach < n:
             holes.append((self._reach, n))
         self._edits = []
-        self._covered = self._reach = n
+        self._reach = n
         self.phases.sync(n)
         new = [tokens.slice(start, stop) for start, stop in holes]
         missing = sum(map(len, new))
@@ -81,7 +80,7 @@ class ListIndex:
 
     def _clear(self) -> None:
         self.lists = PositionLists()
-        self._covered, self._reach, self._edits = 0, 0, []
+        self._reach, self._edits = 0, []
 
     def _apply_edits(self) -> list[tuple[int, int]]:
         """Bring the lists up to the edits; returns stretches that they do not hold yet."""

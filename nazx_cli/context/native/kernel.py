@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from nazx_cli.config import ModelConfig
+from nazx_cli.context.cost import LANES, heads_of_block
 from nazx_cli.context.native.compiler import compile_library
 from nazx_cli.context.native.phases import PhaseTables
 from nazx_cli.context.native.position_lists import PositionLists
 
 _SOURCE = Path(__file__).with_name("attention.c")
-_LANES = 16  # attention.c knows it too
 _LEAST_WORK = 50_000  # positions for each thread, below which one more does not pay
 
 _POINTERS = (
@@ -36,7 +36,7 @@ class _Job(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in _POINTERS),
         *((name, ctypes.c_int64) for name in ("first", "last", "width", "dim")),
-        *((name, ctypes.c_float * _LANES) for name in ("top", "mass")),
+        *((name, ctypes.c_float * LANES) for name in ("top", "mass")),
         ("mode", ctypes.c_int64),
         ("turned", ctypes.c_void_p),
         ("ahead", ctypes.c_void_p),
@@ -64,7 +64,7 @@ class Kernel:
     ) -> None:
         self.heads, self.half, self.dim, self.dtype = heads, half, dim, dtype
         self._library = library
-        self._step = (_LANES if dtype is torch.float32 else 2 * _LANES) if library.prepare() else 0
+        self._step = (LANES if dtype is torch.float32 else 2 * LANES) if library.prepare() else 0
 
     def multiplies(self, width: int) -> bool:
         """Whether ``attend`` takes states of ``width`` features: it may have no products for
@@ -81,7 +81,7 @@ class Kernel:
 
     def no_lengths(self) -> Tensor:
         """``longest`` of no pairs."""
-        return torch.zeros(self.half, _LANES)
+        return torch.zeros(self.half, LANES)
 
     def measure(self, pairs: Tensor, first: int, last: int, longest: Tensor) -> None:
         """Raise ``longest`` (F, 16) float32 to the squared lengths of pairs first..last-1."""
@@ -144,14 +144,14 @@ class Kernel:
         shares = _shares(at.lists)
         jobs = (_Job * len(shares))()
         # For each thread what it gathers, (16, C) at most, and for bfloat16 96 rows of states.
-        room = torch.empty(len(shares), (_LANES + 48) * common.get("width", 0))
+        room = torch.empty(len(shares), (LANES + 48) * common.get("width", 0))
         for job, (first, last), own in zip(jobs, shares, room, strict=True):
             for name, value in common.items():
                 setattr(job, name, value)
             job.first, job.last = first, last
             if out is not None:
                 job.mixed = own.data_ptr()
-                job.scratch = job.mixed + 4 * _LANES * common["width"]
+                job.scratch = job.mixed + 4 * LANES * common["width"]
         _on_threads(entry, [ctypes.byref(job) for job in jobs])
         self._library.combine(
             jobs,
@@ -178,11 +178,6 @@ def kernel_for(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
         return None
     heads = heads_of_block(config.num_heads)
     return _compiled(heads, half, config.head_dim, dtype)
-
-
-def heads_of_block(heads: int) -> int:
-    """How many of ``heads`` the kernel takes at a time: the most that divide them, up to 16."""
-    return next(n for n in range(min(heads, _LANES), 0, -1) if heads % n == 0)
 
 
 @lru_cache(maxsize=8)

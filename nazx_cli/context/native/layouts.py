@@ -8,39 +8,20 @@ import torch
 from torch import Tensor
 
 from nazx_cli.context.growing import GrowingRows
-from nazx_cli.context.layout import Layout
-from nazx_cli.context.native.index import ListIndex
 from nazx_cli.context.native.kernel import Kernel, Lists
+from nazx_cli.context.native.listed import ListedStates
 from nazx_cli.context.projections import Projections
 from nazx_cli.context.scoring import plain_probes, rotary_basis
-from nazx_cli.context.tokens import TokenSequence
 
 
-class NativePostings(Layout):
-    """States (U, C) in the model's type beside the posting lists; all else is made as needed."""
+class NativePostings(ListedStates):
+    """What is beyond states and posting lists is made as needed."""
 
     name = "postings"
 
     def __init__(self, projections: Projections, kernel: Kernel) -> None:
         super().__init__(projections)
-        p = projections
         self._kernel = kernel
-        self._index = ListIndex(p)
-        self._states = GrowingRows((p.config.hidden_size,), p.dtype, p.device)
-
-    def edited(self, tokens: TokenSequence, at: int, removed: int, added: int) -> None:
-        self._index.edited(at, removed, added)
-
-    def forget(self, at: int) -> None:
-        self._index.edited(at, max(0, self.length - at), 0)
-
-    def sync(self, tokens: TokenSequence) -> None:
-        fresh = self._index.sync(tokens)
-        if len(fresh):
-            self._states.extend(len(fresh)).copy_(self.projections.states(fresh))
-        if self._index.wasteful():
-            self._keep(self._index.compact())
-        self.length = len(tokens)
 
     def attend(self, layer: int, query: Tensor, phases: Tensor) -> Tensor:
         p, states, heads = self.projections, self._states.rows, self._kernel.heads
@@ -63,10 +44,6 @@ class NativePostings(Layout):
         weights = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         return p.project_values(layer, weights.to(states.dtype).t() @ states)
 
-    @property
-    def nbytes(self) -> int:
-        return self._index.nbytes + self._states.nbytes
-
     def _lists(self, layer: int, block: slice) -> Lists:
         """The index with the pairs of one layer and block of heads."""
         rows, longest = self._states.rows, self._kernel.no_lengths()
@@ -87,9 +64,6 @@ class NativePostings(Layout):
         matrix = self._kernel.pair_rows(vectors[block]).to(states.dtype)
         offset = self._kernel.pair_rows(constants[block]).to(states.dtype)
         torch.addmm(offset, states, matrix.t(), out=out)
-
-    def _keep(self, which: Tensor) -> None:
-        self._states.keep(which)
 
 
 class NativePairs(NativePostings):

@@ -56,7 +56,7 @@ struct job {
   int64_t first, last, width, dim;       /* lists to take in; C; D */
   float top[LANES], mass[LANES];         /* from here on: what comes of it */
   int64_t mode;
-  const float *turned;                   /* (2, F, LANES): ra and rb */
+  const float *turned;                   /* (2 F + 1, LANES): see ``turn_query`` */
   const char *ahead;                     /* what is fetched next */
 };
 
@@ -96,12 +96,6 @@ static inline vec exp2_of(vec x) {
   p = p * r + 1.00000012f;
 #endif
   return (vec)((ivec)p + ((ivec)t << 23));
-}
-
-static inline vec root(vec x) {
-  float out[LANES];
-  for (int i = 0; i < LANES; i++) out[i] = sqrtf(x[i]);
-  return *(const vec *)out;
 }
 
 /* Whether any head's x is above y. */
@@ -231,10 +225,10 @@ static inline void make_phases(const struct job *j, int64_t at, int n, float *ph
 
 /* Weigh lists. For each of them ``lines`` lines of what comes next are fetched. */
 static __attribute__((noinline)) void weigh_lists(struct job *j, const struct rows *r, int lines) {
-  vec ra[HALF], rb[HALF], c[2 * HALF], reach = all(0.f); /* reach: how far a score can be above s */
+  vec ra[HALF], rb[HALF], c[2 * HALF], reach;
   memcpy(ra, j->turned, sizeof ra);
   memcpy(rb, j->turned + HALF * LANES, sizeof rb);
-  for (int f = 0; f < HALF; f++) reach += root((ra[f] * ra[f] + rb[f] * rb[f]) * ((const vec *)j->longest)[f]);
+  memcpy(&reach, j->turned + 2 * HALF * LANES, sizeof reach);
   float phases[BATCH * 2 * ROOM];
   const int find = j->mode == FIND_TOP, bounded = j->mode == BOUND_TOP;
   vec limit = *(vec *)j->top - reach;
@@ -300,15 +294,20 @@ static __attribute__((noinline)) void weigh_lists(struct job *j, const struct ro
   }
 }
 
-/* The query's pairs at its own position, (2, F, LANES), scale included. */
+/* The query's pairs at its own position, scale included: ra (F, LANES), rb (F, LANES); and how far
+   a score can be above its s: (LANES,). */
 static void turn_query(const struct job *j, float *out) {
   const float scale = LOG2_E / sqrtf(j->dim);
+  float *reach = out + 2 * HALF * LANES;
+  for (int i = 0; i < LANES; i++) reach[i] = 0.f;
   for (int f = 0; f < HALF; f++) for (int i = 0; i < LANES; i++) {
     const int h = i / SPLIT;
     const float a = h < HEADS ? j->query[h * j->dim + f] * scale : 0.f;
     const float b = h < HEADS ? j->query[h * j->dim + HALF + f] * scale : 0.f;
     out[f * LANES + i] = a * j->phases[f] - b * j->phases[HALF + f];
     out[(HALF + f) * LANES + i] = b * j->phases[f] + a * j->phases[HALF + f];
+    const float ra = out[f * LANES + i], rb = out[(HALF + f) * LANES + i];
+    reach[i] += sqrtf((ra * ra + rb * rb) * j->longest[f * LANES + i]);
   }
 }
 
@@ -318,7 +317,7 @@ static inline float mass_of(const struct job *j, int head) {
 
 /* Take in all lists, by exact maxima where the bound is too far from the scores. */
 static void settle(struct job *j, void (*pass)(struct job *), int64_t mixed) {
-  float turned[2 * HALF * LANES];
+  float turned[(2 * HALF + 1) * LANES];
   turn_query(j, turned);
   j->turned = turned;
   int lost = 0;

@@ -23,22 +23,21 @@ _SMALL = 4 << 20
 
 
 def from_left(vectors: Tensor, matrices: Tensor) -> Tensor:
-    """(H, C) float32: vectors (H, D) @ matrices (H, D, C)."""
-    if (library := _library_for(matrices)) is None:
-        return torch.bmm(vectors[:, None].to(matrices.dtype), matrices)[:, 0].float()
+    """(H, M, C) float32: vectors (H, M, D) @ matrices (H, D, C)."""
+    if vectors.shape[1] != 1 or (library := _library_for(matrices)) is None:
+        return torch.bmm(vectors.to(matrices.dtype), matrices).float()
     return _call(library.from_left, vectors, matrices, matrices.shape[2])
 
 
 def from_right(vectors: Tensor, matrices: Tensor) -> Tensor:
-    """(H, D) float32: matrices (H, D, C) @ vectors (H, C)."""
-    if (library := _library_for(matrices)) is None:
-        rows = vectors[:, None].to(matrices.dtype)
-        return torch.bmm(rows, matrices.transpose(1, 2))[:, 0].float()
+    """(H, M, D) float32: vectors (H, M, C) @ matrices (H, D, C), the latter transposed."""
+    if vectors.shape[1] != 1 or (library := _library_for(matrices)) is None:
+        return torch.bmm(vectors.to(matrices.dtype), matrices.transpose(1, 2)).float()
     return _call(library.from_right, vectors, matrices, matrices.shape[1])
 
 
 def _call(entry: Callable[..., None], vectors: Tensor, matrices: Tensor, width: int) -> Tensor:
-    out = torch.empty(len(matrices), width)
+    out = torch.empty(len(matrices), 1, width)
     vectors = vectors.float().contiguous()
     entry(
         *(ctypes.c_void_p(tensor.data_ptr()) for tensor in (vectors, matrices, out)),

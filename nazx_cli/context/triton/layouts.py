@@ -10,16 +10,15 @@ import torch
 from torch import Tensor
 
 from nazx_cli.context.growing import GrowingRows
-from nazx_cli.context.layout import Layout
-from nazx_cli.context.native.index import ListIndex
+from nazx_cli.context.native.listed import ListedStates
 from nazx_cli.context.projections import Projections
 from nazx_cli.context.scoring import plain_probes, rotary_basis
 from nazx_cli.context.tokens import TokenSequence
 from nazx_cli.context.triton.segments import Segments
 
 
-class TritonPostings(Layout):
-    """States (U, C) in the model's type beside the posting lists; all else is made as needed."""
+class TritonPostings(ListedStates):
+    """What is beyond states and posting lists is made as needed."""
 
     name = "postings"
 
@@ -27,30 +26,22 @@ class TritonPostings(Layout):
         from nazx_cli.context.triton.weigh import weights
 
         super().__init__(projections)
-        p = projections
         self._weights = weights
-        self._index = ListIndex(p)
-        self._segments = Segments(p.device)
-        self._states = GrowingRows((p.config.hidden_size,), p.dtype, p.device)
+        self._segments = Segments(projections.device)
         self._held = 0  # positions that the segments hold, all of them where they stand now
 
     def edited(self, tokens: TokenSequence, at: int, removed: int, added: int) -> None:
-        self._index.edited(at, removed, added)
+        super().edited(tokens, at, removed, added)
         if at < self._held:
             self._held = 0
 
     def forget(self, at: int) -> None:
-        self._index.edited(at, max(0, self.length - at), 0)
+        super().forget(at)
         if at < self._held:
             self._held = 0
 
     def sync(self, tokens: TokenSequence) -> None:
-        fresh = self._index.sync(tokens)
-        if len(fresh):
-            self._states.extend(len(fresh)).copy_(self.projections.states(fresh))
-        if self._index.wasteful():
-            self._keep(self._index.compact())
-        self.length = len(tokens)
+        super().sync(tokens)
         self._to_device(tokens)
 
     def _to_device(self, tokens: TokenSequence) -> None:
@@ -86,13 +77,12 @@ class TritonPostings(Layout):
         return torch.addmm(constants.t().flatten().to(states.dtype), states, matrix.t())
 
     def _keep(self, which: Tensor) -> None:
-        """Keep the rows of slots ``which`` (n,), in that order; lists have new numbers now."""
-        self._states.keep(which)
+        super()._keep(which)
         self._held = 0
 
     @property
     def nbytes(self) -> int:
-        return self._index.nbytes + self._segments.nbytes + self._states.nbytes
+        return super().nbytes + self._segments.nbytes
 
 
 class TritonPairs(TritonPostings):

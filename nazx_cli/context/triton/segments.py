@@ -11,11 +11,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from nazx_cli.context.cost import SEGMENT_ROWS as ROWS
 from nazx_cli.context.cost import SEGMENT_TAIL as TAIL
 from nazx_cli.context.native.position_lists import PositionLists
 
-ROWS = 128
-"""Positions of one program."""
 WIDTHS = (ROWS, ROWS >> 3, ROWS >> 6)
 """The most positions that a segment of each kind holds; the kernel knows them too."""
 _WASTE = 4  # the rest of a list takes a whole segment if it fills more than a fourth of it

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.cost import PHASE_BLOCK
+from nazx_cli.context.cost import SEGMENT_ROWS as ROWS
 from nazx_cli.context.native.position_lists import PositionLists
-from nazx_cli.context.triton.segments import ROWS, Segments
+from nazx_cli.context.triton.segments import Segments
 
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _YES = ("1", "true", "on", "yes", "y")  # as Triton reads its variables

@@ -18,7 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nazx_cli.context.triton.segments import ROWS, Phases, Segments
+from nazx_cli.context.cost import SEGMENT_ROWS as ROWS
+from nazx_cli.context.triton.segments import Phases, Segments
 
 _HEADS = 16  # heads of one program; more are taken in blocks
 _WARPS = 4
