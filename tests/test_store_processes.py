@@ -47,7 +47,7 @@ def save(start, room):
             turns = (*turns, turn_of(number, "x" * 5000))
             state = State((parts[number % 3],), History(turns))
             file.save({"main": state, "side": State((parts[-1],))}, "main", (), MODEL)
-            print(len(turns), flush=True)
+            os.write(1, b"%d\\n" % len(turns))  # at once: a kill must not part it from its end
 
 for order in sys.stdin:  # a fork is there at once, without importing all of it again
     process = os.fork()
