@@ -5,9 +5,9 @@ from __future__ import annotations
 from checkpoints import GPT_NEOX
 from typer.testing import CliRunner
 
+from nazx_cli.catalog.registry import RegistryEntry
 from nazx_cli.cli.app import app
 from nazx_cli.config import AttentionConfig
-from nazx_cli.weights.registry import RegistryEntry
 
 TINY = RegistryEntry("tiny", "", False, GPT_NEOX, AttentionConfig("full"), ())
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from nazx_cli.catalog.resolve import resolve_model
 from nazx_cli.config import AttentionConfig
 from nazx_cli.errors import ModelUnavailableError
-from nazx_cli.weights.resolve import resolve_model
 
 WINDOWED = AttentionConfig("windowed", 2048, 4)
 

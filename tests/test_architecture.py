@@ -11,17 +11,22 @@ import nazx_cli
 PACKAGE = Path(nazx_cli.__file__).parent
 ORDER = [
     "errors",
+    "names",
     "config",
     "tokenizer",
+    "kernels",
+    "documents",
     "context",
     "model",
-    "weights",
+    "quantization",
+    "checkpoint",
+    "catalog",
     "memory",
     "engine",
-    "documents",
     "reading",
-    "training",
     "session",
+    "training",
+    "evaluation",
     "bench",
     "ui",
     "cli",
@@ -90,14 +95,14 @@ def test_only_cli_and_ui_touch_the_terminal() -> None:
     assert printing == []
 
 
-def test_only_one_file_imports_the_hub_one_the_quantizer_and_one_triton() -> None:
+def test_a_library_is_owned_by_one_package() -> None:
     for library, home in (
-        ("huggingface_hub", "weights/hub.py"),
-        ("bitsandbytes", "weights/quantize.py"),
-        ("triton", "context/triton/weigh.py"),
+        ("huggingface_hub", "catalog"),
+        ("bitsandbytes", "quantization"),
+        ("triton", "context"),
     ):
         users = {
-            path.as_posix()
+            path.parts[0]
             for path, tree in modules()
             for name in imports(tree)
             if name.split(".")[0] == library

@@ -19,9 +19,9 @@ from nazx_cli.bench.first_token import extrapolated
 from nazx_cli.bench.results import Row
 from nazx_cli.bench.setup import Settings, Setup
 from nazx_cli.bench.shapes import zipf_ids
+from nazx_cli.catalog.registry import Registry
 from nazx_cli.engine.language_model import load_model
 from nazx_cli.errors import DocumentError
-from nazx_cli.weights.registry import Registry
 
 KEYS = {
     "workload",

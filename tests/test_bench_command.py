@@ -14,8 +14,8 @@ from cli_helpers import tiny_checkpoint
 from nazx_cli.bench import results, timing, workloads
 from nazx_cli.bench.results import Environment, Report, Row, Spread
 from nazx_cli.bench.setup import Settings, Setup
+from nazx_cli.catalog.registry import Registry
 from nazx_cli.errors import NazxError
-from nazx_cli.weights.registry import Registry
 
 
 @pytest.fixture(scope="module")

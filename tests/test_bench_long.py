@@ -25,12 +25,12 @@ from nazx_cli.bench.shapes import (
     zipf_ids,
 )
 from nazx_cli.bench.workloads import WORKLOADS
+from nazx_cli.catalog.registry import Registry, RegistryEntry
 from nazx_cli.cli.app import app
 from nazx_cli.config import AttentionConfig
 from nazx_cli.memory import probe
 from nazx_cli.memory.estimate import distinct_tokens
 from nazx_cli.model.projections import InitialStateProjections
-from nazx_cli.weights.registry import Registry, RegistryEntry
 
 TINY = RegistryEntry("tiny", "", False, GPT_NEOX, AttentionConfig("full"), ())
 
@@ -266,7 +266,7 @@ def test_llama_cpp_runs_the_random_model_and_computes_the_same(tmp_path: Path) -
     pytest.importorskip("llama_cpp")
     pytest.importorskip("transformers")
     from nazx_cli.bench.gguf_models import precision_of, write_random
-    from nazx_cli.weights.gguf_file import GgufFile
+    from nazx_cli.checkpoint.gguf import GgufFile
 
     config = inattention_config("tiny")
     file = tmp_path / "random.gguf"

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from nazx_cli.checkpoint.checkpoint import Checkpoint
 from nazx_cli.errors import ModelUnavailableError
-from nazx_cli.weights.checkpoint import Checkpoint
 
 TENSORS = {
     "embed.weight": torch.arange(24, dtype=torch.float32).reshape(6, 4),

@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from nazx_cli.catalog.resolve import resolve_model
+from nazx_cli.checkpoint.checkpoint import Checkpoint
 from nazx_cli.config import ModelConfig
 from nazx_cli.tokenizer import Tokenizer
-from nazx_cli.weights.checkpoint import Checkpoint
-from nazx_cli.weights.resolve import resolve_model
 
 PROMPT = (
     "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from nazx_cli.catalog.resolve import resolve_model
 from nazx_cli.errors import ModelUnavailableError
-from nazx_cli.weights.resolve import resolve_model
 
 pytest.importorskip("pexpect")
 pytest.importorskip("pyte")

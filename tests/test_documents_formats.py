@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from document_bytes import docx_members, epub_members, pdf_bytes, word_paragraph, zip_bytes
 
-from nazx_cli.documents import archive
+from nazx_cli.documents import zipped_xml as archive
 from nazx_cli.documents.document import Document
 from nazx_cli.documents.gather import gather
 from nazx_cli.errors import DocumentError

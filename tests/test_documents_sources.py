@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from nazx_cli.reading.passages import Passage
-from nazx_cli.reading.sources import source_line, source_record
+from nazx_cli.reading.passages import Passage, source_line, source_record
 
 
 def passage(document: str, first: str | None, last: str | None) -> Passage:

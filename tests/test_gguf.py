@@ -25,12 +25,12 @@ from tiny_gguf import (
 )
 from transformers import LlamaForCausalLM
 
+from nazx_cli.checkpoint.checkpoint import Checkpoint
+from nazx_cli.checkpoint.convert import convert_gguf
+from nazx_cli.checkpoint.gguf import unpermute
 from nazx_cli.config import AttentionConfig, ModelConfig
 from nazx_cli.errors import ModelUnavailableError
 from nazx_cli.tokenizer import Tokenizer
-from nazx_cli.weights.checkpoint import Checkpoint
-from nazx_cli.weights.convert import convert_gguf
-from nazx_cli.weights.gguf_families import unpermute
 
 WINDOWED = AttentionConfig("windowed", 16, 2)
 

@@ -12,11 +12,11 @@ import pytest
 from checkpoints import LLAMA, write_checkpoint
 from fake_hub import FakeHub, FakeRepo
 
+from nazx_cli.catalog.hub import cached_snapshot, check_reachable, download_snapshot
+from nazx_cli.catalog.hub_download import HubUnreachableError
+from nazx_cli.checkpoint.checkpoint import Checkpoint
+from nazx_cli.checkpoint.convert import is_complete
 from nazx_cli.errors import ModelUnavailableError
-from nazx_cli.weights.checkpoint import Checkpoint
-from nazx_cli.weights.convert import is_complete
-from nazx_cli.weights.hub import cached_snapshot, check_reachable, download_snapshot
-from nazx_cli.weights.hub_errors import HubUnreachableError
 
 
 @pytest.fixture

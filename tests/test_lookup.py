@@ -11,11 +11,11 @@ from checkpoints import LLAMA, write_checkpoint
 from cli_helpers import run_nazx
 from fake_hub import FakeHub, FakeRepo
 
+from nazx_cli.catalog.hub import cached_snapshot
+from nazx_cli.catalog.lookup import find_config
+from nazx_cli.catalog.registry import Registry
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import ModelUnavailableError
-from nazx_cli.weights.hub import cached_snapshot
-from nazx_cli.weights.lookup import find_config
-from nazx_cli.weights.registry import Registry
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from cli_helpers import run_nazx
 from models import checkpoint, model, random_ids
 
 from nazx_cli import load_model
+from nazx_cli.catalog.registry import Registry
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.cost import Size
 from nazx_cli.engine.fitting import Wish
@@ -29,7 +30,6 @@ from nazx_cli.memory.estimate import (
 )
 from nazx_cli.memory.probe import read_memory
 from nazx_cli.memory.units import parse_bytes
-from nazx_cli.weights.registry import Registry
 
 
 @pytest.mark.parametrize("kind", ("inattention", "windowed", "full"))

@@ -32,11 +32,11 @@ from tiny_gguf import (
 from typer.testing import CliRunner
 
 from nazx_cli import load_model
+from nazx_cli.checkpoint.checkpoint import Checkpoint
+from nazx_cli.checkpoint.convert import convert_gguf
+from nazx_cli.checkpoint.gguf import GgufFile
 from nazx_cli.cli.app import app
 from nazx_cli.config import AttentionConfig, ModelConfig
-from nazx_cli.weights.checkpoint import Checkpoint
-from nazx_cli.weights.convert import convert_gguf
-from nazx_cli.weights.gguf_file import GgufFile
 
 ROOT = Path(__file__).parents[1]
 FULL = AttentionConfig("full")
@@ -149,7 +149,7 @@ def test_an_incomplete_source_is_refused(tmp_path: Path) -> None:
 
 def test_ctrl_c_leaves_nothing(source: Path, tmp_path: Path) -> None:
     code = (
-        "import os, signal\nfrom nazx_cli.weights import convert\n"
+        "import os, signal\nfrom nazx_cli.checkpoint import convert\n"
         "def stop(*_):\n os.kill(os.getpid(), signal.SIGINT)\n yield 0\n"
         "convert._transfer = stop"
     )
@@ -164,7 +164,7 @@ def test_a_killed_conversion_leaves_no_model_and_the_next_one_clears_up(
     source: Path, tmp_path: Path
 ) -> None:
     code = (
-        "import time\nfrom nazx_cli.weights import convert\n"
+        "import time\nfrom nazx_cli.checkpoint import convert\n"
         "def stop(old, new, may_link):\n new.write_bytes(b'half')\n time.sleep(60)\n yield 0\n"
         "convert._transfer = stop"
     )
@@ -298,7 +298,7 @@ def test_a_conversion_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "source", config)
     code = (
         "import sys, os\nfrom nazx_cli.memory.probe import peak_resident_bytes, resident_bytes\n"
-        "from pathlib import Path\nfrom nazx_cli.weights import conversion\n"
+        "from pathlib import Path\nfrom nazx_cli.catalog import conversion\n"
         "before = resident_bytes()\n"
         "conversion.convert_model(sys.argv[1], Path(sys.argv[2]), None, on_progress=print)\n"
         "print(peak_resident_bytes() - before)"

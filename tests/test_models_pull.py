@@ -18,11 +18,11 @@ from checkpoints import GPT_NEOX, LLAMA, write_checkpoint
 from fake_hub import FakeHub, FakeRepo
 from typer.testing import CliRunner
 
+from nazx_cli.catalog.home import models_folder
+from nazx_cli.catalog.hub import cached_snapshot
+from nazx_cli.checkpoint.convert import is_complete
+from nazx_cli.checkpoint.write import Origin
 from nazx_cli.cli.app import app
-from nazx_cli.weights.convert import is_complete
-from nazx_cli.weights.home import models_folder
-from nazx_cli.weights.hub import cached_snapshot
-from nazx_cli.weights.origin import Origin
 
 ROOT = Path(__file__).parents[1]
 MEGABYTE = 1 << 20

@@ -18,10 +18,10 @@ from checkpoints import GPT_NEOX, LLAMA, random_tensors, write_checkpoint
 from fake_hub import FakeHub, FakeRepo
 from typer.testing import CliRunner
 
+from nazx_cli.catalog.home import models_folder
+from nazx_cli.catalog.hub import cached_snapshot
+from nazx_cli.catalog.resolve import resolve_model
 from nazx_cli.cli.app import app
-from nazx_cli.weights.home import models_folder
-from nazx_cli.weights.hub import cached_snapshot
-from nazx_cli.weights.resolve import resolve_model
 
 ROOT = Path(__file__).parents[1]
 PYTHIA = "EleutherAI/pythia-70m"

@@ -13,18 +13,18 @@ from quantized_models import quantized
 from reference import Reference
 from torch import Tensor
 
+from nazx_cli.checkpoint.families import parts
+from nazx_cli.checkpoint.quantized_format import is_quantized
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.layouts import LAYOUTS
 from nazx_cli.engine.language_model import LanguageModel, load_model
 from nazx_cli.errors import UsageError
 from nazx_cli.model.layers import QuantizedLinear, dense_weight
-from nazx_cli.weights.families import parts
-from nazx_cli.weights.int8_linear import Int8Linear
-from nazx_cli.weights.nf4_linear import Nf4Linear, TiledNf4Linear
-from nazx_cli.weights.nibbles import tile, untile
-from nazx_cli.weights.quantize import quantize_linear, self_test
-from nazx_cli.weights.quantize_cost import KINDS, linear_bytes
-from nazx_cli.weights.quantized_format import is_quantized
+from nazx_cli.quantization.cost import KINDS, linear_bytes
+from nazx_cli.quantization.int8 import Int8Linear
+from nazx_cli.quantization.nf4 import Nf4Linear, TiledNf4Linear
+from nazx_cli.quantization.piecewise import tile, untile
+from nazx_cli.quantization.quantize import quantize_linear, self_test
 
 KIND_IDS = ("inattention", "windowed", "full")
 EXACT = 1e-5  # float32 against float64, relative

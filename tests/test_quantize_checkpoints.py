@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 
 from nazx_cli.bench import quantization
 from nazx_cli.bench.setup import Settings, Setup
+from nazx_cli.catalog.conversion import quantize_checkpoint
 from nazx_cli.cli.app import app
 from nazx_cli.engine.language_model import load_model
 from nazx_cli.errors import ModelUnavailableError, UsageError
-from nazx_cli.weights.quantize_cost import KINDS
-from nazx_cli.weights.quantized_checkpoint import quantize_checkpoint
+from nazx_cli.quantization.cost import KINDS
 
 
 @pytest.mark.parametrize("dtype", ("float32", "bfloat16"))
@@ -142,8 +142,8 @@ def test_the_benchmark_tells_quality_and_size_beside_the_original(
 GROWTH = """
 import sys, threading, time
 import torch
-from nazx_cli.weights.load import load_decoder
-from nazx_cli.weights.quantize import self_test
+from nazx_cli.checkpoint.load import load_decoder
+from nazx_cli.quantization.quantize import self_test
 
 def held():
     for line in open("/proc/self/status"):

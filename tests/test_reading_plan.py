@@ -9,9 +9,8 @@ from nazx_cli.errors import ContextOverflowError, UsageError
 from nazx_cli.reading.coverage import is_overview, typical_passages
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.mapreduce import NOTHING_FOUND, Partial, blocks, condense, map_reduce
-from nazx_cli.reading.passages import Passage
+from nazx_cli.reading.passages import Passage, source_line, source_record
 from nazx_cli.reading.plan import READ_MODES, Selection, select
-from nazx_cli.reading.sources import source_line, source_record
 
 
 def chosen(

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 from reading_helpers import alice, library_of
 
-from nazx_cli.reading.irregular import related_stems
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.plan import select
 from nazx_cli.reading.recall import occurrences, question_terms, rank
-from nazx_cli.reading.words import LONGEST_SUFFIX, stem, words
+from nazx_cli.reading.words import LONGEST_SUFFIX, related_stems, stem, words
 
 _WORD = re.compile(
     r"[\u0e00-\u0eff\u3040-\u30ff\u4e00-\u9fff]|[^\W_\u0e00-\u0eff\u3040-\u30ff\u4e00-\u9fff]+"

@@ -9,12 +9,12 @@ import torch
 from checkpoints import LLAMA, write_checkpoint
 from resolve_helpers import WINDOWED, error_of
 
-from nazx_cli.weights.atomic import building, put_in_place
-from nazx_cli.weights.checkpoint import Checkpoint
-from nazx_cli.weights.home import nazx_home
-from nazx_cli.weights.registry import Registry
-from nazx_cli.weights.resolve import resolve_model
-from nazx_cli.weights.write import write_checkpoint as write_nazx
+from nazx_cli.catalog.home import nazx_home
+from nazx_cli.catalog.registry import Registry
+from nazx_cli.catalog.resolve import resolve_model
+from nazx_cli.checkpoint.atomic import building, put_in_place
+from nazx_cli.checkpoint.checkpoint import Checkpoint
+from nazx_cli.checkpoint.write import write_checkpoint as write_nazx
 
 # Local folders and names
 

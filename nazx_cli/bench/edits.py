@@ -17,6 +17,7 @@ from tokenizers import models
 from nazx_cli.bench.results import Row, Spread
 from nazx_cli.bench.setup import Setup
 from nazx_cli.bench.shapes import inattention_config, random_decoder, random_model, zipf_ids
+from nazx_cli.checkpoint.load import resolve_dtype
 from nazx_cli.documents.document import Document
 from nazx_cli.engine.language_model import LanguageModel
 from nazx_cli.reading.library import Library
@@ -25,7 +26,6 @@ from nazx_cli.session.session import Session
 from nazx_cli.session.settings import SessionSettings
 from nazx_cli.session.workspace import Workspace
 from nazx_cli.tokenizer import Tokenizer
-from nazx_cli.weights.load import resolve_dtype
 
 NAME = "edits"
 TOKENS = 1_000_000

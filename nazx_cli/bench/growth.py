@@ -17,7 +17,7 @@ from nazx_cli.bench.results import Row, Spread, one
 from nazx_cli.bench.setup import Setup
 from nazx_cli.bench.shapes import inattention_config, random_decoder, random_model, zipf_ids
 from nazx_cli.bench.timing import Side, alternate, clock
-from nazx_cli.weights.load import resolve_dtype
+from nazx_cli.checkpoint.load import resolve_dtype
 
 NAME = "growth"
 CONTEXTS = (1000, 2000, 4000, 8000, 16_000, 32_000, 100_000, 320_000, 1_000_000)

@@ -19,12 +19,12 @@ from nazx_cli.bench.results import Row, one
 from nazx_cli.bench.setup import Setup
 from nazx_cli.bench.shapes import inattention_config, random_decoder, random_model, zipf_ids
 from nazx_cli.bench.timing import clock
+from nazx_cli.checkpoint.load import resolve_dtype
 from nazx_cli.config import ModelConfig
 from nazx_cli.context import cost
 from nazx_cli.context.context import Context
 from nazx_cli.context.layouts import LAYOUTS
 from nazx_cli.engine.language_model import LanguageModel
-from nazx_cli.weights.load import resolve_dtype
 
 NAME = "memory"
 CONTEXTS = (10_000, 100_000, 1_000_000, 3_000_000)

@@ -15,13 +15,13 @@ import torch
 from nazx_cli.bench.results import Row, Spread
 from nazx_cli.bench.setup import Setup
 from nazx_cli.bench.shapes import fill_random, inattention_config
+from nazx_cli.catalog.resolve import resolve_model
+from nazx_cli.checkpoint.families import expected_shapes
+from nazx_cli.checkpoint.write import PendingTensor, write_checkpoint
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.cost import Size
 from nazx_cli.errors import NazxError
 from nazx_cli.memory.estimate import estimate
-from nazx_cli.weights.families import expected_shapes
-from nazx_cli.weights.resolve import resolve_model
-from nazx_cli.weights.write import PendingTensor, write_checkpoint
 
 NAME = "peak"
 SHAPES = ("nazx-70m", "nazx-160m", "nazx-410m")

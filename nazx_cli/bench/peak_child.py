@@ -14,9 +14,9 @@ import torch
 from nazx_cli.bench.engine import kernel_of
 from nazx_cli.bench.shapes import zipf_ids
 from nazx_cli.bench.timing import clock
+from nazx_cli.checkpoint.load import load_decoder
 from nazx_cli.engine.language_model import LanguageModel
 from nazx_cli.memory import probe
-from nazx_cli.weights.load import load_decoder
 
 
 def measure(folder: Path, dtype: str, layout: str, count: int) -> dict[str, float | int]:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from nazx_cli.bench.shapes import fill_random
+from nazx_cli.checkpoint.checkpoint import Checkpoint
+from nazx_cli.checkpoint.families import expected_shapes
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import NazxError
-from nazx_cli.weights.checkpoint import Checkpoint
-from nazx_cli.weights.families import expected_shapes
 
 TRANSFORMERS = "transformers"
 MISSING = "transformers is not installed: pip install 'nazx[bench]'"

@@ -17,7 +17,7 @@ from nazx_cli.bench.timing import Side, alternate, clock
 from nazx_cli.documents.gather import gather
 from nazx_cli.engine.language_model import LanguageModel, load_model
 from nazx_cli.errors import UsageError
-from nazx_cli.weights.quantize_cost import KINDS
+from nazx_cli.quantization.cost import KINDS
 
 NAME = "quantization"
 PIECE = 1024  # tokens that are scored together

@@ -22,13 +22,13 @@ import numpy as np
 
 from nazx_cli.bench.results import Row, Spread
 from nazx_cli.bench.setup import Setup
+from nazx_cli.catalog.resolve import resolve_model
 from nazx_cli.documents.document import Document
 from nazx_cli.errors import DocumentError
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import Passage
 from nazx_cli.reading.plan import select
 from nazx_cli.tokenizer import Tokenizer
-from nazx_cli.weights.resolve import resolve_model
 
 NAME = "recall"
 BUDGET = 1_200  # tokens of passages

@@ -122,7 +122,7 @@ class Environment:
         """This process on this machine; ``dtype`` auto is told by what it comes to."""
         import torch
 
-        from nazx_cli.weights.load import resolve_dtype
+        from nazx_cli.checkpoint.load import resolve_dtype
 
         dtype = str(resolve_dtype(dtype, torch.device(device))).removeprefix("torch.")
         versions = {"python": platform.python_version()}

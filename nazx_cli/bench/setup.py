@@ -134,7 +134,7 @@ class Setup:
         """The chosen type and float32, for workloads that measure both."""
         import torch
 
-        from nazx_cli.weights.load import resolve_dtype
+        from nazx_cli.checkpoint.load import resolve_dtype
 
         chosen = resolve_dtype(self.settings.dtype, torch.device("cpu"))
         return tuple(dict.fromkeys((chosen, torch.float32)))

@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nazx_cli.catalog.registry import Registry
 from nazx_cli.config import AttentionConfig, ModelConfig
 from nazx_cli.engine.language_model import LanguageModel
 from nazx_cli.errors import UsageError
 from nazx_cli.memory.estimate import distinct_tokens
 from nazx_cli.model.decoder import Decoder
-from nazx_cli.weights.registry import Registry
 
 _SPREAD = 0.02  # of random weights, as GPT-NeoX starts from
 _SHIFT = 2.7  # of rank, as Mandelbrot found it for English

@@ -54,9 +54,9 @@ def chat(
 
 
 def _converse(chat: Chat) -> None:
+    from nazx_cli.catalog.home import nazx_home
     from nazx_cli.memory.advice import better_model
     from nazx_cli.ui.repl import Repl
-    from nazx_cli.weights.home import nazx_home
 
     chat.screen.note(_greeting(chat))
     if (limit := chat.lm.memory_limit) and (advice := better_model(chat.lm.name, limit)):

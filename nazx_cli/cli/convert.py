@@ -63,11 +63,11 @@ def convert(
     Example: nazx convert EleutherAI/pythia-160m ./mine --attention windowed --window 1024
     """
     chosen = _attention(attention, window, sinks)
+    from nazx_cli.catalog.conversion import convert_model
+    from nazx_cli.catalog.store import checkpoint_bytes
     from nazx_cli.cli.output import make_screen
     from nazx_cli.config import ModelConfig
     from nazx_cli.ui.table import size_text
-    from nazx_cli.weights.conversion import convert_model
-    from nazx_cli.weights.store import checkpoint_bytes
 
     screen = make_screen(OutputOptions(json=json, quiet=quiet))
     with screen.bar(f"converting {source}") as bar:

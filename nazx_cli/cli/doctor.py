@@ -55,8 +55,8 @@ class _Probe(threading.Thread):
         self.found: dict[str, Any] = {}
 
     def run(self) -> None:
-        from nazx_cli.weights.hub import check_reachable, endpoint, is_offline
-        from nazx_cli.weights.hub_errors import HubUnreachableError
+        from nazx_cli.catalog.hub import check_reachable, endpoint, is_offline
+        from nazx_cli.catalog.hub_download import HubUnreachableError
 
         problem = ""
         if self._offline or is_offline():
@@ -104,7 +104,7 @@ def _devices() -> list[dict[str, Any]]:
 
 def _quantization() -> dict[str, str]:
     """What bitsandbytes did when it was really run."""
-    from nazx_cli.weights.quantize import self_test
+    from nazx_cli.quantization.quantize import self_test
 
     return self_test()
 
@@ -117,8 +117,8 @@ def _compiler() -> str | None:
 
 
 def _storage() -> list[dict[str, Any]]:
-    from nazx_cli.weights.home import nazx_home
-    from nazx_cli.weights.hub import cache_folder
+    from nazx_cli.catalog.home import nazx_home
+    from nazx_cli.catalog.hub import cache_folder
 
     seen: set[tuple[int, int]] = set()
     places = (("NAZX_HOME", nazx_home()), ("Hub cache", cache_folder()))
@@ -145,19 +145,19 @@ def _size(top: Path, seen: set[tuple[int, int]]) -> int:
 
 def _models() -> dict[str, bool]:
     """Which of the registry's models are on this machine."""
-    from nazx_cli.weights.registry import Registry
-    from nazx_cli.weights.resolve import locate_model
+    from nazx_cli.catalog.registry import Registry
+    from nazx_cli.catalog.resolve import locate_model
 
     return {name: locate_model(name) is not None for name in Registry.load().names}
 
 
 def _advice() -> str | None:
     """A model of the registry that the fastest device has room for, better than the default."""
+    from nazx_cli.catalog.registry import Registry
+    from nazx_cli.checkpoint.load import resolve_device
     from nazx_cli.memory.advice import better_model
     from nazx_cli.memory.budget import default_limit
     from nazx_cli.memory.probe import read_memory
-    from nazx_cli.weights.load import resolve_device
-    from nazx_cli.weights.registry import Registry
 
     free = read_memory(str(resolve_device("auto"))).free
     return better_model(Registry.load().default, default_limit(free))

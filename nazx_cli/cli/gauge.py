@@ -34,8 +34,8 @@ def gauge(
 
     Example: nazx gauge --watch
     """
+    from nazx_cli.checkpoint.load import resolve_device
     from nazx_cli.cli.output import make_screen
-    from nazx_cli.weights.load import resolve_device
 
     screen = make_screen(OutputOptions(json=json))
     name = str(resolve_device(device))
@@ -87,9 +87,9 @@ class Look:
 
 
 def _look(device: str) -> Look:
+    from nazx_cli.catalog.home import nazx_home
     from nazx_cli.memory.probe import read_memory, resident_bytes
     from nazx_cli.session.store import Store
-    from nazx_cli.weights.home import nazx_home
 
     reading = read_memory(device)
     # This process has nothing on the device: what all of them have is of interest.

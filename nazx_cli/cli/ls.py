@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from nazx_cli.cli.options import Json, OutputOptions, option
 
 if TYPE_CHECKING:
-    from nazx_cli.weights.registry import RegistryEntry
-    from nazx_cli.weights.store import StoredModel
+    from nazx_cli.catalog.registry import RegistryEntry
+    from nazx_cli.catalog.store import StoredModel
 
 _HEADINGS = ("NAME", "SIZE", "ATTENTION", "DTYPE", "WHERE")
 
@@ -24,10 +24,10 @@ def ls(
 
     Example: nazx ls --all
     """
+    from nazx_cli.catalog.registry import Registry
+    from nazx_cli.catalog.store import stored_models
     from nazx_cli.cli.output import make_screen
     from nazx_cli.ui.table import columns
-    from nazx_cli.weights.registry import Registry
-    from nazx_cli.weights.store import stored_models
 
     screen = make_screen(OutputOptions(json=json))
     models = stored_models()

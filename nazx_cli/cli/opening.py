@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from nazx_cli.catalog.home import nazx_home
 from nazx_cli.cli.options import AnswerOptions, ChatOptions, ModelOptions, OutputOptions
 from nazx_cli.cli.output import make_screen
 from nazx_cli.cli.prepare import ChosenModels, changes, open_session, read_documents
@@ -17,7 +18,6 @@ from nazx_cli.ui.autosave import Autosave
 from nazx_cli.ui.chat import Chat
 from nazx_cli.ui.gauge import Gauge
 from nazx_cli.ui.restore import restore
-from nazx_cli.weights.home import nazx_home
 
 if TYPE_CHECKING:
     from nazx_cli.session.session_file import SessionFile

@@ -84,9 +84,9 @@ class ChosenModels:
 
     def find(self, name: str) -> Found:
         """The model, fetched if it is not here; ``ModelUnavailableError`` where that fails."""
+        from nazx_cli.catalog.resolve import resolve_model
         from nazx_cli.tokenizer import Tokenizer
         from nazx_cli.ui.models import Found
-        from nazx_cli.weights.resolve import resolve_model
 
         with self._screen.bar(f"finding {name}") as bar:
             bar.start()

@@ -10,8 +10,8 @@ import typer
 from nazx_cli.cli.options import Json, Offline, OutputOptions, Quiet, Revision
 
 if TYPE_CHECKING:
+    from nazx_cli.catalog.resolve import CalledName
     from nazx_cli.ui.screen import Screen
-    from nazx_cli.weights.resolve import CalledName
 
 
 def pull(
@@ -29,8 +29,8 @@ def pull(
 
     Example: nazx pull nazx-smol-360m
     """
+    from nazx_cli.catalog.resolve import parse_name
     from nazx_cli.cli.output import make_screen
-    from nazx_cli.weights.resolve import parse_name
 
     screen = make_screen(OutputOptions(json=json, quiet=quiet))
     called = parse_name(name, revision)
@@ -45,7 +45,7 @@ def pull(
 
 
 def _fetch(name: str, revision: str | None, offline: bool, screen: Screen) -> Path:
-    from nazx_cli.weights.resolve import resolve_model
+    from nazx_cli.catalog.resolve import resolve_model
 
     with screen.bar(f"pulling {name}") as bar:
         bar.start()
@@ -55,10 +55,10 @@ def _fetch(name: str, revision: str | None, offline: bool, screen: Screen) -> Pa
 
 
 def _report(called: CalledName, folder: Path, screen: Screen, *, as_json: bool) -> None:
+    from nazx_cli.catalog.hub import snapshot_origin
+    from nazx_cli.catalog.store import checkpoint_bytes
+    from nazx_cli.checkpoint.write import Origin
     from nazx_cli.ui.table import size_text
-    from nazx_cli.weights.hub import snapshot_origin
-    from nazx_cli.weights.origin import Origin
-    from nazx_cli.weights.store import checkpoint_bytes
 
     origin = snapshot_origin(folder) or Origin.read(folder)
     nbytes = checkpoint_bytes(folder)

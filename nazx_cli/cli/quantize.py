@@ -43,11 +43,11 @@ def quantize(
     """
     if dtype is Dtype.auto:
         raise UsageError("a checkpoint needs one type", "add --dtype bfloat16")
+    from nazx_cli.catalog.conversion import quantize_checkpoint
+    from nazx_cli.catalog.resolve import resolve_model
+    from nazx_cli.catalog.store import checkpoint_bytes
     from nazx_cli.cli.output import make_screen
     from nazx_cli.ui.table import size_text
-    from nazx_cli.weights.quantized_checkpoint import quantize_checkpoint
-    from nazx_cli.weights.resolve import resolve_model
-    from nazx_cli.weights.store import checkpoint_bytes
 
     screen = make_screen(OutputOptions(json=json, quiet=quiet))
     with screen.bar(f"quantizing {source}") as bar:

@@ -12,8 +12,8 @@ from nazx_cli.cli.options import Json, OutputOptions
 from nazx_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from nazx_cli.catalog.removal import Removal
     from nazx_cli.ui.screen import Screen
-    from nazx_cli.weights.removal import Removal
 
 
 def rm(
@@ -32,8 +32,8 @@ def rm(
 
     Example: nazx rm nazx-70m EleutherAI/pythia-70m
     """
+    from nazx_cli.catalog.removal import freed_bytes, plan_removal
     from nazx_cli.cli.output import make_screen
-    from nazx_cli.weights.removal import freed_bytes, plan_removal
 
     screen = make_screen(OutputOptions(json=json))
     removals = [plan_removal(each) for each in dict.fromkeys(name)]

@@ -22,9 +22,9 @@ def show(
 
     Example: nazx show nazx-1b
     """
+    from nazx_cli.catalog.describe import describe_model
     from nazx_cli.cli.output import make_screen
     from nazx_cli.ui.table import columns
-    from nazx_cli.weights.describe import describe_model
 
     screen = make_screen(OutputOptions(json=json))
     facts = describe_model(name, revision)

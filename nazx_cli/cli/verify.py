@@ -11,8 +11,8 @@ from nazx_cli.cli.options import Json, OutputOptions, Quiet, Revision
 from nazx_cli.errors import ModelUnavailableError
 
 if TYPE_CHECKING:
+    from nazx_cli.catalog.verify import Verified
     from nazx_cli.ui.screen import Screen
-    from nazx_cli.weights.verify import Verified
 
 
 def verify(
@@ -29,8 +29,8 @@ def verify(
 
     Example: nazx verify nazx-1b
     """
+    from nazx_cli.catalog.locate import place_of, repair_command
     from nazx_cli.cli.output import make_screen
-    from nazx_cli.weights.locate import place_of, repair_command
 
     screen = make_screen(OutputOptions(json=json, quiet=quiet))
     folder = place_of(name, revision)
@@ -60,7 +60,7 @@ def verify(
 
 
 def _verify(folder: Path, name: str, screen: Screen) -> Verified:
-    from nazx_cli.weights.verify import verify_checkpoint
+    from nazx_cli.catalog.verify import verify_checkpoint
 
     with screen.bar(f"verifying {name}") as bar:
         bar.start()

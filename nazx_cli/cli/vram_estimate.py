@@ -54,13 +54,13 @@ def vram_estimate(
 
     Example: nazx vram-estimate --ctx 100000
     """
+    from nazx_cli.catalog.lookup import find_config
     from nazx_cli.cli.options import OutputOptions
     from nazx_cli.cli.output import make_screen
     from nazx_cli.context.cost import LAYOUT_BYTES, Size
     from nazx_cli.errors import UsageError
     from nazx_cli.memory.estimate import as_inattention, distinct_tokens, estimate
     from nazx_cli.memory.units import parse_bytes
-    from nazx_cli.weights.lookup import find_config
 
     cards = {text: parse_bytes(text) for text in vram or _CARDS}
     config = find_config(options.model, revision)
@@ -96,9 +96,9 @@ def _count(files: Sequence[str], model: str, revision: str | None) -> tuple[int,
     """Tokens and distinct tokens of documents, by the model's own tokenizer."""
     import numpy as np
 
+    from nazx_cli.catalog.resolve import resolve_model
     from nazx_cli.documents.gather import gather
     from nazx_cli.tokenizer import Tokenizer
-    from nazx_cli.weights.resolve import resolve_model
 
     documents = gather(files).documents
     tokenizer = Tokenizer.from_folder(resolve_model(model, revision=revision))

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 from xml.parsers import expat
 
-from nazx_cli.documents.archive import MAGIC, Archive, has_members, member_beside
-from nazx_cli.documents.reader import Advance, Text
-from nazx_cli.documents.text_builder import LINE, PARAGRAPH, TextBuilder
-from nazx_cli.documents.xml_events import parse_xml
+from nazx_cli.documents.reader import LINE, PARAGRAPH, Advance, Text, TextBuilder
+from nazx_cli.documents.zipped_xml import MAGIC, Archive, has_members, member_beside, parse_xml
 
 _TYPES, _RELATIONS = "[Content_Types].xml", "_rels/.rels"
 _USUAL = "word/document.xml"

@@ -6,11 +6,9 @@ from typing import BinaryIO
 from urllib.parse import unquote, urldefrag
 from xml.parsers import expat
 
-from nazx_cli.documents.archive import MAGIC, Archive, has_members, member_beside
 from nazx_cli.documents.html import add_page
-from nazx_cli.documents.reader import Advance, Text
-from nazx_cli.documents.text_builder import TextBuilder
-from nazx_cli.documents.xml_events import parse_xml
+from nazx_cli.documents.reader import Advance, Text, TextBuilder
+from nazx_cli.documents.zipped_xml import MAGIC, Archive, has_members, member_beside, parse_xml
 from nazx_cli.errors import DocumentError
 
 _CONTAINER = "META-INF/container.xml"

@@ -1,4 +1,4 @@
-"""Reading one file as a document."""
+"""Reading one file as a document: the table of readers, and what turns bytes into text."""
 
 from __future__ import annotations
 
@@ -10,9 +10,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from nazx_cli.documents import docx, epub, html, pdf, text
 from nazx_cli.documents.document import Document, Origin
-from nazx_cli.documents.readers import choose_reader
+from nazx_cli.documents.reader import HEAD, Reader
 from nazx_cli.errors import DocumentError
+
+READERS: tuple[Reader, ...] = (  # the first that accepts is taken
+    Reader("pdf", pdf.accepts, pdf.read),
+    Reader("epub", epub.accepts, epub.read),
+    Reader("docx", docx.accepts, docx.read),
+    Reader("html", html.accepts, html.read),
+    Reader("text", text.accepts, text.read),
+)
+
+
+def choose_reader(file: BinaryIO) -> Reader:
+    """The reader for ``file``, by what is in it; DocumentError where there is none."""
+    file.seek(0)
+    head = file.read(HEAD)
+    for reader in READERS:
+        if reader.accepts(head, file):
+            return reader
+    raise DocumentError("is a binary file")
+
 
 _CHUNK = 1 << 20  # bytes hashed at a time
 _HASHING = 0.3  # of the time that a text file takes, about

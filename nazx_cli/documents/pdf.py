@@ -6,9 +6,8 @@ import logging
 import re
 from typing import TYPE_CHECKING, BinaryIO
 
-from nazx_cli.documents.reader import Advance, Text
+from nazx_cli.documents.reader import Advance, Text, TextBuilder
 from nazx_cli.documents.text import normalize_newlines
-from nazx_cli.documents.text_builder import TextBuilder
 from nazx_cli.errors import DocumentError
 
 if TYPE_CHECKING:

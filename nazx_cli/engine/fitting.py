@@ -12,6 +12,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from nazx_cli.checkpoint.load import resolve_device, resolve_dtype
+from nazx_cli.checkpoint.quantized_format import agreed_kind
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.context import Context
 from nazx_cli.context.cost import Size
@@ -22,9 +24,7 @@ from nazx_cli.memory.budget import LAYOUT_ORDER, Plan, default_limit, plan
 from nazx_cli.memory.estimate import estimate
 from nazx_cli.memory.probe import read_memory
 from nazx_cli.model.attention.kinds import check_layout, layouts_of
-from nazx_cli.weights.load import resolve_device, resolve_dtype
-from nazx_cli.weights.quantize_cost import KINDS
-from nazx_cli.weights.quantized_format import agreed_kind
+from nazx_cli.quantization.cost import KINDS
 
 _SHRINKING = ("tables", "states", "pairs", "postings", "ids")
 _RECOUNT = 1024  # appended tokens after which a context's distinct tokens are counted again

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from nazx_cli.checkpoint.load import load_decoder
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.context import Context
 from nazx_cli.context.cost import Size
@@ -18,9 +19,8 @@ from nazx_cli.engine.sampling import Sampling
 from nazx_cli.errors import MemoryLimitError, is_out_of_memory
 from nazx_cli.model.attention.kinds import attention_of, check_layout
 from nazx_cli.model.decoder import Decoder
+from nazx_cli.quantization.cost import check_kind
 from nazx_cli.tokenizer import Tokenizer
-from nazx_cli.weights.load import load_decoder
-from nazx_cli.weights.quantize_cost import check_kind
 
 
 def load_model(
@@ -46,7 +46,7 @@ def load_model(
     """
     if quantize is not None:
         check_kind(quantize)  # before a download
-    from nazx_cli.weights.resolve import resolve_model
+    from nazx_cli.catalog.resolve import resolve_model
 
     folder = resolve_model(
         str(name_or_path), revision=revision, offline=offline, on_progress=on_progress

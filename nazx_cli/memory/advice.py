@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from nazx_cli.catalog.registry import Registry
 from nazx_cli.context.cost import Size
 from nazx_cli.memory.estimate import estimate
-from nazx_cli.weights.registry import Registry
 
 _CONTEXT = Size(100_000, 7_000)  # a book
 

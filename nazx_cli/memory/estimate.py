@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 
+from nazx_cli.checkpoint.families import Part, parts
 from nazx_cli.config import ModelConfig
 from nazx_cli.context import cost
 from nazx_cli.context.cost import Size
-from nazx_cli.weights.families import Part, parts
-from nazx_cli.weights.quantize_cost import linear_bytes
+from nazx_cli.quantization.cost import linear_bytes
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8", "nf4")
 """Ways to hold weights, most precise first."""

@@ -23,9 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nazx_cli.reading.irregular import related_stems
-from nazx_cli.reading.kindred import kindred_stems
-from nazx_cli.reading.words import QUESTION_WORDS, STOP_WORDS, words
+from nazx_cli.reading.words import QUESTION_WORDS, STOP_WORDS, kindred_stems, related_stems, words
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

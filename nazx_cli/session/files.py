@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nazx_cli.checkpoint.atomic import sha256_of
 from nazx_cli.documents.gather import gather
 from nazx_cli.errors import DocumentError, UsageError
 from nazx_cli.reading.part import Part, build_parts
-from nazx_cli.weights.hashing import sha256_of
 
 if TYPE_CHECKING:
     from nazx_cli.documents.document import Document, Origin, Skipped

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nazx_cli.weights.hashing import sha256_of
+from nazx_cli.checkpoint.atomic import sha256_of
 
 if TYPE_CHECKING:
     from nazx_cli.session.state import State

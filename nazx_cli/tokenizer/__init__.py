@@ -1,7 +1,6 @@
 """Text to token ids and back, on the `tokenizers` library."""
 
-from nazx_cli.tokenizer.stream import TextStream
-from nazx_cli.tokenizer.tokenizer import Tokenizer
-from nazx_cli.tokenizer.tokens import Progress, Tokens
+from nazx_cli.tokenizer.document import Progress, Tokens
+from nazx_cli.tokenizer.tokenizer import TextStream, Tokenizer
 
 __all__ = ["Progress", "TextStream", "Tokenizer", "Tokens"]

@@ -1,19 +1,14 @@
-"""Whole documents to tokens: cut where that changes nothing, each chunk encoded once.
-
-A long text has few distinct chunks, and what takes time is byte pair encoding. The backend sees
-only what is new; the rest is a look-up and array work.
-"""
+"""A tokenized text."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from nazx_cli.tokenizer.tokens import Progress, Tokens, joined
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,6 +16,104 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
     from nazx_cli.tokenizer.cutting import Cutting
+
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) while a long job runs."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A tokenized text: ``ids`` (N,) int32 and ``starts`` (N,) int32, each token's first
+    character in the text."""
+
+    ids: NDArray[np.int32]
+    starts: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def joined(parts: Sequence[Tokens]) -> Tokens:
+    """One after another; ``starts`` are taken as they are."""
+    empty = np.zeros(0, np.int32)
+    ids = np.concatenate([empty, *(part.ids for part in parts)])
+    starts = np.concatenate([empty, *(part.starts for part in parts)])
+    return Tokens(ids, starts)
+
+
+_BLOCK = 1 << 16  # characters compared at a time
+
+
+def encode_edited(
+    encode: Callable[[str, Progress | None], Tokens],
+    cutting: Cutting,
+    old: str,
+    tokens: Tokens,
+    new: str,
+    on_progress: Progress | None = None,
+) -> Tokens:
+    """What ``encode`` gives for ``new``, from the ``tokens`` it gave for ``old``."""
+    same = shared_prefix(old, new)
+    begin = cutting.last(new, same)
+    # The two ends may overlap ("aa" to "aaa"): a character is taken over once.
+    same = shared_suffix(old, new, min(len(old), len(new)) - same)
+    end = cutting.first(new, len(new) - same) if same else len(new)
+    moved = len(new) - len(old)
+    # numpy would turn all starts into int64 to look for a number of Python's.
+    until = int(np.searchsorted(tokens.starts, np.int32(begin)))
+    since = len(tokens)
+    if end < len(new):
+        since = int(np.searchsorted(tokens.starts, np.int32(end - moved)))
+
+    def report(done: int, _: int) -> None:
+        if on_progress:
+            on_progress(begin + done, len(new))
+
+    middle = encode(new[begin:end], report)
+    if on_progress:
+        on_progress(len(new), len(new))
+    return joined(
+        (
+            Tokens(tokens.ids[:until], tokens.starts[:until]),
+            Tokens(middle.ids, middle.starts + np.int32(begin)),
+            Tokens(tokens.ids[since:], tokens.starts[since:] + np.int32(moved)),
+        )
+    )
+
+
+def shared_prefix(one: str, other: str) -> int:
+    """Characters that both begin with."""
+    limit = min(len(one), len(other))
+    at = 0
+    while at < limit and one[at : at + _BLOCK] == other[at : at + _BLOCK]:
+        at += _BLOCK
+    if at >= limit:
+        return limit
+    return at + _count(lambda n: one[at : at + n] == other[at : at + n], min(_BLOCK, limit - at))
+
+
+def shared_suffix(one: str, other: str, limit: int) -> int:
+    """Characters that both end with, ``limit`` at most."""
+    a, b = len(one), len(other)
+    at = 0
+    while at < limit:
+        size = min(_BLOCK, limit - at)
+        if one[a - at - size : a - at] != other[b - at - size : b - at]:
+            break
+        at += size
+    size = min(_BLOCK, limit - at)
+    return at + _count(lambda n: one[a - at - n : a - at] == other[b - at - n : b - at], size)
+
+
+def _count(equal: Callable[[int], bool], limit: int) -> int:
+    """The greatest n up to ``limit`` for which ``equal`` holds, as it does for all below."""
+    low, high = 0, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if equal(middle) else (low, middle - 1)
+    return low
+
 
 PIECE = 1 << 18  # characters of text looked at in one go
 _TOGETHER = 1 << 11  # characters of chunks that the backend is given as one text

@@ -17,10 +17,13 @@ from tokenizers import Tokenizer as _Backend
 
 from nazx_cli.errors import ModelUnavailableError, first_line
 from nazx_cli.tokenizer.cutting import Cutting, cutting_of
-from nazx_cli.tokenizer.document import encode_in_chunks, encode_whole
-from nazx_cli.tokenizer.edits import encode_edited
-from nazx_cli.tokenizer.stream import TextStream
-from nazx_cli.tokenizer.tokens import Progress, Tokens
+from nazx_cli.tokenizer.document import (
+    Progress,
+    Tokens,
+    encode_edited,
+    encode_in_chunks,
+    encode_whole,
+)
 
 
 class Tokenizer:
@@ -173,3 +176,35 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"{path} is not valid JSON: {first_line(error)}", "fetch the model again"
         ) from None
     return data if isinstance(data, dict) else {}
+
+
+class TextStream:
+    """Turns ids into text as they arrive, never letting out half a character.
+
+    ``push`` returns the text that is now certain; ``flush`` what remains at the end.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._start = 0  # first id whose text is still needed as context
+        self._sent = 0  # ids before this one have been let out
+
+    def push(self, token_id: int) -> str:
+        """Text that ``token_id`` completes; empty while a character is incomplete."""
+        self._ids.append(token_id)
+        whole = self._tokenizer.decode(self._ids[self._start :])
+        if whole.endswith("�") and len(self._ids) - self._sent < 8:
+            return ""
+        return self._release(whole)
+
+    def flush(self) -> str:
+        """Whatever is left, an incomplete character shown as the replacement character."""
+        if self._sent == len(self._ids):
+            return ""
+        return self._release(self._tokenizer.decode(self._ids[self._start :]))
+
+    def _release(self, whole: str) -> str:
+        before = self._tokenizer.decode(self._ids[self._start : self._sent])
+        self._start, self._sent = self._sent, len(self._ids)
+        return whole[len(before) :]

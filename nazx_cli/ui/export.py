@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nazx_cli.documents.control import strip_control
 from nazx_cli.errors import NazxError, UsageError
-from nazx_cli.reading.sources import source_line
+from nazx_cli.reading.passages import source_line
 
 if TYPE_CHECKING:
     from nazx_cli.session.history import Turn

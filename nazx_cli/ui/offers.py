@@ -78,8 +78,8 @@ def _models(chat: Chat, word: str) -> Iterator[Offer]:
 @cache
 def _known_models() -> tuple[Offer, ...]:
     """Looked up once in a chat: it reads the headers of every model on the machine."""
-    from nazx_cli.weights.registry import Registry
-    from nazx_cli.weights.store import stored_models
+    from nazx_cli.catalog.registry import Registry
+    from nazx_cli.catalog.store import stored_models
 
     here = {model.name: "on this machine" for model in stored_models()}
     known = {entry.name: entry.description for entry in Registry.load().entries.values()}

@@ -81,7 +81,7 @@ class Screen:
         wanted = self.sources if self.sources is not None else self.err.isatty()
         if not passages or not (always or wanted) or (self.quiet and not always):
             return
-        from nazx_cli.reading.sources import source_line
+        from nazx_cli.reading.passages import source_line
 
         print("\nsources:", file=self.err)
         for number, passage in enumerate(passages, 1):

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from nazx_cli.documents.control import strip_control
-from nazx_cli.reading.sources import source_record
+from nazx_cli.reading.passages import source_record
 from nazx_cli.session.events import Answer, Delta, Event, Notice, Progress, Reading
 from nazx_cli.ui.display import Display
 from nazx_cli.ui.interrupt import InterruptGuard

@@ -1,0 +1,131 @@
+"""Reading a checkpoint through: is every byte there, and does it make sense?"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nazx_cli.catalog.hub import snapshot_origin
+from nazx_cli.checkpoint.atomic import sha256_of
+from nazx_cli.checkpoint.checkpoint import Checkpoint
+from nazx_cli.checkpoint.families import expected_shapes
+from nazx_cli.checkpoint.quantized_format import expected_tensors, stored_kind
+from nazx_cli.checkpoint.write import Origin
+from nazx_cli.config import ModelConfig
+from nazx_cli.errors import ModelUnavailableError
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes done, bytes in all)."""
+
+_PIECE = 1 << 22  # elements looked at together
+_GIT_HASH = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was found right: tensors and their bytes, and files held to a hash."""
+
+    tensors: int
+    nbytes: int
+    hashed: int
+    unhashed: tuple[str, ...]
+
+
+def verify_checkpoint(folder: Path, on_progress: Progress | None = None) -> Verified:
+    """Check the files of ``folder`` one after another.
+
+    Hashes where the place of the folder records them, headers, every tensor that the configuration
+    asks for with its shape, values that are finite, the tokenizer. ``ModelUnavailableError`` names
+    the first file that is broken.
+    """
+    config = ModelConfig.from_folder(folder)
+    checkpoint = Checkpoint.open(folder)
+    check_tensors(config, checkpoint)
+    total = 2 * checkpoint.nbytes
+    done = 0
+
+    def advance(nbytes: int) -> None:
+        nonlocal done
+        done += nbytes
+        if on_progress:
+            on_progress(min(done, total), total)
+
+    hashed = _check_hashes(folder, checkpoint, advance)
+    done = checkpoint.nbytes
+    for name, entry in checkpoint.entries.items():
+        _check_finite(checkpoint, name)
+        advance(entry.nbytes)
+    _check_tokenizer(folder, config)
+    names = {path.name for path in checkpoint.files}
+    return Verified(
+        len(checkpoint.entries), checkpoint.nbytes, len(hashed), tuple(sorted(names - hashed))
+    )
+
+
+def check_tensors(config: ModelConfig, checkpoint: Checkpoint) -> None:
+    """Hold names, shapes and types of all tensors to the configuration, from their headers."""
+    kind = stored_kind(config)
+    if kind is None:
+        checkpoint.check(expected_shapes(config))
+    else:
+        checkpoint.check(*expected_tensors(config, kind))
+
+
+def _check_hashes(
+    folder: Path, checkpoint: Checkpoint, advance: Callable[[int], None]
+) -> frozenset[str]:
+    """Hold files to the hashes that the Hub's cache or the conversion kept; their names."""
+    origin = snapshot_origin(folder) or Origin.read(folder)
+    recorded: Mapping[str, str] = origin.sha256 if origin is not None else {}
+    weights = {path.name for path in checkpoint.files}
+    right = set()
+    for path in sorted(folder.iterdir()):
+        blob = path.resolve().name
+        if path.name in recorded:
+            matches = sha256_of(path) == recorded[path.name]
+        elif path.is_symlink() and _GIT_HASH.fullmatch(blob):
+            matches = _git_hash(path) == blob
+        else:
+            continue
+        if not matches:
+            raise ModelUnavailableError(f"{path} is damaged: its hash is not the recorded one")
+        right.add(path.name)
+        if path.name in weights:
+            advance(path.stat().st_size)
+    return frozenset(right)
+
+
+def _git_hash(path: Path) -> str:
+    """The name that git gives to the file's contents, which the Hub's cache keeps small ones by."""
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def _check_finite(checkpoint: Checkpoint, name: str) -> None:
+    entry = checkpoint.entries[name]
+    if entry.dtype not in ("F64", "F32", "F16", "BF16"):
+        return  # whole numbers are always finite
+    flat = checkpoint.read(name).reshape(-1)
+    for start in range(0, len(flat), _PIECE):
+        piece = flat[start : start + _PIECE]
+        # A sum is finite only where every term is, and takes no second tensor; where the sum
+        # itself overflows, the terms are looked at one by one.
+        if not piece.sum().isfinite() and not piece.isfinite().all():
+            raise ModelUnavailableError(
+                f"{entry.file} is damaged: {name} holds values that are not finite"
+            )
+
+
+def _check_tokenizer(folder: Path, config: ModelConfig) -> None:
+    from nazx_cli.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.from_folder(folder)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise ModelUnavailableError(
+            f"{folder / 'tokenizer.json'} has {tokenizer.vocab_size:,} tokens, "
+            f"config.json says {config.vocab_size:,}"
+        )
+    tokenizer.decode(tokenizer.encode("The quick brown fox."))

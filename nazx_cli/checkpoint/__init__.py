@@ -1,0 +1,1 @@
+"""Checkpoint folders and GGUF files: reading, writing, converting and loading weights."""

@@ -1,0 +1,210 @@
+"""A checkpoint folder on disk: which tensors it holds, and reading them one at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nazx_cli.checkpoint.safetensors_header import TensorEntry, read_header
+from nazx_cli.errors import ModelUnavailableError
+
+if TYPE_CHECKING:
+    import torch
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+
+_FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+_TORCH_NAMES = {**_FLOATS, "I8": "int8", "U8": "uint8"}
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_FETCH_AGAIN = "fetch the model again"
+
+
+class Checkpoint:
+    """The weights of a folder, opened but not read: only headers have been looked at."""
+
+    def __init__(self, folder: Path, entries: Mapping[str, TensorEntry]) -> None:
+        self.folder = folder
+        self.entries = dict(entries)
+
+    @classmethod
+    def open(cls, folder: Path) -> Checkpoint:
+        """Find the safetensors files of ``folder`` and check their headers.
+
+        ``ModelUnavailableError`` where there are none, or where one is damaged.
+        """
+        if (folder / SINGLE_FILE).is_file():
+            return cls(folder, read_header(folder / SINGLE_FILE))
+        if (folder / INDEX_FILE).is_file():
+            return cls(folder, _sharded(folder))
+        raise _no_weights(folder)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The safetensors files that hold the tensors."""
+        return tuple(dict.fromkeys(entry.file for entry in self.entries.values()))
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor."""
+        return {name: entry.shape for name, entry in self.entries.items()}
+
+    @property
+    def dtypes(self) -> dict[str, str]:
+        """Element type of every tensor, in safetensors' words: ``F32``, ``BF16``, ..."""
+        return {name: entry.dtype for name, entry in self.entries.items()}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(entry.nbytes for entry in self.entries.values())
+
+    def check(
+        self, expected: Mapping[str, tuple[int, ...]], stored_as: Mapping[str, str] | None = None
+    ) -> None:
+        """Hold the tensors to the names and shapes that a model needs; others are ignored.
+
+        ``stored_as`` names those that are of another type than floating-point numbers.
+        """
+        missing = [name for name in expected if name not in self.entries]
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise ModelUnavailableError(
+                f"{self.folder} lacks the tensor {missing[0]}{more}",
+                f"the weights do not belong to its config.json; {_FETCH_AGAIN}",
+            )
+        for name, shape in expected.items():
+            entry = self.entries[name]
+            if entry.shape != tuple(shape):
+                raise ModelUnavailableError(
+                    f"{entry.file}: {name} has the shape {entry.shape}, {tuple(shape)} is wanted",
+                    f"the weights do not belong to its config.json; {_FETCH_AGAIN}",
+                )
+            self._check_dtype(name, (stored_as or {}).get(name))
+
+    def read(
+        self, name: str, rows: slice | None = None, *, stored_as: str | None = None
+    ) -> torch.Tensor:
+        """The tensor ``name``, or ``rows`` of it, in the type it is stored in, on the CPU.
+
+        ``stored_as`` is that type, as in ``dtypes``, where it is none of floating-point numbers.
+
+        It is read, not mapped: mapped pages would count as this process's memory until the
+        whole checkpoint is closed, and loading would seem to need the model twice.
+        """
+        if name not in self.entries:
+            raise ModelUnavailableError(f"{self.folder} lacks the tensor {name}", _FETCH_AGAIN)
+        self._check_dtype(name, stored_as)
+        import torch
+
+        entry = self.entries[name]
+        start, stop, shape = entry.start, entry.stop, entry.shape
+        if rows is not None:
+            first, last, _ = rows.indices(shape[0])
+            per_row = (stop - start) // max(shape[0], 1)
+            shape = (max(last - first, 0), *shape[1:])
+            start, stop = start + first * per_row, start + max(last, first) * per_row
+        data = bytearray(stop - start)
+        try:
+            with entry.file.open("rb") as file:
+                file.seek(start)
+                got = file.readinto(data)
+        except OSError as error:
+            raise ModelUnavailableError(
+                f"cannot read {entry.file}: {error}", _FETCH_AGAIN
+            ) from None
+        if got != len(data):
+            raise ModelUnavailableError(f"{entry.file} ends too early", _FETCH_AGAIN)
+        dtype = getattr(torch, _TORCH_NAMES[entry.dtype])
+        if not data:
+            return torch.empty(shape, dtype=dtype)
+        return torch.frombuffer(data, dtype=dtype).view(shape)
+
+    def _check_dtype(self, name: str, wanted: str | None = None) -> None:
+        entry = self.entries[name]
+        if wanted is not None and entry.dtype != wanted:
+            raise ModelUnavailableError(
+                f"{entry.file}: {name} is stored as {entry.dtype}, {wanted} is wanted",
+                f"the weights do not belong to its config.json; {_FETCH_AGAIN}",
+            )
+        if wanted is None and entry.dtype not in _FLOATS:
+            raise ModelUnavailableError(
+                f"{entry.file}: {name} is stored as {entry.dtype}, which NazX cannot compute with",
+                f"use a checkpoint in {', '.join(tuple(_FLOATS)[:3])}",
+            )
+
+
+def _sharded(folder: Path) -> dict[str, TensorEntry]:
+    path = folder / INDEX_FILE
+    try:
+        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        placed = {str(name): str(file) for name, file in weight_map.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ModelUnavailableError(f"{path} is no usable index of shards", _FETCH_AGAIN) from None
+    shards = {file: _shard(folder, file) for file in dict.fromkeys(placed.values())}
+    entries = {}
+    for name, file in placed.items():
+        if name not in shards[file]:
+            raise ModelUnavailableError(
+                f"{folder / file} lacks the tensor {name} that {INDEX_FILE} places there",
+                _FETCH_AGAIN,
+            )
+        entries[name] = shards[file][name]
+    if not entries:
+        raise ModelUnavailableError(f"{path} names no tensors", _FETCH_AGAIN)
+    return entries
+
+
+def check_shard_name(name: str, index: Path) -> None:
+    """Refuse a shard that would lie outside its folder or is no safetensors file."""
+    if "/" in name or "\\" in name or ":" in name or name.startswith(".") or "\0" in name:
+        raise ModelUnavailableError(
+            f"{index} points outside its folder, to {name!r}",
+            "the checkpoint is not to be trusted; take another",
+        )
+    if not name.endswith(".safetensors"):
+        raise ModelUnavailableError(
+            f"{index} names {name!r}, which is no safetensors file",
+            "NazX reads safetensors only; take another checkpoint",
+        )
+
+
+def _shard(folder: Path, name: str) -> dict[str, TensorEntry]:
+    check_shard_name(name, folder / INDEX_FILE)
+    if not (folder / name).is_file():
+        raise ModelUnavailableError(
+            f"{folder} lacks the file {name} that {INDEX_FILE} names", _FETCH_AGAIN
+        )
+    return read_header(folder / name)
+
+
+def _no_weights(folder: Path) -> ModelUnavailableError:
+    if not folder.is_dir():
+        return ModelUnavailableError(
+            f"there is no folder {folder}", "name a folder that holds model.safetensors"
+        )
+    return no_weights(str(folder), sorted(path.name for path in folder.iterdir()))
+
+
+def no_weights(place: str, names: Sequence[str]) -> ModelUnavailableError:
+    """The complaint about a folder or repository ``place`` whose files ``names`` hold no weights
+    that can be read; it says what they hold instead."""
+    pickles = [name for name in names if name.endswith(_PICKLES) and not name.startswith(".")]
+    ggufs = [name for name in names if name.endswith(".gguf")]
+    if pickles:
+        return ModelUnavailableError(
+            f"{place} holds its weights only as a pickle file ({pickles[0]}), "
+            "which NazX never reads, since a pickle can run any code",
+            "save the model as safetensors with the program that made it, or take another",
+        )
+    if ggufs:
+        return ModelUnavailableError(
+            f"{place} holds its weights as GGUF ({ggufs[0]}), which has to be converted first",
+            "name the model's own repository or a folder, with model.safetensors",
+        )
+    return ModelUnavailableError(
+        f"{place} holds no weights: neither {SINGLE_FILE} nor {INDEX_FILE}",
+        "name a folder or repository with model.safetensors, or fetch the model again",
+    )

@@ -1,0 +1,157 @@
+"""From a checkpoint folder to a decoder in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from nazx_cli.checkpoint.checkpoint import Checkpoint
+from nazx_cli.checkpoint.families import Part, expected_shapes, parts
+from nazx_cli.checkpoint.quantized_format import (
+    agreed_kind,
+    expected_tensors,
+    is_quantized,
+    matrix_shape,
+    stored_kind,
+    stored_tensors,
+)
+from nazx_cli.config import ModelConfig
+from nazx_cli.errors import ModelUnavailableError, UsageError, first_line
+from nazx_cli.model.decoder import Decoder
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def load_decoder(folder: Path, device: str, dtype: str, quantize: str | None = None) -> Decoder:
+    """Read ``config.json`` and the weights of ``folder`` on to ``device`` in ``dtype``.
+
+    ``quantize`` (int8 or nf4) quantizes the matrices of the blocks; a checkpoint that is
+    quantized already stays as it is. Names and shapes are checked against the configuration
+    before anything is allocated; the weights are then converted one parameter at a time, so that
+    no second copy of the model is held. ``ModelUnavailableError`` names what is broken,
+    ``UsageError`` a wrong device, type or quantization.
+    """
+    config = ModelConfig.from_folder(folder)
+    checkpoint = Checkpoint.open(folder)
+    stored = stored_kind(config)
+    kind = agreed_kind(config, quantize)
+    if stored is None:
+        checkpoint.check(expected_shapes(config))
+    else:
+        checkpoint.check(*expected_tensors(config, stored))
+    where = resolve_device(device)
+    what = resolve_dtype(dtype, where)
+    with torch.device("meta"):
+        decoder = Decoder(config)
+    for part in parts(config):
+        if kind is not None and is_quantized(part):
+            _quantized(decoder, checkpoint, part, kind, where, what, packed=stored is not None)
+        else:
+            _assign(decoder, part.parameter, _assemble(checkpoint, part, where, what))
+    decoder.quantization = kind
+    if config.tie_embeddings:
+        decoder.head.weight = decoder.embed.weight
+    return decoder.eval()
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called ``name``; ``auto`` takes CUDA, then Apple's GPU, then the CPU."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            name = "cuda"
+        else:
+            name = "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"the device {name!r} cannot be used: {first_line(error)}",
+            "try --device cpu",
+        ) from None
+    return device
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The torch type called ``name``; ``auto`` takes bfloat16 where the device multiplies it
+    natively (half the memory, and several times the speed of float32), else float32."""
+    if name not in DTYPES:
+        raise UsageError(f"unknown type {name!r}", f"choose one of {', '.join(DTYPES)}")
+    if name == "auto":
+        name = "bfloat16" if _native_bfloat16(device) else "float32"
+    found: torch.dtype = getattr(torch, name)
+    return found
+
+
+def _native_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        return "avx512_bf16" in _cpu_flags() or "bf16" in _cpu_flags()
+    return device.type == "mps"
+
+
+def _cpu_flags() -> frozenset[str]:
+    """Instruction sets of the CPU as Linux lists them; empty elsewhere."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    lines = (line for line in text.splitlines() if line.startswith(("flags", "Features")))
+    return frozenset(next(lines, "").split())
+
+
+def _assemble(
+    checkpoint: Checkpoint, part: Part, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    joined = read_part(checkpoint, part)
+    # A copy even where nothing changes: the file behind a mapped tensor may be replaced.
+    return joined.to(device, dtype, copy=True).contiguous()
+
+
+def read_part(checkpoint: Checkpoint, part: Part) -> Tensor:
+    """The tensor of ``part``, put together, in the type it is stored in."""
+    tensors = [checkpoint.read(name) for name, _ in part.sources]
+    return part.arrange(tensors) if part.arrange else tensors[0]
+
+
+def _quantized(
+    decoder: nn.Module,
+    checkpoint: Checkpoint,
+    part: Part,
+    kind: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    packed: bool,
+) -> None:
+    """Put a quantized layer in the place of the one that has the weight ``part``.
+
+    Its bias is another part, and comes later: until then the empty one is kept.
+    """
+    from nazx_cli.quantization.quantize import quantize_matrix, restore_linear
+
+    name = part.parameter.removesuffix(".weight")
+    parent, _, leaf = name.rpartition(".")
+    bias: nn.Parameter | None = decoder.get_submodule(name).bias  # type: ignore[assignment]
+    if packed:
+        tensors = {
+            key: checkpoint.read(stored.name, stored_as=stored.dtype)
+            for key, stored in stored_tensors(part, kind).items()
+        }
+    else:
+        tensors = quantize_matrix(read_part(checkpoint, part), kind, device)
+    layer = restore_linear(tensors, matrix_shape(part), None, kind, dtype, device)
+    layer.bias = bias
+    setattr(decoder.get_submodule(parent), leaf, layer)
+
+
+def _assign(decoder: nn.Module, name: str, tensor: Tensor) -> None:
+    module_name, _, leaf = name.rpartition(".")
+    module = decoder.get_submodule(module_name)
+    current = getattr(module, leaf)
+    if current is None or tuple(current.shape) != tuple(tensor.shape):
+        raise ModelUnavailableError(f"the weights of {name} do not fit this version of NazX")
+    setattr(module, leaf, nn.Parameter(tensor, requires_grad=False))

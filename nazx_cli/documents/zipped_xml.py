@@ -1,0 +1,127 @@
+"""What DOCX and EPUB share: members of a ZIP file, read with a bound on what they unpack to, and
+XML as a row of events, entities refused.
+"""
+
+from __future__ import annotations
+
+import lzma
+import posixpath
+import struct
+import zipfile
+import zlib
+from typing import BinaryIO, Protocol
+from xml.parsers import expat
+
+from nazx_cli.errors import DocumentError
+
+MAGIC = b"PK\x03\x04"
+"""What a ZIP file begins with."""
+
+UNPACKED_LIMIT = 256 << 20
+"""Bytes that the members read of one file may come to: far more than any book's text."""
+
+
+_DAMAGE = (  # what zipfile and the unpackers below it say to damaged files
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, OSError, ValueError, NotImplementedError),
+)
+
+
+class Archive:
+    """A ZIP file whose members are read by name; nothing is ever written to disk."""
+
+    def __init__(self, file: BinaryIO, kind: str) -> None:
+        """``kind`` names the format in errors ("EPUB")."""
+        self._kind = kind
+        self._left = UNPACKED_LIMIT
+        try:
+            self._zip = zipfile.ZipFile(file)
+        except _DAMAGE:
+            raise self.damaged() from None
+        self._names = frozenset(self._zip.namelist())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+    def read(self, name: str) -> bytes:
+        """A member's bytes; DocumentError where it is missing, damaged, locked or too big."""
+        if name not in self._names:
+            raise self.damaged()
+        try:
+            with self._zip.open(name) as member:
+                data = member.read(self._left + 1)
+        except _DAMAGE:
+            raise self.damaged() from None
+        except RuntimeError:  # what zipfile says to a member that needs a password
+            raise DocumentError("is protected by a password", "give it without one") from None
+        self._left -= len(data)
+        if self._left < 0:
+            raise DocumentError(
+                f"unpacks to more than {UNPACKED_LIMIT >> 20} MiB",
+                "take out of it what you want to read",
+            )
+        return data
+
+    def damaged(self) -> DocumentError:
+        """The error for a file that lacks what its format requires."""
+        return DocumentError(f"is a damaged {self._kind} file", "fetch or save it again")
+
+
+def has_members(file: BinaryIO, *names: str) -> bool:
+    """True for a ZIP file with these members in it."""
+    try:
+        return set(names) <= set(zipfile.ZipFile(file).namelist())
+    except _DAMAGE:
+        return False
+
+
+def member_beside(base: str, reference: str) -> str:
+    """The member that ``reference``, a relative path in the member ``base``, names."""
+    joined = posixpath.normpath(posixpath.join("/", posixpath.dirname(base), reference))
+    return joined.lstrip("/")
+
+
+_TOO_CLEVER = "declares entities in its XML"
+
+
+class XmlHandler(Protocol):
+    """Told of elements and text in document order; names come without their namespace."""
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        """An element begins."""
+
+    def end(self, tag: str) -> None:
+        """An element ends."""
+
+    def data(self, text: str) -> None:
+        """Text, in pieces of any size."""
+
+
+def parse_xml(data: bytes, handler: XmlHandler) -> None:
+    """Tell ``handler`` what is in ``data``.
+
+    Raises ``expat.ExpatError`` for what is not well-formed, and a DocumentError for a document
+    that declares entities: no honest one does, and they can unpack to any size. Nothing outside
+    of ``data`` is ever read.
+    """
+    parser = expat.ParserCreate(namespace_separator=" ")
+    parser.buffer_text = True
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        handler.start(_local(tag), {_local(name): value for name, value in attributes.items()})
+
+    def end(tag: str) -> None:
+        handler.end(_local(tag))
+
+    def refuse(*_: object) -> None:
+        raise DocumentError(_TOO_CLEVER, "save it again as plain text")
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    parser.CharacterDataHandler = handler.data
+    parser.EntityDeclHandler = refuse
+    parser.Parse(data, True)
+
+
+def _local(name: str) -> str:
+    return name.rpartition(" ")[2]

@@ -1,0 +1,95 @@
+"""Layers in int8: one byte a weight, one scale a row (LLM.int8(), arXiv 2208.07339)."""
+
+from __future__ import annotations
+
+from functools import cache
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from nazx_cli.model.layers import multiply
+from nazx_cli.quantization.piecewise import FEW, PiecewiseLinear, distance, probe, spans
+
+_OUTLIER = 6.0  # activations that LLM.int8() keeps in 16 bits; its paper's value
+
+
+class Int8Linear(PiecewiseLinear):
+    """Rows of int8 with a factor each, their largest magnitude / 127: w = weight * factor."""
+
+    weight: Tensor
+    factor: Tensor
+
+    def __init__(
+        self,
+        library: ModuleType,
+        weight: Tensor,
+        scale: Tensor,
+        bias: nn.Parameter | None,
+        compute_dtype: torch.dtype,
+    ) -> None:
+        super().__init__(library, (weight.shape[0], weight.shape[1]), bias, compute_dtype)
+        self.register_buffer("weight", weight)
+        self.register_buffer("factor", scale / 127)
+
+    def _dense(self, start: int, stop: int) -> Tensor:
+        return (self.weight[start:stop] * self.factor[start:stop, None]).to(self.compute_dtype)
+
+    def _product(self, x: Tensor, start: int, stop: int) -> Tensor:
+        if self.compute_dtype == torch.float16:  # unscaled sums would overflow
+            return super()._product(x, start, stop)
+        return self._scaled(multiply(x, self.weight[start:stop].to(x.dtype)), start, stop)
+
+    def _scaled(self, sums: Tensor, start: int, stop: int) -> Tensor:
+        return (sums * self._rows(self.factor, start, stop)).to(sums.dtype)
+
+    def _fused(self, x: Tensor, start: int, stop: int) -> Tensor | None:
+        weight = self._rows(self.weight, start, stop)
+        if x.is_cuda:
+            return self._by_library(x, start, stop)
+        # The kernel reads whole vectors: other sizes would make it read beyond the matrix.
+        even = weight.shape[0] % 32 == 0 and weight.shape[1] % 32 == 0
+        if not even or len(x) > FEW or x.dtype != torch.bfloat16 or x.device.type != "cpu":
+            return None
+        if not _kernel_works():
+            return None
+        ones = _ones(len(weight))
+        return self._scaled(torch._weight_int8pack_mm(x.contiguous(), weight, ones), start, stop)
+
+    def _by_library(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """LLM.int8(): activations are quantized too, row by row, outliers apart."""
+        bnb = self.library
+        state = bnb.MatmulLtState()
+        state.CB, state.SCB = self.weight[start:stop], self.factor[start:stop] * 127
+        state.has_fp16_weights = state.is_training = False
+        out: Tensor = bnb.matmul(x, state.CB, state=state, threshold=_OUTLIER)
+        return out
+
+
+def quantize_int8(library: ModuleType, weight: Tensor, device: torch.device) -> dict[str, Tensor]:
+    """``weight`` (out, in) int8 and ``SCB`` (out,) float32 of a matrix of any float type."""
+    rows, columns = weight.shape
+    data = torch.empty(rows, columns, dtype=torch.int8, device=device)
+    scale = torch.empty(rows, dtype=torch.float32, device=device)
+    for start, stop in spans(0, rows, columns):
+        # float16 is what bitsandbytes quantizes from.
+        piece = weight[start:stop].to(device, torch.float16)
+        data[start:stop], scale[start:stop], _ = library.functional.int8_vectorwise_quant(piece)
+    return {"weight": data, "SCB": scale}
+
+
+@cache
+def _ones(count: int) -> Tensor:
+    """Scales for the kernel: its own have too few bits, so that ours are applied to the sums."""
+    return torch.ones(count, dtype=torch.bfloat16)
+
+
+@cache
+def _kernel_works() -> bool:
+    """Whether torch's product of bfloat16 with int8 is there and right."""
+    if not hasattr(torch, "_weight_int8pack_mm"):
+        return False
+    x, weight = probe(64, 96)
+    codes = (weight * 40).round().clamp(-127, 127).to(torch.int8)
+    got = torch._weight_int8pack_mm(x, codes, x.new_ones(len(codes)))
+    return distance(got, x.float() @ codes.float().t()) < 0.01

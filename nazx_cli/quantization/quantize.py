@@ -1,0 +1,134 @@
+"""Linear layers in int8 and nf4, quantized by bitsandbytes; its only importer.
+
+Quantized are the linear layers of the blocks (qkv, out, gate, up, down). Embeddings, output
+head, norms and biases stay in the compute type. Weights count as they are in the checkpoint, so
+that the quantized matrix does not depend on the compute type or the device.
+
+A product on CUDA is bitsandbytes' own (LLM.int8() with outliers above 6 kept apart; 4-bit).
+Elsewhere activations are never quantized: the matrix is dequantized piece by piece, or, for a
+few rows in bfloat16 on a CPU, multiplied as it is by a fused kernel. One row, one thread of a
+Xeon with AVX512-BF16, a matrix of (6144, 2048) in bfloat16: dense 1.04 ms; int8 fused 0.72 ms
+(bitsandbytes' int8 1.20, dequantized 3.4); nf4 fused 0.70 ms (dequantized 4.9). The kernels
+cost a dequantization from 16 rows on.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from nazx_cli.errors import NazxError, UsageError, first_line
+from nazx_cli.model.layers import QuantizedLinear
+from nazx_cli.quantization.cost import BLOCK, KINDS, check_kind
+from nazx_cli.quantization.int8 import Int8Linear, quantize_int8
+from nazx_cli.quantization.nf4 import Nf4Linear, TiledNf4Linear, kernel_works, quantize_nf4
+from nazx_cli.quantization.piecewise import GROUP, distance
+
+
+def quantize_linear(
+    weight: Tensor,
+    bias: Tensor | None,
+    kind: str,
+    compute_dtype: torch.dtype,
+    device: torch.device | str,
+) -> QuantizedLinear:
+    """A layer with ``weight`` (out, in), of any float type, quantized on to ``device``.
+
+    Pieces of about a million weights are converted at a time; ``weight`` itself can be dropped
+    afterwards. ``UsageError`` for an unknown kind or where bitsandbytes is missing.
+    """
+    where = torch.device(device)
+    packed = quantize_matrix(weight, kind, where)
+    return restore_linear(
+        packed, (weight.shape[0], weight.shape[1]), bias, kind, compute_dtype, where
+    )
+
+
+def quantize_matrix(weight: Tensor, kind: str, device: torch.device) -> dict[str, Tensor]:
+    """The tensors that a checkpoint keeps of ``weight`` (out, in): see ``quantized_format``."""
+    if check_kind(kind) == "int8":
+        return quantize_int8(library(), weight, device)
+    return quantize_nf4(library(), weight, device)
+
+
+def restore_linear(
+    tensors: Mapping[str, Tensor],
+    shape: tuple[int, int],
+    bias: Tensor | None,
+    kind: str,
+    compute_dtype: torch.dtype,
+    device: torch.device,
+) -> QuantizedLinear:
+    """The layer (out, in) that holds the ``tensors`` of ``quantize_matrix``."""
+    bnb = library()
+    held = {name: tensor.to(device) for name, tensor in tensors.items()}
+    parameter = None if bias is None else nn.Parameter(bias, requires_grad=False)
+    if check_kind(kind) == "int8":
+        return Int8Linear(bnb, held["weight"], held["SCB"], parameter, compute_dtype)
+    fused = device.type == "cpu" and compute_dtype == torch.bfloat16
+    tiles = shape[0] % GROUP == 0 and shape[1] % BLOCK == 0
+    form = TiledNf4Linear if fused and tiles and kernel_works(bnb) else Nf4Linear
+    return form(bnb, held["weight"].view(-1), held["absmax"], shape, parameter, compute_dtype)
+
+
+def library() -> ModuleType:
+    """bitsandbytes; ``UsageError`` where it is not installed, ``NazxError`` where it is broken."""
+    noisy = [logging.getLogger(f"bitsandbytes.{name}") for name in _NOISY]
+    for logger in noisy:
+        logger.setLevel(logging.ERROR)
+    # On import bitsandbytes would fetch a kernel from the Hub if the package kernels is there:
+    # NazX runs no code that the person did not install.
+    hidden = sys.modules.get("kernels", _ABSENT)
+    if hidden is _ABSENT:
+        sys.modules["kernels"] = None  # type: ignore[assignment]
+    try:
+        import bitsandbytes
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] == "bitsandbytes":
+            raise UsageError(
+                "quantized weights need bitsandbytes, which is not installed",
+                "pip install bitsandbytes",
+            ) from None
+        raise _broken(error) from None
+    except (ImportError, OSError, RuntimeError) as error:
+        raise _broken(error) from None
+    finally:
+        if hidden is _ABSENT:
+            sys.modules.pop("kernels", None)
+    module: ModuleType = bitsandbytes
+    return module
+
+
+_ABSENT = object()
+_NOISY = ("backends.cpu.ops", "autograd._functions")  # warn about what is meant to be
+
+
+def _broken(error: Exception) -> NazxError:
+    reason = first_line(error)
+    return NazxError(
+        f"bitsandbytes cannot be loaded: {reason}", "pip install --upgrade bitsandbytes"
+    )
+
+
+def self_test(device: str = "cpu") -> dict[str, str]:
+    """For each kind ``works``, or the reason why not, after really running a small layer."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(64, 128, generator=generator)
+    x = torch.randn(2, 128, generator=generator).to(device)
+    found = {}
+    for kind in KINDS:
+        try:
+            layer = quantize_linear(weight, None, kind, torch.float32, device)
+            error = distance(layer(x), x @ weight.to(device).t())
+            found[kind] = "works" if error < 0.2 else f"gives wrong products ({error:.0%} off)"
+        except NazxError as failure:
+            found[kind] = str(failure)
+        # Whatever a native library throws is what the caller asks about.
+        except Exception as failure:
+            found[kind] = f"{type(failure).__name__}: {' '.join(str(failure).split())}"[:200]
+    return found
