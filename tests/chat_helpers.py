@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 from cli_helpers import ScriptedModel
-from prompt_toolkit.input import DummyInput
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.input import DummyInput, Input
 from prompt_toolkit.output import DummyOutput
 
+from nazx_cli.catalog.home import nazx_home
+from nazx_cli.cli.options import ModelOptions
+from nazx_cli.cli.prepare import ChosenModels
 from nazx_cli.session.session import Session
+from nazx_cli.session.store import Store
 from nazx_cli.session.workspace import Workspace
+from nazx_cli.ui.autosave import Autosave
 from nazx_cli.ui.chat import Chat
 from nazx_cli.ui.repl import Repl
 from nazx_cli.ui.screen import Screen
+
+
+def new_chat(session: Session, screen: Screen) -> Chat:
+    """A chat that is not saved unless it is asked to."""
+    keeper = Autosave(Store(nazx_home() / "sessions"), None, screen.error)
+    models = ChosenModels(ModelOptions(), None, screen)
+    return Chat(Workspace(session), screen, models=models, autosave=keeper)
+
+
+def new_repl(chat: Chat, keyboard: Input, history: Path | None = None) -> Repl:
+    """A prompt that reads ``keyboard`` and draws nowhere."""
+    with create_app_session(keyboard, DummyOutput()):
+        return Repl(chat, history or nazx_home() / "history")
 
 
 class Talk:
@@ -21,8 +41,8 @@ class Talk:
     def __init__(self, lm: ScriptedModel) -> None:
         self.lm = lm
         self.out, self.err = io.StringIO(), io.StringIO()
-        self.chat = Chat(Workspace(Session(lm)), Screen(self.out, self.err))  # type: ignore[arg-type]
-        self._repl = Repl(self.chat, keyboard=DummyInput(), display=DummyOutput())
+        self.chat = new_chat(Session(lm), Screen(self.out, self.err))  # type: ignore[arg-type]
+        self._repl = new_repl(self.chat, DummyInput())
 
     @property
     def workspace(self) -> Workspace:

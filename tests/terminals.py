@@ -6,6 +6,8 @@ import io
 
 import pyte
 
+from nazx_cli.ui.live import Area
+
 
 class Board(io.StringIO):
     """A stream that says it is a terminal and shows what is written on a screen of its own.
@@ -29,10 +31,6 @@ class Board(io.StringIO):
         self._stream.feed(text.replace("\r\n", "\n").replace("\n", "\r\n"))
         return len(text)
 
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.screen.columns, self.screen.lines
-
     def resize(self, columns: int, rows: int) -> None:
         self.screen.resize(rows, columns)
 
@@ -54,6 +52,18 @@ class Board(io.StringIO):
         """The colours of what stands in a row."""
         cells = self.screen.buffer[row]
         return {cells[at].fg for at in range(self.screen.columns) if cells[at].data.strip()}
+
+
+class BoardArea(Area):
+    """An area on a board, which has no file descriptor to ask for its size."""
+
+    def __init__(self, board: Board) -> None:
+        super().__init__(board)
+        self._board = board
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self._board.screen.columns, self._board.screen.lines
 
 
 def _trimmed(lines: list[str]) -> list[str]:

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from chat_helpers import new_repl
 from cli_helpers import run_nazx, tiny_checkpoint
 from prompt_toolkit.input import DummyInput
-from prompt_toolkit.output import DummyOutput
 
 from nazx_cli.cli.opening import Opening
 from nazx_cli.cli.options import AnswerOptions, ChatOptions, ModelOptions, OutputOptions
@@ -16,7 +16,6 @@ from nazx_cli.errors import NazxError
 from nazx_cli.session.store import Store
 from nazx_cli.ui.autosave import Autosave
 from nazx_cli.ui.chat import Chat
-from nazx_cli.ui.repl import Repl
 
 SHORT = ("--max-tokens", "4")
 
@@ -51,13 +50,12 @@ def open_chat(model: str, options: ChatOptions | None = None, files: tuple[str, 
 
 
 def handle(chat: Chat, *lines: str) -> None:
-    repl = Repl(chat, keyboard=DummyInput(), display=DummyOutput())
+    repl = new_repl(chat, DummyInput())
     for line in lines:
         repl.handle(line)
 
 
 def close(chat: Chat) -> None:
-    assert chat.autosave is not None
     chat.autosave.close()
 
 
@@ -193,7 +191,6 @@ def test_a_store_that_fails_is_told_once_and_the_chat_goes_on(
     model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     talk = open_chat(model)
-    assert talk.autosave is not None
 
     class FullDisk:
         name = "full"
@@ -247,7 +244,7 @@ def test_show_tells_model_settings_and_session(
         "windowed attention, window 1,024 tokens",
         "system Be brief.",
         "temperature 0.5",
-        f"session {talk.autosave.name if talk.autosave else ''}",
+        f"session {talk.autosave.name}",
         "branch idea (others: main)",
         "turns 1",
     ):

@@ -11,7 +11,7 @@ from cli_helpers import ScriptedModel
 
 from nazx_cli.errors import UsageError
 from nazx_cli.ui import commands
-from nazx_cli.ui.words import last_word, split_words
+from nazx_cli.ui.commands.command import last_word, split_words
 
 
 def test_no_name_stands_for_two_commands() -> None:

@@ -14,15 +14,14 @@ import pytest
 from cli_helpers import run_nazx
 from prompt_toolkit.formatted_text import fragment_list_width, to_formatted_text
 from rich.cells import cell_len
-from terminals import Board
+from terminals import Board, BoardArea
 
 from nazx_cli.engine.generator import Stats
 from nazx_cli.memory import probe
 from nazx_cli.memory.probe import Reading, read_memory, resident_bytes
 from nazx_cli.session.store import Store
 from nazx_cli.session.usage import Usage
-from nazx_cli.ui.area import Area
-from nazx_cli.ui.gauge import Gauge, draw
+from nazx_cli.ui.gauge_line import Gauge, draw
 
 GB = 10**9
 CPU = Reading("cpu", 8 * GB, 4 * GB, 16 * GB, "resident memory")
@@ -120,7 +119,7 @@ def full(limit: int | None = None) -> Gauge:
 def test_the_colour_reaches_the_terminal(columns: int, share: float, color: str) -> None:
     board = Board(columns)
     gauge = full(int(resident_bytes() / share))
-    Area(board, lambda: board.size).draw([], [gauge.rich_text(columns)])
+    BoardArea(board).draw([], [gauge.rich_text(columns)])
     assert board.colors(0) == {color, "default"}
 
 
@@ -128,7 +127,7 @@ def test_no_color_leaves_the_text_and_takes_the_colour(monkeypatch: pytest.Monke
     monkeypatch.setenv("NO_COLOR", "1")
     board = Board(80)
     gauge = full(int(resident_bytes() / 0.95))
-    Area(board, lambda: board.size).draw([], [gauge.rich_text(80)])
+    BoardArea(board).draw([], [gauge.rich_text(80)])
     assert board.colors(0) == {"default"}
     assert "% !! " in board.shown[0]
 
@@ -148,7 +147,7 @@ def test_memory_is_looked_at_four_times_a_second_at_most(monkeypatch: pytest.Mon
         looks.append(device)
         return CPU
 
-    monkeypatch.setattr("nazx_cli.ui.gauge.read_memory", look)
+    monkeypatch.setattr("nazx_cli.ui.gauge_line.read_memory", look)
     gauge = full()
     for _ in range(50):
         gauge.pieces(80)

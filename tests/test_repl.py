@@ -11,30 +11,28 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from chat_helpers import new_chat, new_repl
 from cli_helpers import ScriptedModel, make_tokenizer
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document as Line
 from prompt_toolkit.input import PipeInput, create_pipe_input
-from prompt_toolkit.output import DummyOutput
 
 from nazx_cli.documents.document import Document
 from nazx_cli.reading.library import Library
 from nazx_cli.session.session import Session
-from nazx_cli.session.workspace import Workspace
 from nazx_cli.ui import commands
-from nazx_cli.ui.chat import Chat
 from nazx_cli.ui.complete import ChatCompleter
-from nazx_cli.ui.interrupt import InterruptGuard
-from nazx_cli.ui.repl import Repl
 from nazx_cli.ui.screen import Screen
+from nazx_cli.ui.turn import InterruptGuard
 
 CTRL_C, CTRL_D, CTRL_G, CTRL_R = "\x03", "\x04", "\x07", "\x12"
 ESCAPE, UP, PASTE, PASTED = "\x1b", "\x1b[A", "\x1b[200~", "\x1b[201~"
 
 
 @pytest.fixture
-def keyboard() -> Iterator[PipeInput]:
+def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[PipeInput]:
+    monkeypatch.setenv("TERM", "xterm")
     with create_pipe_input() as pipe:
         yield pipe
 
@@ -52,8 +50,8 @@ class Talk:
         self.lm = lm
         self.out, self.err = io.StringIO(), io.StringIO()
         self.session = Session(lm, library)
-        self.chat = Chat(Workspace(self.session), Screen(self.out, self.err))
-        self.repl = Repl(self.chat, history, keyboard=keyboard, display=DummyOutput())
+        self.chat = new_chat(self.session, Screen(self.out, self.err))
+        self.repl = new_repl(self.chat, keyboard, history)
 
     @property
     def buffer(self) -> Buffer:

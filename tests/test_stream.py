@@ -9,9 +9,8 @@ import pytest
 from fixed_gauge import gauge
 from rich.cells import cell_len
 from rich.text import Text
-from terminals import Board
+from terminals import Board, BoardArea
 
-from nazx_cli.ui.area import Area
 from nazx_cli.ui.stream import MarkdownStream, PlainStream, Stream, fold
 
 SAMPLE = """# A title
@@ -177,7 +176,7 @@ def test_folding_loses_nothing_and_splits_no_wide_character() -> None:
 @pytest.mark.parametrize(("columns", "rows"), [(80, 24), (200, 50), (30, 8)])
 def test_frames_leave_exactly_the_answer(columns: int, rows: int) -> None:
     board = Board(columns, rows)
-    area = Area(board, lambda: board.size)
+    area = BoardArea(board)
     board.write(">>> question\r\n")
     stream, bar = MarkdownStream(), gauge()
     expected = shown(SAMPLE, columns)
@@ -197,7 +196,7 @@ def test_frames_leave_exactly_the_answer(columns: int, rows: int) -> None:
 
 def test_a_frame_is_one_write_and_none_where_nothing_changed() -> None:
     board = Board()
-    area = Area(board, lambda: board.size)
+    area = BoardArea(board)
     area.draw([], [Text("a"), Text("b")])
     area.draw([], [Text("a"), Text("b")])
     assert len(board.writes) == 1
@@ -212,7 +211,7 @@ def test_a_frame_is_one_write_and_none_where_nothing_changed() -> None:
 @pytest.mark.parametrize("columns", [120, 40])
 def test_a_resize_leaves_no_trail(columns: int) -> None:
     board = Board(80, 24)
-    area = Area(board, lambda: board.size)
+    area = BoardArea(board)
     area.draw([Text("answered")], [Text("x" * 150), gauge().rich_text(79)])
     board.resize(columns, 20)
     area.draw([], [Text("x" * 150), gauge().rich_text(columns - 1)])
@@ -223,7 +222,7 @@ def test_a_resize_leaves_no_trail(columns: int) -> None:
 
 def test_of_more_lines_than_the_screen_has_the_last_are_shown() -> None:
     board = Board(20, 6)
-    area = Area(board, lambda: board.size)
+    area = BoardArea(board)
     area.draw([], [Text(str(n)) for n in range(40)])
     area.draw([], [Text(str(n)) for n in range(41)])
     assert board.shown == ["36", "37", "38", "39", "40"]

@@ -18,7 +18,7 @@ from nazx_cli.engine.generator import Stats
 from nazx_cli.errors import NazxError
 from nazx_cli.reading.passages import Passage
 from nazx_cli.session.events import Answer, Delta, Event, Notice, Progress, Reading
-from nazx_cli.ui.gauge import Gauge
+from nazx_cli.ui.gauge_line import Gauge
 from nazx_cli.ui.live import Live
 from nazx_cli.ui.screen import Screen
 from nazx_cli.ui.stream import MarkdownStream

@@ -22,8 +22,8 @@ import os
 child = os.fork()
 if not child:
     os.setpgid(0, 0)
-    from nazx_cli.ui.echo import NoEcho
-    with NoEcho():
+    from nazx_cli.ui.screen import no_echo
+    with no_echo():
         os._exit(0)
 state = os.waitpid(child, os.WUNTRACED)[1]
 print("stopped" if os.WIFSTOPPED(state) else "went on")

@@ -37,11 +37,11 @@ def chat(
             "the chat reads questions from stdin, so --file - cannot", "give the file's name"
         )
     from nazx_cli.cli.opening import Opening, named_options
-    from nazx_cli.ui.echo import NoEcho
+    from nazx_cli.ui.screen import no_echo
 
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and not output.json
     opening = Opening(files, model, answers, output, options, named_options(context), interactive)
-    with NoEcho() if interactive else nullcontext():
+    with no_echo() if interactive else nullcontext():
         chat = opening.open()
     try:
         if interactive:
@@ -49,8 +49,7 @@ def chat(
         else:
             _answer_lines(chat, output.json)
     finally:
-        if chat.autosave is not None:
-            chat.autosave.close()
+        chat.autosave.close()
 
 
 def _converse(chat: Chat) -> None:
@@ -79,7 +78,7 @@ def _greeting(chat: Chat) -> str:
         last = " ".join(turns[-1].question.split())
         shown = last if len(last) <= 50 else f"{last[:49]}…"
         parts.append(f"{counted(len(turns), 'turn')} so far, the last “{shown}”")
-    if turns and chat.autosave and chat.autosave.name:
+    if turns and chat.autosave.name:
         parts.append(f"session {chat.autosave.name}")
     return " · ".join(parts) + "\n/help lists the commands"
 

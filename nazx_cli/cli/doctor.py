@@ -24,7 +24,7 @@ def doctor(*, offline: Offline = False, json: Json = False) -> None:
     Example: nazx doctor
     """
     from nazx_cli.cli.output import make_screen
-    from nazx_cli.ui.table import columns
+    from nazx_cli.ui.phrases import columns
 
     screen = make_screen(OutputOptions(json=json))
     hub = _Probe(offline)
@@ -164,7 +164,7 @@ def _advice() -> str | None:
 
 
 def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    from nazx_cli.ui.table import size_text
+    from nazx_cli.ui.phrases import size_text
 
     versions = [f"{name} {known or '(missing)'}" for name, known in facts["versions"].items()]
     lines = [("versions", ", ".join(versions))]

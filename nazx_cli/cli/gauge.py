@@ -71,14 +71,14 @@ class Look:
 
     def bar(self, width: int) -> Text:
         """Device and memory as one line."""
-        from nazx_cli.ui.gauge import as_text, draw
+        from nazx_cli.ui.gauge_line import as_text, draw
 
         text = as_text(draw(self.reading, width - len(self.reading.device) - 1))
         return as_text([]).append(f"{self.reading.device} ").append_text(text)
 
     def rows(self) -> list[str]:
         """A line for each chat."""
-        from nazx_cli.ui.table import columns, size_text
+        from nazx_cli.ui.phrases import columns, size_text
 
         if not self.chats:
             return ["no chat is running"]
@@ -100,7 +100,7 @@ def _look(device: str) -> Look:
 
 
 def _show_once(look: Look, screen: Screen, as_json: bool) -> None:
-    from nazx_cli.ui.area import Area, can_draw
+    from nazx_cli.ui.live import Area, can_draw
 
     if as_json:
         screen.data(look.as_data())
@@ -114,7 +114,7 @@ def _show_once(look: Look, screen: Screen, as_json: bool) -> None:
 
 def _watch(device: str, interval: float, screen: Screen, as_json: bool) -> None:
     """Readings in place on a terminal, one a line anywhere else."""
-    from nazx_cli.ui.area import Area, can_draw
+    from nazx_cli.ui.live import Area, can_draw
 
     area = Area(screen.out) if not as_json and can_draw(screen.out) else None
     look = _look(device)

@@ -27,7 +27,7 @@ def ls(
     from nazx_cli.catalog.registry import Registry
     from nazx_cli.catalog.store import stored_models
     from nazx_cli.cli.output import make_screen
-    from nazx_cli.ui.table import columns
+    from nazx_cli.ui.phrases import columns
 
     screen = make_screen(OutputOptions(json=json))
     models = stored_models()
@@ -70,7 +70,7 @@ def _absent_facts(entry: RegistryEntry) -> dict[str, Any]:
 
 
 def _row(model: StoredModel) -> tuple[str, ...]:
-    from nazx_cli.ui.table import size_text
+    from nazx_cli.ui.phrases import size_text
 
     if model.config is None:
         kind, dtype = "damaged", f"nazx verify {model.name}"

@@ -16,7 +16,7 @@ from nazx_cli.session.store import Store
 from nazx_cli.session.workspace import Workspace
 from nazx_cli.ui.autosave import Autosave
 from nazx_cli.ui.chat import Chat
-from nazx_cli.ui.gauge import Gauge
+from nazx_cli.ui.gauge_line import Gauge
 from nazx_cli.ui.restore import restore
 
 if TYPE_CHECKING:

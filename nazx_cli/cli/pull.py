@@ -58,7 +58,7 @@ def _report(called: CalledName, folder: Path, screen: Screen, *, as_json: bool) 
     from nazx_cli.catalog.hub import snapshot_origin
     from nazx_cli.catalog.store import checkpoint_bytes
     from nazx_cli.checkpoint.write import Origin
-    from nazx_cli.ui.table import size_text
+    from nazx_cli.ui.phrases import size_text
 
     origin = snapshot_origin(folder) or Origin.read(folder)
     nbytes = checkpoint_bytes(folder)

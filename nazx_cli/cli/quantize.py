@@ -47,7 +47,7 @@ def quantize(
     from nazx_cli.catalog.resolve import resolve_model
     from nazx_cli.catalog.store import checkpoint_bytes
     from nazx_cli.cli.output import make_screen
-    from nazx_cli.ui.table import size_text
+    from nazx_cli.ui.phrases import size_text
 
     screen = make_screen(OutputOptions(json=json, quiet=quiet))
     with screen.bar(f"quantizing {source}") as bar:

@@ -58,7 +58,7 @@ def rm(
 
 def _confirm(removals: Sequence[Removal], freed: int) -> None:
     """Ask; leave where the answer is not yes, refuse where there is nobody to ask."""
-    from nazx_cli.ui.table import size_text
+    from nazx_cli.ui.phrases import size_text
 
     names = ", ".join(removal.name for removal in removals)
     if not (sys.stdin is not None and sys.stdin.isatty()):
@@ -72,7 +72,7 @@ def _confirm(removals: Sequence[Removal], freed: int) -> None:
 
 
 def _report(removals: Sequence[Removal], freed: int, screen: Screen, *, dry_run: bool) -> None:
-    from nazx_cli.ui.table import size_text
+    from nazx_cli.ui.phrases import size_text
 
     for removal in removals:
         verb = "would remove" if dry_run else "removed"

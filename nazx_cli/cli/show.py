@@ -24,7 +24,7 @@ def show(
     """
     from nazx_cli.catalog.describe import describe_model
     from nazx_cli.cli.output import make_screen
-    from nazx_cli.ui.table import columns
+    from nazx_cli.ui.phrases import columns
 
     screen = make_screen(OutputOptions(json=json))
     facts = describe_model(name, revision)
@@ -68,7 +68,7 @@ def _attention(attention: dict[str, Any]) -> str:
 
 
 def _file_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    from nazx_cli.ui.table import size_text
+    from nazx_cli.ui.phrases import size_text
 
     source = facts["source"] or "unknown"
     if facts["commit"]:

@@ -68,7 +68,7 @@ def _verify(folder: Path, name: str, screen: Screen) -> Verified:
 
 
 def _report(name: str, found: Verified, screen: Screen) -> None:
-    from nazx_cli.ui.table import size_text
+    from nazx_cli.ui.phrases import size_text
 
     hashes = f"hashes of files that match: {found.hashed}"
     if found.unhashed:

@@ -148,7 +148,7 @@ def _record(
 
 
 def _table(name: str, config: ModelConfig, found: Sequence[Estimate], cards: dict[str, int]) -> str:
-    from nazx_cli.ui.table import columns, size_text
+    from nazx_cli.ui.phrases import columns, size_text
 
     size = found[0].size
     kind = config.attention.kind

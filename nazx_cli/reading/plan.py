@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from nazx_cli.errors import UsageError
+from nazx_cli.names import READ_MODES
 from nazx_cli.reading.coverage import is_overview, typical_passages
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import Passage
 from nazx_cli.reading.recall import occurrences, question_terms, rank
-
-READ_MODES = ("auto", "recall", "all", "resident", "tail")
-"""Values of ``--read``."""
 
 Cost = Callable[[Passage], int]
 """Tokens that a passage takes in a prompt, what formatting adds included."""

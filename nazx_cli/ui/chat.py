@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from nazx_cli.documents.control import strip_control
-from nazx_cli.errors import DocumentError, UsageError
-from nazx_cli.ui.autosave import Autosave
+from nazx_cli.errors import DocumentError
 from nazx_cli.ui.phrases import Stopwatch
 from nazx_cli.ui.screen import Screen
 from nazx_cli.ui.turn import show_turn
@@ -18,7 +16,8 @@ if TYPE_CHECKING:
     from nazx_cli.session.events import Event
     from nazx_cli.session.saved import ModelTag
     from nazx_cli.session.workspace import Workspace
-    from nazx_cli.ui.gauge import Gauge
+    from nazx_cli.ui.autosave import Autosave
+    from nazx_cli.ui.gauge_line import Gauge
     from nazx_cli.ui.models import Models
 
 _NAMED = 5  # left-out files that are named; the others are counted
@@ -29,8 +28,7 @@ class Chat:
     """What a person chats in.
 
     ``draft`` is what the next prompt begins with; ``leaving`` ends the chat; ``interrupted``
-    tells whether Ctrl-C stopped what was done last. ``models`` and ``autosave`` are None where
-    the chat can neither change its model nor save (in tests).
+    tells whether Ctrl-C stopped what was done last. ``gauge`` is None where none is to be shown.
     """
 
     def __init__(
@@ -38,15 +36,14 @@ class Chat:
         workspace: Workspace,
         screen: Screen,
         *,
-        gauge: Gauge | None = None,
-        autosave: Autosave | None = None,
-        models: Models | None = None,
+        models: Models,
+        autosave: Autosave,
     ) -> None:
         self.workspace = workspace
         self.screen = screen
-        self.gauge = gauge
-        self.autosave = autosave
         self.models = models
+        self.autosave = autosave
+        self.gauge: Gauge | None = None
         self.leaving = self.interrupted = False
         self.draft = ""
         self._lost: set[str] = set()
@@ -61,7 +58,7 @@ class Chat:
     def tag(self) -> ModelTag:
         """What saved sessions know the model by."""
         if self._tag is None or self._tag[0] is not self.lm:
-            self._tag = (self.lm, self.need_models().tag(self.lm.name, self.lm.folder))
+            self._tag = (self.lm, self.models.tag(self.lm.name, self.lm.folder))
         return self._tag[1]
 
     def enter(self, workspace: Workspace) -> None:
@@ -76,7 +73,7 @@ class Chat:
 
     def say(self, text: str) -> None:
         """What a command was asked for; unlike a note, ``--quiet`` does not silence it."""
-        print(strip_control(text), file=self.screen.err, flush=True)
+        self.screen.say(text)
 
     def done(self, what: str, watch: Stopwatch) -> None:
         """A short result, and how long it took."""
@@ -122,17 +119,5 @@ class Chat:
 
     def save(self) -> None:
         """Save what has changed, if this chat is saved at all."""
-        if self.autosave is not None:
+        if self.autosave.name is not None:
             self.autosave.save(self.workspace, self.tag)
-
-    def need_autosave(self) -> Autosave:
-        """Where sessions are kept; ``UsageError`` where there is no such place."""
-        if self.autosave is None:
-            raise UsageError("this chat has no sessions", "start one with: nazx chat")
-        return self.autosave
-
-    def need_models(self) -> Models:
-        """Where models come from; ``UsageError`` where there is no such place."""
-        if self.models is None:
-            raise UsageError("this chat keeps its model", "start another: nazx chat -m NAME")
-        return self.models

@@ -1,20 +1,23 @@
-"""Tab completion of the chat's commands and of what they take."""
+"""Tab completion of the chat's commands, and what there is to offer for their arguments."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from pathlib import PurePath
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 
 from nazx_cli.errors import NazxError
+from nazx_cli.names import READ_MODES
 from nazx_cli.ui import commands
-from nazx_cli.ui.offers import OFFERS, Offer, settings
-from nazx_cli.ui.words import LastWord, last_word
+from nazx_cli.ui.commands.command import LastWord, last_word
+from nazx_cli.ui.phrases import counted
 
 if TYPE_CHECKING:
     from nazx_cli.ui.chat import Chat
@@ -76,3 +79,89 @@ def _completion(word: LastWord, offer: Offer) -> Completion:
         display=shown,
         display_meta=offer.about,
     )
+
+
+_SEPARATORS = "/\\" if os.name == "nt" else "/"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What can stand in a word's place, and what is said about it beside; ``goes_on`` where more
+    of the word is to follow, as after a folder."""
+
+    text: str
+    about: str = ""
+    is_path: bool = False
+    goes_on: bool = False
+
+
+def settings(chat: Chat, before: Sequence[str]) -> list[Offer]:
+    """What ``/set`` can go on with after the words ``before``."""
+    values = chat.workspace.parameters()
+    keys = [Offer(key, f"now {value}") for key, value in values.items()]
+    if not before:
+        return [Offer("parameter", "K V"), Offer("system", "TEXT"), *keys]
+    if list(before) == ["parameter"]:
+        return keys
+    return [Offer(*mode) for mode in READ_MODES.items()] if before[-1] == "read" else []
+
+
+def _paths(chat: Chat, word: str) -> Iterator[Offer]:
+    cut = max(word.rfind(separator) for separator in _SEPARATORS) + 1
+    typed, start = word[:cut], word[cut:]
+    folder = Path(typed or ".").expanduser()
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if not entry.name.startswith(start) or (entry.name[0] == "." and not start):
+            continue
+        is_folder = entry.is_dir()
+        text = typed + entry.name + ("/" if is_folder else "")
+        yield Offer(text, is_path=True, goes_on=is_folder)
+
+
+def _documents(chat: Chat, word: str) -> Iterator[Offer]:
+    for n, part in enumerate(chat.workspace.documents, 1):
+        yield Offer(str(n), part.document.name)
+
+
+def _sessions(chat: Chat, word: str) -> Iterator[Offer]:
+    for info in chat.autosave.store.infos():
+        turns, documents = counted(info.turns, "turn"), counted(info.documents, "document")
+        yield Offer(info.name, info.problem or f"{turns}, {documents}")
+
+
+def _branches(chat: Chat, word: str) -> Iterator[Offer]:
+    for name in chat.workspace.branches:
+        yield Offer(name, "here" if name == chat.workspace.branch else "")
+
+
+def _models(chat: Chat, word: str) -> Iterator[Offer]:
+    yield from _known_models()
+    if word[:1] in (".", "~", *_SEPARATORS):
+        yield from _paths(chat, word)
+
+
+@cache
+def _known_models() -> tuple[Offer, ...]:
+    """Looked up once in a chat: it reads the headers of every model on the machine."""
+    from nazx_cli.catalog.registry import Registry
+    from nazx_cli.catalog.store import stored_models
+
+    here = {model.name: "on this machine" for model in stored_models()}
+    known = {entry.name: entry.description for entry in Registry.load().entries.values()}
+    return tuple(Offer(name, about) for name, about in (known | here).items())
+
+
+def _commands(chat: Chat, word: str) -> Iterator[Offer]:
+    for command in commands.COMMANDS:
+        name = command.names[0] if word.startswith("/") else command.names[0][1:]
+        yield Offer(name, command.help)
+
+
+OFFERS: dict[str, Callable[[Chat, str], Iterator[Offer]]] = {
+    "path": _paths,
+    "document": _documents,
+    "session": _sessions,
+    "branch": _branches,
+    "model": _models,
+    "command": _commands,
+}

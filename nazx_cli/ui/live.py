@@ -1,27 +1,129 @@
-"""An answer as it is written: its open lines, what is going on, and the gauge, kept up to date.
+"""An answer on the terminal as it is written: its open lines, what is going on, and the gauge.
 
-A thread draws, so that the gauge moves while the main thread is inside the model.
+``Area`` is the last lines of the terminal, drawn anew as often as one likes; what is final goes
+above. The cursor rests, hidden, at the beginning of the area: whatever a resize does to the
+lines below it, one erasure from there on removes all of them. ``Live`` fills the area from a
+thread, so that the gauge moves while the main thread is inside the model.
+
+Rich's ``Live`` and ``Markdown`` would do the same in fewer lines. Measured on 80x24 with the gauge
+below (ours in brackets): they render the whole answer for each frame, 6 ms of CPU and 5.1 kB at
+800 tokens, growing with the answer (1.1 ms and 0.5 kB, constant); an answer taller than the
+screen leaves 143 copies of itself in the scrollback ("visible") or hides the newest words and
+the gauge ("crop"); an unchanged frame is written again (not at all). Of the text, lines are
+joined, ``<think>`` and link targets vanish, and code is padded and wrapped. So Rich has what it
+does as well: styles, widths, tables, highlighting, progress bars.
 """
 
 from __future__ import annotations
 
+import io
+import os
 import threading
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TextIO
 
+from rich.console import Console
 from rich.text import Text
 
 from nazx_cli.documents.control import ControlFilter, strip_control
-from nazx_cli.ui.area import Area
-from nazx_cli.ui.echo import NoEcho
-from nazx_cli.ui.gauge import Gauge
-from nazx_cli.ui.stream import Stream
+from nazx_cli.ui.gauge_line import Gauge
+from nazx_cli.ui.screen import knows_unicode, no_echo
+from nazx_cli.ui.stream import Stream, fold
+
+_SIZE = (80, 24)  # where the terminal does not tell
+
+# Terminals that know the first pair show all between them at once; others ignore it.
+_BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"
+_HIDE, _SHOW = "\x1b[?25l", "\x1b[?25h"
+_CUT, _WRAP = "\x1b[?7l", "\x1b[?7h"  # what happens to a line that is wider than we think
+_ERASE_LINE, _ERASE_BELOW = "\x1b[K", "\x1b[J"
 
 _EVERY = 0.25  # seconds between two frames where nothing comes in
 _LEAST = 0.08  # and where text does
 _SHARE = 12  # drawing may take one part in so many of the time
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _PLAIN_SPINNER = "|/-\\"
+
+
+def can_draw(stream: TextIO) -> bool:
+    """Whether ``stream`` is a terminal that understands cursor movements."""
+    if not stream.isatty():
+        return False
+    console = Console(file=stream)
+    return not console.is_dumb_terminal and not console.legacy_windows
+
+
+class Area:
+    """An area at the end of what the terminal ``out`` shows. One thread at a time may use it."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        # It only turns text into sequences, which go out in one write.
+        self._console = Console(file=io.StringIO(), force_terminal=True, highlight=False)
+        self._shown: tuple[tuple[int, int], list[str]] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Columns and rows of the terminal now."""
+        try:
+            columns, rows = os.get_terminal_size(self._out.fileno())
+        except (OSError, ValueError):
+            return _SIZE
+        return columns or _SIZE[0], rows or _SIZE[1]
+
+    def draw(self, final: Sequence[Text], lines: Sequence[Text]) -> None:
+        """Print ``final`` once and for all, and below it show ``lines``.
+
+        A line too wide goes on in the next row; of more rows than there is room for, the last
+        are shown. Nothing is written where nothing has changed.
+        """
+        size = self.size
+        rows = [row for line in lines for row in fold(line, size[0])]
+        drawn = [self._ansi(row) for row in rows[-max(1, size[1] - 1) :]]
+        if not final and (size, drawn) == self._shown:
+            return
+        before, self._shown = self._shown, (size, drawn)
+        stale = 0
+        erased = ""
+        if before is not None and before[0] != size:
+            erased = _ERASE_BELOW  # nobody knows how many rows they are now
+        elif before is not None and final:
+            erased = _place([""] * len(before[1]), 0)
+        elif before is not None:
+            stale = max(0, len(before[1]) - len(drawn))
+        above = "".join(f"{self._ansi(line)}\r\n" for line in final)
+        self._write(f"{_BEGIN}{_HIDE}\r{erased}{above}{_place(drawn, stale)}{_END}")
+
+    def close(self) -> None:
+        """Remove the area; the cursor is then where it began."""
+        if self._shown is not None:
+            rows, self._shown = len(self._shown[1]), None
+            self._write(f"\r{_place([''] * rows, 0)}{_WRAP}{_SHOW}")
+
+    def _ansi(self, line: Text) -> str:
+        with self._console.capture() as capture:
+            self._console.print(line, end="", soft_wrap=True)
+        return capture.get()
+
+    def _write(self, text: str) -> None:
+        self._out.write(text)
+        self._out.flush()
+
+
+def _place(drawn: Sequence[str], stale: int) -> str:
+    """Write ``drawn`` from the cursor on, erase ``stale`` rows after it, and go back.
+
+    Row by row: some terminals take an erasure from the top of the screen on for a cleared
+    screen, and save what was there.
+    """
+    rows = [*drawn, *[""] * stale]
+    if not rows:
+        return ""
+    body = "\r\n".join(_ERASE_LINE + row for row in rows)
+    back = f"\r\x1b[{len(rows) - 1}A" if len(rows) > 1 else "\r"
+    return f"{_CUT}{body}{back}{_WRAP}"
 
 
 class Live:
@@ -39,19 +141,18 @@ class Live:
         self._notes: list[Text] = []
         self._status = ""
         self._begin = time.monotonic()
-        self._spinner = (
-            _SPINNER if "utf" in (getattr(out, "encoding", None) or "").lower() else _PLAIN_SPINNER
-        )
+        self._spinner = _SPINNER if knows_unicode(out) else _PLAIN_SPINNER
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._over = threading.Event()
-        self._echo = NoEcho()
+        self._drawn = ExitStack()
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Begin to draw."""
-        self._echo.__enter__()
+        self._drawn.enter_context(no_echo())
+        self._drawn.callback(self._area.close)
         self._thread = threading.Thread(target=self._run, name="nazx-live", daemon=True)
         self._thread.start()
 
@@ -78,7 +179,7 @@ class Live:
         """Print what is left and remove the rest; it can be stopped twice."""
         if self._thread is None:
             return
-        try:
+        with self._drawn:
             self._over.set()
             self._wake.set()
             self._thread.join()
@@ -88,9 +189,6 @@ class Live:
             if self._stream is not None:
                 self._stream.push(self._filter.flush())
             self._frame(is_over=True)
-        finally:
-            self._area.close()
-            self._echo.__exit__(None, None, None)
 
     def _run(self) -> None:
         try:

@@ -6,36 +6,29 @@ Colours and moving things appear only on a terminal, and Rich is imported only t
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from nazx_cli.documents.control import strip_control
 from nazx_cli.errors import NazxError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from nazx_cli.engine.generator import Stats
     from nazx_cli.reading.passages import Passage
 
+try:
+    import termios
+except ImportError:  # Windows
+    termios = None  # type: ignore[assignment]
+
 _LEAST_WORDS = 12  # cells for a source's first words; where there are fewer, the line wraps
-
-
-class ProgressBar(Protocol):
-    """A context manager that is drawn from ``start`` or the first ``update`` until ``stop``."""
-
-    def __enter__(self) -> ProgressBar: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def start(self) -> None:
-        """Draw it, before any figure is known."""
-
-    def update(self, *values: str | int) -> None:
-        """Show (done, total), or (stage, done, total)."""
-
-    def stop(self) -> None:
-        """Remove it; once is enough, more do no harm."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +53,11 @@ class Screen:
     def note(self, text: str) -> None:
         """One line for the person, on stderr."""
         if not self.quiet:
-            print(strip_control(text), file=self.err, flush=True)
+            self.say(text)
+
+    def say(self, text: str) -> None:
+        """What a command was asked for, on stderr; unlike a note, ``quiet`` does not silence it."""
+        print(strip_control(text), file=self.err, flush=True)
 
     def error(self, error: NazxError) -> None:
         """A failure and its next step."""
@@ -72,8 +69,7 @@ class Screen:
 
     def data(self, value: Any) -> None:
         """A JSON object on a line of stdout."""
-        unicode = "utf" in (getattr(self.out, "encoding", None) or "").lower()
-        self.out.write(json.dumps(value, ensure_ascii=not unicode) + "\n")
+        self.out.write(json.dumps(value, ensure_ascii=not knows_unicode(self.out)) + "\n")
         self.out.flush()
 
     def show_sources(self, passages: Sequence[Passage], *, always: bool = False) -> None:
@@ -100,13 +96,14 @@ class Screen:
             f"{stats.generated:,} tokens at {stats.tokens_per_second:.1f} tokens/s"
         )
 
-    def bar(self, label: str) -> ProgressBar:
-        """A progress bar on stderr, or nothing where none may be drawn."""
-        if not self.is_lively:
-            return Silence()
-        from nazx_cli.ui.progress import Bar
+    def bar(self, label: str) -> Bar:
+        """A progress bar on stderr; nothing is drawn where nothing may be."""
+        return Bar(self.err if self.is_lively else None, label)
 
-        return Bar(self.err, label)
+
+def knows_unicode(stream: TextIO) -> bool:
+    """Whether every character can be written to ``stream``."""
+    return "utf" in (getattr(stream, "encoding", None) or "").lower()
 
 
 def _in_one_row(line: str) -> str:
@@ -121,27 +118,99 @@ def _in_one_row(line: str) -> str:
     return f"{place}{mark}{words.rpartition(' ')[0] or words}…”"
 
 
-class Silence:
-    """The progress bar of a screen that shows none."""
-
-    def __enter__(self) -> Silence:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def start(self) -> None:
-        """Nothing."""
-
-    def update(self, *values: str | int) -> None:
-        """Nothing."""
-
-    def stop(self) -> None:
-        """Nothing."""
-
-
 def error_line(error: NazxError) -> str:
     """What is wrong and what to do next, in one line."""
     message = " ".join(strip_control(error.message).split())
     hint = " ".join(strip_control(error.hint).split())
     return f"error: {message}" + (f"; next: {hint}" if hint else "")
+
+
+class Bar:
+    """A progress bar that leaves nothing behind: a spinner until the first ``update``.
+
+    A context manager, drawn on ``stream`` (None: nowhere) from ``start`` or the first ``update``
+    until ``stop``.
+    """
+
+    def __init__(self, stream: TextIO | None, label: str) -> None:
+        self._stream = stream
+        self._label = label
+        self._progress: Progress | None = None
+        self._drawn = ExitStack()
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Draw it, before any figure is known."""
+        if self._stream is None or self._progress is not None:
+            return
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TextColumn
+
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False))
+        self._progress = Progress(*columns, console=Console(file=self._stream), transient=True)
+        self._progress.add_task(self._label, total=None)
+        self._drawn.enter_context(no_echo())  # what is typed would leave pieces of it behind
+        self._drawn.enter_context(self._progress)
+
+    def update(self, *values: str | int) -> None:
+        """Show (done, total), or (stage, done, total)."""
+        self.start()
+        if self._progress is None:
+            return
+        from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
+
+        *stage, done, total = values
+        if total and len(self._progress.columns) == 2:
+            bar = (BarColumn(bar_width=30), TaskProgressColumn(), TimeRemainingColumn())
+            self._progress.columns += bar
+        self._progress.update(
+            self._progress.task_ids[0],
+            description=str(stage[0]) if stage else self._label,
+            completed=float(done),
+            total=float(total) or None,
+        )
+
+    def stop(self) -> None:
+        """Remove it; once is enough, more do no harm."""
+        self._progress = None
+        self._drawn.close()
+
+
+@contextmanager
+def no_echo() -> Iterator[None]:
+    """What is typed meanwhile is kept for the next prompt, not shown; Ctrl-C works as ever."""
+    before = _silence()
+    try:
+        yield
+    finally:
+        if before is not None:
+            _set_terminal(before)
+
+
+def _silence() -> list[Any] | None:
+    """The terminal's attributes before it was made silent; None where it was not."""
+    if termios is None or sys.stdin is None or not sys.stdin.isatty():
+        return None
+    try:
+        # A job in the background would be stopped for changing its terminal.
+        if os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp():
+            return None
+        before = termios.tcgetattr(sys.stdin)
+    except (termios.error, OSError, ValueError):
+        return None
+    silent = list(before)
+    silent[3] &= ~termios.ECHO
+    return before if _set_terminal(silent) else None
+
+
+def _set_terminal(attributes: list[Any]) -> bool:
+    try:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, attributes)
+    except (termios.error, OSError, ValueError):
+        return False
+    return True

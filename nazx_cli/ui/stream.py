@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Protocol
 
 from markdown_it.tree import SyntaxTreeNode
 from rich.cells import chop_cells
@@ -27,20 +26,6 @@ class Lines:
 
     final: list[Text]
     open: list[Text]
-
-
-class Stream(Protocol):
-    """Text that arrives in pieces and leaves as lines."""
-
-    def push(self, text: str) -> None:
-        """Add a piece of the answer."""
-
-    def advance(self, width: int, room: int, *, is_over: bool = False) -> Lines:
-        """What has become final since the last call, and what is open.
-
-        ``width`` is in cells; where it can be, at most ``room`` lines are left open. With
-        ``is_over`` none are.
-        """
 
 
 def fold(text: Text, width: int) -> list[Text]:
@@ -66,7 +51,11 @@ class PlainStream:
         self._text += text
 
     def advance(self, width: int, room: int, *, is_over: bool = False) -> Lines:
-        """As ``Stream`` has it."""
+        """What has become final since the last call, and what is open.
+
+        ``width`` is in cells; where it can be, at most ``room`` lines are left open. With
+        ``is_over`` none are.
+        """
         *ended, self._text = self._text.split("\n")
         final = [Text(line) for line in ended]
         if is_over:
@@ -109,7 +98,7 @@ class MarkdownStream:
         self._source += text
 
     def advance(self, width: int, room: int, *, is_over: bool = False) -> Lines:
-        """As ``Stream`` has it."""
+        """As ``PlainStream`` has it."""
         source = self._source if is_over else _decided(self._source)
         units = self._units(source)
         final: list[Text] = []
@@ -188,6 +177,10 @@ class MarkdownStream:
         if units[0].node.type != "fence" and (closed := _closed(source)) != source:
             units = self._units(closed) or units
         return self._rest(self._lines(units[0], width, source))
+
+
+Stream = PlainStream | MarkdownStream
+"""Text that arrives in pieces and leaves as lines."""
 
 
 def _decided(source: str) -> str:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TextIO
 
-from nazx_cli.documents.control import strip_control
+from nazx_cli.documents.control import ControlFilter, strip_control
 from nazx_cli.reading.passages import source_record
 from nazx_cli.session.events import Answer, Delta, Event, Notice, Progress, Reading
-from nazx_cli.ui.display import Display
-from nazx_cli.ui.interrupt import InterruptGuard
 from nazx_cli.ui.screen import Screen
 
 if TYPE_CHECKING:
     from nazx_cli.reading.passages import Passage
-    from nazx_cli.ui.gauge import Gauge
+    from nazx_cli.ui.gauge_line import Gauge
+    from nazx_cli.ui.live import Live
 
 
 @dataclass
@@ -117,3 +119,139 @@ def _follow(
                 display.note(f"note: {event.text}")
             if guard.pending:
                 return
+
+
+_WAITING = "reading"
+
+
+class AnswerStream:
+    """Writes an answer as it comes, without control sequences, and ends its last line."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._filter = ControlFilter()
+        self._at_line_start = True
+
+    def write(self, text: str) -> None:
+        """Show a piece of the answer."""
+        self._put(self._filter.push(text))
+
+    def end(self) -> None:
+        """Show what was held back, and end the line."""
+        self._put(self._filter.flush())
+        if not self._at_line_start:
+            self._put("\n")
+
+    def _put(self, text: str) -> None:
+        if text:
+            self._out.write(text)
+            self._out.flush()
+            self._at_line_start = text.endswith("\n")
+
+
+class Display:
+    """Shows one answer on ``screen``; with ``is_text`` False, only that it is being made.
+
+    On a terminal the answer is drawn, with the gauge below it. Where stdout is none, it gets
+    the bare text, and stderr the gauge if it is one. Else both are written to as ever.
+    """
+
+    def __init__(self, screen: Screen, gauge: Gauge | None, *, is_text: bool) -> None:
+        self._screen = screen
+        self._live, draws_text = _live(screen, gauge, is_text)
+        self._writer = None if draws_text or not is_text else AnswerStream(screen.out)
+        # Two that write to one terminal would disturb each other.
+        is_shared = self._writer is not None and screen.out.isatty()
+        self._stays = draws_text or (gauge is not None and not is_shared)
+        self._is_waiting = True
+
+    def start(self) -> None:
+        """Show that something is going on."""
+        if self._live is not None:
+            if self._screen.is_lively:
+                self._live.show_status(_WAITING)
+            self._live.start()
+
+    def push(self, text: str) -> None:
+        """Show a piece of the answer."""
+        if self._is_waiting:
+            self._end_wait()
+        if self._live is not None:
+            self._live.push(text)
+        if self._writer is not None:
+            self._writer.write(text)
+
+    def progress(self, done: int, total: int) -> None:
+        """Show how much of the documents has been read."""
+        if self._live is not None and self._screen.is_lively:
+            self._live.show_status(f"{_WAITING} {done:,} of {total:,} blocks")
+
+    def note(self, text: str) -> None:
+        """A line for the person, on stderr."""
+        if self._live is not None and self._screen.is_lively:
+            self._live.note(text)
+        else:
+            self._screen.note(text)
+
+    def end(self) -> None:
+        """Leave the whole text on the screen, its last line ended."""
+        try:
+            if self._live is not None:
+                self._live.stop()
+        finally:
+            if self._writer is not None:
+                self._writer.end()
+
+    def _end_wait(self) -> None:
+        self._is_waiting = False
+        if self._live is not None:
+            self._live.show_status("")
+            if not self._stays:
+                self._live.stop()
+                self._live = None
+
+
+def _live(screen: Screen, gauge: Gauge | None, is_text: bool) -> tuple[Live | None, bool]:
+    """What draws, if anything can, and whether it draws the text too."""
+    draws_text = is_text and screen.out.isatty() and (not screen.plain or gauge is not None)
+    if not draws_text and not screen.is_lively:
+        return None, False
+    from nazx_cli.ui.live import Live, can_draw
+    from nazx_cli.ui.stream import MarkdownStream, PlainStream
+
+    shown = gauge if screen.is_lively else None
+    if draws_text and can_draw(screen.out):
+        stream = PlainStream() if screen.plain else MarkdownStream()
+        return Live(screen.out, stream, shown), True
+    if screen.is_lively and can_draw(screen.err):
+        return Live(screen.err, None, shown), False
+    return None, False
+
+
+class InterruptGuard:
+    """While entered, decides what Ctrl-C does.
+
+    With ``defer`` off it raises KeyboardInterrupt as usual. With ``defer`` on, the first one
+    only sets ``pending``, so that the work in hand can end cleanly; the second one raises.
+    """
+
+    def __init__(self) -> None:
+        self.defer = False
+        self.pending = False
+        self._previous: object = None
+
+    def __enter__(self) -> InterruptGuard:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.getsignal(signal.SIGINT)
+            signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)  # type: ignore[arg-type]
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.defer and not self.pending:
+            self.pending = True
+            return
+        raise KeyboardInterrupt

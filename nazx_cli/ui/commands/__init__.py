@@ -6,28 +6,20 @@ import difflib
 from typing import TYPE_CHECKING
 
 from nazx_cli.errors import UsageError
-from nazx_cli.ui.commands import (
-    branches,
-    conversation,
-    documents,
-    program,
-    reports,
-    sessions,
-    settings,
-)
-from nazx_cli.ui.commands.command import Command
+from nazx_cli.ui.commands import conversation, documents, reports, sessions, settings
+from nazx_cli.ui.commands.command import Argument, Command, Words
 
 if TYPE_CHECKING:
     from nazx_cli.ui.chat import Chat
 
-COMMANDS: tuple[Command, ...] = (
-    *documents.COMMANDS,
-    *reports.COMMANDS,
-    *conversation.COMMANDS,
-    *branches.COMMANDS,
-    *sessions.COMMANDS,
-    *settings.COMMANDS,
-    *program.COMMANDS,
+_KEYS = (
+    ('"""', "begins and ends a question of several lines"),
+    ("Tab", "completes commands, paths, numbers, names"),
+    ("Ctrl-R", "searches what was typed before"),
+    ("Ctrl-G", "opens $VISUAL or $EDITOR on what is typed"),
+    ("Alt-Enter", "begins a new line"),
+    ("Ctrl-C", "stops an answer; clears; twice leaves"),
+    ("Ctrl-D", "leaves"),
 )
 
 
@@ -40,11 +32,11 @@ def get(name: str) -> Command:
     """The same; ``UsageError`` with the nearest name where there is none."""
     command = find(name)
     if command is None:
-        raise UsageError(f"there is no {name}", f"did you mean {nearest(name)}?")
+        raise UsageError(f"there is no {name}", f"did you mean {_nearest(name)}?")
     return command
 
 
-def nearest(name: str) -> str:
+def _nearest(name: str) -> str:
     """The command name most like ``name``; /help where none is."""
     names = [each for command in COMMANDS for each in command.names if len(each) > 2]
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
@@ -63,3 +55,39 @@ def run(chat: Chat, line: str) -> None:
     name, _, rest = line.partition(" ")
     command = get(name)
     command.run(chat, command.parse(rest.strip()))
+
+
+def _help(chat: Chat, words: Words) -> None:
+    wanted = words.get(0)
+    if wanted is not None:
+        command = get(wanted if wanted.startswith("/") else f"/{wanted}")
+        chat.say(f"{command.usage}\n  {command.help}")
+        if command.more:
+            chat.say(f"  {command.more}")
+        if command.example:
+            chat.say(f"  as in: {command.example}")
+        return
+    rows = [(" ".join((each.usage, *each.names[1:])), each.help) for each in COMMANDS]
+    width = max(len(title) for title, _ in rows)
+    for title, what in (*rows, ("", ""), *_KEYS):
+        chat.say(f"  {title:<{width}}  {what}".rstrip())
+
+
+def _exit(chat: Chat, _: Words) -> None:
+    chat.leaving = True
+
+
+COMMANDS: tuple[Command, ...] = (
+    *documents.COMMANDS,
+    *reports.COMMANDS,
+    *conversation.COMMANDS,
+    *sessions.COMMANDS,
+    *settings.COMMANDS,
+    Command(
+        ("/help", "/?"),
+        "this list, or about one command",
+        _help,
+        (Argument("COMMAND", "command", required=False),),
+    ),
+    Command(("/exit", "/bye"), "leave", _exit),
+)

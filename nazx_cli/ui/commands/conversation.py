@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nazx_cli.errors import UsageError
-from nazx_cli.ui.clipboard import copy
 from nazx_cli.ui.commands.command import Argument, Command, Words
-from nazx_cli.ui.export import export
+from nazx_cli.ui.export import copy, export
 from nazx_cli.ui.phrases import Stopwatch, counted
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from nazx_cli.errors import UsageError
 from nazx_cli.session.files import Watcher
 from nazx_cli.ui.commands.command import Argument, Command, Words
-from nazx_cli.ui.phrases import Stopwatch, counted, shortened
-from nazx_cli.ui.table import columns
+from nazx_cli.ui.phrases import Stopwatch, columns, counted, shortened
 
 if TYPE_CHECKING:
     from nazx_cli.documents.document import Origin

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nazx_cli.ui.commands.command import Command, Words
-from nazx_cli.ui.phrases import shortened
-from nazx_cli.ui.table import columns, size_text
+from nazx_cli.ui.phrases import columns, shortened, size_text
 
 if TYPE_CHECKING:
     from nazx_cli.context.cost import Size

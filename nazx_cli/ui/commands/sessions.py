@@ -1,4 +1,4 @@
-"""Commands on saved sessions."""
+"""Commands on what is kept apart: forks of one conversation, and saved sessions."""
 
 from __future__ import annotations
 
@@ -6,21 +6,45 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from nazx_cli.errors import UsageError
-from nazx_cli.ui.commands.branches import contents
 from nazx_cli.ui.commands.command import Argument, Command, Words
-from nazx_cli.ui.phrases import Stopwatch, ago
+from nazx_cli.ui.phrases import Stopwatch, ago, columns, counted, size_text
 from nazx_cli.ui.restore import restore
-from nazx_cli.ui.table import columns, size_text
 
 if TYPE_CHECKING:
     from nazx_cli.session.saved import SessionInfo
+    from nazx_cli.session.state import State
     from nazx_cli.ui.chat import Chat
+
 
 _FORCE = "--force"
 
 
+def _fork(chat: Chat, words: Words) -> None:
+    watch, origin = Stopwatch(), chat.workspace.branch
+    chat.workspace.fork(words.values[0])
+    chat.done(f"now in {words.values[0]}, a fork of {origin},", watch)
+
+
+def _switch(chat: Chat, words: Words) -> None:
+    name = words.get(0)
+    if name is None:
+        for each, state in chat.workspace.branches.items():
+            here = "*" if each == chat.workspace.branch else " "
+            chat.say(f"{here} {each}  {contents(state)}")
+        return
+    watch = Stopwatch()
+    chat.workspace.switch(name)
+    chat.done(f"now in {name} ({contents(chat.workspace.session.state)})", watch)
+
+
+def contents(state: State) -> str:
+    """``2 turns, 1 document``."""
+    turns, documents = len(state.history.turns), len(state.parts)
+    return f"{counted(turns, 'turn')}, {counted(documents, 'document')}"
+
+
 def _save(chat: Chat, words: Words) -> None:
-    keeper, watch = chat.need_autosave(), Stopwatch()
+    keeper, watch = chat.autosave, Stopwatch()
     name = words.get(0)
     if name is None or name == keeper.name:
         keeper.save_now(chat.workspace, chat.tag)
@@ -30,7 +54,7 @@ def _save(chat: Chat, words: Words) -> None:
 
 
 def _load(chat: Chat, words: Words) -> None:
-    keeper, watch = chat.need_autosave(), Stopwatch()
+    keeper, watch = chat.autosave, Stopwatch()
     name, option = words.values[0], words.get(1)
     if option not in (None, _FORCE):
         raise UsageError(f"/load knows no {option}", f"type /load {name}")
@@ -39,10 +63,9 @@ def _load(chat: Chat, words: Words) -> None:
     chat.save()
     file = keeper.store.open(name, create=False)
     try:
-        if option == _FORCE:
-            workspace = restore(file, chat.need_models(), chat.tag.name, force=True, loaded=chat.lm)
-        else:
-            workspace = restore(file, chat.need_models(), loaded=chat.lm)
+        force = option == _FORCE
+        model = chat.tag.name if force else None
+        workspace = restore(file, chat.models, model, force=force, loaded=chat.lm)
     except BaseException:
         file.close()
         raise
@@ -52,7 +75,7 @@ def _load(chat: Chat, words: Words) -> None:
 
 
 def _sessions(chat: Chat, _: Words) -> None:
-    keeper = chat.need_autosave()
+    keeper = chat.autosave
     infos = keeper.store.infos()
     if not infos:
         chat.say("No session is saved yet.")
@@ -78,6 +101,21 @@ def _row(info: SessionInfo, is_here: bool) -> tuple[str, ...]:
 
 
 COMMANDS = (
+    Command(
+        ("/fork",),
+        "go on in a copy of this conversation",
+        _fork,
+        (Argument("NAME"),),
+        "/fork idea",
+        "Documents are shared, not copied. /switch main goes back.",
+    ),
+    Command(
+        ("/switch",),
+        "go to another fork; without NAME: list them",
+        _switch,
+        (Argument("NAME", "branch", required=False),),
+        "/switch main",
+    ),
     Command(("/sessions",), "list the saved sessions", _sessions),
     Command(
         ("/save",),

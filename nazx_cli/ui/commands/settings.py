@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from nazx_cli.errors import UsageError
 from nazx_cli.ui.commands.command import Argument, Command, Words
-from nazx_cli.ui.phrases import Stopwatch
-from nazx_cli.ui.table import columns
+from nazx_cli.ui.phrases import Stopwatch, columns
 
 if TYPE_CHECKING:
     from nazx_cli.ui.chat import Chat
@@ -40,7 +39,7 @@ def _show(chat: Chat, _: Words) -> None:
         ("", f"{lm.config.attention.kind} attention, window {window}, layout {lm.layout}"),
         ("system", workspace.session.settings.system or "none"),
         *workspace.parameters().items(),
-        ("session", (chat.autosave and chat.autosave.name) or "not saved (/save keeps it)"),
+        ("session", chat.autosave.name or "not saved (/save keeps it)"),
         ("branch", _branches(chat)),
         ("turns", str(len(workspace.session.turns))),
         ("documents", str(len(workspace.documents))),
@@ -56,7 +55,7 @@ def _branches(chat: Chat) -> str:
 def _model(chat: Chat, words: Words) -> None:
     from nazx_cli.context.cost import Size
 
-    models, watch = chat.need_models(), Stopwatch()
+    models, watch = chat.models, Stopwatch()
     found = models.find(words.values[0])
     parts = chat.workspace.documents
     tokens = sum(map(len, parts))

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from nazx_cli.documents.control import strip_control
 from nazx_cli.memory.probe import Reading, read_memory
-from nazx_cli.ui.phrases import shortened
-from nazx_cli.ui.table import size_text
+from nazx_cli.ui.phrases import shortened, size_text
+from nazx_cli.ui.screen import knows_unicode
 
 if TYPE_CHECKING:
     from prompt_toolkit.formatted_text import StyleAndTextTuples
@@ -71,7 +71,7 @@ class Gauge:
         self._counted: Usage | None = None
         self._counted_at = self._read_at = float("-inf")
         self._reading = Reading(device, 0, 0, 0)
-        self._is_unicode = "utf" in (getattr(sys.stderr, "encoding", None) or "").lower()
+        self._is_unicode = knows_unicode(sys.stderr)
 
     def follow(self, stats: Stats) -> None:
         """Take in the figures of an answer that is being made."""
