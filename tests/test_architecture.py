@@ -30,6 +30,7 @@ ORDER = [
     "bench",
     "ui",
     "cli",
+    "__main__",
 ]
 TERMINAL = {"rich", "prompt_toolkit", "typer", "click"}
 
@@ -100,6 +101,8 @@ def test_a_library_is_owned_by_one_package() -> None:
         ("huggingface_hub", "catalog"),
         ("bitsandbytes", "quantization"),
         ("triton", "context"),
+        ("prompt_toolkit", "ui"),
+        ("typer", "cli"),
     ):
         users = {
             path.parts[0]

@@ -20,8 +20,7 @@ from nazx_cli.checkpoint.quantized_format import (
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import ModelUnavailableError, UsageError, first_line
 from nazx_cli.model.decoder import Decoder
-
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+from nazx_cli.names import DTYPES
 
 
 def load_decoder(folder: Path, device: str, dtype: str, quantize: str | None = None) -> Decoder:

@@ -26,7 +26,7 @@ from nazx_cli.cli import (
     verify,
     vram_estimate,
 )
-from nazx_cli.cli.parameters import flatten
+from nazx_cli.cli.options import flatten
 from nazx_cli.errors import NazxError, is_out_of_memory
 
 COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (

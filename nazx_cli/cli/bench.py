@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nazx_cli.cli.options import DEFAULT_MODEL, Dtype, Files, OutputOptions, option
+from nazx_cli.cli.options import Files, ModelName, OutputOptions, option
 from nazx_cli.documents.control import strip_control
 from nazx_cli.errors import NazxError, UsageError
+from nazx_cli.names import DEFAULT_MODEL, DTYPES
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,12 +35,10 @@ _SCALES = {
 class BenchOptions:
     """What is measured, how often, and where the figures go."""
 
-    model: Annotated[str, option("--model", "Name, org/repo or folder.", "-m", metavar="NAME")] = (
-        DEFAULT_MODEL
-    )
-    dtype: Annotated[Dtype, option("--dtype", "Number format of weights and arithmetic.")] = (
-        Dtype.bfloat16
-    )
+    model: ModelName = DEFAULT_MODEL
+    dtype: Annotated[
+        str, option("--dtype", "Number format of weights and arithmetic.", choices=DTYPES)
+    ] = "bfloat16"
     repeat: Annotated[int, option("--repeat", "Counted runs of each side.", min=1, metavar="N")] = 5
     shapes: Annotated[
         str | None,
@@ -96,7 +95,7 @@ class BenchOptions:
 
         settings = Settings(
             model=self.model,
-            dtype=self.dtype.value,
+            dtype=self.dtype,
             repeat=self.repeat,
             contexts=tuple(self.ctx or ()),
             # NAZX_LAYOUT may say auto, for the other commands: here that is no layout's name.
@@ -138,7 +137,7 @@ def bench(
     Example: nazx bench growth --output bench.json
     """
     from nazx_cli.bench.workloads import choose
-    from nazx_cli.cli.output import make_screen
+    from nazx_cli.cli.options import make_screen
 
     screen = make_screen(OutputOptions(json=options.json))
     settings = options.settings(file or ())

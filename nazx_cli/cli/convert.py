@@ -65,7 +65,7 @@ def convert(
     chosen = _attention(attention, window, sinks)
     from nazx_cli.catalog.conversion import convert_model
     from nazx_cli.catalog.store import checkpoint_bytes
-    from nazx_cli.cli.output import make_screen
+    from nazx_cli.cli.options import make_screen
     from nazx_cli.config import ModelConfig
     from nazx_cli.ui.phrases import size_text
 

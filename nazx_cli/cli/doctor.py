@@ -23,7 +23,7 @@ def doctor(*, offline: Offline = False, json: Json = False) -> None:
 
     Example: nazx doctor
     """
-    from nazx_cli.cli.output import make_screen
+    from nazx_cli.cli.options import make_screen
     from nazx_cli.ui.phrases import columns
 
     screen = make_screen(OutputOptions(json=json))

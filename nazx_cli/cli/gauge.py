@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nazx_cli.cli.options import Json, OutputOptions, option
+from nazx_cli.cli.options import Device, Json, OutputOptions, make_screen
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -20,9 +20,7 @@ _WIDTH = 80  # columns where there is no terminal
 
 
 def gauge(
-    device: Annotated[
-        str, option("--device", "auto, cpu, cuda, cuda:N or mps.", metavar="NAME")
-    ] = "auto",
+    device: Device = "auto",
     watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C.")] = False,
     interval: Annotated[
         float, typer.Option("--interval", help="Seconds between two readings.", min=0.1)
@@ -35,17 +33,13 @@ def gauge(
     Example: nazx gauge --watch
     """
     from nazx_cli.checkpoint.load import resolve_device
-    from nazx_cli.cli.output import make_screen
 
-    screen = make_screen(OutputOptions(json=json))
-    name = str(resolve_device(device))
-    if not watch:
-        _show_once(_look(name), screen, json)
-        return
+    screen, name = make_screen(OutputOptions(json=json)), str(resolve_device(device))
     try:
-        _watch(name, interval, screen, json)
+        _show(name, screen, json, interval if watch else None)
     except KeyboardInterrupt:
-        return
+        if not watch:
+            raise
 
 
 @dataclass(frozen=True)
@@ -69,21 +63,20 @@ class Look:
             ],
         }
 
-    def bar(self, width: int) -> Text:
-        """Device and memory as one line."""
+    def lines(self, width: int) -> list[Text]:
+        """Device and memory, then a heading and a line for each chat, if there are any."""
         from nazx_cli.ui.gauge_line import as_text, draw
-
-        text = as_text(draw(self.reading, width - len(self.reading.device) - 1))
-        return as_text([]).append(f"{self.reading.device} ").append_text(text)
-
-    def rows(self) -> list[str]:
-        """A line for each chat."""
         from nazx_cli.ui.phrases import columns, size_text
 
-        if not self.chats:
-            return ["no chat is running"]
+        device = f"{self.reading.device} "
+        memory = as_text(draw(self.reading, width - len(device)))
         rows = [(name, f"pid {pid}", size_text(nbytes)) for name, pid, nbytes in self.chats]
-        return columns([("CHAT", "PROCESS", "RESIDENT"), *rows], right=(2,)).split("\n")
+        chats = columns([("CHAT", "PROCESS", "RESIDENT"), *rows], right=(2,))
+        below = (chats if rows else "no chat is running").split("\n")
+        return [
+            as_text([]).append(device).append_text(memory),
+            *(as_text([]).append(row) for row in below),
+        ]
 
 
 def _look(device: str) -> Look:
@@ -99,42 +92,32 @@ def _look(device: str) -> Look:
     return Look(shared, tuple((name, pid, resident_bytes(pid)) for name, pid in running))
 
 
-def _show_once(look: Look, screen: Screen, as_json: bool) -> None:
-    from nazx_cli.ui.live import Area, can_draw
-
-    if as_json:
-        screen.data(look.as_data())
-    elif can_draw(screen.out):
-        area = Area(screen.out)
-        area.draw(_lines(look, area.size[0]), [])
-        area.close()
-    else:
-        screen.line("\n".join([look.bar(_WIDTH).plain, *look.rows()]))
-
-
-def _watch(device: str, interval: float, screen: Screen, as_json: bool) -> None:
-    """Readings in place on a terminal, one a line anywhere else."""
+def _show(device: str, screen: Screen, as_json: bool, interval: float | None) -> None:
+    """One reading, or with ``interval`` (seconds) one after the other until Ctrl-C: in place on
+    a terminal, one a line anywhere else."""
     from nazx_cli.ui.live import Area, can_draw
 
     area = Area(screen.out) if not as_json and can_draw(screen.out) else None
     look = _look(device)
     try:
-        while True:
+        while interval is not None:
             if area is not None:
-                area.draw([], _lines(look, area.size[0]))
-            elif as_json:
-                screen.data(look.as_data())
+                area.draw([], look.lines(area.size[0] - 1))
             else:
-                screen.line("; ".join([look.bar(_WIDTH).plain, *look.rows()[1:]]))
+                _print(look, screen, as_json, is_one_line=True)
             time.sleep(interval)
             look = _look(device)
+        if area is None:
+            _print(look, screen, as_json, is_one_line=False)
     finally:
         if area is not None:  # the last reading stays on the screen
-            area.draw(_lines(look, area.size[0]), [])
+            area.draw(look.lines(area.size[0] - 1), [])
             area.close()
 
 
-def _lines(look: Look, width: int) -> list[Text]:
-    from rich.text import Text
-
-    return [look.bar(width - 1), *map(Text, look.rows())]
+def _print(look: Look, screen: Screen, as_json: bool, *, is_one_line: bool) -> None:
+    if as_json:
+        screen.data(look.as_data())
+        return
+    lines = [line.plain for line in look.lines(_WIDTH)]
+    screen.line("; ".join([lines[0], *lines[2:]]) if is_one_line else "\n".join(lines))

@@ -26,7 +26,7 @@ def ls(
     """
     from nazx_cli.catalog.registry import Registry
     from nazx_cli.catalog.store import stored_models
-    from nazx_cli.cli.output import make_screen
+    from nazx_cli.cli.options import make_screen
     from nazx_cli.ui.phrases import columns
 
     screen = make_screen(OutputOptions(json=json))

@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from nazx_cli.catalog.home import nazx_home
-from nazx_cli.cli.options import AnswerOptions, ChatOptions, ModelOptions, OutputOptions
-from nazx_cli.cli.output import make_screen
+from nazx_cli.cli.options import (
+    AnswerOptions,
+    ChatOptions,
+    ModelOptions,
+    OutputOptions,
+    make_screen,
+)
 from nazx_cli.cli.prepare import ChosenModels, changes, open_session, read_documents
 from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.session.store import Store

@@ -5,52 +5,43 @@ Every option ``--some-name`` can also be set by the environment variable ``NAZX_
 
 from __future__ import annotations
 
+import inspect
 import os
-from dataclasses import dataclass
-from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+
+from nazx_cli.names import DEFAULT_MODEL, DTYPES, READ_MODES
+from nazx_cli.quantization.cost import KINDS
+from nazx_cli.ui.screen import Screen
 
 if TYPE_CHECKING:
     from nazx_cli.session.settings import SessionSettings
 
-DEFAULT_MODEL = "nazx-smol-135m"
 
+def option(flag: str, help: str, *more: str, choices: Iterable[str] = (), **settings: Any) -> Any:
+    """A Typer option with its environment variable; the help names all of those once.
 
-class ReadMode(str, Enum):
-    """How documents reach the model; the same names as ``reading.plan.READ_MODES``, which
-    cannot be imported here without numpy."""
-
-    auto = "auto"
-    recall = "recall"
-    all = "all"
-    resident = "resident"
-    tail = "tail"
-
-
-class Dtype(str, Enum):
-    """Number formats of weights and arithmetic."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class Quantization(str, Enum):
-    """How the weights of the blocks are held; the names of ``weights.quantize_cost.KINDS``."""
-
-    int8 = "int8"
-    nf4 = "nf4"
-
-
-def option(flag: str, help: str, *more: str, **settings: Any) -> Any:
-    """A Typer option with its environment variable; the help names all of those once."""
+    With ``choices`` it takes one of these words and no other.
+    """
+    if words := tuple(choices):
+        settings["parser"] = lambda typed: _one_of(words, typed)
+        settings["metavar"] = f"<{'|'.join(words)}>"
+        settings["autocompletion"] = lambda: list(words)
     name = flag.split("/")[0].removeprefix("--").replace("-", "_").upper()
     return typer.Option(
         flag, *more, envvar=f"NAZX_{name}", show_envvar=False, help=help, **settings
     )
+
+
+def _one_of(words: Sequence[str], typed: str) -> str:
+    if typed not in words:
+        raise ValueError(f"{typed!r} is not one of {', '.join(map(repr, words))}.")
+    return typed
 
 
 Files = Annotated[
@@ -71,6 +62,8 @@ def _go_offline(wanted: bool) -> bool:
     return wanted
 
 
+ModelName = Annotated[str, option("--model", "Name, org/repo or folder.", "-m", metavar="NAME")]
+Device = Annotated[str, option("--device", "auto, cpu, cuda, cuda:N or mps.", metavar="NAME")]
 Revision = Annotated[
     str | None, option("--revision", "Branch, tag or commit of the model.", metavar="NAME")
 ]
@@ -83,13 +76,13 @@ Quiet = Annotated[bool, option("--quiet", "Nothing on stderr but errors.")]
 class ModelOptions:
     """Which model, and how it is held."""
 
-    model: Annotated[str, option("--model", "Name, org/repo or folder.", "-m", metavar="NAME")] = (
-        DEFAULT_MODEL
+    model: ModelName = DEFAULT_MODEL
+    dtype: Annotated[str, option("--dtype", "Number format of the weights.", choices=DTYPES)] = (
+        "auto"
     )
-    dtype: Annotated[Dtype, option("--dtype", "Number format of the weights.")] = Dtype.auto
     quantize: Annotated[
-        Quantization | None,
-        option("--quantize", "Hold the weights in 8 or 4 bits, by bitsandbytes."),
+        str | None,
+        option("--quantize", "Hold the weights in 8 or 4 bits, by bitsandbytes.", choices=KINDS),
     ] = None
     vram_limit: Annotated[
         str | None,
@@ -99,16 +92,12 @@ class ModelOptions:
             metavar="SIZE",
         ),
     ] = None
-    device: Annotated[
-        str, option("--device", "auto, cpu, cuda, cuda:N or mps.", metavar="NAME")
-    ] = "auto"
+    device: Device = "auto"
     layout: Annotated[
         str, option("--layout", "Memory layout of the context, or auto.", metavar="NAME")
     ] = "auto"
-    revision: Annotated[
-        str | None, option("--revision", "Branch, tag or commit of the model.", metavar="NAME")
-    ] = None
-    offline: Annotated[bool, option("--offline", "Use no network.")] = False
+    revision: Revision = None
+    offline: Offline = False
 
 
 @dataclass(frozen=True)
@@ -118,7 +107,7 @@ class AnswerOptions:
     system: Annotated[str | None, option("--system", "System message.", "-s", metavar="TEXT")] = (
         None
     )
-    read: Annotated[ReadMode, option("--read", "How documents are read.")] = ReadMode.auto
+    read: Annotated[str, option("--read", "How documents are read.", choices=READ_MODES)] = "auto"
     max_tokens: Annotated[
         int, option("--max-tokens", "Most tokens of an answer.", min=1, metavar="N")
     ] = 512
@@ -160,7 +149,7 @@ class AnswerOptions:
             ctx=self.ctx,
             max_tokens=self.max_tokens,
             sampling=sampling,
-            read=self.read.value,
+            read=self.read,
         )
 
 
@@ -176,7 +165,7 @@ class OutputOptions:
         ),
     ] = None
     json: Annotated[bool, option("--json", "Print each answer as a JSON object.")] = False
-    quiet: Annotated[bool, option("--quiet", "Nothing on stderr but errors.")] = False
+    quiet: Quiet = False
     verbose: Annotated[bool, option("--verbose", "Statistics on stderr.")] = False
     plain: Annotated[
         bool, option("--plain", "Show answers as they are, Markdown marks and all.")
@@ -197,3 +186,55 @@ class ChatOptions:
     )
     no_save: Annotated[bool, option("--no-save", "Do not save this chat.")] = False
     no_gauge: Annotated[bool, option("--no-gauge", "Show no gauge of the memory.")] = False
+
+
+def flatten(body: Callable[..., None]) -> Callable[..., None]:
+    """``body`` with each parameter that is an options dataclass spread into its fields."""
+    hints = get_type_hints(body, include_extras=True)
+    groups: dict[str, type] = {}
+    flat: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(body).parameters.items():
+        kind = hints[name]
+        if isinstance(kind, type) and is_dataclass(kind):
+            groups[name] = kind
+            flat += _spread(kind)
+        else:
+            flat.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
+
+    @wraps(body)
+    def command(**values: Any) -> None:
+        built = {
+            name: group(**{field.name: values.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        body(**values, **built)
+
+    command.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
+    del command.__wrapped__  # else Typer looks through to the body
+    return command
+
+
+def _spread(group: type) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(group)
+    ]
+
+
+def make_screen(options: OutputOptions) -> Screen:
+    """The process's own streams, with what the options ask for."""
+    return Screen(
+        sys.stdout,
+        sys.stderr,
+        quiet=options.quiet,
+        verbose=options.verbose,
+        sources=options.sources,
+        plain=options.plain,
+    )

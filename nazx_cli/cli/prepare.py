@@ -106,10 +106,9 @@ class ChosenModels:
         from nazx_cli.memory.budget import describe
 
         options, limit = self._options, self._limit
-        quantize = options.quantize.value if options.quantize else None
         distinct = room.distinct + self._talk // (4 if room.positions else 2)
         size = Size(room.positions + self._talk, distinct)
-        wish = Wish(options.device, options.dtype.value, quantize, options.layout, limit, size)
+        wish = Wish(options.device, options.dtype, options.quantize, options.layout, limit, size)
         with self._screen.bar(f"loading {found.name}") as bar:
             bar.start()
             lm, fitting = load_fitting(found.name, found.folder, wish)

@@ -30,7 +30,7 @@ def pull(
     Example: nazx pull nazx-smol-360m
     """
     from nazx_cli.catalog.resolve import parse_name
-    from nazx_cli.cli.output import make_screen
+    from nazx_cli.cli.options import make_screen
 
     screen = make_screen(OutputOptions(json=json, quiet=quiet))
     called = parse_name(name, revision)

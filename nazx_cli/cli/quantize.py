@@ -8,25 +8,30 @@ from typing import Annotated
 import typer
 
 from nazx_cli.cli.options import (
-    Dtype,
     Json,
     Offline,
     OutputOptions,
-    Quantization,
     Quiet,
     Revision,
     option,
 )
 from nazx_cli.errors import UsageError
+from nazx_cli.names import DTYPES
+from nazx_cli.quantization.cost import KINDS
 
 
 def quantize(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Name, org/repo or folder.")],
     dest: Annotated[Path, typer.Argument(metavar="DEST", help="Folder to make.")],
-    kind: Annotated[Quantization, option("--kind", "int8, or nf4 for 4 bits.")],
+    kind: Annotated[str, option("--kind", "int8, or nf4 for 4 bits.", choices=KINDS)],
     dtype: Annotated[
-        Dtype, option("--dtype", "Type of what is not quantized: embeddings, output head, norms.")
-    ] = Dtype.bfloat16,
+        str,
+        option(
+            "--dtype",
+            "Type of what is not quantized: embeddings, output head, norms.",
+            choices=DTYPES,
+        ),
+    ] = "bfloat16",
     force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint at DEST.")] = False,
     *,
     revision: Revision = None,
@@ -41,12 +46,12 @@ def quantize(
 
     Example: nazx quantize nazx-smol-135m ./small --kind nf4
     """
-    if dtype is Dtype.auto:
+    if dtype == "auto":
         raise UsageError("a checkpoint needs one type", "add --dtype bfloat16")
     from nazx_cli.catalog.conversion import quantize_checkpoint
     from nazx_cli.catalog.resolve import resolve_model
     from nazx_cli.catalog.store import checkpoint_bytes
-    from nazx_cli.cli.output import make_screen
+    from nazx_cli.cli.options import make_screen
     from nazx_cli.ui.phrases import size_text
 
     screen = make_screen(OutputOptions(json=json, quiet=quiet))
@@ -56,15 +61,15 @@ def quantize(
         made = quantize_checkpoint(
             folder,
             dest,
-            kind.value,
-            dtype.value,
+            kind,
+            dtype,
             replace=force,
             on_progress=lambda done, total: bar.update("quantizing", done, total),
         )
     before, after = checkpoint_bytes(folder), checkpoint_bytes(made)
     if json:
-        facts = {"source": source, "path": str(made), "kind": kind.value, "dtype": dtype.value}
+        facts = {"source": source, "path": str(made), "kind": kind, "dtype": dtype}
         screen.data({**facts, "bytes": after, "source_bytes": before})
     else:
-        screen.line(f"{dest} is ready: {size_text(after)} as {kind.value}, of {size_text(before)}")
+        screen.line(f"{dest} is ready: {size_text(after)} as {kind}, of {size_text(before)}")
         screen.note(f"try: nazx chat -m {dest if dest.is_absolute() else f'./{dest}'}")

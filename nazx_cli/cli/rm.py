@@ -33,7 +33,7 @@ def rm(
     Example: nazx rm nazx-70m EleutherAI/pythia-70m
     """
     from nazx_cli.catalog.removal import freed_bytes, plan_removal
-    from nazx_cli.cli.output import make_screen
+    from nazx_cli.cli.options import make_screen
 
     screen = make_screen(OutputOptions(json=json))
     removals = [plan_removal(each) for each in dict.fromkeys(name)]

@@ -23,7 +23,7 @@ def show(
     Example: nazx show nazx-1b
     """
     from nazx_cli.catalog.describe import describe_model
-    from nazx_cli.cli.output import make_screen
+    from nazx_cli.cli.options import make_screen
     from nazx_cli.ui.phrases import columns
 
     screen = make_screen(OutputOptions(json=json))

@@ -30,7 +30,7 @@ def verify(
     Example: nazx verify nazx-1b
     """
     from nazx_cli.catalog.locate import place_of, repair_command
-    from nazx_cli.cli.output import make_screen
+    from nazx_cli.cli.options import make_screen
 
     screen = make_screen(OutputOptions(json=json, quiet=quiet))
     folder = place_of(name, revision)

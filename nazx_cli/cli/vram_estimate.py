@@ -55,8 +55,7 @@ def vram_estimate(
     Example: nazx vram-estimate --ctx 100000
     """
     from nazx_cli.catalog.lookup import find_config
-    from nazx_cli.cli.options import OutputOptions
-    from nazx_cli.cli.output import make_screen
+    from nazx_cli.cli.options import OutputOptions, make_screen
     from nazx_cli.context.cost import LAYOUT_BYTES, Size
     from nazx_cli.errors import UsageError
     from nazx_cli.memory.estimate import as_inattention, distinct_tokens, estimate
