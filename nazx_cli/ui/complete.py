@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from nazx_cli.ui.chat import Chat
     from nazx_cli.ui.commands.command import Command
 
+_SEPARATORS = "/\\" if os.name == "nt" else "/"
+
 
 class ChatCompleter(Completer):
     """Completes lines that begin with a slash; questions are left alone."""
@@ -79,9 +81,6 @@ def _completion(word: LastWord, offer: Offer) -> Completion:
         display=shown,
         display_meta=offer.about,
     )
-
-
-_SEPARATORS = "/\\" if os.name == "nt" else "/"
 
 
 @dataclass(frozen=True)

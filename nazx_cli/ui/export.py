@@ -1,4 +1,7 @@
-"""A conversation as a Markdown file."""
+"""What was said, taken elsewhere: to a Markdown file, or to the clipboard.
+
+The clipboard is reached by the system's own tool, or by the terminal (OSC 52).
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ from nazx_cli.reading.passages import source_line
 if TYPE_CHECKING:
     from nazx_cli.session.history import Turn
     from nazx_cli.session.workspace import Workspace
+
+_LONGEST = 74_994  # bytes of text: terminals take 100,000 characters of base64, codes included
 
 
 def export(workspace: Workspace, model: str, name: str, *, overwrite: bool = False) -> Path:
@@ -77,9 +82,6 @@ def _turn(number: int, turn: Turn) -> Iterator[str]:
         yield ""
         for at, passage in enumerate(turn.sources, 1):
             yield f"{at}. {source_line(passage)}"
-
-
-_LONGEST = 74_994  # bytes of text: terminals take 100,000 characters of base64, codes included
 
 
 def copy(text: str, terminal: TextIO) -> str | None:

@@ -9,12 +9,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 from nazx_cli.documents.control import strip_control
 from nazx_cli.memory.probe import Reading, read_memory
-from nazx_cli.ui.phrases import shortened, size_text
+from nazx_cli.ui.phrases import counted, shortened, size_text
 from nazx_cli.ui.screen import knows_unicode
 
 if TYPE_CHECKING:
@@ -109,8 +109,8 @@ class Gauge:
     def fragments(self, width: int) -> StyleAndTextTuples:
         """The line for prompt-toolkit, which leaves out colours where NO_COLOR asks for it."""
         return [
-            (f"noreverse bg:default fg:{_ansi(piece.color)}", piece.text)
-            for piece in self.pieces(width)
+            (f"noreverse bg:default fg:{'ansi' + color if color else 'default'}", text)
+            for text, color in map(astuple, self.pieces(width))
         ]
 
     def rich_text(self, width: int) -> Text:
@@ -123,10 +123,6 @@ def as_text(pieces: Iterable[Piece]) -> Text:
     from rich.text import Text
 
     return Text.assemble(*((piece.text, piece.color or "dim") for piece in pieces), end="")
-
-
-def _ansi(color: str) -> str:
-    return f"ansi{color}" if color else "default"
 
 
 def draw(
@@ -243,8 +239,8 @@ def _usage_forms(usage: Usage) -> dict[str, list[str]]:
             "",
         ]
     if count := usage.left_out:
-        turns = "turn" if count == 1 else "turns"
-        forms["turns"] = [f"{count:,} {turns} in documents", f"{count} {turns} in docs", ""]
+        turns = counted(count, "turn")
+        forms["turns"] = [f"{turns} in documents", f"{turns} in docs", ""]
     return forms
 
 
@@ -274,10 +270,5 @@ def _short(count: int) -> str:
     """``120k``: at most four characters and the unit."""
     if count < 1000:
         return str(count)
-    for unit in "kM":
-        count_in_unit = count / 1000
-        if count_in_unit < 999.5 or unit == "M":
-            digits = 1 if count_in_unit < 9.95 else 0
-            return f"{count_in_unit:.{digits}f}{unit}"
-        count = count_in_unit  # type: ignore[assignment]
-    return str(count)
+    value, unit = (count / 1e3, "k") if count < 999_500 else (count / 1e6, "M")
+    return f"{value:.{1 if value < 9.95 else 0}f}{unit}"

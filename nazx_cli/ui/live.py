@@ -149,6 +149,11 @@ class Live:
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
 
+    @property
+    def draws_text(self) -> bool:
+        """False where only status and gauge are drawn."""
+        return self._stream is not None
+
     def start(self) -> None:
         """Begin to draw."""
         self._drawn.enter_context(no_echo())

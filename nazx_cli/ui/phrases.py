@@ -1,4 +1,4 @@
-"""Times, counts and long names, as short as a line needs them."""
+"""Times, counts, sizes and long names, as short as a line needs them, and plain columns."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from nazx_cli.documents.control import strip_control
+
+_UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 class Stopwatch:
@@ -51,9 +53,6 @@ def counted(number: int, thing: str) -> str:
 def shortened(name: str, width: int) -> str:
     """``name`` in at most ``width`` characters, its end kept: that is what tells files apart."""
     return name if len(name) <= width else f"…{name[len(name) - width + 1 :]}"
-
-
-_UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:

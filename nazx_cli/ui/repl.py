@@ -1,4 +1,4 @@
-"""The interactive chat: a prompt, slash commands, streamed answers."""
+"""The interactive chat: a prompt and its keys, slash commands, streamed answers."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 
 PROMPT = ">>> "
+FENCE = '"""'
 _MAIN = "main"
 _MENU = 8  # rows kept free below the prompt while completions are shown
 _REFRESH = 0.5  # seconds between two drawings of the toolbar
@@ -113,9 +114,6 @@ def _history(path: Path) -> History:
     except OSError:
         return InMemoryHistory()
     return FileHistory(str(path))
-
-
-FENCE = '"""'
 
 
 def is_open(text: str) -> bool:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from nazx_cli.ui.gauge_line import Gauge
     from nazx_cli.ui.live import Live
 
+_WAITING = "reading"
+
 
 @dataclass
 class Outcome:
@@ -74,7 +76,7 @@ def show_turn(
     with InterruptGuard() as guard:
         try:
             display.start()
-            _follow(events, display, gauge, guard, outcome)
+            _follow(events, display, guard, outcome)
         except KeyboardInterrupt:
             outcome.answer = None
         finally:
@@ -89,143 +91,6 @@ def show_turn(
         if outcome.answer.finish == "length":
             screen.note(f"(the answer was cut off; {longer} allows a longer one)")
     return outcome
-
-
-def _follow(
-    events: Iterator[Event],
-    display: Display,
-    gauge: Gauge | None,
-    guard: InterruptGuard,
-    outcome: Outcome,
-) -> None:
-    """Take in the events until the answer ends or is interrupted."""
-    with ExitStack() as stack:
-        if isinstance(events, Generator):
-            stack.enter_context(closing(events))
-        for event in events:
-            if isinstance(event, Delta):
-                guard.defer = True
-                outcome.text += event.text
-                display.push(event.text)
-                if gauge is not None and event.stats is not None:
-                    gauge.follow(event.stats)
-            elif isinstance(event, Answer):
-                outcome.answer = event
-            elif isinstance(event, Reading):
-                outcome.mode, outcome.sources = event.mode, event.passages
-            elif isinstance(event, Progress):
-                display.progress(event.done, event.total)
-            elif isinstance(event, Notice):
-                display.note(f"note: {event.text}")
-            if guard.pending:
-                return
-
-
-_WAITING = "reading"
-
-
-class AnswerStream:
-    """Writes an answer as it comes, without control sequences, and ends its last line."""
-
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-        self._filter = ControlFilter()
-        self._at_line_start = True
-
-    def write(self, text: str) -> None:
-        """Show a piece of the answer."""
-        self._put(self._filter.push(text))
-
-    def end(self) -> None:
-        """Show what was held back, and end the line."""
-        self._put(self._filter.flush())
-        if not self._at_line_start:
-            self._put("\n")
-
-    def _put(self, text: str) -> None:
-        if text:
-            self._out.write(text)
-            self._out.flush()
-            self._at_line_start = text.endswith("\n")
-
-
-class Display:
-    """Shows one answer on ``screen``; with ``is_text`` False, only that it is being made.
-
-    On a terminal the answer is drawn, with the gauge below it. Where stdout is none, it gets
-    the bare text, and stderr the gauge if it is one. Else both are written to as ever.
-    """
-
-    def __init__(self, screen: Screen, gauge: Gauge | None, *, is_text: bool) -> None:
-        self._screen = screen
-        self._live, draws_text = _live(screen, gauge, is_text)
-        self._writer = None if draws_text or not is_text else AnswerStream(screen.out)
-        # Two that write to one terminal would disturb each other.
-        is_shared = self._writer is not None and screen.out.isatty()
-        self._stays = draws_text or (gauge is not None and not is_shared)
-        self._is_waiting = True
-
-    def start(self) -> None:
-        """Show that something is going on."""
-        if self._live is not None:
-            if self._screen.is_lively:
-                self._live.show_status(_WAITING)
-            self._live.start()
-
-    def push(self, text: str) -> None:
-        """Show a piece of the answer."""
-        if self._is_waiting:
-            self._end_wait()
-        if self._live is not None:
-            self._live.push(text)
-        if self._writer is not None:
-            self._writer.write(text)
-
-    def progress(self, done: int, total: int) -> None:
-        """Show how much of the documents has been read."""
-        if self._live is not None and self._screen.is_lively:
-            self._live.show_status(f"{_WAITING} {done:,} of {total:,} blocks")
-
-    def note(self, text: str) -> None:
-        """A line for the person, on stderr."""
-        if self._live is not None and self._screen.is_lively:
-            self._live.note(text)
-        else:
-            self._screen.note(text)
-
-    def end(self) -> None:
-        """Leave the whole text on the screen, its last line ended."""
-        try:
-            if self._live is not None:
-                self._live.stop()
-        finally:
-            if self._writer is not None:
-                self._writer.end()
-
-    def _end_wait(self) -> None:
-        self._is_waiting = False
-        if self._live is not None:
-            self._live.show_status("")
-            if not self._stays:
-                self._live.stop()
-                self._live = None
-
-
-def _live(screen: Screen, gauge: Gauge | None, is_text: bool) -> tuple[Live | None, bool]:
-    """What draws, if anything can, and whether it draws the text too."""
-    draws_text = is_text and screen.out.isatty() and (not screen.plain or gauge is not None)
-    if not draws_text and not screen.is_lively:
-        return None, False
-    from nazx_cli.ui.live import Live, can_draw
-    from nazx_cli.ui.stream import MarkdownStream, PlainStream
-
-    shown = gauge if screen.is_lively else None
-    if draws_text and can_draw(screen.out):
-        stream = PlainStream() if screen.plain else MarkdownStream()
-        return Live(screen.out, stream, shown), True
-    if screen.is_lively and can_draw(screen.err):
-        return Live(screen.err, None, shown), False
-    return None, False
 
 
 class InterruptGuard:
@@ -255,3 +120,130 @@ class InterruptGuard:
             self.pending = True
             return
         raise KeyboardInterrupt
+
+
+def _follow(
+    events: Iterator[Event], display: Display, guard: InterruptGuard, outcome: Outcome
+) -> None:
+    """Take in the events until the answer ends or is interrupted."""
+    with ExitStack() as stack:
+        if isinstance(events, Generator):
+            stack.enter_context(closing(events))
+        for event in events:
+            if isinstance(event, Delta):
+                guard.defer = True
+                outcome.text += event.text
+                display.push(event)
+            elif isinstance(event, Answer):
+                outcome.answer = event
+            elif isinstance(event, Reading):
+                outcome.mode, outcome.sources = event.mode, event.passages
+            elif isinstance(event, Progress):
+                display.show_status(f"{_WAITING} {event.done:,} of {event.total:,} blocks")
+            elif isinstance(event, Notice):
+                display.note(f"note: {event.text}")
+            if guard.pending:
+                return
+
+
+class Display:
+    """Shows one answer on ``screen``; with ``is_text`` False, only that it is being made.
+
+    On a terminal the answer is drawn, with the gauge below it. Where stdout is none, it gets
+    the bare text, and stderr the gauge if it is one. Else both are written to as ever.
+    """
+
+    def __init__(self, screen: Screen, gauge: Gauge | None, *, is_text: bool) -> None:
+        self._screen = screen
+        self._gauge = gauge
+        self._live = _live(screen, gauge, is_text)
+        draws_text = self._live is not None and self._live.draws_text
+        self._writer = _Writer(screen.out) if is_text and not draws_text else None
+        # Two that write to one terminal would disturb each other.
+        is_shared = self._writer is not None and screen.out.isatty()
+        self._stays = draws_text or (gauge is not None and not is_shared)
+        self._is_waiting = True
+
+    def start(self) -> None:
+        """Show that something is going on."""
+        self.show_status(_WAITING)
+        if self._live is not None:
+            self._live.start()
+
+    def push(self, piece: Delta) -> None:
+        """Show a piece of the answer, and how fast it came."""
+        if self._is_waiting:
+            self._end_wait()
+        if self._live is not None:
+            self._live.push(piece.text)
+        if self._writer is not None:
+            self._writer.push(piece.text)
+        if self._gauge is not None and piece.stats is not None:
+            self._gauge.follow(piece.stats)
+
+    def show_status(self, text: str) -> None:
+        """Show what is going on, where moving things may be drawn."""
+        if self._live is not None and self._screen.is_lively:
+            self._live.show_status(text)
+
+    def note(self, text: str) -> None:
+        """A line for the person, on stderr."""
+        if self._live is not None and self._screen.is_lively:
+            self._live.note(text)
+        else:
+            self._screen.note(text)
+
+    def end(self) -> None:
+        """Leave the whole text on the screen, its last line ended."""
+        try:
+            if self._live is not None:
+                self._live.stop()
+        finally:
+            if self._writer is not None:
+                self._writer.end()
+
+    def _end_wait(self) -> None:
+        self._is_waiting = False
+        self.show_status("")
+        if self._live is not None and not self._stays:
+            self._live.stop()
+            self._live = None
+
+
+def _live(screen: Screen, gauge: Gauge | None, is_text: bool) -> Live | None:
+    """What draws, if anything can: the text too, or only what is going on."""
+    draws_text = is_text and screen.out.isatty() and (not screen.plain or gauge is not None)
+    if not draws_text and not screen.is_lively:
+        return None
+    from nazx_cli.ui.live import Live, can_draw
+    from nazx_cli.ui.stream import MarkdownStream, PlainStream
+
+    shown = gauge if screen.is_lively else None
+    if draws_text and can_draw(screen.out):
+        return Live(screen.out, PlainStream() if screen.plain else MarkdownStream(), shown)
+    if screen.is_lively and can_draw(screen.err):
+        return Live(screen.err, None, shown)
+    return None
+
+
+class _Writer:
+    """Writes an answer as it comes, without control sequences, and ends its last line."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._filter = ControlFilter()
+        self._at_line_start = True
+
+    def push(self, text: str) -> None:
+        self._put(self._filter.push(text))
+
+    def end(self) -> None:
+        self._put(self._filter.flush())
+        if not self._at_line_start:
+            self._put("\n")
+
+    def _put(self, text: str) -> None:
+        if text:
+            self._out.write(text)
+            self._out.flush()
+            self._at_line_start = text.endswith("\n")

@@ -1,4 +1,5 @@
-"""What a slash command is: names, arguments, help, and what it does."""
+"""What a slash command is: names, arguments, help, and what it does; and how what is typed
+after its name is taken apart: into words, with quotes around what has spaces."""
 
 from __future__ import annotations
 
@@ -13,11 +14,13 @@ from nazx_cli.errors import UsageError
 if TYPE_CHECKING:
     from nazx_cli.ui.chat import Chat
 
+_QUOTES = "'\""
+
 
 @dataclass(frozen=True)
 class Argument:
     """One argument: how help shows it, and what ``kind`` of thing completion offers for it
-    (a key of ``offers.OFFERS``, or empty); ``choices`` are offered as they are."""
+    (a key of ``complete.OFFERS``, or empty); ``choices`` are offered as they are."""
 
     shown: str
     kind: str = ""
@@ -94,9 +97,6 @@ class Command:
     @property
     def _form(self) -> str:
         return f"{self.usage}, as in: {self.example}" if self.example else self.usage
-
-
-_QUOTES = "'\""
 
 
 def split_words(text: str, *, windows: bool = os.name == "nt") -> list[str]:

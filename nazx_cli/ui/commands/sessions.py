@@ -30,14 +30,14 @@ def _switch(chat: Chat, words: Words) -> None:
     if name is None:
         for each, state in chat.workspace.branches.items():
             here = "*" if each == chat.workspace.branch else " "
-            chat.say(f"{here} {each}  {contents(state)}")
+            chat.say(f"{here} {each}  {_contents(state)}")
         return
     watch = Stopwatch()
     chat.workspace.switch(name)
-    chat.done(f"now in {name} ({contents(chat.workspace.session.state)})", watch)
+    chat.done(f"now in {name} ({_contents(chat.workspace.session.state)})", watch)
 
 
-def contents(state: State) -> str:
+def _contents(state: State) -> str:
     """``2 turns, 1 document``."""
     turns, documents = len(state.history.turns), len(state.parts)
     return f"{counted(turns, 'turn')}, {counted(documents, 'document')}"
@@ -71,7 +71,7 @@ def _load(chat: Chat, words: Words) -> None:
         raise
     keeper.change(file, workspace)
     chat.enter(workspace)
-    chat.done(f"now in {name} ({contents(workspace.session.state)})", watch)
+    chat.done(f"now in {name} ({_contents(workspace.session.state)})", watch)
 
 
 def _sessions(chat: Chat, _: Words) -> None:
