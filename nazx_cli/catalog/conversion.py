@@ -132,7 +132,7 @@ def quantize_checkpoint(
     that is there already is refused, or replaced on request. ``UsageError`` where the source is
     quantized already or bitsandbytes is missing.
     """
-    from nazx_cli.quantization.quantize import library
+    from nazx_cli.quantization.quantize import load_library
 
     check_kind(kind)
     dest = dest.expanduser().absolute()
@@ -145,7 +145,7 @@ def quantize_checkpoint(
         raise UsageError(
             f"the weights of {source} are {stored} already", "name the model they were made from"
         )
-    library()  # if it is missing, say so before anything is written
+    load_library()  # if it is missing, say so before anything is written
     checkpoint = Checkpoint.open(source)
     checkpoint.check(expected_shapes(config))
     tensors = [tensor for part in parts(config) for tensor in _kept(checkpoint, part, kind, dtype)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +21,12 @@ class Int8Linear(PiecewiseLinear):
 
     def __init__(
         self,
-        library: ModuleType,
         weight: Tensor,
         scale: Tensor,
         bias: nn.Parameter | None,
         compute_dtype: torch.dtype,
     ) -> None:
-        super().__init__(library, (weight.shape[0], weight.shape[1]), bias, compute_dtype)
+        super().__init__((weight.shape[0], weight.shape[1]), bias, compute_dtype)
         self.register_buffer("weight", weight)
         self.register_buffer("factor", scale / 127)
 
@@ -58,7 +56,8 @@ class Int8Linear(PiecewiseLinear):
 
     def _by_library(self, x: Tensor, start: int, stop: int) -> Tensor:
         """LLM.int8(): activations are quantized too, row by row, outliers apart."""
-        bnb = self.library
+        import bitsandbytes as bnb
+
         state = bnb.MatmulLtState()
         state.CB, state.SCB = self.weight[start:stop], self.factor[start:stop] * 127
         state.has_fp16_weights = state.is_training = False
@@ -66,15 +65,17 @@ class Int8Linear(PiecewiseLinear):
         return out
 
 
-def quantize_int8(library: ModuleType, weight: Tensor, device: torch.device) -> dict[str, Tensor]:
+def quantize_int8(weight: Tensor, device: torch.device) -> dict[str, Tensor]:
     """``weight`` (out, in) int8 and ``SCB`` (out,) float32 of a matrix of any float type."""
+    from bitsandbytes.functional import int8_vectorwise_quant
+
     rows, columns = weight.shape
     data = torch.empty(rows, columns, dtype=torch.int8, device=device)
     scale = torch.empty(rows, dtype=torch.float32, device=device)
     for start, stop in spans(0, rows, columns):
         # float16 is what bitsandbytes quantizes from.
         piece = weight[start:stop].to(device, torch.float16)
-        data[start:stop], scale[start:stop], _ = library.functional.int8_vectorwise_quant(piece)
+        data[start:stop], scale[start:stop], _ = int8_vectorwise_quant(piece)
     return {"weight": data, "SCB": scale}
 
 

@@ -4,7 +4,7 @@ second quantization, of the scales, is left out)."""
 from __future__ import annotations
 
 from functools import cache
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ from nazx_cli.quantization.piecewise import (
     untile,
 )
 
+if TYPE_CHECKING:
+    from bitsandbytes.functional import QuantState
+
 
 class Nf4Linear(PiecewiseLinear):
     """4-bit codes in standard order (see ``nibbles``), two to a byte, and for every 64 of them,
@@ -31,14 +34,13 @@ class Nf4Linear(PiecewiseLinear):
 
     def __init__(
         self,
-        library: ModuleType,
         data: Tensor,
         absmax: Tensor,
         shape: tuple[int, int],
         bias: nn.Parameter | None,
         compute_dtype: torch.dtype,
     ) -> None:
-        super().__init__(library, shape, bias, compute_dtype)
+        super().__init__(shape, bias, compute_dtype)
         self.register_buffer("weight", data)
         self.register_buffer("absmax", absmax)
 
@@ -47,7 +49,7 @@ class Nf4Linear(PiecewiseLinear):
         columns = self.in_features
         # Rows that are whole blocks let bitsandbytes' threads share the work.
         shape = (-1, columns) if columns % BLOCK == 0 else (1, 2 * len(data))
-        flat = _dequantize(self.library, data, absmax, shape, self.compute_dtype)
+        flat = _dequantize(data, absmax, shape, self.compute_dtype)
         return flat[before : before + (stop - start) * columns].view(stop - start, columns)
 
     def _blocks(self, start: int, stop: int) -> tuple[Tensor, Tensor, int]:
@@ -63,12 +65,14 @@ class Nf4Linear(PiecewiseLinear):
 
     def _by_library(self, x: Tensor, start: int, stop: int) -> Tensor | None:
         """bitsandbytes' own product; None for rows that do not start with a block."""
+        from bitsandbytes import matmul_4bit
+
         data, absmax, before = self._blocks(start, stop)
         if before or (stop * self.in_features % BLOCK and stop != self.out_features):
             return None
         shape = torch.Size((stop - start, self.in_features))
-        state = _state(self.library, absmax, shape, x.dtype)
-        out: Tensor = self.library.matmul_4bit(x, data.view(-1, 1).t(), quant_state=state)
+        state = _state(absmax, shape, x.dtype)
+        out: Tensor = matmul_4bit(x, data.view(-1, 1).t(), quant_state=state)
         return out
 
 
@@ -79,7 +83,6 @@ class TiledNf4Linear(Nf4Linear):
 
     def __init__(
         self,
-        library: ModuleType,
         data: Tensor,
         absmax: Tensor,
         shape: tuple[int, int],
@@ -92,7 +95,7 @@ class TiledNf4Linear(Nf4Linear):
         for start, stop in spans(0, rows, columns):
             tiled[start:stop] = tile(standard[start:stop])
         by_column = absmax.view(rows, -1).t().to(torch.bfloat16).contiguous()
-        super().__init__(library, tiled, by_column, shape, bias, compute_dtype)
+        super().__init__(tiled, by_column, shape, bias, compute_dtype)
 
     def _blocks(self, start: int, stop: int) -> tuple[Tensor, Tensor, int]:
         first, last = start // GROUP * GROUP, -(-stop // GROUP) * GROUP
@@ -110,68 +113,75 @@ class TiledNf4Linear(Nf4Linear):
             self._rows(self.weight, start, stop),
             (stop - start, self.in_features),
             self.absmax[:, start:stop].contiguous() if is_part else self.absmax,
-            _code(self.library, x.device),
+            _code(x.device),
             BLOCK,
         )
         return out
 
 
-def quantize_nf4(library: ModuleType, weight: Tensor, device: torch.device) -> dict[str, Tensor]:
+def quantize_nf4(weight: Tensor, device: torch.device) -> dict[str, Tensor]:
     """``weight`` (bytes, 1) uint8 and ``absmax`` (blocks,) float32 of a matrix (out, in) of any
     float type, in standard order."""
+    from bitsandbytes.functional import quantize_4bit
+
     rows, columns = weight.shape
     count = rows * columns
     data = torch.empty(-(-count // 2), 1, dtype=torch.uint8, device=device)
     absmax = torch.empty(-(-count // BLOCK), dtype=torch.float32, device=device)
     for start, stop in spans(0, rows, columns):
         piece = weight[start:stop].to(device, torch.float32)
-        codes, state = library.functional.quantize_4bit(piece, blocksize=BLOCK, quant_type="nf4")
+        codes, state = quantize_4bit(piece, blocksize=BLOCK, quant_type="nf4")
         at = start * columns
         data[at // 2 : at // 2 + len(codes)] = codes
         absmax[at // BLOCK : at // BLOCK + len(state.absmax)] = state.absmax
     return {"weight": data, "absmax": absmax}
 
 
-def _dequantize(
-    library: ModuleType, data: Tensor, absmax: Tensor, shape: tuple[int, int], dtype: torch.dtype
-) -> Tensor:
+def _dequantize(data: Tensor, absmax: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
     """All weights of bytes ``data`` as one row; ``shape`` (rows, columns), rows -1: whatever
     comes out."""
+    from bitsandbytes.functional import dequantize_4bit
+
     columns = shape[1]
     size = torch.Size((2 * len(data) // columns, columns))
-    state = _state(library, absmax, size, dtype)
-    out: Tensor = library.functional.dequantize_4bit(data.view(-1, 1), state)
+    state = _state(absmax, size, dtype)
+    out: Tensor = dequantize_4bit(data.view(-1, 1), state)
     return out.reshape(-1)
 
 
-def _state(library: ModuleType, absmax: Tensor, shape: torch.Size, dtype: torch.dtype) -> object:
-    state: object = library.functional.QuantState(
+def _state(absmax: Tensor, shape: torch.Size, dtype: torch.dtype) -> QuantState:
+    from bitsandbytes.functional import QuantState
+
+    return QuantState(
         absmax=absmax,
         shape=shape,
-        code=_code(library, absmax.device),
+        code=_code(absmax.device),
         blocksize=BLOCK,
         quant_type="nf4",
         dtype=dtype,
     )
-    return state
 
 
 @cache
-def _code(library: ModuleType, device: torch.device) -> Tensor:
+def _code(device: torch.device) -> Tensor:
     """(16,) float32: the values of nf4 between -1 and 1."""
-    code: Tensor = library.functional.get_4bit_type("nf4", device=device)
+    from bitsandbytes.functional import get_4bit_type
+
+    code: Tensor = get_4bit_type("nf4", device=device)
     return code
 
 
 @cache
-def kernel_works(library: ModuleType) -> bool:
+def kernel_works() -> bool:
     """Whether bitsandbytes' product of bfloat16 with tiled nf4 is there and right: its order of
     weights is no promise of the library's."""
-    if not getattr(library.functional, "has_avx512bf16", bool)():
+    from bitsandbytes import functional
+
+    if not getattr(functional, "has_avx512bf16", bool)():
         return False
     x, weight = probe(64, 128)
-    tensors = quantize_nf4(library, weight, torch.device("cpu"))
+    tensors = quantize_nf4(weight, torch.device("cpu"))
     data, absmax = tensors["weight"].view(-1), tensors["absmax"]
-    layer = TiledNf4Linear(library, data, absmax, (64, 128), None, torch.bfloat16)
+    layer = TiledNf4Linear(data, absmax, (64, 128), None, torch.bfloat16)
     got = layer._fused(x, 32, 64)
     return got is not None and distance(got, x.float() @ layer.dense(32, 64).float().t()) < 0.02

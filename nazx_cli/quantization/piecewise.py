@@ -1,16 +1,16 @@
-"""Two orders of 4-bit weights: bitsandbytes' own, and the one that its CPU kernel multiplies.
+"""What quantized layers share: products a piece at a time, and the two orders of 4-bit weights.
 
-*Standard*: row by row, the first of two weights in the high half of a byte. *Tiled*: rows in
-groups of 32; for each pair of columns 32 bytes, of which byte 2 r + c holds column c of the
-group's row r in its low half and of row 16 + r in its high half. Both take the same bytes, and
-a group of 32 rows lies in the same place in both.
+*Standard* order is bitsandbytes' own: row by row, the first of two weights in the high half of a
+byte. *Tiled* order is what its CPU kernel multiplies: rows in groups of 32; for each pair of
+columns 32 bytes, of which byte 2 r + c holds column c of the group's row r in its low half and of
+row 16 + r in its high half. Both take the same bytes, and a group of 32 rows lies in the same
+place in both.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -46,20 +46,12 @@ FEW = 8
 
 
 class PiecewiseLinear(QuantizedLinear):
-    """What all kinds share: fused where there is a kernel, else a piece at a time.
-
-    ``library`` is bitsandbytes, handed in by its only importer.
-    """
+    """What all kinds share: fused where there is a kernel, else a piece at a time."""
 
     def __init__(
-        self,
-        library: ModuleType,
-        shape: tuple[int, int],
-        bias: nn.Parameter | None,
-        compute_dtype: torch.dtype,
+        self, shape: tuple[int, int], bias: nn.Parameter | None, compute_dtype: torch.dtype
     ) -> None:
         super().__init__()
-        self.library = library
         self.out_features, self.in_features = shape
         self.bias = bias
         self.compute_dtype = compute_dtype

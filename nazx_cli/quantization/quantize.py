@@ -1,4 +1,4 @@
-"""Linear layers in int8 and nf4, quantized by bitsandbytes; its only importer.
+"""Linear layers in int8 and nf4, quantized by bitsandbytes, which is loaded here.
 
 Quantized are the linear layers of the blocks (qkv, out, gate, up, down). Embeddings, output
 head, norms and biases stay in the compute type. Weights count as they are in the checkpoint, so
@@ -17,7 +17,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
-from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -50,10 +49,10 @@ def quantize_linear(
 
 
 def quantize_matrix(weight: Tensor, kind: str, device: torch.device) -> dict[str, Tensor]:
-    """The tensors that a checkpoint keeps of ``weight`` (out, in): see ``quantized_format``."""
-    if check_kind(kind) == "int8":
-        return quantize_int8(library(), weight, device)
-    return quantize_nf4(library(), weight, device)
+    """The tensors that a checkpoint keeps of ``weight`` (out, in): see ``checkpoint.quantized``."""
+    check_kind(kind)
+    load_library()
+    return (quantize_int8 if kind == "int8" else quantize_nf4)(weight, device)
 
 
 def restore_linear(
@@ -65,19 +64,22 @@ def restore_linear(
     device: torch.device,
 ) -> QuantizedLinear:
     """The layer (out, in) that holds the ``tensors`` of ``quantize_matrix``."""
-    bnb = library()
+    load_library()
     held = {name: tensor.to(device) for name, tensor in tensors.items()}
     parameter = None if bias is None else nn.Parameter(bias, requires_grad=False)
     if check_kind(kind) == "int8":
-        return Int8Linear(bnb, held["weight"], held["SCB"], parameter, compute_dtype)
+        return Int8Linear(held["weight"], held["SCB"], parameter, compute_dtype)
     fused = device.type == "cpu" and compute_dtype == torch.bfloat16
     tiles = shape[0] % GROUP == 0 and shape[1] % BLOCK == 0
-    form = TiledNf4Linear if fused and tiles and kernel_works(bnb) else Nf4Linear
-    return form(bnb, held["weight"].view(-1), held["absmax"], shape, parameter, compute_dtype)
+    form = TiledNf4Linear if fused and tiles and kernel_works() else Nf4Linear
+    return form(held["weight"].view(-1), held["absmax"], shape, parameter, compute_dtype)
 
 
-def library() -> ModuleType:
-    """bitsandbytes; ``UsageError`` where it is not installed, ``NazxError`` where it is broken."""
+def load_library() -> None:
+    """Import bitsandbytes, so that it can be imported by name afterwards.
+
+    ``UsageError`` where it is not installed, ``NazxError`` where it is broken.
+    """
     noisy = [logging.getLogger(f"bitsandbytes.{name}") for name in _NOISY]
     for logger in noisy:
         logger.setLevel(logging.ERROR)
@@ -87,7 +89,7 @@ def library() -> ModuleType:
     if hidden is _ABSENT:
         sys.modules["kernels"] = None  # type: ignore[assignment]
     try:
-        import bitsandbytes
+        import bitsandbytes  # noqa: F401
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] == "bitsandbytes":
             raise UsageError(
@@ -100,8 +102,6 @@ def library() -> ModuleType:
     finally:
         if hidden is _ABSENT:
             sys.modules.pop("kernels", None)
-    module: ModuleType = bitsandbytes
-    return module
 
 
 _ABSENT = object()
