@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nazx_cli.errors import ModelUnavailableError
+from nazx_cli.names import DEFAULT_WINDOW
 
 FAMILIES = ("gpt_neox", "llama")
 ATTENTION_KINDS = ("inattention", "windowed", "full")
@@ -77,6 +78,10 @@ class AttentionConfig:
             "sink_tokens": self.sink_tokens,
             "far": self.far,
         }
+
+
+DEFAULT_ATTENTION = AttentionConfig("windowed", DEFAULT_WINDOW, sink_tokens=4)
+"""What a checkpoint of a base family is converted to where nothing else is asked for."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 READ_MODES: Mapping[str, str] = MappingProxyType(
@@ -21,3 +21,12 @@ DEFAULT_MODEL = "nazx-smol-135m"
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 """Number formats of weights and arithmetic (``--dtype``)."""
+
+OnProgress = Callable[[int, int], None]
+"""Told how much is done and how much there is in all, in one unit."""
+OnNamedProgress = Callable[[str, int, int], None]
+"""The same, after the name of what is being done."""
+
+DEFAULT_WINDOW = 2048
+"""Tokens: the window that dense models are converted to, and what is reckoned with for a
+conversation where nothing else sets a limit."""

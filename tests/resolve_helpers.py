@@ -7,11 +7,16 @@ from typing import Any
 
 import pytest
 
-from nazx_cli.catalog.resolve import resolve_model
+from nazx_cli.catalog.models import ModelRef
 from nazx_cli.config import AttentionConfig
 from nazx_cli.errors import ModelUnavailableError
 
 WINDOWED = AttentionConfig("windowed", 2048, 4)
+
+
+def resolve_model(name: str | Path, revision: str | None = None, **options: Any) -> Path:
+    """The checkpoint folder of a model by any of its names, fetched where it is not here."""
+    return ModelRef.parse(name, revision).fetch(**options)
 
 
 def error_of(name: str | Path, **options: Any) -> ModelUnavailableError:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from resolve_helpers import resolve_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from nazx_cli.catalog.resolve import resolve_model
 from nazx_cli.checkpoint.checkpoint import Checkpoint
 from nazx_cli.config import ModelConfig
 from nazx_cli.tokenizer import Tokenizer

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+from resolve_helpers import resolve_model
 
-from nazx_cli.catalog.resolve import resolve_model
 from nazx_cli.errors import ModelUnavailableError
 
 pytest.importorskip("pexpect")

@@ -12,10 +12,9 @@ import pytest
 from checkpoints import LLAMA, write_checkpoint
 from fake_hub import FakeHub, FakeRepo
 
-from nazx_cli.catalog.hub import cached_snapshot, check_reachable, download_snapshot
-from nazx_cli.catalog.hub_download import HubUnreachableError
-from nazx_cli.checkpoint.checkpoint import Checkpoint
-from nazx_cli.checkpoint.convert import is_complete
+from nazx_cli.catalog.hub import HubUnreachableError, cached_snapshot, check_reachable
+from nazx_cli.catalog.hub_download import download_snapshot
+from nazx_cli.checkpoint.checkpoint import Checkpoint, is_complete
 from nazx_cli.errors import ModelUnavailableError
 
 

@@ -12,7 +12,7 @@ from cli_helpers import run_nazx
 from fake_hub import FakeHub, FakeRepo
 
 from nazx_cli.catalog.hub import cached_snapshot
-from nazx_cli.catalog.lookup import find_config
+from nazx_cli.catalog.models import ModelRef
 from nazx_cli.catalog.registry import Registry
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import ModelUnavailableError
@@ -30,10 +30,12 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 
 
 def test_a_folder_and_a_registry_name_need_no_network(tmp_path: Path) -> None:
-    assert find_config(write_checkpoint(tmp_path / "model", LLAMA)) == ModelConfig.from_dict(LLAMA)
+    assert ModelRef.parse(
+        write_checkpoint(tmp_path / "model", LLAMA)
+    ).config() == ModelConfig.from_dict(LLAMA)
     for name in Registry.load().names:
         entry = Registry.load().find(name)
-        assert entry is not None and find_config(name) == entry.config
+        assert entry is not None and ModelRef.parse(name).config() == entry.config
 
 
 def test_a_repository_is_estimated_from_its_config_alone(hub: FakeHub) -> None:
@@ -42,12 +44,14 @@ def test_a_repository_is_estimated_from_its_config_alone(hub: FakeHub) -> None:
     assert json.loads(out)["parameters"] == ModelConfig.from_dict(LLAMA).num_parameters
     assert cached_snapshot("org/tiny") is None  # a config alone is never taken for a model
     del hub.repos["org/tiny"]
-    assert find_config("org/tiny") == ModelConfig.from_dict(LLAMA)  # the second time from the cache
+    assert ModelRef.parse("org/tiny").config() == ModelConfig.from_dict(
+        LLAMA
+    )  # the second time from the cache
 
 
 def test_a_repository_that_is_not_there_is_an_error_with_a_next_step(hub: FakeHub) -> None:
     with pytest.raises(ModelUnavailableError) as caught:
-        find_config("org/absent")
+        ModelRef.parse("org/absent").config()
     assert caught.value.hint
     with pytest.raises(ModelUnavailableError, match="offline"):
-        find_config("org/absent", offline=True)
+        ModelRef.parse("org/absent").config(offline=True)

@@ -298,9 +298,9 @@ def test_a_conversion_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "source", config)
     code = (
         "import sys, os\nfrom nazx_cli.memory.probe import peak_resident_bytes, resident_bytes\n"
-        "from pathlib import Path\nfrom nazx_cli.catalog import conversion\n"
+        "from pathlib import Path\nfrom nazx_cli.checkpoint import convert\n"
         "before = resident_bytes()\n"
-        "conversion.convert_model(sys.argv[1], Path(sys.argv[2]), None, on_progress=print)\n"
+        "convert.convert_model(Path(sys.argv[1]), Path(sys.argv[2]), None, on_progress=print)\n"
         "print(peak_resident_bytes() - before)"
     )
     done = subprocess.run(

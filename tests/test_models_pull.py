@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from nazx_cli.catalog.home import models_folder
 from nazx_cli.catalog.hub import cached_snapshot
-from nazx_cli.checkpoint.convert import is_complete
+from nazx_cli.checkpoint.checkpoint import is_complete
 from nazx_cli.checkpoint.write import Origin
 from nazx_cli.cli.app import app
 

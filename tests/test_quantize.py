@@ -14,8 +14,7 @@ from quantized_models import quantized
 from reference import Reference
 from torch import Tensor
 
-from nazx_cli.checkpoint.families import parts
-from nazx_cli.checkpoint.quantized_format import is_quantized
+from nazx_cli.checkpoint.families import recipes
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.layouts import LAYOUTS
 from nazx_cli.engine.language_model import LanguageModel, load_model
@@ -47,8 +46,8 @@ def dequantized(lm: LanguageModel) -> Reference:
     """The float64 decoder on the matrices that the quantized layers stand for."""
     config = json.loads((lm.folder / "config.json").read_text())
     tensors = random_tensors(config)
-    for part in parts(lm.config):
-        if is_quantized(part):
+    for part in recipes(lm.config):
+        if part.is_block_matrix:
             layer = lm.decoder.get_submodule(part.parameter.removesuffix(".weight"))
             dense = dense_weight(layer).float()
             tensors.update(taken_apart(lm.config, part.parameter, dense, part.sources))

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from nazx_cli.bench import quantization
 from nazx_cli.bench.setup import Settings, Setup
-from nazx_cli.catalog.conversion import quantize_checkpoint
+from nazx_cli.checkpoint.quantized import quantize_checkpoint
 from nazx_cli.cli.app import app
 from nazx_cli.engine.language_model import load_model
 from nazx_cli.errors import ModelUnavailableError, UsageError

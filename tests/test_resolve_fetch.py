@@ -18,13 +18,12 @@ import pytest
 import torch
 from checkpoints import GPT_NEOX, LLAMA, write_checkpoint
 from fake_hub import FakeHub, FakeRepo
-from resolve_helpers import WINDOWED, error_of
+from resolve_helpers import WINDOWED, error_of, resolve_model
 from tiny_gguf import HIDDEN, VOCAB, llama, write_gguf
 
 from nazx_cli.catalog import pypi
 from nazx_cli.catalog.home import models_folder
 from nazx_cli.catalog.registry import PyPISource, Registry
-from nazx_cli.catalog.resolve import resolve_model
 from nazx_cli.checkpoint.checkpoint import Checkpoint
 from nazx_cli.config import ModelConfig
 from nazx_cli.tokenizer import Tokenizer

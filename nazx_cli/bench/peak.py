@@ -15,7 +15,7 @@ import torch
 from nazx_cli.bench.results import Row, Spread
 from nazx_cli.bench.setup import Setup
 from nazx_cli.bench.shapes import fill_random, inattention_config
-from nazx_cli.catalog.resolve import resolve_model
+from nazx_cli.catalog.models import ModelRef
 from nazx_cli.checkpoint.families import expected_shapes
 from nazx_cli.checkpoint.write import PendingTensor, write_checkpoint
 from nazx_cli.config import ModelConfig
@@ -41,7 +41,7 @@ def run(setup: Setup) -> Iterator[Row]:
                 for layout in settings.layouts or LAYOUTS:
                     setup.note(f"{NAME}: {shapes}, {count:,} tokens, layout {layout}")
                     yield _row(shapes, folder, settings.dtype, layout, count)
-    folder = resolve_model(settings.model)
+    folder = ModelRef.parse(settings.model).fetch()
     for precision in (settings.dtype, "int8", "nf4"):
         setup.note(f"{NAME}: {settings.model}, {precision}")
         yield _row(settings.model, folder, precision, "auto", CONTEXTS[0])

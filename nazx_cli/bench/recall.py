@@ -22,7 +22,7 @@ import numpy as np
 
 from nazx_cli.bench.results import Row, Spread
 from nazx_cli.bench.setup import Setup
-from nazx_cli.catalog.resolve import resolve_model
+from nazx_cli.catalog.models import ModelRef
 from nazx_cli.documents.document import Document
 from nazx_cli.errors import DocumentError
 from nazx_cli.reading.library import Library
@@ -52,7 +52,7 @@ class Book:
 def run(setup: Setup) -> Iterator[Row]:
     """A row for each draw: the share of questions whose section is reached, beside word BM25."""
     stories = [story for file in setup.settings.files for story in read_stories(Path(file))]
-    tokenizer = Tokenizer.from_folder(resolve_model(setup.settings.model))
+    tokenizer = Tokenizer.from_folder(ModelRef.parse(setup.settings.model).fetch())
     for draw in _DRAWS:
         ours, theirs, tokens = 0, 0, []
         total = 0

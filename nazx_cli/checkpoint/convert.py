@@ -1,60 +1,80 @@
-"""Turning checkpoints of the base families into NazX checkpoints, weights untouched.
+"""Turning checkpoints of the base families and GGUF files into NazX checkpoints.
 
-Conversion changes ``config.json`` only: the tensors keep their names, types and bytes.
+Of a checkpoint only ``config.json`` changes: the tensors keep their names, types and bytes.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from nazx_cli.checkpoint.atomic import explained
-from nazx_cli.checkpoint.checkpoint import INDEX_FILE, SINGLE_FILE, Checkpoint
+from nazx_cli.checkpoint.checkpoint import INDEX_FILE, SINGLE_FILE, SMALL_FILES, Checkpoint
 from nazx_cli.checkpoint.gguf import GgufFile
 from nazx_cli.checkpoint.gguf_tokenizer import tokenizer_files
-from nazx_cli.checkpoint.write import MAX_SHARD_BYTES, fill_folder, write_weights
-from nazx_cli.config import AttentionConfig, ModelConfig
-from nazx_cli.errors import ModelUnavailableError
-
-Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all)."""
-
-SMALL_FILES = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
+from nazx_cli.checkpoint.quantized import check_tensors
+from nazx_cli.checkpoint.write import (
+    MAX_SHARD_BYTES,
+    Origin,
+    building_checkpoint,
+    check_dest,
+    fill_folder,
+    write_weights,
 )
-"""What a checkpoint folder holds beside its weights."""
+from nazx_cli.config import DEFAULT_ATTENTION, AttentionConfig, ModelConfig
+from nazx_cli.errors import ModelUnavailableError, UsageError
+from nazx_cli.names import OnProgress
 
 _PIECE = 4 << 20
 
 
-def is_complete(folder: Path) -> bool:
-    """Whether ``folder`` holds a whole checkpoint; looks at headers only."""
-    if not all((folder / name).is_file() for name in ("config.json", "tokenizer.json")):
-        return False
+def convert_model(
+    source: Path,
+    dest: Path,
+    attention: AttentionConfig | None,
+    *,
+    revision: str | None = None,
+    replace: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Path:
+    """Make the folder ``dest`` from ``source``, a checkpoint folder or a GGUF file.
+
+    Without ``attention`` a NazX checkpoint keeps its own and any other becomes windowed. ``dest``
+    appears whole or not at all; one that is there already is refused, or replaced on request.
+    ``revision`` is what the source was asked for by, for the note on where it came from.
+    """
+    dest = dest.expanduser().absolute()
+    check_dest(dest, replace=replace)
+    if source.is_dir() and (dest.resolve() == source.resolve() or source.resolve() in dest.parents):
+        raise UsageError(f"{dest} is or lies in what is converted", "name another folder")
+    with building_checkpoint(dest, replace=replace) as new:
+        if source.is_file():
+            convert_gguf(source, new, attention or DEFAULT_ATTENTION, on_progress)
+            origin = Origin("gguf", str(source.absolute()))
+        else:
+            _check_weights(source)
+            convert_folder(source, new, attention, on_progress, may_link=False)
+            origin = Origin.of(source, revision) or Origin("folder", str(source.absolute()))
+        _check_weights(new)
+        origin.write(new)
+    return dest
+
+
+def _check_weights(folder: Path) -> None:
+    """Hold the tensors to what the configuration asks for, from their headers."""
     try:
-        Checkpoint.open(folder)
-    except ModelUnavailableError:
-        return False
-    return True
-
-
-DEFAULT_ATTENTION = AttentionConfig("windowed", local_window=2048, sink_tokens=4)
-"""What a checkpoint of a base family is converted to where nothing else is asked for."""
+        check_tensors(ModelConfig.from_folder(folder), Checkpoint.open(folder))
+    except ModelUnavailableError as error:
+        raise ModelUnavailableError(error.message, "take a complete checkpoint") from None
 
 
 def convert_folder(
     source: Path,
     dest: Path,
     attention: AttentionConfig | None,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     *,
     may_link: bool = True,
 ) -> None:
@@ -71,7 +91,7 @@ def convert_folder(
     if len(checkpoint.files) > 1 or not (source / SINGLE_FILE).is_file():
         small[INDEX_FILE] = source / INDEX_FILE
     small.pop("config.json")
-    fill_folder(dest, validated(config.to_dict()), small)
+    fill_folder(dest, config.to_dict(), small)
     total = sum(path.stat().st_size for path in checkpoint.files)
     done = 0
     for path in checkpoint.files:
@@ -86,7 +106,7 @@ def convert_gguf(
     source: Path,
     dest: Path,
     attention: AttentionConfig,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     quantized_as: str = "F32",
 ) -> None:
@@ -97,16 +117,10 @@ def convert_gguf(
     """
     file = GgufFile.open(source)
     config = replace(ModelConfig.from_dict(file.config(quantized_as)), attention=attention)
-    fill_folder(dest, validated(config.to_dict()), tokenizer_files(file))
+    fill_folder(dest, config.to_dict(), tokenizer_files(file))
     write_weights(
         dest, file.tensors(quantized_as), max_shard_bytes=max_shard_bytes, on_progress=on_progress
     )
-
-
-def validated(config: dict[str, Any]) -> dict[str, Any]:
-    """``config``, after making sure that it can be read back."""
-    ModelConfig.from_dict(config)
-    return config
 
 
 def _transfer(source: Path, dest: Path, may_link: bool) -> Iterator[int]:

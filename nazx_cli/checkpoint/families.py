@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nazx_cli.checkpoint.checkpoint import Checkpoint
 from nazx_cli.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -22,25 +23,40 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Part:
+class Recipe:
     """One decoder parameter: its name, the tensors it is made of, and how they are joined."""
 
     parameter: str
     sources: tuple[tuple[str, Shape], ...]
     arrange: Arrange | None = None
 
+    @property
+    def is_block_matrix(self) -> bool:
+        """Whether it is one of those that are quantized: a matrix of a block."""
+        return self.parameter.startswith("blocks.") and len(self.sources[0][1]) == 2
 
-def parts(config: ModelConfig) -> Iterator[Part]:
+    @property
+    def matrix_shape(self) -> tuple[int, int]:
+        """(out, in) of a matrix."""
+        return sum(shape[0] for _, shape in self.sources), self.sources[0][1][1]
+
+    def read(self, checkpoint: Checkpoint) -> Tensor:
+        """The parameter, put together, in the type it is stored in."""
+        tensors = [checkpoint.read(name) for name, _ in self.sources]
+        return self.arrange(tensors) if self.arrange else tensors[0]
+
+
+def recipes(config: ModelConfig) -> Iterator[Recipe]:
     """Every parameter of the decoder, layer by layer."""
     yield from _FAMILIES[config.family](config)
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, Shape]:
     """Every tensor that a checkpoint of this configuration must hold, with its shape."""
-    return {name: shape for part in parts(config) for name, shape in part.sources}
+    return {name: shape for recipe in recipes(config) for name, shape in recipe.sources}
 
 
-def _gpt_neox(config: ModelConfig) -> Iterator[Part]:
+def _gpt_neox(config: ModelConfig) -> Iterator[Recipe]:
     c, inner, v = config.hidden_size, config.intermediate_size, config.vocab_size
 
     def split_heads(tensors: list[Tensor]) -> Tensor:
@@ -56,9 +72,9 @@ def _gpt_neox(config: ModelConfig) -> Iterator[Part]:
             yield _one(f"{to}{mine}.weight", f"{of}{theirs}.weight", (c,))
             yield _one(f"{to}{mine}.bias", f"{of}{theirs}.bias", (c,))
         fused = f"{of}attention.query_key_value."
-        yield Part(f"{to}qkv.weight", ((f"{fused}weight", (3 * c, c)),), split_heads)
+        yield Recipe(f"{to}qkv.weight", ((f"{fused}weight", (3 * c, c)),), split_heads)
         if config.attention_bias:
-            yield Part(f"{to}qkv.bias", ((f"{fused}bias", (3 * c,)),), split_heads)
+            yield Recipe(f"{to}qkv.bias", ((f"{fused}bias", (3 * c,)),), split_heads)
         yield from _linear(f"{to}out", f"{of}attention.dense", c, c, config.attention_bias)
         yield from _linear(f"{to}mlp.up", f"{of}mlp.dense_h_to_4h", inner, c, True)
         yield from _linear(f"{to}mlp.down", f"{of}mlp.dense_4h_to_h", c, inner, True)
@@ -68,7 +84,7 @@ def _gpt_neox(config: ModelConfig) -> Iterator[Part]:
         yield _one("head.weight", "embed_out.weight", (v, c))
 
 
-def _llama(config: ModelConfig) -> Iterator[Part]:
+def _llama(config: ModelConfig) -> Iterator[Recipe]:
     c, inner, v = config.hidden_size, config.intermediate_size, config.vocab_size
     q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     yield _one("embed.weight", "model.embed_tokens.weight", (v, c))
@@ -87,11 +103,11 @@ def _llama(config: ModelConfig) -> Iterator[Part]:
         yield _one("head.weight", "lm_head.weight", (v, c))
 
 
-def _one(parameter: str, name: str, shape: Shape) -> Part:
-    return Part(parameter, ((name, shape),))
+def _one(parameter: str, name: str, shape: Shape) -> Recipe:
+    return Recipe(parameter, ((name, shape),))
 
 
-def _linear(parameter: str, name: str, rows: int, columns: int, bias: bool) -> Iterator[Part]:
+def _linear(parameter: str, name: str, rows: int, columns: int, bias: bool) -> Iterator[Recipe]:
     yield _one(f"{parameter}.weight", f"{name}.weight", (rows, columns))
     if bias:
         yield _one(f"{parameter}.bias", f"{name}.bias", (rows,))
@@ -99,21 +115,21 @@ def _linear(parameter: str, name: str, rows: int, columns: int, bias: bool) -> I
 
 def _stacked(
     parameter: str, prefix: str, rows: tuple[tuple[str, int], ...], columns: int, bias: bool
-) -> Iterator[Part]:
+) -> Iterator[Recipe]:
     def join(tensors: list[Tensor]) -> Tensor:
         import torch
 
         return torch.cat(tensors)
 
     weights = tuple((f"{prefix}{name}.weight", (n, columns)) for name, n in rows)
-    yield Part(f"{parameter}.weight", weights, join)
+    yield Recipe(f"{parameter}.weight", weights, join)
     if bias:
-        yield Part(
+        yield Recipe(
             f"{parameter}.bias", tuple((f"{prefix}{name}.bias", (n,)) for name, n in rows), join
         )
 
 
-_FAMILIES: dict[str, Callable[[ModelConfig], Iterator[Part]]] = {
+_FAMILIES: dict[str, Callable[[ModelConfig], Iterator[Recipe]]] = {
     "gpt_neox": _gpt_neox,
     "llama": _llama,
 }

@@ -8,15 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from nazx_cli.checkpoint.checkpoint import Checkpoint
-from nazx_cli.checkpoint.families import Part, expected_shapes, parts
-from nazx_cli.checkpoint.quantized_format import (
-    agreed_kind,
-    expected_tensors,
-    is_quantized,
-    matrix_shape,
-    stored_kind,
-    stored_tensors,
-)
+from nazx_cli.checkpoint.families import Recipe, recipes
+from nazx_cli.checkpoint.quantized import agreed_kind, check_tensors, stored_kind, stored_tensors
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import ModelUnavailableError, UsageError, first_line
 from nazx_cli.model.decoder import Decoder
@@ -36,19 +29,16 @@ def load_decoder(folder: Path, device: str, dtype: str, quantize: str | None = N
     checkpoint = Checkpoint.open(folder)
     stored = stored_kind(config)
     kind = agreed_kind(config, quantize)
-    if stored is None:
-        checkpoint.check(expected_shapes(config))
-    else:
-        checkpoint.check(*expected_tensors(config, stored))
+    check_tensors(config, checkpoint)
     where = resolve_device(device)
     what = resolve_dtype(dtype, where)
     with torch.device("meta"):
         decoder = Decoder(config)
-    for part in parts(config):
-        if kind is not None and is_quantized(part):
-            _quantized(decoder, checkpoint, part, kind, where, what, packed=stored is not None)
+    for recipe in recipes(config):
+        if kind is not None and recipe.is_block_matrix:
+            _quantized(decoder, checkpoint, recipe, kind, where, what, packed=stored is not None)
         else:
-            _assign(decoder, part.parameter, _assemble(checkpoint, part, where, what))
+            _assign(decoder, recipe.parameter, _assemble(checkpoint, recipe, where, what))
     decoder.quantization = kind
     if config.tie_embeddings:
         decoder.head.weight = decoder.embed.weight
@@ -103,46 +93,40 @@ def _cpu_flags() -> frozenset[str]:
 
 
 def _assemble(
-    checkpoint: Checkpoint, part: Part, device: torch.device, dtype: torch.dtype
+    checkpoint: Checkpoint, recipe: Recipe, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    joined = read_part(checkpoint, part)
+    joined = recipe.read(checkpoint)
     # A copy even where nothing changes: the file behind a mapped tensor may be replaced.
     return joined.to(device, dtype, copy=True).contiguous()
-
-
-def read_part(checkpoint: Checkpoint, part: Part) -> Tensor:
-    """The tensor of ``part``, put together, in the type it is stored in."""
-    tensors = [checkpoint.read(name) for name, _ in part.sources]
-    return part.arrange(tensors) if part.arrange else tensors[0]
 
 
 def _quantized(
     decoder: nn.Module,
     checkpoint: Checkpoint,
-    part: Part,
+    recipe: Recipe,
     kind: str,
     device: torch.device,
     dtype: torch.dtype,
     *,
     packed: bool,
 ) -> None:
-    """Put a quantized layer in the place of the one that has the weight ``part``.
+    """Put a quantized layer in the place of the one that has the weight ``recipe``.
 
-    Its bias is another part, and comes later: until then the empty one is kept.
+    Its bias is another recipe, and comes later: until then the empty one is kept.
     """
     from nazx_cli.quantization.quantize import quantize_matrix, restore_linear
 
-    name = part.parameter.removesuffix(".weight")
+    name = recipe.parameter.removesuffix(".weight")
     parent, _, leaf = name.rpartition(".")
     bias: nn.Parameter | None = decoder.get_submodule(name).bias  # type: ignore[assignment]
     if packed:
         tensors = {
             key: checkpoint.read(stored.name, stored_as=stored.dtype)
-            for key, stored in stored_tensors(part, kind).items()
+            for key, stored in stored_tensors(recipe, kind).items()
         }
     else:
-        tensors = quantize_matrix(read_part(checkpoint, part), kind, device)
-    layer = restore_linear(tensors, matrix_shape(part), None, kind, dtype, device)
+        tensors = quantize_matrix(recipe.read(checkpoint), kind, device)
+    layer = restore_linear(tensors, recipe.matrix_shape, None, kind, dtype, device)
     layer.bias = bias
     setattr(decoder.get_submodule(parent), leaf, layer)
 

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nazx_cli.checkpoint.atomic import building, explained, put_in_place
-from nazx_cli.checkpoint.checkpoint import INDEX_FILE, SINGLE_FILE
-from nazx_cli.checkpoint.safetensors_header import ITEM_BYTES
-from nazx_cli.errors import ModelUnavailableError
+from nazx_cli.checkpoint.checkpoint import FLOATS, INDEX_FILE, ITEM_BYTES, SINGLE_FILE
+from nazx_cli.config import ModelConfig
+from nazx_cli.errors import ModelUnavailableError, UsageError
+from nazx_cli.names import OnProgress
 
 if TYPE_CHECKING:
     import torch
 
-
-Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all)."""
-
 MAX_SHARD_BYTES = 4_000_000_000
-_TORCH_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
+STORED_AS = {name: stored for stored, name in FLOATS.items()}
+"""Types of numbers as safetensors names them, by torch's names."""
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,21 @@ class PendingTensor:
     @classmethod
     def from_torch(cls, name: str, tensor: torch.Tensor) -> PendingTensor:
         """A tensor that is there already."""
-        import torch
-
         kind = str(tensor.dtype).removeprefix("torch.")
-        if kind not in _TORCH_NAMES:
+        if kind not in STORED_AS:
             raise ModelUnavailableError(
                 f"{name} is of type {kind}, which a checkpoint cannot hold",
-                f"convert it to one of {', '.join(_TORCH_NAMES)}",
+                f"convert it to one of {', '.join(STORED_AS)}",
             )
 
-        def load() -> memoryview:
-            flat = tensor.detach().cpu().contiguous().reshape(-1)
-            return flat.view(torch.uint8).numpy().data
+        return cls(name, STORED_AS[kind], tuple(tensor.shape), lambda: tensor_bytes(tensor))
 
-        return cls(name, _TORCH_NAMES[kind], tuple(tensor.shape), load)
+
+def tensor_bytes(tensor: torch.Tensor) -> memoryview:
+    """The bytes of a tensor, row-major, of which none is copied that lies so on the CPU."""
+    import torch
+
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def write_checkpoint(
@@ -65,7 +66,7 @@ def write_checkpoint(
     files: Mapping[str, bytes | Path] | None = None,
     *,
     max_shard_bytes: int = MAX_SHARD_BYTES,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> None:
     """Write a checkpoint so that ``folder`` appears whole or not at all; it replaces an older one.
 
@@ -82,8 +83,33 @@ def write_checkpoint(
         put_in_place(new, folder, scratch)
 
 
+@contextmanager
+def building_checkpoint(dest: Path, *, replace: bool) -> Iterator[Path]:
+    """A folder to make and fill, which becomes ``dest`` when the body ends; else nothing is left.
+
+    Call ``check_dest`` before anything that takes time.
+    """
+    with building(dest, keep_lock=False) as scratch:
+        yield scratch / "new"
+        check_dest(dest, replace=replace)
+        put_in_place(scratch / "new", dest, scratch)
+
+
+def check_dest(dest: Path, *, replace: bool) -> None:
+    """``UsageError`` where a checkpoint cannot be made at ``dest``, or not without ``replace``."""
+    if not dest.exists() or (dest.is_dir() and not any(dest.iterdir())):
+        return
+    if not replace:
+        raise UsageError(f"{dest} is there already", "name another folder, or add --force")
+    if not (dest / "config.json").is_file():
+        raise UsageError(
+            f"{dest} is no checkpoint, and is not replaced by one", "name another folder"
+        )
+
+
 def fill_folder(folder: Path, config: Mapping[str, Any], files: Mapping[str, bytes | Path]) -> None:
-    """Make ``folder`` with its ``config.json`` and ``files``."""
+    """Make ``folder`` with its ``config.json``, once that proves readable, and its ``files``."""
+    ModelConfig.from_dict(config)
     with explained(folder):
         folder.mkdir(parents=True)
         for name, content in files.items():
@@ -102,7 +128,7 @@ def write_weights(
     tensors: Sequence[PendingTensor],
     *,
     max_shard_bytes: int = MAX_SHARD_BYTES,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> None:
     """Write ``tensors`` as one safetensors file, or as shards with an index where they are more
     than ``max_shard_bytes``."""
@@ -165,6 +191,7 @@ def _write_file(path: Path, tensors: Sequence[PendingTensor]) -> Iterable[int]:
             yield tensor.nbytes
 
 
+SHA256 = re.compile(r"[0-9a-f]{64}")
 ORIGIN_FILE = "nazx_source.json"
 
 
@@ -194,6 +221,21 @@ class Origin:
         """Keep it in ``folder``."""
         with explained(folder):
             (folder / ORIGIN_FILE).write_bytes(to_json(asdict(self)))
+
+    @classmethod
+    def of(cls, folder: Path, revision: str | None = None) -> Origin | None:
+        """Where the checkpoint ``folder`` came from; None where nothing tells.
+
+        A snapshot in the Hub's cache says it by its place; ``revision`` is what it was asked for
+        by. Other folders keep a file about it.
+        """
+        snapshots, repo = folder.parent, folder.parent.parent.name
+        if snapshots.name != "snapshots" or not repo.startswith("models--"):
+            return cls.read(folder)
+        blobs = {path.name: path.resolve().name for path in folder.glob("*.safetensors")}
+        hashes = {name: blob for name, blob in blobs.items() if SHA256.fullmatch(blob)}
+        source = repo.removeprefix("models--").replace("--", "/", 1)
+        return cls("hub", source, revision, folder.name, hashes)
 
     @classmethod
     def read(cls, folder: Path) -> Origin | None:

@@ -1,20 +1,21 @@
-"""``nazx convert``: any model that NazX can read, as a NazX checkpoint in a folder."""
+"""``nazx convert`` and ``nazx quantize``: a checkpoint in a folder of the person's choice."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from nazx_cli.cli.options import Json, Offline, OutputOptions, Quiet, Revision, option
+from nazx_cli.cli.options import Dtype, Json, Offline, Quantization, Quiet, Revision, option
+from nazx_cli.cli.report import Report
+from nazx_cli.config import DEFAULT_ATTENTION, AttentionConfig
 from nazx_cli.errors import UsageError
 
-if TYPE_CHECKING:
-    from nazx_cli.config import AttentionConfig
-
-_WINDOW, _SINKS = 2048, 4
+Dest = Annotated[Path, typer.Argument(metavar="DEST", help="Folder to make.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a checkpoint at DEST.")]
 
 
 class Attention(str, Enum):
@@ -29,7 +30,7 @@ def convert(
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="Name, org/repo, folder or GGUF file.")
     ],
-    dest: Annotated[Path, typer.Argument(metavar="DEST", help="Folder to make.")],
+    dest: Dest,
     attention: Annotated[
         Attention | None,
         option(
@@ -39,15 +40,23 @@ def convert(
     ] = None,
     window: Annotated[
         int | None,
-        option("--window", f"Latest tokens attended to. Default: {_WINDOW}.", min=1, metavar="N"),
+        option(
+            "--window",
+            f"Latest tokens attended to. Default: {DEFAULT_ATTENTION.local_window}.",
+            min=1,
+            metavar="N",
+        ),
     ] = None,
     sinks: Annotated[
         int | None,
         option(
-            "--sinks", f"First tokens always attended to. Default: {_SINKS}.", min=0, metavar="N"
+            "--sinks",
+            f"First tokens always attended to. Default: {DEFAULT_ATTENTION.sink_tokens}.",
+            min=0,
+            metavar="N",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint at DEST.")] = False,
+    force: Force = False,
     *,
     revision: Revision = None,
     offline: Offline = False,
@@ -63,31 +72,48 @@ def convert(
     Example: nazx convert EleutherAI/pythia-160m ./mine --attention windowed --window 1024
     """
     chosen = _attention(attention, window, sinks)
-    from nazx_cli.catalog.conversion import convert_model
-    from nazx_cli.catalog.store import checkpoint_bytes
-    from nazx_cli.cli.options import make_screen
+    from nazx_cli.checkpoint.checkpoint import folder_bytes
+    from nazx_cli.checkpoint.convert import convert_model
+    from nazx_cli.checkpoint.write import check_dest
     from nazx_cli.config import ModelConfig
     from nazx_cli.ui.phrases import size_text
 
-    screen = make_screen(OutputOptions(json=json, quiet=quiet))
-    with screen.bar(f"converting {source}") as bar:
-        bar.start()
+    check_dest(dest.expanduser(), replace=force)
+    report = Report(json=json, quiet=quiet)
+    with report.progress(f"converting {source}") as on_progress:
+        found, asked = _find(source, revision, offline, on_progress)
         made = convert_model(
-            source,
+            found,
             dest,
             chosen,
-            revision=revision,
-            offline=offline,
+            revision=asked,
             replace=force,
-            on_progress=bar.update,
+            on_progress=lambda done, total: on_progress("converting", done, total),
         )
     kind = ModelConfig.from_folder(made).attention.to_dict()
-    nbytes = checkpoint_bytes(made)
-    if json:
-        screen.data({"source": source, "path": str(made), "bytes": nbytes, "attention": kind})
-    else:
-        screen.line(f"{dest} is ready: {size_text(nbytes)}, {kind['kind']} attention")
-        screen.note(f"try: nazx chat -m {dest if dest.is_absolute() else f'./{dest}'}")
+    nbytes = folder_bytes(made)
+    report.tell(
+        {"source": source, "path": str(made), "bytes": nbytes, "attention": kind},
+        f"{dest} is ready: {size_text(nbytes)}, {kind['kind']} attention",
+        note=_try(dest),
+    )
+
+
+def _find(
+    source: str, revision: str | None, offline: bool, on_progress: Callable[..., None]
+) -> tuple[Path, str | None]:
+    """The GGUF file or checkpoint folder ``source``, and the revision it was asked for by."""
+    from nazx_cli.catalog.models import ModelRef
+
+    file = Path(source).expanduser()
+    if file.is_file() or file.suffix.lower() == ".gguf":
+        if not file.is_file():
+            raise UsageError(f"there is no file {source}", "check the path")
+        if revision:
+            raise UsageError(f"{source} is a file, which has no revisions", "leave --revision out")
+        return file, None
+    model = ModelRef.parse(source, revision)
+    return model.fetch(offline=offline, on_progress=on_progress), model.revision
 
 
 def _attention(
@@ -96,15 +122,68 @@ def _attention(
     """The attention to convert to; None where nothing was asked for."""
     if window is None and sinks is None and kind is None:
         return None
-    if (window is not None or sinks is not None) and kind not in (None, Attention.windowed):
-        raise UsageError(
-            "--window and --sinks belong to windowed attention", "leave them out, or the kind"
-        )
-    from nazx_cli.config import AttentionConfig
+    if kind not in (None, Attention.windowed):
+        if window is not None or sinks is not None:
+            raise UsageError(
+                "--window and --sinks belong to windowed attention",
+                "leave them out, or the kind",
+            )
+        return AttentionConfig(kind.value)
+    return AttentionConfig(
+        "windowed",
+        DEFAULT_ATTENTION.local_window if window is None else window,
+        DEFAULT_ATTENTION.sink_tokens if sinks is None else sinks,
+    )
 
-    if kind in (None, Attention.windowed):
-        return AttentionConfig(
-            "windowed", _WINDOW if window is None else window, _SINKS if sinks is None else sinks
+
+def _try(dest: Path) -> str:
+    return f"try: nazx chat -m {dest if dest.is_absolute() else f'./{dest}'}"
+
+
+def quantize(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Name, org/repo or folder.")],
+    dest: Dest,
+    kind: Annotated[Quantization, option("--kind", "int8, or nf4 for 4 bits.")],
+    dtype: Annotated[
+        Dtype, option("--dtype", "Type of what is not quantized: embeddings, output head, norms.")
+    ] = Dtype.bfloat16,
+    force: Force = False,
+    *,
+    revision: Revision = None,
+    offline: Offline = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Keep a quantized copy of a model; it loads without the original.
+
+    The matrices of the blocks are quantized by bitsandbytes; the rest stays in --dtype. DEST
+    appears once it is whole.
+
+    Example: nazx quantize nazx-smol-135m ./small --kind nf4
+    """
+    if dtype is Dtype.auto:
+        raise UsageError("a checkpoint needs one type", "add --dtype bfloat16")
+    from nazx_cli.catalog.models import ModelRef
+    from nazx_cli.checkpoint.checkpoint import folder_bytes
+    from nazx_cli.checkpoint.quantized import quantize_checkpoint
+    from nazx_cli.ui.table import size_text
+
+    report = Report(json=json, quiet=quiet)
+    with report.progress(f"quantizing {source}") as on_progress:
+        model = ModelRef.parse(source, revision)
+        folder = model.fetch(offline=offline, on_progress=on_progress)
+        made = quantize_checkpoint(
+            folder,
+            dest,
+            kind.value,
+            dtype.value,
+            replace=force,
+            on_progress=lambda done, total: on_progress("quantizing", done, total),
         )
-    assert kind is not None
-    return AttentionConfig(kind.value)
+    before, after = folder_bytes(folder), folder_bytes(made)
+    facts = {"source": source, "path": str(made), "kind": kind.value, "dtype": dtype.value}
+    report.tell(
+        {**facts, "bytes": after, "source_bytes": before},
+        f"{dest} is ready: {size_text(after)} as {kind.value}, of {size_text(before)}",
+        note=_try(dest),
+    )

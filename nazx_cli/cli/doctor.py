@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from nazx_cli import __version__
-from nazx_cli.cli.options import Json, Offline, OutputOptions
+from nazx_cli.cli.options import Json, Offline
+from nazx_cli.cli.report import Report
 
 _PACKAGES = ("torch", "transformers", "huggingface_hub", "bitsandbytes")
 
@@ -23,10 +24,8 @@ def doctor(*, offline: Offline = False, json: Json = False) -> None:
 
     Example: nazx doctor
     """
-    from nazx_cli.cli.options import make_screen
     from nazx_cli.ui.phrases import columns
 
-    screen = make_screen(OutputOptions(json=json))
     hub = _Probe(offline)
     hub.start()  # while everything else is looked at
     facts = {
@@ -40,10 +39,7 @@ def doctor(*, offline: Offline = False, json: Json = False) -> None:
     }
     hub.join()
     facts["hub"] = hub.found
-    if json:
-        screen.data(facts)
-    else:
-        screen.line(columns(_lines(facts)))
+    Report(json=json).tell(facts, columns(_lines(facts)))
 
 
 class _Probe(threading.Thread):
@@ -55,8 +51,12 @@ class _Probe(threading.Thread):
         self.found: dict[str, Any] = {}
 
     def run(self) -> None:
-        from nazx_cli.catalog.hub import check_reachable, endpoint, is_offline
-        from nazx_cli.catalog.hub_download import HubUnreachableError
+        from nazx_cli.catalog.hub import (
+            HubUnreachableError,
+            check_reachable,
+            endpoint,
+            is_offline,
+        )
 
         problem = ""
         if self._offline or is_offline():
@@ -145,10 +145,11 @@ def _size(top: Path, seen: set[tuple[int, int]]) -> int:
 
 def _models() -> dict[str, bool]:
     """Which of the registry's models are on this machine."""
+    from nazx_cli.catalog.models import ModelRef
     from nazx_cli.catalog.registry import Registry
-    from nazx_cli.catalog.resolve import locate_model
 
-    return {name: locate_model(name) is not None for name in Registry.load().names}
+    names = Registry.load().names
+    return {name: ModelRef.parse(name).present() is not None for name in names}
 
 
 def _advice() -> str | None:

@@ -84,17 +84,14 @@ class ChosenModels:
 
     def find(self, name: str) -> Found:
         """The model, fetched if it is not here; ``ModelUnavailableError`` where that fails."""
-        from nazx_cli.catalog.resolve import resolve_model
+        from nazx_cli.catalog.models import ModelRef
         from nazx_cli.tokenizer import Tokenizer
         from nazx_cli.ui.models import Found
 
         with self._screen.bar(f"finding {name}") as bar:
             bar.start()
-            folder = resolve_model(
-                name,
-                revision=self._revision(name),
-                offline=self._options.offline,
-                on_progress=bar.update,
+            folder = ModelRef.parse(name, self._revision(name)).fetch(
+                offline=self._options.offline, on_progress=bar.update
             )
         return Found(name, folder, Tokenizer.from_folder(folder))
 

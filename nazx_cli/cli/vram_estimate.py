@@ -54,7 +54,7 @@ def vram_estimate(
 
     Example: nazx vram-estimate --ctx 100000
     """
-    from nazx_cli.catalog.lookup import find_config
+    from nazx_cli.catalog.models import ModelRef
     from nazx_cli.cli.options import OutputOptions, make_screen
     from nazx_cli.context.cost import LAYOUT_BYTES, Size
     from nazx_cli.errors import UsageError
@@ -62,7 +62,7 @@ def vram_estimate(
     from nazx_cli.memory.units import parse_bytes
 
     cards = {text: parse_bytes(text) for text in vram or _CARDS}
-    config = find_config(options.model, revision)
+    config = ModelRef.parse(options.model, revision).config()
     if options.layout != "auto":
         if options.layout not in LAYOUT_BYTES:
             raise UsageError(
@@ -95,12 +95,12 @@ def _count(files: Sequence[str], model: str, revision: str | None) -> tuple[int,
     """Tokens and distinct tokens of documents, by the model's own tokenizer."""
     import numpy as np
 
-    from nazx_cli.catalog.resolve import resolve_model
+    from nazx_cli.catalog.models import ModelRef
     from nazx_cli.documents.gather import gather
     from nazx_cli.tokenizer import Tokenizer
 
     documents = gather(files).documents
-    tokenizer = Tokenizer.from_folder(resolve_model(model, revision=revision))
+    tokenizer = Tokenizer.from_folder(ModelRef.parse(model, revision).fetch())
     ids = np.concatenate([tokenizer.encode_document(d.text).ids for d in documents])
     return len(ids), len(np.unique(ids))
 

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from nazx_cli.checkpoint.load import resolve_device, resolve_dtype
-from nazx_cli.checkpoint.quantized_format import agreed_kind
+from nazx_cli.checkpoint.quantized import agreed_kind
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.context import Context
 from nazx_cli.context.cost import Size

@@ -46,11 +46,9 @@ def load_model(
     """
     if quantize is not None:
         check_kind(quantize)  # before a download
-    from nazx_cli.catalog.resolve import resolve_model
+    from nazx_cli.catalog.models import ModelRef
 
-    folder = resolve_model(
-        str(name_or_path), revision=revision, offline=offline, on_progress=on_progress
-    )
+    folder = ModelRef.parse(name_or_path, revision).fetch(offline=offline, on_progress=on_progress)
     if vram_limit is not None:
         room = Size(2048, 1024)
         wish = Wish(device, dtype, quantize, layout, vram_limit, room)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 
-from nazx_cli.checkpoint.families import Part, parts
+from nazx_cli.checkpoint.families import Recipe, recipes
 from nazx_cli.config import ModelConfig
 from nazx_cli.context import cost
 from nazx_cli.context.cost import Size
@@ -62,7 +62,7 @@ def distinct_tokens(positions: int, vocab_size: int) -> int:
 def weight_bytes(config: ModelConfig, precision: str, width: int = 2) -> int:
     """Bytes of all parameters, held as ``precision``; ``width`` is the size of a number in what
     int8 and nf4 leave as it is."""
-    return sum(_part_bytes(part, precision, width) for part in parts(config))
+    return sum(_part_bytes(part, precision, width) for part in recipes(config))
 
 
 def estimate(
@@ -119,11 +119,11 @@ def _largest(fits: Callable[[int], bool], most: int) -> int:
     return low
 
 
-def _numbers(part: Part) -> int:
+def _numbers(part: Recipe) -> int:
     return sum(math.prod(shape) for _, shape in part.sources)
 
 
-def _part_bytes(part: Part, precision: str, width: int) -> int:
+def _part_bytes(part: Recipe, precision: str, width: int) -> int:
     if (
         precision not in _WIDTH
         and part.parameter.startswith("blocks.")
@@ -139,7 +139,7 @@ def _loading(config: ModelConfig, precision: str, width: int) -> int:
     """The peak while loading: what is held so far, and one parameter as it is read, joined and
     converted."""
     held = peak = 0
-    for part in parts(config):
+    for part in recipes(config):
         own = _part_bytes(part, precision, width)
         copies = 2 if part.arrange else 1
         peak = max(peak, held + own + copies * _numbers(part) * _STORED)

@@ -143,7 +143,7 @@ def _models(chat: Chat, word: str) -> Iterator[Offer]:
 def _known_models() -> tuple[Offer, ...]:
     """Looked up once in a chat: it reads the headers of every model on the machine."""
     from nazx_cli.catalog.registry import Registry
-    from nazx_cli.catalog.store import stored_models
+    from nazx_cli.catalog.stored import stored_models
 
     here = {model.name: "on this machine" for model in stored_models()}
     known = {entry.name: entry.description for entry in Registry.load().entries.values()}

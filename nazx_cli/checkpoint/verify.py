@@ -8,17 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nazx_cli.catalog.hub import snapshot_origin
 from nazx_cli.checkpoint.atomic import sha256_of
-from nazx_cli.checkpoint.checkpoint import Checkpoint
-from nazx_cli.checkpoint.families import expected_shapes
-from nazx_cli.checkpoint.quantized_format import expected_tensors, stored_kind
+from nazx_cli.checkpoint.checkpoint import FLOATS, Checkpoint
+from nazx_cli.checkpoint.quantized import check_tensors
 from nazx_cli.checkpoint.write import Origin
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import ModelUnavailableError
-
-Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all)."""
+from nazx_cli.names import OnProgress
 
 _PIECE = 1 << 22  # elements looked at together
 _GIT_HASH = re.compile(r"[0-9a-f]{40}")
@@ -34,7 +30,7 @@ class Verified:
     unhashed: tuple[str, ...]
 
 
-def verify_checkpoint(folder: Path, on_progress: Progress | None = None) -> Verified:
+def verify_checkpoint(folder: Path, on_progress: OnProgress | None = None) -> Verified:
     """Check the files of ``folder`` one after another.
 
     Hashes where the place of the folder records them, headers, every tensor that the configuration
@@ -65,20 +61,11 @@ def verify_checkpoint(folder: Path, on_progress: Progress | None = None) -> Veri
     )
 
 
-def check_tensors(config: ModelConfig, checkpoint: Checkpoint) -> None:
-    """Hold names, shapes and types of all tensors to the configuration, from their headers."""
-    kind = stored_kind(config)
-    if kind is None:
-        checkpoint.check(expected_shapes(config))
-    else:
-        checkpoint.check(*expected_tensors(config, kind))
-
-
 def _check_hashes(
     folder: Path, checkpoint: Checkpoint, advance: Callable[[int], None]
 ) -> frozenset[str]:
     """Hold files to the hashes that the Hub's cache or the conversion kept; their names."""
-    origin = snapshot_origin(folder) or Origin.read(folder)
+    origin = Origin.of(folder)
     recorded: Mapping[str, str] = origin.sha256 if origin is not None else {}
     weights = {path.name for path in checkpoint.files}
     right = set()
@@ -106,7 +93,7 @@ def _git_hash(path: Path) -> str:
 
 def _check_finite(checkpoint: Checkpoint, name: str) -> None:
     entry = checkpoint.entries[name]
-    if entry.dtype not in ("F64", "F32", "F16", "BF16"):
+    if entry.dtype not in FLOATS:
         return  # whole numbers are always finite
     flat = checkpoint.read(name).reshape(-1)
     for start in range(0, len(flat), _PIECE):

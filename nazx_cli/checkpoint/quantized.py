@@ -1,0 +1,238 @@
+"""Quantized checkpoints: how one is kept on disk, and making it; torch is needed for making only.
+
+``config.json`` has an entry
+
+    "quantization": {"method": "bitsandbytes", "kind": "int8" | "nf4", "compute_dtype": "bfloat16"}
+
+(for nf4 also ``"block_size": 64``). Embeddings, output head, norms and biases are stored under
+their usual names, in ``compute_dtype``. In place of each matrix (out, in) of a block's linear
+layers, under the name N of that matrix, there is
+
+    int8   N        I8   (out, in)                     w = N * N.SCB / 127
+           N.SCB    F32  (out,)
+    nf4    N        U8   (ceil(out * in / 2), 1)       two codes a byte, the first in the high half
+           N.absmax F32  (ceil(out * in / 64),)        w = table[code] * absmax of its 64 weights
+
+These are bitsandbytes' own suffixes and orders. Query, key and value are one matrix: rows
+q, k, v under ``...self_attn.qkv_proj.weight`` (Llama) or under the usual
+``...attention.query_key_value.weight`` (GPT-NeoX; its rows are q, k, v too, not interleaved by
+head as in the unquantized file).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from dataclasses import replace as replaced
+from pathlib import Path
+from typing import Any
+
+from nazx_cli.checkpoint.checkpoint import FLOATS, SMALL_FILES, Checkpoint
+from nazx_cli.checkpoint.families import Recipe, Shape, expected_shapes, recipes
+from nazx_cli.checkpoint.write import (
+    STORED_AS,
+    Origin,
+    PendingTensor,
+    building_checkpoint,
+    check_dest,
+    fill_folder,
+    tensor_bytes,
+    write_weights,
+)
+from nazx_cli.config import ConfigError, ModelConfig
+from nazx_cli.errors import UsageError
+from nazx_cli.names import OnProgress
+from nazx_cli.quantization.cost import BLOCK, KINDS, check_kind
+
+METHOD = "bitsandbytes"
+ENTRY = "quantization"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor of a quantized matrix: its name in the file, type and shape."""
+
+    name: str
+    dtype: str
+    shape: Shape
+
+
+def stored_kind(config: ModelConfig) -> str | None:
+    """``int8`` or ``nf4`` where the checkpoint of ``config`` is quantized, else None.
+
+    ``ConfigError`` for an entry that this version does not know.
+    """
+    entry = config.raw.get(ENTRY)
+    if entry is None:
+        return None
+    known = isinstance(entry, Mapping) and entry.get("method") == METHOD
+    if not known or entry.get("kind") not in KINDS or entry.get("block_size", BLOCK) != BLOCK:
+        raise ConfigError(
+            f"config.json: the weights are quantized in a way NazX does not know: {entry!r:.120}",
+            f"NazX reads {METHOD} of kind {' or '.join(KINDS)}; quantize the original again",
+        )
+    return str(entry["kind"])
+
+
+def agreed_kind(config: ModelConfig, wanted: str | None) -> str | None:
+    """How the weights are to be held: as ``wanted``, or as the checkpoint has them already.
+
+    ``UsageError`` for an unknown kind, or where the checkpoint is of another kind.
+    """
+    stored = stored_kind(config)
+    if wanted is None:
+        return stored
+    check_kind(wanted)
+    if stored not in (None, wanted):
+        raise UsageError(
+            f"the weights of this model are {stored} already, they cannot become {wanted}",
+            f"leave --quantize out, or use the model that they were made from as {wanted}",
+        )
+    return wanted
+
+
+def quantization_entry(kind: str, compute_dtype: str) -> dict[str, Any]:
+    """The entry for ``config.json``."""
+    entry: dict[str, Any] = {"method": METHOD, "kind": kind, "compute_dtype": compute_dtype}
+    return {**entry, "block_size": BLOCK} if kind == "nf4" else entry
+
+
+def stored_tensors(recipe: Recipe, kind: str) -> dict[str, Stored]:
+    """What is kept of a quantized matrix, by the names that ``quantize`` gives its tensors."""
+    name = recipe.sources[0][0]
+    if len(recipe.sources) > 1:
+        name = name.replace(".q_proj.", ".qkv_proj.")
+    rows, columns = recipe.matrix_shape
+    if kind == "int8":
+        return {
+            "weight": Stored(name, "I8", (rows, columns)),
+            "SCB": Stored(f"{name}.SCB", "F32", (rows,)),
+        }
+    count = rows * columns
+    return {
+        "weight": Stored(name, "U8", (-(-count // 2), 1)),
+        "absmax": Stored(f"{name}.absmax", "F32", (-(-count // BLOCK),)),
+    }
+
+
+def expected_tensors(config: ModelConfig, kind: str) -> tuple[dict[str, Shape], dict[str, str]]:
+    """Shapes of all tensors of a quantized checkpoint, and the types of the quantized ones."""
+    shapes: dict[str, Shape] = {}
+    dtypes: dict[str, str] = {}
+    for recipe in recipes(config):
+        if not recipe.is_block_matrix:
+            shapes.update(recipe.sources)
+            continue
+        for stored in stored_tensors(recipe, kind).values():
+            shapes[stored.name] = stored.shape
+            dtypes[stored.name] = stored.dtype
+    return shapes, dtypes
+
+
+def check_tensors(config: ModelConfig, checkpoint: Checkpoint) -> None:
+    """Hold names, shapes and types of all tensors to the configuration, from their headers."""
+    kind = stored_kind(config)
+    if kind is None:
+        checkpoint.check(expected_shapes(config))
+    else:
+        checkpoint.check(*expected_tensors(config, kind))
+
+
+def weights_dtype(config: ModelConfig, checkpoint: Checkpoint) -> str:
+    """int8 or nf4 of quantized weights, else the type of most of their bytes in torch's words."""
+    kind = stored_kind(config)
+    if kind is not None:
+        return kind
+    weight: Counter[str] = Counter()
+    for entry in checkpoint.entries.values():
+        weight[entry.dtype] += entry.nbytes
+    most = max(weight, key=lambda kind: weight[kind], default="")
+    return FLOATS.get(most, most.lower())
+
+
+def quantize_checkpoint(
+    source: Path,
+    dest: Path,
+    kind: str,
+    dtype: str = "bfloat16",
+    *,
+    replace: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Path:
+    """Make the folder ``dest`` from the checkpoint ``source``: see above.
+
+    ``dtype`` is the type of what is not quantized. ``dest`` appears whole or not at all; one
+    that is there already is refused, or replaced on request. ``UsageError`` where the source is
+    quantized already or bitsandbytes is missing.
+    """
+    from nazx_cli.quantization.quantize import load_library
+
+    check_kind(kind)
+    dest = dest.expanduser().absolute()
+    check_dest(dest, replace=replace)
+    if dest.resolve() == source.resolve() or source.resolve() in dest.parents:
+        raise UsageError(f"{dest} is or lies in what is quantized", "name another folder")
+    config = ModelConfig.from_folder(source)
+    stored = stored_kind(config)
+    if stored is not None:
+        raise UsageError(
+            f"the weights of {source} are {stored} already", "name the model they were made from"
+        )
+    load_library()  # if it is missing, say so before anything is written
+    checkpoint = Checkpoint.open(source)
+    checkpoint.check(expected_shapes(config))
+    tensors = [
+        tensor for recipe in recipes(config) for tensor in _kept(checkpoint, recipe, kind, dtype)
+    ]
+    files = {name: source / name for name in SMALL_FILES if (source / name).is_file()}
+    files.pop("config.json")
+    entries = {**config.to_dict(), ENTRY: quantization_entry(kind, dtype)}
+    with building_checkpoint(dest, replace=replace) as new:
+        fill_folder(new, entries, files)
+        write_weights(new, tensors, on_progress=on_progress)
+        _origin(source).write(new)
+    return dest
+
+
+def _origin(source: Path) -> Origin:
+    known = Origin.of(source)
+    # Its hashes are those of other bytes.
+    return replaced(known, sha256={}) if known else Origin("folder", str(source.absolute()))
+
+
+def _kept(checkpoint: Checkpoint, recipe: Recipe, kind: str, dtype: str) -> Iterator[PendingTensor]:
+    """What the new checkpoint has of one parameter; made when it is written."""
+    if not recipe.is_block_matrix:
+        for name, shape in recipe.sources:
+            yield PendingTensor(name, STORED_AS[dtype], shape, _converted(checkpoint, name, dtype))
+        return
+    # Scales are written before all matrices, so each matrix is quantized twice: that takes
+    # seconds, keeping the first result would take the memory of the whole quantized model.
+    for key, stored in stored_tensors(recipe, kind).items():
+        load = _quantized(checkpoint, recipe, kind, key)
+        yield PendingTensor(stored.name, stored.dtype, stored.shape, load)
+
+
+def _converted(checkpoint: Checkpoint, name: str, dtype: str) -> Callable[[], memoryview]:
+    def load() -> memoryview:
+        import torch
+
+        return tensor_bytes(checkpoint.read(name).to(getattr(torch, dtype)))
+
+    return load
+
+
+def _quantized(
+    checkpoint: Checkpoint, recipe: Recipe, kind: str, key: str
+) -> Callable[[], memoryview]:
+    def load() -> memoryview:
+        import torch
+
+        from nazx_cli.quantization.quantize import quantize_matrix
+
+        return tensor_bytes(
+            quantize_matrix(recipe.read(checkpoint), kind, torch.device("cpu"))[key]
+        )
+
+    return load
