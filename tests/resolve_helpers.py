@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nazx_cli.catalog.models import ModelRef
+from nazx_cli.catalog.model_ref import ModelRef
 from nazx_cli.config import AttentionConfig
 from nazx_cli.errors import ModelUnavailableError
 

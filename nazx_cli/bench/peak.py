@@ -15,7 +15,7 @@ import torch
 from nazx_cli.bench.results import Row, Spread
 from nazx_cli.bench.setup import Setup
 from nazx_cli.bench.shapes import fill_random, inattention_config
-from nazx_cli.catalog.models import ModelRef
+from nazx_cli.catalog.model_ref import ModelRef
 from nazx_cli.checkpoint.families import expected_shapes
 from nazx_cli.checkpoint.write import PendingTensor, write_checkpoint
 from nazx_cli.config import ModelConfig

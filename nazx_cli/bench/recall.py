@@ -22,7 +22,7 @@ import numpy as np
 
 from nazx_cli.bench.results import Row, Spread
 from nazx_cli.bench.setup import Setup
-from nazx_cli.catalog.models import ModelRef
+from nazx_cli.catalog.model_ref import ModelRef
 from nazx_cli.documents.document import Document
 from nazx_cli.errors import DocumentError
 from nazx_cli.reading.library import Library

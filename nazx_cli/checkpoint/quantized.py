@@ -22,14 +22,15 @@ head as in the unquantized file).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from dataclasses import replace as replaced
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nazx_cli.checkpoint.checkpoint import FLOATS, SMALL_FILES, Checkpoint
-from nazx_cli.checkpoint.families import Recipe, Shape, expected_shapes, recipes
+from nazx_cli.checkpoint.families import Recipe, Shape, recipes
 from nazx_cli.checkpoint.write import (
     STORED_AS,
     Origin,
@@ -116,12 +117,13 @@ def stored_tensors(recipe: Recipe, kind: str) -> dict[str, Stored]:
     }
 
 
-def expected_tensors(config: ModelConfig, kind: str) -> tuple[dict[str, Shape], dict[str, str]]:
-    """Shapes of all tensors of a quantized checkpoint, and the types of the quantized ones."""
+def expected_tensors(config: ModelConfig) -> tuple[dict[str, Shape], dict[str, str]]:
+    """Shapes of all tensors of a checkpoint, quantized or not, and the types of quantized ones."""
+    kind = stored_kind(config)
     shapes: dict[str, Shape] = {}
     dtypes: dict[str, str] = {}
     for recipe in recipes(config):
-        if not recipe.is_block_matrix:
+        if kind is None or not recipe.is_block_matrix:
             shapes.update(recipe.sources)
             continue
         for stored in stored_tensors(recipe, kind).values():
@@ -132,11 +134,7 @@ def expected_tensors(config: ModelConfig, kind: str) -> tuple[dict[str, Shape], 
 
 def check_tensors(config: ModelConfig, checkpoint: Checkpoint) -> None:
     """Hold names, shapes and types of all tensors to the configuration, from their headers."""
-    kind = stored_kind(config)
-    if kind is None:
-        checkpoint.check(expected_shapes(config))
-    else:
-        checkpoint.check(*expected_tensors(config, kind))
+    checkpoint.check(*expected_tensors(config))
 
 
 def weights_dtype(config: ModelConfig, checkpoint: Checkpoint) -> str:
@@ -181,7 +179,7 @@ def quantize_checkpoint(
         )
     load_library()  # if it is missing, say so before anything is written
     checkpoint = Checkpoint.open(source)
-    checkpoint.check(expected_shapes(config))
+    check_tensors(config, checkpoint)
     tensors = [
         tensor for recipe in recipes(config) for tensor in _kept(checkpoint, recipe, kind, dtype)
     ]
@@ -205,34 +203,26 @@ def _kept(checkpoint: Checkpoint, recipe: Recipe, kind: str, dtype: str) -> Iter
     """What the new checkpoint has of one parameter; made when it is written."""
     if not recipe.is_block_matrix:
         for name, shape in recipe.sources:
-            yield PendingTensor(name, STORED_AS[dtype], shape, _converted(checkpoint, name, dtype))
+            load = partial(_converted, checkpoint, name, dtype)
+            yield PendingTensor(name, STORED_AS[dtype], shape, load)
         return
     # Scales are written before all matrices, so each matrix is quantized twice: that takes
     # seconds, keeping the first result would take the memory of the whole quantized model.
     for key, stored in stored_tensors(recipe, kind).items():
-        load = _quantized(checkpoint, recipe, kind, key)
+        load = partial(_quantized, checkpoint, recipe, kind, key)
         yield PendingTensor(stored.name, stored.dtype, stored.shape, load)
 
 
-def _converted(checkpoint: Checkpoint, name: str, dtype: str) -> Callable[[], memoryview]:
-    def load() -> memoryview:
-        import torch
+def _converted(checkpoint: Checkpoint, name: str, dtype: str) -> memoryview:
+    import torch
 
-        return tensor_bytes(checkpoint.read(name).to(getattr(torch, dtype)))
-
-    return load
+    return tensor_bytes(checkpoint.read(name).to(getattr(torch, dtype)))
 
 
-def _quantized(
-    checkpoint: Checkpoint, recipe: Recipe, kind: str, key: str
-) -> Callable[[], memoryview]:
-    def load() -> memoryview:
-        import torch
+def _quantized(checkpoint: Checkpoint, recipe: Recipe, kind: str, key: str) -> memoryview:
+    import torch
 
-        from nazx_cli.quantization.quantize import quantize_matrix
+    from nazx_cli.quantization.quantize import quantize_matrix
 
-        return tensor_bytes(
-            quantize_matrix(recipe.read(checkpoint), kind, torch.device("cpu"))[key]
-        )
-
-    return load
+    packed = quantize_matrix(recipe.read(checkpoint), kind, torch.device("cpu"))
+    return tensor_bytes(packed[key])

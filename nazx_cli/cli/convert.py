@@ -103,7 +103,7 @@ def _find(
     source: str, revision: str | None, offline: bool, on_progress: Callable[..., None]
 ) -> tuple[Path, str | None]:
     """The GGUF file or checkpoint folder ``source``, and the revision it was asked for by."""
-    from nazx_cli.catalog.models import ModelRef
+    from nazx_cli.catalog.model_ref import ModelRef
 
     file = Path(source).expanduser()
     if file.is_file() or file.suffix.lower() == ".gguf":
@@ -163,7 +163,7 @@ def quantize(
     """
     if dtype is Dtype.auto:
         raise UsageError("a checkpoint needs one type", "add --dtype bfloat16")
-    from nazx_cli.catalog.models import ModelRef
+    from nazx_cli.catalog.model_ref import ModelRef
     from nazx_cli.checkpoint.checkpoint import folder_bytes
     from nazx_cli.checkpoint.quantized import quantize_checkpoint
     from nazx_cli.ui.table import size_text

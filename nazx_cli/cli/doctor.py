@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,9 @@ def doctor(*, offline: Offline = False, json: Json = False) -> None:
     """
     from nazx_cli.ui.phrases import columns
 
-    hub = _Probe(offline)
-    hub.start()  # while everything else is looked at
-    facts = {
+    pool = ThreadPoolExecutor(1)
+    hub = pool.submit(_hub, offline)  # while everything else is looked at
+    facts: dict[str, Any] = {
         "versions": _versions(),
         "devices": _devices(),
         "quantization": _quantization(),
@@ -37,36 +37,23 @@ def doctor(*, offline: Offline = False, json: Json = False) -> None:
         "models": _models(),
         "advice": _advice(),
     }
-    hub.join()
-    facts["hub"] = hub.found
+    facts["hub"] = hub.result()
     Report(json=json).tell(facts, columns(_lines(facts)))
 
 
-class _Probe(threading.Thread):
-    """Asks whether the Hub can be reached."""
+def _hub(offline: bool) -> dict[str, Any]:
+    """Whether the Hub can be reached."""
+    from nazx_cli.catalog.hub import HubUnreachableError, check_reachable, endpoint, is_offline
 
-    def __init__(self, offline: bool) -> None:
-        super().__init__(daemon=True)
-        self._offline = offline
-        self.found: dict[str, Any] = {}
-
-    def run(self) -> None:
-        from nazx_cli.catalog.hub import (
-            HubUnreachableError,
-            check_reachable,
-            endpoint,
-            is_offline,
-        )
-
-        problem = ""
-        if self._offline or is_offline():
-            problem = "not asked: NazX is offline"
-        else:
-            try:
-                check_reachable()
-            except HubUnreachableError as error:
-                problem = error.message
-        self.found = {"endpoint": endpoint(), "reachable": not problem, "problem": problem or None}
+    problem = None
+    if offline or is_offline():
+        problem = "not asked: NazX is offline"
+    else:
+        try:
+            check_reachable()
+        except HubUnreachableError as error:
+            problem = error.message
+    return {"endpoint": endpoint(), "reachable": problem is None, "problem": problem}
 
 
 def _versions() -> dict[str, str | None]:
@@ -145,7 +132,7 @@ def _size(top: Path, seen: set[tuple[int, int]]) -> int:
 
 def _models() -> dict[str, bool]:
     """Which of the registry's models are on this machine."""
-    from nazx_cli.catalog.models import ModelRef
+    from nazx_cli.catalog.model_ref import ModelRef
     from nazx_cli.catalog.registry import Registry
 
     names = Registry.load().names

@@ -26,7 +26,7 @@ def pull(
 
     Example: nazx pull nazx-smol-360m
     """
-    from nazx_cli.catalog.models import LocalModel, ModelRef
+    from nazx_cli.catalog.model_ref import LocalModel, ModelRef
     from nazx_cli.checkpoint.checkpoint import folder_bytes
     from nazx_cli.checkpoint.write import Origin
     from nazx_cli.ui.table import size_text
@@ -71,7 +71,7 @@ def verify(
 
     Example: nazx verify nazx-1b
     """
-    from nazx_cli.catalog.models import ModelRef
+    from nazx_cli.catalog.model_ref import ModelRef
     from nazx_cli.checkpoint.verify import verify_checkpoint
     from nazx_cli.ui.table import size_text
 
@@ -84,7 +84,7 @@ def verify(
             found = verify_checkpoint(folder, on_progress)
     except ModelUnavailableError as error:
         hint = model.repair_command()
-        report.tell_broken(facts | {"ok": False, "problem": error.message, "next": hint})
+        report.tell(facts | {"ok": False, "problem": error.message, "next": hint})
         raise ModelUnavailableError(error.message, hint) from None
     hashes = f"hashes of files that match: {found.hashed}"
     if found.unhashed:

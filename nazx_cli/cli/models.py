@@ -99,7 +99,7 @@ def show(
 
     Example: nazx show nazx-1b
     """
-    from nazx_cli.catalog.models import ModelRef
+    from nazx_cli.catalog.model_ref import ModelRef
     from nazx_cli.ui.table import columns
 
     facts = ModelRef.parse(name, revision).describe()
@@ -179,7 +179,7 @@ def rm(
 
     Example: nazx rm nazx-70m EleutherAI/pythia-70m
     """
-    from nazx_cli.catalog.models import ModelRef
+    from nazx_cli.catalog.model_ref import ModelRef
     from nazx_cli.catalog.stored import freed_bytes
     from nazx_cli.ui.table import size_text
 

@@ -84,7 +84,7 @@ class ChosenModels:
 
     def find(self, name: str) -> Found:
         """The model, fetched if it is not here; ``ModelUnavailableError`` where that fails."""
-        from nazx_cli.catalog.models import ModelRef
+        from nazx_cli.catalog.model_ref import ModelRef
         from nazx_cli.tokenizer import Tokenizer
         from nazx_cli.ui.models import Found
 

@@ -30,7 +30,7 @@ class Report:
             yield bar.update
 
     def tell(self, facts: Any, *lines: str, note: str = "") -> None:
-        """``facts`` with --json, else ``lines`` on stdout and ``note`` on stderr."""
+        """``facts`` with --json; for a person ``lines`` on stdout and ``note`` on stderr."""
         if self._json:
             self._screen.data(facts)
             return
@@ -38,8 +38,3 @@ class Report:
             self._screen.line(line)
         if note:
             self._screen.note(note)
-
-    def tell_broken(self, facts: Any) -> None:
-        """``facts`` with --json only; a person is told by the error that follows."""
-        if self._json:
-            self._screen.data(facts)

@@ -54,7 +54,7 @@ def vram_estimate(
 
     Example: nazx vram-estimate --ctx 100000
     """
-    from nazx_cli.catalog.models import ModelRef
+    from nazx_cli.catalog.model_ref import ModelRef
     from nazx_cli.cli.options import OutputOptions, make_screen
     from nazx_cli.context.cost import LAYOUT_BYTES, Size
     from nazx_cli.errors import UsageError
@@ -95,7 +95,7 @@ def _count(files: Sequence[str], model: str, revision: str | None) -> tuple[int,
     """Tokens and distinct tokens of documents, by the model's own tokenizer."""
     import numpy as np
 
-    from nazx_cli.catalog.models import ModelRef
+    from nazx_cli.catalog.model_ref import ModelRef
     from nazx_cli.documents.gather import gather
     from nazx_cli.tokenizer import Tokenizer
 

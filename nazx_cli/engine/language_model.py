@@ -46,7 +46,7 @@ def load_model(
     """
     if quantize is not None:
         check_kind(quantize)  # before a download
-    from nazx_cli.catalog.models import ModelRef
+    from nazx_cli.catalog.model_ref import ModelRef
 
     folder = ModelRef.parse(name_or_path, revision).fetch(offline=offline, on_progress=on_progress)
     if vram_limit is not None:

@@ -201,7 +201,11 @@ class RegistryModel(ModelRef):
         removed = self.pinned
         # The converted model may share its files with the Hub's cache: both have to go.
         origin = Origin.read(self._folder())
-        if origin is not None and origin.kind == "hub" and cached_removal("", origin.source):
+        if (
+            origin is not None
+            and origin.kind == "hub"
+            and cached_removal(origin.source, origin.source)
+        ):
             removed += f" {origin.source}"
         return f"nazx rm {removed} && nazx pull {self.pinned}"
 
