@@ -30,8 +30,8 @@ _REPO = re.compile(r"[\w.-]+/[\w.-]+")
 class ModelRef(ABC):
     """A model by one of its names; ``word`` is what the person said, ``name`` what that means.
 
-    ``revision`` is a branch, tag or commit of a Hub repository. Nothing is looked up until a
-    method asks; where a model is not to be had, they raise ``ModelUnavailableError``.
+    ``revision`` is a branch, tag or commit of a Hub repository. Only ``config`` and ``fetch`` use
+    the network; where a model is not to be had, methods raise ``ModelUnavailableError``.
     """
 
     word: str
