@@ -9,10 +9,12 @@ from typing import Annotated
 
 import typer
 
-from nazx_cli.cli.options import Dtype, Json, Offline, Quantization, Quiet, Revision, option
+from nazx_cli.cli.options import Json, Offline, Quiet, Revision, option
 from nazx_cli.cli.report import Report
 from nazx_cli.config import DEFAULT_ATTENTION, AttentionConfig
 from nazx_cli.errors import UsageError
+from nazx_cli.names import DTYPES
+from nazx_cli.quantization.cost import KINDS
 
 Dest = Annotated[Path, typer.Argument(metavar="DEST", help="Folder to make.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a checkpoint at DEST.")]
@@ -143,10 +145,15 @@ def _try(dest: Path) -> str:
 def quantize(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Name, org/repo or folder.")],
     dest: Dest,
-    kind: Annotated[Quantization, option("--kind", "int8, or nf4 for 4 bits.")],
+    kind: Annotated[str, option("--kind", "int8, or nf4 for 4 bits.", choices=KINDS)],
     dtype: Annotated[
-        Dtype, option("--dtype", "Type of what is not quantized: embeddings, output head, norms.")
-    ] = Dtype.bfloat16,
+        str,
+        option(
+            "--dtype",
+            "Type of what is not quantized: embeddings, output head, norms.",
+            choices=DTYPES,
+        ),
+    ] = "bfloat16",
     force: Force = False,
     *,
     revision: Revision = None,
@@ -161,12 +168,12 @@ def quantize(
 
     Example: nazx quantize nazx-smol-135m ./small --kind nf4
     """
-    if dtype is Dtype.auto:
+    if dtype == "auto":
         raise UsageError("a checkpoint needs one type", "add --dtype bfloat16")
     from nazx_cli.catalog.model_ref import ModelRef
     from nazx_cli.checkpoint.checkpoint import folder_bytes
     from nazx_cli.checkpoint.quantized import quantize_checkpoint
-    from nazx_cli.ui.table import size_text
+    from nazx_cli.ui.phrases import size_text
 
     report = Report(json=json, quiet=quiet)
     with report.progress(f"quantizing {source}") as on_progress:
@@ -175,15 +182,15 @@ def quantize(
         made = quantize_checkpoint(
             folder,
             dest,
-            kind.value,
-            dtype.value,
+            kind,
+            dtype,
             replace=force,
             on_progress=lambda done, total: on_progress("quantizing", done, total),
         )
     before, after = folder_bytes(folder), folder_bytes(made)
-    facts = {"source": source, "path": str(made), "kind": kind.value, "dtype": dtype.value}
+    facts = {"source": source, "path": str(made), "kind": kind, "dtype": dtype}
     report.tell(
         {**facts, "bytes": after, "source_bytes": before},
-        f"{dest} is ready: {size_text(after)} as {kind.value}, of {size_text(before)}",
+        f"{dest} is ready: {size_text(after)} as {kind}, of {size_text(before)}",
         note=_try(dest),
     )

@@ -29,7 +29,7 @@ def pull(
     from nazx_cli.catalog.model_ref import LocalModel, ModelRef
     from nazx_cli.checkpoint.checkpoint import folder_bytes
     from nazx_cli.checkpoint.write import Origin
-    from nazx_cli.ui.table import size_text
+    from nazx_cli.ui.phrases import size_text
 
     model = ModelRef.parse(name, revision)
     if isinstance(model, LocalModel):
@@ -73,7 +73,7 @@ def verify(
     """
     from nazx_cli.catalog.model_ref import ModelRef
     from nazx_cli.checkpoint.verify import verify_checkpoint
-    from nazx_cli.ui.table import size_text
+    from nazx_cli.ui.phrases import size_text
 
     model = ModelRef.parse(name, revision)
     folder = model.place()

@@ -32,7 +32,7 @@ def ls(
     """
     from nazx_cli.catalog.registry import Registry
     from nazx_cli.catalog.stored import stored_models
-    from nazx_cli.ui.table import columns
+    from nazx_cli.ui.phrases import columns
 
     models = stored_models()
     names = {model.name for model in models}
@@ -72,7 +72,7 @@ def _absent_facts(entry: RegistryEntry) -> dict[str, Any]:
 
 
 def _row(model: StoredModel) -> tuple[str, ...]:
-    from nazx_cli.ui.table import size_text
+    from nazx_cli.ui.phrases import size_text
 
     if model.config is None:
         kind, dtype = "damaged", f"nazx verify {model.name}"
@@ -100,7 +100,7 @@ def show(
     Example: nazx show nazx-1b
     """
     from nazx_cli.catalog.model_ref import ModelRef
-    from nazx_cli.ui.table import columns
+    from nazx_cli.ui.phrases import columns
 
     facts = ModelRef.parse(name, revision).describe()
     Report(json=json).tell(facts, columns(_lines(facts)))
@@ -140,7 +140,7 @@ def _attention(attention: dict[str, Any]) -> str:
 
 
 def _file_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    from nazx_cli.ui.table import size_text
+    from nazx_cli.ui.phrases import size_text
 
     source = facts["source"] or "unknown"
     if facts["commit"]:
@@ -181,7 +181,7 @@ def rm(
     """
     from nazx_cli.catalog.model_ref import ModelRef
     from nazx_cli.catalog.stored import freed_bytes
-    from nazx_cli.ui.table import size_text
+    from nazx_cli.ui.phrases import size_text
 
     removals = [ModelRef.parse(each).removal() for each in dict.fromkeys(name)]
     freed = freed_bytes(removals)
@@ -204,7 +204,7 @@ def rm(
 
 def _confirm(removals: Sequence[Removal], freed: int) -> None:
     """Ask; leave where the answer is not yes, refuse where there is nobody to ask."""
-    from nazx_cli.ui.table import size_text
+    from nazx_cli.ui.phrases import size_text
 
     names = ", ".join(removal.name for removal in removals)
     if not (sys.stdin is not None and sys.stdin.isatty()):

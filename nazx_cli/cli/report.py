@@ -17,7 +17,7 @@ class Report:
     """The screen of such a command; ``quiet`` leaves progress and notes out."""
 
     def __init__(self, *, json: bool, quiet: bool = False) -> None:
-        from nazx_cli.cli.output import make_screen
+        from nazx_cli.cli.options import make_screen
 
         self._json = json
         self._screen = make_screen(OutputOptions(json=json, quiet=quiet))
