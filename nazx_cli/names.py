@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+OnProgress = Callable[[int, int], None]
+"""Told how much is done and how much there is in all, in one unit."""
+OnNamedProgress = Callable[[str, int, int], None]
+"""The same, after the name of what is being done."""
+
 READ_MODES: Mapping[str, str] = MappingProxyType(
     {
         "auto": "resident where the model is trained for it, else recall; a question about the "
@@ -22,10 +27,8 @@ DEFAULT_MODEL = "nazx-smol-135m"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 """Number formats of weights and arithmetic (``--dtype``)."""
 
-OnProgress = Callable[[int, int], None]
-"""Told how much is done and how much there is in all, in one unit."""
-OnNamedProgress = Callable[[str, int, int], None]
-"""The same, after the name of what is being done."""
+MAIN_BRANCH = "main"
+"""The branch that a conversation begins on."""
 
 DEFAULT_WINDOW = 2048
 """Tokens: the window that dense models are converted to, and what is reckoned with for a

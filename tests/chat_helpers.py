@@ -13,10 +13,8 @@ from prompt_toolkit.output import DummyOutput
 from nazx_cli.catalog.home import nazx_home
 from nazx_cli.cli.options import ModelOptions
 from nazx_cli.cli.prepare import ChosenModels
+from nazx_cli.session.saving.store import Autosave, Store
 from nazx_cli.session.session import Session
-from nazx_cli.session.store import Store
-from nazx_cli.session.workspace import Workspace
-from nazx_cli.ui.autosave import Autosave
 from nazx_cli.ui.chat import Chat
 from nazx_cli.ui.repl import Repl
 from nazx_cli.ui.screen import Screen
@@ -26,7 +24,7 @@ def new_chat(session: Session, screen: Screen) -> Chat:
     """A chat that is not saved unless it is asked to."""
     keeper = Autosave(Store(nazx_home() / "sessions"), None, screen.error)
     models = ChosenModels(ModelOptions(), None, screen)
-    return Chat(Workspace(session), screen, models=models, autosave=keeper)
+    return Chat(session, screen, models=models, autosave=keeper)
 
 
 def new_repl(chat: Chat, keyboard: Input, history: Path | None = None) -> Repl:
@@ -45,7 +43,7 @@ class Talk:
         self._repl = new_repl(self.chat, DummyInput())
 
     @property
-    def workspace(self) -> Workspace:
+    def workspace(self) -> Session:
         return self.chat.workspace
 
     @property

@@ -5,9 +5,9 @@ from __future__ import annotations
 from reading_helpers import small_tokenizer
 from store_helpers import MODEL
 
-from nazx_cli.session.saved import Saved
+from nazx_cli.session.saving.store import Store
 from nazx_cli.session.state import State
-from nazx_cli.session.store import Store
+from nazx_cli.session.timeline import Snapshot
 
 TOKENIZER = small_tokenizer()
 
@@ -17,7 +17,7 @@ def save(store: Store, name: str, state: State) -> None:
         file.save({"main": state}, "main", (), MODEL)
 
 
-def load(store: Store, name: str) -> Saved:
+def load(store: Store, name: str) -> Snapshot:
     with store.open(name, create=False) as file:
         saved = file.load(TOKENIZER, MODEL)
     assert saved is not None

@@ -12,13 +12,11 @@ from reading_helpers import small_tokenizer
 
 from nazx_cli.documents.document import Document, Origin, Place
 from nazx_cli.engine.sampling import Sampling
-from nazx_cli.reading.part import Part
 from nazx_cli.reading.passages import Passage
-from nazx_cli.session.history import History, Turn
-from nazx_cli.session.messages import Message
-from nazx_cli.session.saved import ModelTag
+from nazx_cli.reading.tokenized import TokenizedDocument
+from nazx_cli.session.saving.session_file import ModelTag
 from nazx_cli.session.settings import SessionSettings
-from nazx_cli.session.state import State
+from nazx_cli.session.state import History, Message, State, Turn
 
 MODEL = ModelTag("tiny", "a" * 64, "b" * 64)
 OTHER = ModelTag("other", "c" * 64, "d" * 64)
@@ -46,9 +44,9 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "ignore").decode()
 
 
-def part_of(name: str, text: str, *, bytewise: bool = False, **fields: object) -> Part:
+def part_of(name: str, text: str, *, bytewise: bool = False, **fields: object) -> TokenizedDocument:
     tokenizer = make_tokenizer() if bytewise else small_tokenizer()
-    return Part.build(Document(name, text, "text", **fields), tokenizer)  # type: ignore[arg-type]
+    return TokenizedDocument.build(Document(name, text, "text", **fields), tokenizer)  # type: ignore[arg-type]
 
 
 def turn_of(number: int, text: str = "") -> Turn:
@@ -63,7 +61,7 @@ def turn_of(number: int, text: str = "") -> Turn:
     )
 
 
-def state_of(*parts: Part, turns: int = 2, seed: int = 0) -> State:
+def state_of(*parts: TokenizedDocument, turns: int = 2, seed: int = 0) -> State:
     """A state with something other than the default in every field."""
     return State(
         parts,
@@ -95,8 +93,8 @@ def assert_same(one: State, other: State) -> None:
     """The states are equal down to the last token."""
     assert one.history == other.history
     assert one.settings == other.settings
-    assert len(one.parts) == len(other.parts)
-    for a, b in zip(one.parts, other.parts, strict=True):
+    assert len(one.documents) == len(other.documents)
+    for a, b in zip(one.documents, other.documents, strict=True):
         assert a.document == b.document
         assert a.ids.dtype == b.ids.dtype == a.starts.dtype == b.starts.dtype == np.int32
         assert np.array_equal(a.ids, b.ids)

@@ -13,8 +13,7 @@ from prompt_toolkit.input import DummyInput
 from nazx_cli.cli.opening import Opening
 from nazx_cli.cli.options import AnswerOptions, ChatOptions, ModelOptions, OutputOptions
 from nazx_cli.errors import NazxError
-from nazx_cli.session.store import Store
-from nazx_cli.ui.autosave import Autosave
+from nazx_cli.session.saving.store import Autosave, Store
 from nazx_cli.ui.chat import Chat
 
 SHORT = ("--max-tokens", "4")
@@ -79,7 +78,7 @@ def test_a_session_goes_on_with_its_model_and_settings(model: str, store: Store)
     (info,) = store.infos()
     assert (info.turns, info.model) == (2, model)
     resumed = open_chat(model, ChatOptions(resume=True))
-    settings = resumed.workspace.session.settings
+    settings = resumed.workspace.settings
     assert (settings.system, settings.sampling.repeat_penalty) == ("Be brief.", 1.5)
     assert settings.max_tokens == 3
     close(resumed)
@@ -93,7 +92,7 @@ def test_an_environment_variable_does_not_change_a_saved_session(
     monkeypatch.setenv("NAZX_MODEL", "nothing-like-this")
     assert chat("--session", "work")[2] == 0
     resumed = open_chat(model, ChatOptions(session="work"))
-    assert resumed.workspace.session.settings.sampling.repeat_penalty == 1.5
+    assert resumed.workspace.settings.sampling.repeat_penalty == 1.5
     close(resumed)
 
 
@@ -153,7 +152,7 @@ def test_no_save_saves_nothing_until_it_is_asked_to(model: str, store: Store) ->
 def test_a_resumed_session_is_not_changed_with_no_save(model: str, store: Store) -> None:
     chat("-m", model, *SHORT, "--session", "work")
     talk = open_chat(model, ChatOptions(resume=True, no_save=True))
-    assert len(talk.workspace.session.turns) == 1
+    assert len(talk.workspace.turns) == 1
     handle(talk, "Who?")
     assert [info.turns for info in store.infos()] == [1]
 
@@ -163,10 +162,10 @@ def test_sessions_are_saved_listed_and_loaded(
 ) -> None:
     talk = open_chat(model)
     handle(talk, "Who?", "/save one", "Why?", "/fork idea", "/save two", "/clear", "/load one")
-    assert len(talk.workspace.session.turns) == 2
+    assert len(talk.workspace.turns) == 2
     assert (talk.workspace.branch, list(talk.workspace.branches)) == ("idea", ["main", "idea"])
     handle(talk, "/load two")
-    assert len(talk.workspace.session.turns) == 0
+    assert len(talk.workspace.turns) == 0
     capsys.readouterr()
     handle(talk, "/sessions", "/load two", "/load three")
     shown = capsys.readouterr().err
@@ -223,7 +222,7 @@ def test_another_model_takes_over_the_conversation(
     other = str(tiny_checkpoint(tmp_path / "other", window=512))
     talk = open_chat(model)
     handle(talk, "Who?", f"/model {other}", "Why?")
-    assert len(talk.workspace.session.turns) == 2
+    assert len(talk.workspace.turns) == 2
     assert talk.lm.window == 512
     assert f"now {other}, the conversation kept, in " in capsys.readouterr().err
     handle(talk, "/model nothing-like-this")

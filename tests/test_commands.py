@@ -221,15 +221,15 @@ def test_edit_puts_the_question_back_on_the_line(talk: Talk) -> None:
     talk("Who?")
     talk("/edit")
     assert talk.chat.draft == "Who?"
-    assert talk.workspace.session.turns == ()
+    assert talk.workspace.turns == ()
     talk("/undo")
-    assert [turn.question for turn in talk.workspace.session.turns] == ["Who?"]
+    assert [turn.question for turn in talk.workspace.turns] == ["Who?"]
 
 
 def test_regen_asks_the_last_question_again(talk: Talk) -> None:
     talk("Who?")
     talk("/regen")
-    assert [(t.question, t.answer) for t in talk.workspace.session.turns] == [("Who?", "A ladder.")]
+    assert [(t.question, t.answer) for t in talk.workspace.turns] == [("Who?", "A ladder.")]
 
 
 def test_forks_go_their_own_way(talk: Talk) -> None:
@@ -244,11 +244,11 @@ def test_parameters_and_the_system_message_are_set(talk: Talk) -> None:
     assert talk("/set parameter temperature 0.7") == "temperature is 0.7\n"
     talk("/set top-k 5")
     talk('/set system It\'s short, "very" short.')
-    settings = talk.workspace.session.settings
+    settings = talk.workspace.settings
     assert settings.system == 'It\'s short, "very" short.'
     assert (settings.sampling.temperature, settings.sampling.top_k) == (0.7, 5)
     talk("/set system")
-    assert talk.workspace.session.settings.system is None
+    assert talk.workspace.settings.system is None
     assert "did you mean temperature?" in talk("/set parameter temprature 1")
     assert talk("/set temperature").startswith("error: ")
 

@@ -10,15 +10,15 @@ from reading_helpers import alice_text, small_tokenizer
 
 from nazx_cli.documents.document import Document, Place
 from nazx_cli.reading.library import Library
-from nazx_cli.reading.part import Part
 from nazx_cli.reading.plan import select
+from nazx_cli.reading.tokenized import TokenizedDocument
 
 
-def parts() -> list[Part]:
+def parts() -> list[TokenizedDocument]:
     text = alice_text()
     texts = [text[:5000], "", "A single line.", text[5000:20_000], "\n\n", text[20_000:30_000]]
     documents = [Document(f"{n}.txt", each, "text") for n, each in enumerate(texts)]
-    return [Part.build(document, small_tokenizer()) for document in documents]
+    return [TokenizedDocument.build(document, small_tokenizer()) for document in documents]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -36,10 +36,7 @@ def test_a_library_of_any_parts_is_that_of_their_documents(seed: int) -> None:
         assert np.array_equal(one, other), name
     assert list(made.passages) == list(built.passages)
     question = "What did the Rabbit take out of its pocket?"
-    one, other = (
-        select(library, question, mode="auto", budget=300, reads_resident=False)
-        for library in (made, built)
-    )
+    one, other = (select(library, question, mode="auto", budget=300) for library in (made, built))
     assert one == other
 
 
@@ -51,7 +48,7 @@ def test_libraries_share_what_parts_derive() -> None:
 
 
 def test_a_part_without_tokens_counts_as_a_part() -> None:
-    empty = Part.build(Document("empty.txt", "", "text"), small_tokenizer())
+    empty = TokenizedDocument.build(Document("empty.txt", "", "text"), small_tokenizer())
     assert (len(empty), bool(empty)) == (0, True)
     assert empty.cuts().tolist() == [0]
 
@@ -77,6 +74,6 @@ def test_passages_name_the_places_that_they_begin_and_end_in() -> None:
 def test_keys_tell_name_and_text() -> None:
     tokenizer = small_tokenizer()
     documents = [("a", "bc"), ("ab", "c"), ("a", "bc ")]
-    keys = [Part.build(Document(*each, "text"), tokenizer).key for each in documents]
+    keys = [TokenizedDocument.build(Document(*each, "text"), tokenizer).key for each in documents]
     assert len({*keys}) == 3
-    assert keys[0] == Part.build(Document("a", "bc", "other"), tokenizer).key
+    assert keys[0] == TokenizedDocument.build(Document("a", "bc", "other"), tokenizer).key

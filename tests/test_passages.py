@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from reading_helpers import alice, alice_text, library_of, small_tokenizer
 
-from nazx_cli.reading.part import joined_tokens
+from nazx_cli.reading.tokenized import joined_tokens
 from nazx_cli.reading.words import WORD
 
 

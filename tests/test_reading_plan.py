@@ -6,17 +6,18 @@ import pytest
 from reading_helpers import alice, library_of
 
 from nazx_cli.errors import ContextOverflowError, UsageError
+from nazx_cli.names import READ_MODES
 from nazx_cli.reading.coverage import is_overview, typical_passages
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.mapreduce import NOTHING_FOUND, Partial, blocks, condense, map_reduce
 from nazx_cli.reading.passages import Passage, source_line, source_record
-from nazx_cli.reading.plan import READ_MODES, Selection, select
+from nazx_cli.reading.plan import Selection, mode_for, select
 
 
 def chosen(
     library: Library, question: str, mode: str = "auto", budget: int = 1200
 ) -> tuple[Passage, ...]:
-    return select(library, question, mode=mode, budget=budget, reads_resident=False).passages
+    return select(library, question, mode=mode_for(mode, False), budget=budget).passages
 
 
 def dear(passage: Passage) -> int:
@@ -29,9 +30,7 @@ def dear(passage: Passage) -> int:
 def test_a_selection_fits_the_budget_and_stands_in_order(
     mode: str, question: str, budget: int
 ) -> None:
-    passages = select(
-        alice(), question, mode=mode, budget=budget, reads_resident=False, cost=dear
-    ).passages
+    passages = select(alice(), question, mode=mode, budget=budget, cost=dear).passages
     assert passages
     assert sum(map(dear, passages)) <= budget
     assert all(a.stop <= b.start for a, b in pairwise(passages))
@@ -44,9 +43,7 @@ def test_there_is_no_selection_without_a_budget(mode: str) -> None:
 
 
 def test_the_window_caps_the_budget() -> None:
-    selection = select(
-        alice(), "tarts", mode="recall", budget=5000, reads_resident=False, window=300
-    )
+    selection = select(alice(), "tarts", mode="recall", budget=5000, window=300)
     assert 0 < sum(map(len, selection.passages)) <= 300
 
 
@@ -79,14 +76,14 @@ def test_tail_gives_the_end_cut_to_fit() -> None:
 
 def test_modes_that_choose_nothing_say_so() -> None:
     everything = {"budget": 100, "window": None}
-    assert select(alice(), "q", mode="all", reads_resident=False, **everything).passages == ()
+    assert select(alice(), "q", mode="all", **everything).passages == ()
     for mode in ("auto", "resident"):
-        got = select(alice(), "q", mode=mode, reads_resident=True, **everything)
+        got = select(alice(), "q", mode=mode_for(mode, True), **everything)
         assert got == Selection("resident", ())
 
 
 def test_auto_comes_to_recall_for_a_model_that_cannot_attend_to_the_document() -> None:
-    got = select(alice(), "Who stole the tarts?", mode="auto", budget=500, reads_resident=False)
+    got = select(alice(), "Who stole the tarts?", mode="auto", budget=500)
     assert (got.mode, got.overview) == ("recall", False)
 
 
@@ -138,7 +135,7 @@ def test_questions_about_a_part_are_told(question: str) -> None:
 
 
 def test_an_overview_draws_on_the_whole_document() -> None:
-    selection = select(alice(), "Summarize", mode="auto", budget=1200, reads_resident=False)
+    selection = select(alice(), "Summarize", mode="auto", budget=1200)
     assert selection.overview
     tenths = {p.start * 10 // alice().num_tokens for p in selection.passages}
     assert len(tenths) >= 8

@@ -162,5 +162,5 @@ def test_an_empty_library_ranks_nothing() -> None:
     ],
 )
 def test_the_passage_that_answers_is_among_those_chosen(question: str, answer: str) -> None:
-    chosen = select(alice(), question, mode="auto", budget=1200, reads_resident=False)
+    chosen = select(alice(), question, mode="auto", budget=1200)
     assert any(answer in passage.text for passage in chosen.passages)

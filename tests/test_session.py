@@ -9,12 +9,12 @@ from cli_helpers import ScriptedModel, make_tokenizer, run_nazx, tiny_checkpoint
 
 from nazx_cli.documents.document import Document
 from nazx_cli.errors import ContextOverflowError, UsageError
+from nazx_cli.names import READ_MODES
 from nazx_cli.reading.library import Library
-from nazx_cli.reading.plan import READ_MODES
 from nazx_cli.session.events import Answer, Delta, Notice, Progress, Reading
 from nazx_cli.session.session import Session
 from nazx_cli.session.settings import SessionSettings
-from nazx_cli.session.stops import StopFilter
+from nazx_cli.session.templates import StopFilter
 
 BOOK = "\n\n".join(
     f"Chapter {n}. The {animal} went to the market and bought {thing}. " + "It rained all day. " * 6

@@ -10,7 +10,6 @@ from nazx_cli.reading.library import Library
 from nazx_cli.session.events import Answer, Event, Notice, Reading
 from nazx_cli.session.session import Session
 from nazx_cli.session.settings import SessionSettings
-from nazx_cli.session.workspace import Workspace
 
 BOOK = "\n\n".join(
     f"Chapter {n}. The heron bought an umbrella. " + "It rained. " * 12 for n in "ABCDEF"
@@ -144,40 +143,38 @@ def test_reading_every_block_leaves_old_turns_out_and_does_not_say_otherwise() -
 
 def test_usage_counts_the_turns_left_out() -> None:
     session, _ = long_session()
-    work = Workspace(session)
-    usage = work.usage()
+    usage = session.usage()
     assert usage.left_out == session.state.history.left_out > 0
     assert usage.documents == ()
     assert usage.window_used < 1400 == usage.window
-    work.clear()
-    assert work.usage().left_out == 0
-    work.undo()
-    assert work.usage() == usage
+    session.clear()
+    assert session.usage().left_out == 0
+    session.undo()
+    assert session.usage() == usage
 
 
 def test_a_larger_ctx_brings_turns_back_into_the_prompt() -> None:
     session, lm = long_session(window=6000, ctx=1400)
-    work = Workspace(session)
-    work.set_parameter("ctx", "none")
-    assert work.usage().left_out == 0
-    list(work.ask("So?"))
+    session.set_parameter("ctx", "none")
+    assert session.usage().left_out == 0
+    list(session.ask("So?"))
     assert "My cat is called Marzipan" in lm.prompts[-1]
 
 
 def test_turns_become_documents_once() -> None:
     session, _ = long_session()
     list(session.ask("What is my cat called?"))
-    first = session._earlier.library(session.state.history)
+    first = session._answerer._earlier.library(session.state.history)
     list(session.ask("What is my cat called again?"))
-    second = session._earlier.library(session.state.history)
+    second = session._answerer._earlier.library(session.state.history)
     assert first is not None and second is not None
-    assert second.parts[: len(first.parts)] == first.parts
+    assert second.documents[: len(first.documents)] == first.documents
 
 
 def test_passages_of_a_document_that_was_taken_out_leave_the_prompt() -> None:
     lm = ScriptedModel(["An umbrella.", "Yes.", "Yes.", "Yes."], window=1400)
     library = Library.build([Document("book.txt", BOOK, "text")], lm.tokenizer)
-    work = Workspace(Session(lm, library, SessionSettings(max_tokens=64)))
+    work = Session(lm, library, SessionSettings(max_tokens=64))
     list(work.ask("What did the heron buy?"))
     list(work.ask("Really, the heron?"))
     assert "It rained" in lm.prompts[1]
@@ -187,7 +184,7 @@ def test_passages_of_a_document_that_was_taken_out_leave_the_prompt() -> None:
     assert "user\nWhat did the heron buy?" in lm.prompts[2]
     work.undo()
     work.undo()
-    assert work.session.state.history.without_passages < 2
+    assert work.state.history.without_passages < 2
 
 
 def test_passages_of_uneven_length_are_cut_down_until_they_fit() -> None:

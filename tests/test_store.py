@@ -22,9 +22,9 @@ from store_helpers import (
 )
 
 from nazx_cli.errors import UsageError
-from nazx_cli.session.saved import ModelTag
+from nazx_cli.session.saving.session_file import ModelTag
+from nazx_cli.session.saving.store import Store
 from nazx_cli.session.state import State
-from nazx_cli.session.store import Store
 
 
 @pytest.fixture
@@ -54,17 +54,17 @@ def test_branches_share_the_parts_that_they_have_in_common(store: Store) -> None
         branches = {"main": State((a, b)), "side": State((b, a, a))}
         file.save(branches, "main", (), MODEL)
     saved = load(store, "work").branches
-    assert saved["main"].parts[0] is saved["side"].parts[1] is saved["side"].parts[2]
-    assert saved["main"].parts[1] is saved["side"].parts[0]
+    assert saved["main"].documents[0] is saved["side"].documents[1] is saved["side"].documents[2]
+    assert saved["main"].documents[1] is saved["side"].documents[0]
 
 
 def test_equal_texts_from_two_files_keep_their_own_origin_and_places(store: Store) -> None:
     state = full_state()
-    text = state.parts[1].document.text
+    text = state.documents[1].document.text
     twin = part_of("b.pdf", text)
-    assert twin.key == state.parts[1].key
-    save(store, "work", State((state.parts[1], twin)))
-    assert_same(main_of(store, "work"), State((state.parts[1], twin)))
+    assert twin.key == state.documents[1].key
+    save(store, "work", State((state.documents[1], twin)))
+    assert_same(main_of(store, "work"), State((state.documents[1], twin)))
 
 
 def test_what_no_branch_has_any_more_does_not_come_back(store: Store) -> None:
@@ -83,9 +83,9 @@ def test_a_session_can_be_saved_again_after_it_was_loaded(store: Store) -> None:
         saved = file.load(TOKENIZER, MODEL)
         assert saved is not None
         history = saved.branches["main"].history.with_turn(turn_of(9))
-        longer = State(saved.branches["main"].parts, history)
+        longer = State(saved.branches["main"].documents, history)
         file.save({"main": longer}, "main", (), MODEL)
-    assert_same(main_of(store, "work"), State(full_state().parts, history))
+    assert_same(main_of(store, "work"), State(full_state().documents, history))
 
 
 def test_a_new_session_has_nothing_to_load_and_leaves_no_file(store: Store) -> None:
@@ -198,7 +198,7 @@ def test_a_list_tells_what_the_sessions_hold_newest_first(store: Store) -> None:
     new, old = store.infos()
     assert (new.name, old.name) == ("new", "old")
     assert (old.model, old.turns, old.documents) == ("tiny", 2, 5)
-    assert old.tokens == sum(len(part) for part in full_state().parts)
+    assert old.tokens == sum(len(part) for part in full_state().documents)
     assert old.nbytes == (store.folder / "old.nazx").stat().st_size
     assert abs(new.saved - datetime.now(timezone.utc)) < timedelta(minutes=1)
     assert store.latest() == "new"
@@ -260,7 +260,7 @@ def test_other_people_cannot_read_a_session(store: Store) -> None:
 def test_listing_sessions_does_not_load_torch(store: Store) -> None:
     save(store, "work", full_state())
     code = (
-        "from pathlib import Path; from nazx_cli.session.store import Store\n"
+        "from pathlib import Path; from nazx_cli.session.saving.store import Store\n"
         "store = Store(Path(sys.argv[1])); print(store.infos()[0].name, store.running())\n"
         "print('torch' in sys.modules)"
     )

@@ -22,10 +22,10 @@ from store_helpers import (
 )
 
 from nazx_cli.errors import NazxError
-from nazx_cli.session import database
-from nazx_cli.session.packing import pack, unpack
+from nazx_cli.session.saving import database
+from nazx_cli.session.saving.records import pack, unpack
+from nazx_cli.session.saving.store import Store
 from nazx_cli.session.state import State
-from nazx_cli.session.store import Store
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_closing_removes_what_no_branch_has_and_gives_its_space_back(store: Stor
 def test_much_that_is_unused_does_not_wait_for_the_end(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nazx_cli.session.saving._MOST_WASTE", 50_000)
+    monkeypatch.setattr("nazx_cli.session.saving.rows._MOST_WASTE", 50_000)
     with store.open("work", create=True) as file:
         sizes = []
         for number in range(6):
@@ -124,7 +124,7 @@ def test_a_file_deleted_meanwhile_is_written_again_whole(store: Store) -> None:
     with store.open("work", create=True) as file:
         file.save({"main": full_state()}, "main", (), MODEL)
         file.path.unlink()
-        longer = State(full_state().parts, full_state().history.with_turn(turn_of(5)))
+        longer = State(full_state().documents, full_state().history.with_turn(turn_of(5)))
         file.save({"main": longer}, "main", (), MODEL)
     assert_same(main_of(store, "work"), longer)
 
@@ -232,7 +232,9 @@ def test_a_flipped_bit_is_noticed_or_does_not_matter(store: Store) -> None:
         except NazxError:
             told += 1
         else:
-            for part, same in zip(saved.branches["main"].parts, full_state().parts, strict=True):
+            for part, same in zip(
+                saved.branches["main"].documents, full_state().documents, strict=True
+            ):
                 assert part.document == same.document
                 assert np.array_equal(part.ids, same.ids)
                 assert np.array_equal(part.starts, same.starts)

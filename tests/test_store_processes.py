@@ -20,17 +20,17 @@ from reading_helpers import alice_text, small_tokenizer
 from store_helpers import MODEL, assert_same, full_state, part_of, python, turn_of
 
 from nazx_cli.errors import NazxError, UsageError
+from nazx_cli.session.saving.store import Store
 from nazx_cli.session.state import State
-from nazx_cli.session.store import Store
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits")
 
 SAVE_FOR_EVER = """
 import itertools, os, resource, signal
 from pathlib import Path
-from nazx_cli.session.history import History
+from nazx_cli.session.state import History
 from nazx_cli.session.state import State
-from nazx_cli.session.store import Store
+from nazx_cli.session.saving.store import Store
 from reading_helpers import alice_text
 from store_helpers import MODEL, part_of, turn_of
 
@@ -59,7 +59,7 @@ for order in sys.stdin:  # a fork is there at once, without importing all of it 
 
 HOLD = """
 from pathlib import Path
-from nazx_cli.session.store import Store
+from nazx_cli.session.saving.store import Store
 from store_helpers import MODEL, full_state
 file = Store(Path(sys.argv[1])).open("work", create=True)
 file.save({"main": full_state()}, "main", (), MODEL)
@@ -115,7 +115,7 @@ def assert_whole(store: Store) -> int:
     assert state.history.turns == tuple(turn_of(n, "x" * 5000) for n in range(turns))
     number = (turns - 1) % 3
     part = part_of(f"{number}.txt", alice_text()[number * 100 : 30_000])
-    assert_same(State(state.parts), State((part,)))
+    assert_same(State(state.documents), State((part,)))
     return turns
 
 
@@ -207,7 +207,7 @@ import time
 from pathlib import Path
 from nazx_cli.errors import NazxError
 from nazx_cli.session.state import State
-from nazx_cli.session.store import Store
+from nazx_cli.session.saving.store import Store
 from reading_helpers import small_tokenizer
 from store_helpers import MODEL, turn_of
 left, tokenizer = 4, small_tokenizer(300)
@@ -236,7 +236,7 @@ import resource
 from pathlib import Path
 from nazx_cli.errors import NazxError
 from nazx_cli.session.state import State
-from nazx_cli.session.store import Store
+from nazx_cli.session.saving.store import Store
 from reading_helpers import alice_text
 from store_helpers import MODEL, full_state, part_of
 file = Store(Path(sys.argv[1])).open("work", create=True)
@@ -269,7 +269,7 @@ def test_a_folder_that_may_only_be_read_is_listed_and_told() -> None:
 import os
 from pathlib import Path
 from nazx_cli.errors import NazxError
-from nazx_cli.session.store import Store
+from nazx_cli.session.saving.store import Store
 if os.getuid() == 0:
     os.setuid(65534)
 store = Store(Path(sys.argv[1]))

@@ -6,7 +6,7 @@ import pytest
 from cli_helpers import CHATML, backend, make_tokenizer
 
 from nazx_cli.errors import NazxError
-from nazx_cli.session.messages import Message
+from nazx_cli.session.state import Message
 from nazx_cli.session.templates import render, stop_strings
 
 SMOL = (

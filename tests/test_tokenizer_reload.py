@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from checkpoints import LLAMA, write_checkpoint
 
-from nazx_cli.reading.part import Part
+from nazx_cli.reading.tokenized import TokenizedDocument
 from nazx_cli.session.files import read_again, read_new
 from nazx_cli.tokenizer import Tokenizer, Tokens
 
@@ -29,8 +29,8 @@ def tokenizer(tmp_path: Path) -> Counting:
     return Counting.from_folder(write_checkpoint(tmp_path / "model", LLAMA))  # type: ignore[return-value]
 
 
-def check(part: Part, text: str, tokenizer: Tokenizer) -> None:
-    fresh = Part.build(part.document, tokenizer)
+def check(part: TokenizedDocument, text: str, tokenizer: Tokenizer) -> None:
+    fresh = TokenizedDocument.build(part.document, tokenizer)
     assert part.document.text == text
     assert np.array_equal(part.ids, fresh.ids)
     assert np.array_equal(part.starts, fresh.starts)

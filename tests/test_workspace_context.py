@@ -11,12 +11,11 @@ from workspace_helpers import add, answer, check_context, names, workspace
 from nazx_cli.context.layouts import LAYOUTS
 from nazx_cli.documents.document import Document
 from nazx_cli.errors import UsageError
-from nazx_cli.reading.part import Part
+from nazx_cli.reading.tokenized import TokenizedDocument
 from nazx_cli.session.session import Session
-from nazx_cli.session.workspace import Workspace
 
 
-def random_edit(work: Workspace, rng: random.Random) -> None:
+def random_edit(work: Session, rng: random.Random) -> None:
     count = len(work.documents)
     number = rng.randint(1, max(1, count))
     kinds = ["add", "undo", "redo", "fork", "switch", "ask", "take back", "system"]
@@ -29,9 +28,9 @@ def random_edit(work: Workspace, rng: random.Random) -> None:
         work.move(number, rng.randint(1, count))
     elif kind == "swap":
         text = f"Other{rng.randrange(10**6)} " + "a red umbrella " * rng.randint(1, 30)
-        new = Part.build(Document("other.txt", text, "text"), work.session.lm.tokenizer)
+        new = TokenizedDocument.build(Document("other.txt", text, "text"), work.lm.tokenizer)
         parts = (*work.documents[: number - 1], new, *work.documents[number:])
-        work.set_parts(parts, "swapped")
+        work.set_documents(parts, "swapped")
     elif kind == "fork":
         work.fork(f"branch {len(work.branches)}")
     elif kind == "switch":
@@ -63,8 +62,8 @@ def test_after_any_edits_an_answer_is_that_of_a_new_session(kind: str) -> None:
     for _ in range(12):
         for _ in range(3):
             random_edit(work, rng)
-        fresh = Session(work.session.lm)
-        fresh.state = work.session.state
+        fresh = Session(work.lm)
+        fresh.restore({"main": work.state}, "main")
         expected = answer(fresh.ask("What was it?"))
         assert answer(work.ask("What was it?")) == expected
         work.undo()
@@ -73,7 +72,7 @@ def test_after_any_edits_an_answer_is_that_of_a_new_session(kind: str) -> None:
 def test_a_state_takes_no_part_twice_in_the_context() -> None:
     work = workspace("One. " * 50, "Two. " * 50, "Three. " * 50)
     answer(work.ask("Who?"))
-    context = work.session.context
+    context = work.context
     assert context is not None
     calls: list[tuple[int, int]] = []
     delete = context.delete
@@ -87,7 +86,7 @@ def test_a_state_takes_no_part_twice_in_the_context() -> None:
 def test_an_edit_that_is_cut_short_has_changed_nothing() -> None:
     work = workspace("One. " * 50, "Two. " * 50)
     expected = answer(work.ask("Who?"))
-    state, context = work.session.state, work.session.context
+    state, context = work.state, work.context
     assert context is not None
 
     def cut(start: int, stop: int) -> None:
@@ -96,7 +95,7 @@ def test_an_edit_that_is_cut_short_has_changed_nothing() -> None:
     context.delete = cut  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         work.drop(1)
-    assert work.session.state is state
+    assert work.state is state
     assert names(work) == ["One.txt", "Two.txt"]
     assert work.undo() == "the last turn"
     assert answer(work.ask("Who?")) == expected

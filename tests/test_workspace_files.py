@@ -10,7 +10,6 @@ from cli_helpers import ScriptedModel
 
 from nazx_cli.errors import DocumentError, UsageError
 from nazx_cli.session.session import Session
-from nazx_cli.session.workspace import Workspace
 
 
 @pytest.fixture
@@ -23,14 +22,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def workspace(*specs: str) -> Workspace:
-    work = Workspace(Session(ScriptedModel([])))  # type: ignore[arg-type]
+def workspace(*specs: str) -> Session:
+    work = Session(ScriptedModel([]))  # type: ignore[arg-type]
     if specs:
         work.read(specs)
     return work
 
 
-def names(work: Workspace) -> list[str]:
+def names(work: Session) -> list[str]:
     return [part.name for part in work.documents]
 
 
@@ -135,11 +134,11 @@ def test_watched_files_are_changed_only_when_their_contents_are(folder: Path) ->
 
 def test_what_came_from_no_file_can_be_neither_reloaded_nor_watched() -> None:
     from nazx_cli.documents.document import Document
-    from nazx_cli.reading.part import Part
+    from nazx_cli.reading.tokenized import TokenizedDocument
 
     work = workspace()
-    part = Part.build(Document("stdin", "Text.", "text"), work.session.lm.tokenizer)
-    work.set_parts((part,), "read stdin")
+    part = TokenizedDocument.build(Document("stdin", "Text.", "text"), work.lm.tokenizer)
+    work.set_documents((part,), "read stdin")
     for edit in (work.reload, work.watch):
         with pytest.raises(UsageError, match="stdin was not read from a file"):
             edit(1)

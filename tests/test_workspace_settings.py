@@ -57,11 +57,11 @@ def test_parameters_are_set_by_name(key: str, value: str, shown: str) -> None:
 )
 def test_parameters_that_make_no_sense_change_nothing(key: str, value: str, says: str) -> None:
     work = workspace()
-    state = work.session.state
+    state = work.state
     with pytest.raises(UsageError) as caught:
         work.set_parameter(key, value)
     assert says in str(caught.value)
-    assert work.session.state is state
+    assert work.state is state
 
 
 def test_a_read_mode_that_the_model_cannot_do_is_refused_before_there_are_documents() -> None:
@@ -76,8 +76,8 @@ def test_another_model_keeps_the_conversation_the_branches_and_undo() -> None:
     work.drop(2)
     other = model("windowed")
     work.use_model(other)
-    assert work.session.lm is other
-    assert [turn.question for turn in work.session.turns] == ["Who?"]
+    assert work.lm is other
+    assert [turn.question for turn in work.turns] == ["Who?"]
     answer(work.ask("Why?"))
     work.undo()
     work.undo()
@@ -99,7 +99,7 @@ def test_another_tokenizer_has_the_documents_tokenized_anew_once(tmp_path: Path)
     work.use_model(other)
     expected = other.tokenizer.encode("Two fine days.")
     assert work.documents[0].ids.tolist() == expected
-    assert work.branches["main"].parts[1] is work.documents[0]
+    assert work.branches["main"].documents[1] is work.documents[0]
     assert work.documents[0] is not old[1]
     work.undo()
     assert names(work) == ["One.txt", "Two.txt"]
@@ -109,10 +109,10 @@ def test_another_tokenizer_has_the_documents_tokenized_anew_once(tmp_path: Path)
 def test_a_model_that_cannot_go_on_changes_nothing() -> None:
     work = workspace("One.", settings=SessionSettings(read="resident", max_tokens=3))
     answer(work.ask("Who?"))
-    lm, state = work.session.lm, work.session.state
+    lm, state = work.lm, work.state
     with pytest.raises(UsageError, match="not trained"):
         work.use_model(model("windowed"))
-    assert (work.session.lm, work.session.state) == (lm, state)
+    assert (work.lm, work.state) == (lm, state)
     answer(work.ask("Why?"))
 
 
@@ -121,11 +121,11 @@ def test_usage_counts_documents_and_conversation_apart() -> None:
     assert work.usage().context_bytes == 0
     assert work.usage().conversation_tokens == 0
     seen = [work.usage() for _ in work.ask("Who?")]
-    usage, context = work.usage(), work.session.context
+    usage, context = work.usage(), work.context
     assert context is not None
     assert usage.documents == (("One.txt", 14), ("Four.txt", 5))
     assert usage.document_tokens == 19
-    assert usage.conversation_tokens == len(work.session.conversation_ids())
+    assert usage.conversation_tokens == len(work.conversation_ids())
     assert (usage.window, usage.window_used) == (2000, 19 + usage.conversation_tokens)
     assert usage.context_bytes == context.nbytes > 0
     assert seen[-1].conversation_tokens == len(context.live_ids)
@@ -140,7 +140,7 @@ def test_usage_of_a_windowed_model_counts_its_window() -> None:
     work = workspace("One two three.", kind="windowed")
     answer(work.ask("Who?"))
     usage = work.usage()
-    assert usage.window == work.session.lm.window
+    assert usage.window == work.lm.window
     assert usage.window_used == usage.conversation_tokens < usage.window
 
 

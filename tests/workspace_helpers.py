@@ -14,11 +14,10 @@ from models import relative_error
 from nazx_cli import load_model
 from nazx_cli.documents.document import Document
 from nazx_cli.engine.language_model import LanguageModel
-from nazx_cli.reading.part import Part
+from nazx_cli.reading.tokenized import TokenizedDocument
 from nazx_cli.session.events import Answer, Event
 from nazx_cli.session.session import Session
 from nazx_cli.session.settings import SessionSettings
-from nazx_cli.session.workspace import Workspace
 
 SHORT = SessionSettings(max_tokens=3)
 
@@ -37,19 +36,19 @@ def workspace(
     kind: str = "inattention",
     layout: str = "auto",
     settings: SessionSettings = SHORT,
-) -> Workspace:
+) -> Session:
     lm = model(kind, layout)
-    work = Workspace(Session(lm, settings=settings))
+    work = Session(lm, settings=settings)
     add(work, *texts)
     return work
 
 
-def add(work: Workspace, *texts: str) -> None:
+def add(work: Session, *texts: str) -> None:
     """Put documents in as ``read`` does, without files."""
     for text in texts:
         name = f"{text.split()[0].strip('.')}.txt"
-        part = Part.build(Document(name, text, "text"), work.session.lm.tokenizer)
-        work.set_parts((*work.documents, part), f"read {name}")
+        part = TokenizedDocument.build(Document(name, text, "text"), work.lm.tokenizer)
+        work.set_documents((*work.documents, part), f"read {name}")
 
 
 def answer(events: Iterable[Event]) -> str:
@@ -58,13 +57,13 @@ def answer(events: Iterable[Event]) -> str:
     return last.text
 
 
-def names(work: Workspace) -> list[str]:
+def names(work: Session) -> list[str]:
     return [part.name for part in work.documents]
 
 
-def check_context(work: Workspace) -> None:
+def check_context(work: Session) -> None:
     """The context holds the documents and then live ids, and gives the logits of a new one."""
-    lm, context = work.session.lm, work.session.context
+    lm, context = work.lm, work.context
     assert context is not None
     resident = np.concatenate([np.zeros(0, np.int32), *(part.ids for part in work.documents)])
     live = context.live_ids

@@ -21,10 +21,9 @@ from nazx_cli.checkpoint.load import resolve_dtype
 from nazx_cli.documents.document import Document
 from nazx_cli.engine.language_model import LanguageModel
 from nazx_cli.reading.library import Library
-from nazx_cli.reading.part import Part
+from nazx_cli.reading.tokenized import TokenizedDocument
 from nazx_cli.session.session import Session
 from nazx_cli.session.settings import SessionSettings
-from nazx_cli.session.workspace import Workspace
 from nazx_cli.tokenizer import Tokenizer
 
 NAME = "edits"
@@ -72,10 +71,10 @@ class _Case:
         self.edits: dict[str, list[float]] = {}
         self.after: dict[str, list[float]] = {}
         size, vocab = tokens // _DOCUMENTS, lm.config.vocab_size
-        parts = [_part(number, size, vocab) for number in range(_DOCUMENTS)]
-        self.spare = _part(_DOCUMENTS, size, vocab)
-        library = Library(parts, lm.tokenizer)
-        self.workspace = Workspace(Session(lm, library, SessionSettings(max_tokens=1)))
+        documents = [_document(number, size, vocab) for number in range(_DOCUMENTS)]
+        self.spare = _document(_DOCUMENTS, size, vocab)
+        library = Library(documents, lm.tokenizer)
+        self.session = Session(lm, library, SessionSettings(max_tokens=1))
 
     def rows(self) -> Iterator[Row]:
         """Every edit ``repeat`` times, in turn."""
@@ -94,24 +93,24 @@ class _Case:
                 yield replace(row, peer="first token without an edit", theirs=fresh)
 
     def _round(self, number: int) -> None:
-        work, middle = self.workspace, _DOCUMENTS // 2
+        session, middle = self.session, _DOCUMENTS // 2
         self._time(_NOTHING, lambda: None)
-        self._time("/drop", lambda: work.drop(middle))
-        self._time("/undo", work.undo)
+        self._time("/drop", lambda: session.drop(middle))
+        self._time("/undo", session.undo)
         self._time("/swap", self._swap)
-        self._time("/undo of /swap", work.undo)
-        self._time("/move", lambda: work.move(middle, 1))
-        self._time("/undo of /move", work.undo)
-        before = work.branch
-        self._time("/fork", lambda: work.fork(f"fork {number}"))
-        work.drop(1)
+        self._time("/undo of /swap", session.undo)
+        self._time("/move", lambda: session.move(middle, 1))
+        self._time("/undo of /move", session.undo)
+        before = session.branch
+        self._time("/fork", lambda: session.fork(f"fork {number}"))
+        session.drop(1)
         self._first_token()
-        self._time("/switch", lambda: work.switch(before))
+        self._time("/switch", lambda: session.switch(before))
 
     def _swap(self) -> None:
         """As ``/swap`` does once the new file is tokenized."""
-        parts = self.workspace.documents
-        self.workspace.set_parts((*parts[:3], self.spare, *parts[4:]), "swapped")
+        documents = self.session.documents
+        self.session.set_documents((*documents[:3], self.spare, *documents[4:]), "swapped")
 
     def _time(self, name: str, edit: Callable[[], object]) -> None:
         begin = perf_counter()
@@ -120,13 +119,14 @@ class _Case:
         self.after.setdefault(name, []).append(self._first_token())
 
     def _first_token(self) -> float:
-        """Seconds from a question to its first token; the turn is forgotten again."""
-        state = self.workspace.session.state
+        """Seconds from a question to its first token; the turn, if one came of it, is undone."""
+        turns = len(self.session.turns)
         begin = perf_counter()
-        for _ in self.workspace.session.ask("Who?"):
+        for _ in self.session.ask("Who?"):
             pass
         seconds = perf_counter() - begin
-        self.workspace.session.state = state
+        if len(self.session.turns) > turns:
+            self.session.undo()
         return seconds
 
     def _row(self, measure: str, seconds: Sequence[float]) -> Row:
@@ -142,7 +142,7 @@ class _Case:
         )
 
 
-def _part(number: int, size: int, vocab: int) -> Part:
+def _document(number: int, size: int, vocab: int) -> TokenizedDocument:
     ids = zipf_ids(vocab, size, seed=number).numpy()
     starts = torch.arange(size, dtype=torch.int32).numpy()
-    return Part(Document(f"document {number}", "a" * size, "text"), ids, starts)
+    return TokenizedDocument(Document(f"document {number}", "a" * size, "text"), ids, starts)

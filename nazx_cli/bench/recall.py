@@ -131,7 +131,7 @@ def _numbers(sections: Any) -> list[str]:
 
 
 def _recall(library: Library, question: str) -> list[Span]:
-    chosen = select(library, question, mode="recall", budget=BUDGET, reads_resident=False)
+    chosen = select(library, question, mode="recall", budget=BUDGET)
     return [(passage.start, passage.stop) for passage in chosen.passages]
 
 

@@ -74,7 +74,7 @@ def _greeting(chat: Chat) -> str:
         if len(documents) > 3:
             names = f"{len(documents):,} documents"
         parts.append(f"{names} ({sum(map(len, documents)):,} tokens)")
-    if turns := workspace.session.turns:
+    if turns := workspace.turns:
         last = " ".join(turns[-1].question.split())
         shown = last if len(last) <= 50 else f"{last[:49]}…"
         parts.append(f"{counted(len(turns), 'turn')} so far, the last “{shown}”")

@@ -82,7 +82,7 @@ class Look:
 def _look(device: str) -> Look:
     from nazx_cli.catalog.home import nazx_home
     from nazx_cli.memory.probe import read_memory, resident_bytes
-    from nazx_cli.session.store import Store
+    from nazx_cli.session.saving.store import Store
 
     reading = read_memory(device)
     # This process has nothing on the device: what all of them have is of interest.

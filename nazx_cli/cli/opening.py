@@ -17,15 +17,14 @@ from nazx_cli.cli.options import (
 )
 from nazx_cli.cli.prepare import ChosenModels, changes, open_session, read_documents
 from nazx_cli.errors import NazxError, UsageError
-from nazx_cli.session.store import Store
-from nazx_cli.session.workspace import Workspace
-from nazx_cli.ui.autosave import Autosave
+from nazx_cli.session.saving.store import Autosave, Store
+from nazx_cli.session.session import Session
 from nazx_cli.ui.chat import Chat
 from nazx_cli.ui.gauge_line import Gauge
 from nazx_cli.ui.restore import restore
 
 if TYPE_CHECKING:
-    from nazx_cli.session.session_file import SessionFile
+    from nazx_cli.session.saving.session_file import SessionFile
     from nazx_cli.ui.screen import Screen
 
 
@@ -100,7 +99,7 @@ class Opening:
         chat.save()
         return chat
 
-    def _resumed(self, file: SessionFile, models: ChosenModels) -> Workspace:
+    def _resumed(self, file: SessionFile, models: ChosenModels) -> Session:
         return restore(
             file,
             models,
@@ -109,6 +108,6 @@ class Opening:
             change=changes(self.answers, self.named),
         )
 
-    def _new(self, screen: Screen) -> Workspace:
+    def _new(self, screen: Screen) -> Session:
         documents = read_documents(self.files, None, screen)
-        return Workspace(open_session(self.model, self.answers, documents, screen))
+        return open_session(self.model, self.answers, documents, screen)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nazx_cli.documents.document import Document
     from nazx_cli.engine.language_model import LanguageModel
     from nazx_cli.reading.library import Library
-    from nazx_cli.session.saved import ModelTag
+    from nazx_cli.session.saving.session_file import ModelTag
     from nazx_cli.session.session import Session
     from nazx_cli.session.settings import SessionSettings
     from nazx_cli.ui.models import Found
@@ -116,7 +116,7 @@ class ChosenModels:
 
     def tag(self, name: str, folder: Path) -> ModelTag:
         """What a saved session knows the model by: a name that means the same everywhere."""
-        from nazx_cli.session.saved import ModelTag
+        from nazx_cli.session.saving.session_file import ModelTag
 
         revision = self._revision(name)
         if Path(name).expanduser().is_dir():

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar, overload
 
 import numpy as np
 
 from nazx_cli.documents.document import Document
+from nazx_cli.names import OnProgress
 from nazx_cli.reading.matching import Matcher
-from nazx_cli.reading.part import Part, build_parts
 from nazx_cli.reading.passages import PASSAGE_TOKENS, Passage
+from nazx_cli.reading.tokenized import TokenizedDocument, tokenize_documents
 from nazx_cli.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -23,35 +24,33 @@ _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 class Library:
-    """Parts one after another: a view that is cheap to make, of parts that others share.
+    """Documents one after another: a view that is cheap to make, of documents that others share.
 
-    ``bounds`` is (D + 1,) int64: part d is ``ids[bounds[d]:bounds[d + 1]]``. All else that goes
-    through the tokens is put together from the parts when it is first asked for.
+    ``bounds`` is (D + 1,) int64: document d is ``ids[bounds[d]:bounds[d + 1]]``. All else that goes
+    through the tokens is put together from the documents' own when it is first asked for.
     """
 
     def __init__(
-        self, parts: Sequence[Part], tokenizer: Tokenizer, passage_tokens: int = PASSAGE_TOKENS
+        self,
+        documents: Sequence[TokenizedDocument],
+        tokenizer: Tokenizer,
+        passage_tokens: int = PASSAGE_TOKENS,
     ) -> None:
-        self.parts = tuple(parts)
+        self.documents = tuple(documents)
         self.tokenizer = tokenizer
         self.passage_tokens = passage_tokens
-        self.bounds: NDArray[np.int64] = np.cumsum([0, *map(len, self.parts)], dtype=np.int64)
+        self.bounds: NDArray[np.int64] = np.cumsum([0, *map(len, self.documents)], dtype=np.int64)
 
     @classmethod
     def build(
         cls,
         documents: Sequence[Document],
         tokenizer: Tokenizer,
-        on_progress: Callable[[int, int], None] | None = None,
+        on_progress: OnProgress | None = None,
         passage_tokens: int = PASSAGE_TOKENS,
     ) -> Library:
         """Tokenize ``documents``; ``on_progress`` is told characters done and in all."""
-        return cls(build_parts(documents, tokenizer, on_progress), tokenizer, passage_tokens)
-
-    @property
-    def documents(self) -> tuple[Document, ...]:
-        """The document of each part."""
-        return tuple(part.document for part in self.parts)
+        return cls(tokenize_documents(documents, tokenizer, on_progress), tokenizer, passage_tokens)
 
     @property
     def num_tokens(self) -> int:
@@ -61,22 +60,22 @@ class Library:
     @property
     def document_tokens(self) -> tuple[int, ...]:
         """Tokens of each document."""
-        return tuple(map(len, self.parts))
+        return tuple(map(len, self.documents))
 
     @cached_property
     def ids(self) -> NDArray[np.int32]:
         """(N,) int32, all documents' tokens one after another."""
-        return _end_to_end([part.ids for part in self.parts], np.int32)
+        return _end_to_end([document.ids for document in self.documents], np.int32)
 
     @cached_property
     def starts(self) -> NDArray[np.int32]:
         """(N,) int32, each token's first character in its own document."""
-        return _end_to_end([part.starts for part in self.parts], np.int32)
+        return _end_to_end([document.starts for document in self.documents], np.int32)
 
     @cached_property
     def joined(self) -> NDArray[np.bool_]:
         """(N,) bool, true for a token that carries on the word before it."""
-        return _end_to_end([part.joined for part in self.parts], np.bool_)
+        return _end_to_end([document.joined for document in self.documents], np.bool_)
 
     @cached_property
     def posting_lists(self) -> PostingLists:
@@ -96,8 +95,8 @@ class Library:
     def cuts(self) -> NDArray[np.int64]:
         """(P + 1,) token positions: passage i is ids[cuts[i]:cuts[i + 1]]."""
         found = [np.zeros(1, np.int64)]
-        for part, start in zip(self.parts, self.bounds, strict=False):
-            found.append(part.cuts(self.passage_tokens)[1:] + start)
+        for document, start in zip(self.documents, self.bounds, strict=False):
+            found.append(document.cuts(self.passage_tokens)[1:] + start)
         return np.concatenate(found)
 
     @property
@@ -115,18 +114,18 @@ class Library:
         low, high = int(self.bounds[d]), int(self.bounds[d + 1])
         if not low <= start < stop <= high:
             raise ValueError(f"tokens {start} to {stop} are no stretch of one document")
-        part = self.parts[d]
-        document = part.document
-        begin = int(part.starts[start - low]) if start > low else 0
-        end = int(part.starts[stop - low]) if stop < high else len(document.text)
+        tokenized = self.documents[d]
+        document = tokenized.document
+        begin = int(tokenized.starts[start - low]) if start > low else 0
+        end = int(tokenized.starts[stop - low]) if stop < high else len(document.text)
         text = document.text[begin:end]
         blank = len(text) - len(text.lstrip())
         first = begin + (blank if blank < len(text) else 0)  # characters that can be seen
         last = max(first, begin + len(text.rstrip()) - 1)
         return Passage(
             document.name,
-            part.line_of(first),
-            part.line_of(last),
+            tokenized.line_of(first),
+            tokenized.line_of(last),
             start,
             stop,
             text,
@@ -170,7 +169,7 @@ class Passages(Sequence[Passage]):
         return (self[i] for i in range(len(self)))
 
 
-def _end_to_end(parts: Sequence[NDArray[_Scalar]], dtype: type[_Scalar]) -> NDArray[_Scalar]:
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate(parts) if parts else np.zeros(0, dtype)
+def _end_to_end(arrays: Sequence[NDArray[_Scalar]], dtype: type[_Scalar]) -> NDArray[_Scalar]:
+    if len(arrays) == 1:
+        return arrays[0]
+    return np.concatenate(arrays) if arrays else np.zeros(0, dtype)

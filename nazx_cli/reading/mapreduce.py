@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from nazx_cli.errors import ContextOverflowError
+from nazx_cli.names import OnProgress
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import Passage
 
@@ -77,7 +78,7 @@ def map_reduce(
     budget: int,
     ask: Ask,
     cost: Callable[[Passage], int] = len,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Iterator[Partial]:
     """Ask ``question`` of every block in turn, in document order, and yield each answer.
 

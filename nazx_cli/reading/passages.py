@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
@@ -152,8 +151,3 @@ def _where(passage: Passage) -> str:
     if first.startswith(_PAGE) and last.startswith(_PAGE):
         return f", pages {first.removeprefix(_PAGE)}-{last.removeprefix(_PAGE)}"
     return f", {first} – {last}"
-
-
-def source_lines(passages: Iterable[Passage]) -> list[str]:
-    """One line for each passage, in their order."""
-    return [source_line(passage) for passage in passages]

@@ -35,19 +35,14 @@ def select(
     *,
     mode: str,
     budget: int,
-    reads_resident: bool,
     window: int | None = None,
     cost: Cost = len,
 ) -> Selection:
     """Choose passages for ``question`` that cost at most ``budget`` tokens together.
 
-    ``window`` caps the budget. ``resident`` and ``all`` choose none: the model attends to the
-    whole document, or ``map_reduce`` reads it. A mode that is unknown, or that the model cannot
-    do, is a UsageError.
+    ``mode`` is one of ``mode_for``. ``window`` caps the budget. ``resident`` and ``all`` choose
+    none: the model attends to the whole document, or ``map_reduce`` reads it.
     """
-    check_mode(mode, reads_resident)
-    if mode == "auto" and reads_resident:
-        mode = "resident"
     if mode in ("resident", "all"):
         return Selection(mode, (), mode == "all" and is_overview(library, question))
     if window is not None:
@@ -62,14 +57,19 @@ def select(
     return Selection("recall", _ranked(library, question, budget, cost))
 
 
-def check_mode(mode: str, reads_resident: bool) -> None:
-    """Raise a UsageError for a read mode that is unknown or that the model cannot do."""
+def mode_for(mode: str, reads_resident: bool) -> str:
+    """What the read mode ``mode`` comes to for a model; ``reads_resident`` tells whether it was
+    trained to attend to resident documents. It does where this returns ``resident``.
+
+    A mode that is unknown, or that the model cannot do, is a ``UsageError``.
+    """
     if mode not in READ_MODES:
         raise UsageError(f"there is no read mode {mode!r}", f"use one of {', '.join(READ_MODES)}")
     if mode == "resident" and not reads_resident:
         raise UsageError(
             "this model was not trained to attend to a resident document", "use --read recall"
         )
+    return "resident" if mode == "auto" and reads_resident else mode
 
 
 def _whole(library: Library, budget: int, cost: Cost) -> tuple[Passage, ...]:

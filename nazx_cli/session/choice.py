@@ -1,4 +1,7 @@
-"""Choosing passages for a question, of the documents and of turns that the prompt left out."""
+"""Choosing passages for a question, of the documents and of turns that the prompt left out.
+
+Turns that are left out become documents of their own, in which recall can find them again.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,47 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nazx_cli.documents.document import Document
 from nazx_cli.reading.coverage import is_overview
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.plan import Selection, select
-from nazx_cli.session.earlier import matching, named
+from nazx_cli.reading.recall import occurrences, question_terms, rank
+from nazx_cli.reading.tokenized import TokenizedDocument
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from nazx_cli.reading.passages import Passage
     from nazx_cli.reading.plan import Cost
+    from nazx_cli.session.state import History, Turn
+    from nazx_cli.tokenizer import Tokenizer
+
+_LABELS = frozenset(("question", "answer"))  # words that stand in every turn
+
+
+class EarlierTurns:
+    """Makes documents of turns, each once."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._made: dict[tuple[int, str, str], TokenizedDocument] = {}
+        self._library = Library((), tokenizer)
+
+    def library(self, history: History) -> Library | None:
+        """The turns that ``history`` leaves out; None where it leaves out none."""
+        turns = history.turns[: history.left_out]
+        documents = tuple(self._document(number, turn) for number, turn in enumerate(turns, 1))
+        if documents != self._library.documents:
+            self._library = Library(documents, self._tokenizer)
+        return self._library if documents else None
+
+    def _document(self, number: int, turn: Turn) -> TokenizedDocument:
+        key = (number, turn.question, turn.answer)
+        if key not in self._made:
+            text = f"Question: {turn.question}\n\nAnswer: {turn.answer.strip()}"
+            document = Document(f"turn {number}", text, "turn")
+            self._made[key] = TokenizedDocument.build(document, self._tokenizer)
+        return self._made[key]
 
 
 @dataclass(frozen=True)
@@ -33,11 +69,8 @@ class Choice:
 class Chooser:
     """Chooses from ``documents`` (None: there are none); ``window`` is the model's, in tokens."""
 
-    def __init__(
-        self, documents: Library | None, *, reads_resident: bool, window: int | None, cost: Cost
-    ) -> None:
+    def __init__(self, documents: Library | None, *, window: int | None, cost: Cost) -> None:
         self._documents = documents
-        self._reads_resident = reads_resident
         self._window = window
         self._cost = cost
         self._joint: Library | None = None
@@ -45,8 +78,8 @@ class Chooser:
     def choose(self, question: str, mode: str, budget: int, earlier: Library | None) -> Choice:
         """Passages for ``question`` that cost at most ``budget`` tokens together.
 
-        Of ``earlier`` turns come only passages that hold a word of the question. A question
-        about the documents as a whole draws on the documents alone.
+        ``mode`` is one of ``mode_for``. Of ``earlier`` turns come only passages that hold a word
+        of the question. A question about the documents as a whole draws on them alone.
         """
         documents = self._documents
         if documents is None:
@@ -55,9 +88,9 @@ class Chooser:
         if earlier is None or mode == "all":
             chosen = self._select(documents, question, mode, budget)
             return Choice(chosen, bool(chosen.passages))
-        if mode == "tail" or (self._reads_resident and mode != "recall"):
+        if mode in ("tail", "resident"):
             return self._beside(documents, question, mode, budget, earlier)
-        at = named(earlier, question)
+        at = _named(earlier, question)
         if not len(at):
             return Choice(self._select(documents, question, mode, budget), True)
         joint = self._with(documents, earlier)
@@ -88,13 +121,7 @@ class Chooser:
 
     def _select(self, documents: Library, question: str, mode: str, budget: int) -> Selection:
         return select(
-            documents,
-            question,
-            mode=mode,
-            budget=budget,
-            reads_resident=self._reads_resident,
-            window=self._window,
-            cost=self._cost,
+            documents, question, mode=mode, budget=budget, window=self._window, cost=self._cost
         )
 
     def _of_turns(self, earlier: Library | None, question: str, budget: int) -> tuple[Passage, ...]:
@@ -102,11 +129,35 @@ class Chooser:
             return ()
         if self._window is not None:
             budget = min(budget, self._window // 4)
-        return tuple(matching(earlier, question, budget, self._cost))
+        return tuple(_matching(earlier, question, budget, self._cost))
 
     def _with(self, documents: Library, earlier: Library) -> Library:
         """Documents and turns as one library."""
-        parts = (*documents.parts, *earlier.parts)
-        if self._joint is None or self._joint.parts != parts:
-            self._joint = Library(parts, documents.tokenizer, documents.passage_tokens)
+        both = (*documents.documents, *earlier.documents)
+        if self._joint is None or self._joint.documents != both:
+            self._joint = Library(both, documents.tokenizer, documents.passage_tokens)
         return self._joint
+
+
+def _named(turns: Library, question: str) -> NDArray[np.int64]:
+    """Where in ``turns`` the words of content of ``question`` stand: positions, ascending."""
+    terms = [t for t in question_terms(question) if t.has_content and t.word not in _LABELS]
+    found = [occurrences(turns, term) for term in terms]
+    return np.unique(np.concatenate([np.zeros(0, np.int64), *found]))
+
+
+def _matching(turns: Library, question: str, budget: int, cost: Cost) -> list[Passage]:
+    """Passages of ``turns`` that hold a word of content of ``question``, in their order.
+
+    The best ones that cost at most ``budget`` tokens together; none where nothing matches.
+    """
+    at = _named(turns, question)
+    if not len(at):
+        return []
+    holding = set((np.searchsorted(turns.cuts, at, side="right") - 1).tolist())
+    chosen: list[Passage] = []
+    for i in rank(turns, question).order.tolist():
+        if i in holding and (price := cost(turns.passages[i])) <= budget:
+            chosen.append(turns.passages[i])
+            budget -= price
+    return turns.merged(chosen)

@@ -1,8 +1,8 @@
-"""From files to parts: what is read, read again, and watched for changes."""
+"""From files to tokenized documents: what is read, read again, and watched for changes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,31 +10,30 @@ from typing import TYPE_CHECKING
 from nazx_cli.checkpoint.atomic import sha256_of
 from nazx_cli.documents.gather import gather
 from nazx_cli.errors import DocumentError, UsageError
-from nazx_cli.reading.part import Part, build_parts
+from nazx_cli.names import OnProgress
+from nazx_cli.reading.tokenized import TokenizedDocument, tokenize_documents
 
 if TYPE_CHECKING:
     from nazx_cli.documents.document import Document, Origin, Skipped
     from nazx_cli.tokenizer import Tokenizer
 
-Progress = Callable[[int, int], None]
-
 
 @dataclass(frozen=True)
 class ReadResult:
-    """What came of reading: new parts, names of documents that were there already, and what
+    """What came of reading: new documents, names of those that were there already, and what
     a folder or glob left out."""
 
-    added: tuple[Part, ...]
+    added: tuple[TokenizedDocument, ...]
     known: tuple[str, ...]
     skipped: tuple[Skipped, ...]
 
 
 def read_new(
     specs: Sequence[str],
-    present: Sequence[Part],
+    present: Sequence[TokenizedDocument],
     tokenizer: Tokenizer,
-    on_progress: Progress | None = None,
-    like: Part | None = None,
+    on_progress: OnProgress | None = None,
+    like: TokenizedDocument | None = None,
 ) -> ReadResult:
     """Read what ``specs`` name and is not among ``present``; ``DocumentError`` as ``gather``.
 
@@ -45,40 +44,44 @@ def read_new(
     new = [doc for doc in gathered.documents if not any(_same(doc, p.document) for p in present)]
     known = tuple(doc.name for doc in gathered.documents if doc not in new)
     if like is not None and len(new) == 1:
-        parts: tuple[Part, ...] = (like.revised(new[0], tokenizer, on_progress),)
+        added: tuple[TokenizedDocument, ...] = (like.revised(new[0], tokenizer, on_progress),)
     else:
-        parts = build_parts(new, tokenizer, on_progress)
-    return ReadResult(parts, known, gathered.skipped)
+        added = tokenize_documents(new, tokenizer, on_progress)
+    return ReadResult(added, known, gathered.skipped)
 
 
-def read_again(part: Part, tokenizer: Tokenizer, on_progress: Progress | None = None) -> Part:
-    """``part`` as its file is now: the same object where nothing has changed."""
-    origin = origin_of(part)
+def read_again(
+    old: TokenizedDocument, tokenizer: Tokenizer, on_progress: OnProgress | None = None
+) -> TokenizedDocument:
+    """``old`` as its file is now: the same object where nothing has changed."""
+    origin = origin_of(old)
     if not Path(origin.path).exists():
         raise DocumentError(
-            f"{part.name} is gone from {origin.path}",
+            f"{old.name} is gone from {origin.path}",
             "what was read of it stays; /drop takes it out",
         )
     (document,) = gather([origin.path], on_progress=on_progress).documents
     if document.origin is not None and document.origin.sha256 == origin.sha256:
-        return part
-    return part.revised(replace(document, name=part.name), tokenizer, on_progress)
+        return old
+    return old.revised(replace(document, name=old.name), tokenizer, on_progress)
 
 
 def rebuilt(
-    parts: Iterable[Part], tokenizer: Tokenizer, on_progress: Progress | None = None
-) -> dict[Part, Part]:
-    """Each of ``parts``, tokenized anew."""
-    distinct = tuple(dict.fromkeys(parts))
-    new = build_parts([part.document for part in distinct], tokenizer, on_progress)
+    documents: Iterable[TokenizedDocument],
+    tokenizer: Tokenizer,
+    on_progress: OnProgress | None = None,
+) -> dict[TokenizedDocument, TokenizedDocument]:
+    """Each of ``documents``, tokenized anew."""
+    distinct = tuple(dict.fromkeys(documents))
+    new = tokenize_documents([each.document for each in distinct], tokenizer, on_progress)
     return dict(zip(distinct, new, strict=True))
 
 
-def origin_of(part: Part) -> Origin:
-    """The file of ``part``; ``UsageError`` where it comes from none."""
-    origin = part.document.origin
+def origin_of(tokenized: TokenizedDocument) -> Origin:
+    """The file of a document; ``UsageError`` where it comes from none."""
+    origin = tokenized.document.origin
     if origin is None:
-        raise UsageError(f"{part.name} was not read from a file", "name a document that was")
+        raise UsageError(f"{tokenized.name} was not read from a file", "name a document that was")
     return origin
 
 

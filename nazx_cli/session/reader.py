@@ -6,64 +6,51 @@ from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING
 
 from nazx_cli.errors import ContextOverflowError
+from nazx_cli.reading.coverage import is_overview
 from nazx_cli.reading.mapreduce import Partial, blocks, condense, map_reduce
-from nazx_cli.reading.plan import check_mode, select
 from nazx_cli.session.choice import Chooser
 from nazx_cli.session.events import Event, Notice, Progress
-from nazx_cli.session.messages import Message
 from nazx_cli.session.prompt import (
     Prompt,
+    Prompter,
     document_line,
     notes_message,
     part_message,
     passage_entry,
     user_message,
 )
-from nazx_cli.session.prompter import Prompter
+from nazx_cli.session.state import Message
 
 if TYPE_CHECKING:
-    from nazx_cli.engine.language_model import LanguageModel
     from nazx_cli.reading.library import Library
     from nazx_cli.reading.passages import Passage
 
 Say = Callable[[Message, int], str]
 """Answers a message outside of the conversation, in at most so many tokens."""
-Reading = Generator[Event, None, Prompt]
+Prompting = Generator[Event, None, Prompt]
+"""Yields what there is to tell, and returns the prompt."""
 
 PART_TOKENS = 96
 """Most tokens of the answer that one block gives."""
 
 
 class Reader:
-    """Reads ``library`` (None: no documents) for the questions of a session."""
+    """Reads ``library`` (None: no documents) for the questions of a session.
 
-    def __init__(
-        self, lm: LanguageModel, library: Library | None, prompter: Prompter, mode: str, say: Say
-    ) -> None:
-        if library is not None:
-            check_mode(mode, lm.reads_resident)
-        self._lm = lm
+    ``mode`` is one of ``mode_for``, ``none`` without documents.
+    """
+
+    def __init__(self, library: Library | None, prompter: Prompter, mode: str, say: Say) -> None:
         self._library = library
         self._names = [d.name for d in library.documents] if library is not None else []
         self._prompter = prompter
         self._mode = mode
         self._say = say
-        self._chooser = Chooser(
-            library,
-            reads_resident=lm.reads_resident,
-            window=prompter.window,
-            cost=self._cost,
-        )
-
-    @property
-    def needs_room(self) -> bool:
-        """True where passages of the documents go into the prompt."""
-        attends = self._lm.reads_resident and self._mode in ("auto", "resident")
-        return self._library is not None and not attends
+        self._chooser = Chooser(library, window=prompter.window, cost=self._cost)
 
     def read(
         self, question: str, history: Sequence[Message], earlier: Library | None = None
-    ) -> Reading:
+    ) -> Prompting:
         """The prompt for ``question``; yields progress and notices on the way.
 
         ``earlier`` are turns that ``history`` leaves out: what the question names is looked
@@ -104,11 +91,9 @@ class Reader:
             "/set parameter max_tokens",
         )
 
-    def _read_all(self, library: Library, question: str, history: Sequence[Message]) -> Reading:
+    def _read_all(self, library: Library, question: str, history: Sequence[Message]) -> Prompting:
         """Ask every block, then make a prompt of what they answered."""
-        overview = select(
-            library, question, mode="all", budget=1, reads_resident=self._lm.reads_resident
-        ).overview
+        overview = is_overview(library, question)
         chat = self._prompter.is_chat
         empty = part_message(question, (), overview=overview, chat=chat)
         room = self._prompter.room([], empty) + self._prompter.answer_room - PART_TOKENS

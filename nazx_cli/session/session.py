@@ -1,42 +1,37 @@
-"""A conversation: brings question, documents and history to the model and tells what happens.
-
-The context holds the prompt's token ids. Each turn renders the whole prompt again and keeps the
-longest beginning that the context already holds, so an unchanged beginning is never recomputed.
-"""
+"""The one owner of a conversation: its documents, turns and settings, with undo and forks."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
-from threading import Lock
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nazx_cli.errors import ContextOverflowError, NazxError, UsageError
-from nazx_cli.reading.library import Library
-from nazx_cli.session.arrange import Arranged
-from nazx_cli.session.earlier import EarlierTurns
-from nazx_cli.session.events import Answer, Delta, Event, Notice, Reading
-from nazx_cli.session.history import History, Turn
-from nazx_cli.session.messages import Message
-from nazx_cli.session.prompt import Prompt
-from nazx_cli.session.prompter import LEAST_ANSWER, Prompter
-from nazx_cli.session.reader import Reader
-from nazx_cli.session.settings import SessionSettings
-from nazx_cli.session.state import State
-from nazx_cli.session.stops import StopFilter
-from nazx_cli.session.templates import stop_strings
+from nazx_cli.errors import UsageError
+from nazx_cli.names import MAIN_BRANCH, OnProgress
+from nazx_cli.reading.plan import mode_for
+from nazx_cli.session.answering import Answerer
+from nazx_cli.session.events import Event, Notice
+from nazx_cli.session.files import ReadResult, Watcher, origin_of, read_again, read_new, rebuilt
+from nazx_cli.session.settings import SessionSettings, parameters, with_parameter
+from nazx_cli.session.state import History, State, Turn
+from nazx_cli.session.timeline import Branches, Snapshot
+from nazx_cli.session.usage import Meter, Usage
 
 if TYPE_CHECKING:
     from nazx_cli.context.context import Context
-    from nazx_cli.engine.generator import Step
     from nazx_cli.engine.language_model import LanguageModel
+    from nazx_cli.reading.library import Library
+    from nazx_cli.reading.tokenized import TokenizedDocument
 
 
 class Session:
-    """A conversation with ``lm`` about the documents of ``library``.
+    """A conversation with ``lm`` about the documents of ``library``; knows no terminal.
 
-    Raises ``UsageError`` for a read mode that the model cannot do, and ``ContextOverflowError``
-    where ``settings.ctx`` is less than documents that the model attends to.
+    Documents are numbered from 1. Every edit and every turn is one step that ``undo`` takes
+    back; an edit that raises has changed nothing. Numbers out of range, a read mode that the
+    model cannot do and all else that makes no sense are a ``UsageError``;
+    ``ContextOverflowError`` where ``ctx`` is less than documents that the model attends to.
     """
 
     def __init__(
@@ -45,90 +40,63 @@ class Session:
         library: Library | None = None,
         settings: SessionSettings | None = None,
     ) -> None:
-        self.lm = lm
-        self.answering = False
-        """True while ``ask`` is at work: what the context holds is then ahead of the state."""
-        self.lock = Lock()
-        """Held while ``answering`` turns true, and by who uses the tokenizer beside ``ask``."""
-        self._held: Arranged | None = None
-        self._scratch: Arranged | None = None
-        self._earlier = EarlierTurns(lm.tokenizer)
-        self._library = library
-        parts = library.parts if library is not None else ()
-        self.use_model(lm, State(parts, History(), settings or SessionSettings()))
+        documents = library.documents if library is not None else ()
+        state = State(documents, History(), settings or SessionSettings())
+        self._answerer = Answerer(lm, library)
+        self._answerer.prepare(state)
+        self._meter = Meter(self._answerer)
+        self._branches = Branches.of({MAIN_BRANCH: state})
+        self._watched: set[str] = set()
+        self._watcher = Watcher()
 
-    def use_model(self, lm: LanguageModel, state: State) -> None:
-        """Go on as ``state`` with ``lm``, whose tokenizer made the parts of ``state``.
-
-        Errors as for a new session; nothing has changed then.
-        """
-        library = self._library
-        if not state.parts:
-            library = None
-        elif not library or library.parts != state.parts or library.tokenizer != lm.tokenizer:
-            library = Library(state.parts, lm.tokenizer)
-        prompter = Prompter(lm.tokenizer, state.settings, prompt_limit(lm, state))
-        self._reader = Reader(lm, library, prompter, state.settings.read, self._say)
-        self._prompter, self._library, self._state = prompter, library, state
-        if lm is not self.lm:
-            self.lm = lm
-            self._earlier = EarlierTurns(lm.tokenizer)
-            self._held = self._scratch = None
+    @property
+    def lm(self) -> LanguageModel:
+        """The model that answers."""
+        return self._answerer.lm
 
     @property
     def state(self) -> State:
-        """All that can be undone, forked and saved. Setting it costs the number of parts and
-        the copying of their ids; errors as for a new session, with nothing changed."""
-        return self._state
-
-    @state.setter
-    def state(self, state: State) -> None:
-        before = self._state
-        self.use_model(self.lm, state)
-        if self._held is not None:
-            try:
-                self._arrange(self._held)
-            except BaseException:  # Ctrl-C, or out of memory
-                self.use_model(self.lm, before)
-                raise
+        """All that can be undone, forked and saved, as it is now."""
+        return self._branches.timeline.present
 
     @property
     def settings(self) -> SessionSettings:
         """What the person chose."""
-        return self._state.settings
+        return self.state.settings
 
     @property
-    def library(self) -> Library | None:
-        """The documents; None where there are none."""
-        return self._library
+    def documents(self) -> tuple[TokenizedDocument, ...]:
+        """The documents in their order."""
+        return self.state.documents
 
     @property
     def turns(self) -> tuple[Turn, ...]:
         """The conversation so far, oldest turn first."""
-        return self._state.history.turns
+        return self.state.history.turns
+
+    @property
+    def library(self) -> Library | None:
+        """The documents as one sequence of tokens; None where there are none."""
+        return self._answerer.setup(self.state).library
 
     @property
     def context(self) -> Context | None:
         """What the model holds now; None before the first answer."""
-        return None if self._held is None else self._held.context
+        return self._answerer.context
 
     @property
-    def window(self) -> int | None:
-        """Live tokens that a prompt and its answer may take; None: no limit."""
-        return self._prompter.window
-
-    @property
-    def attends_documents(self) -> bool:
-        """True where the documents are part of the context itself."""
-        return attends_documents(self.lm, self._state)
+    def answering(self) -> bool:
+        """True while an answer comes."""
+        return self._answerer.answering
 
     def conversation_ids(self) -> list[int]:
         """What a prompt holds of the conversation before a question, system message included."""
-        return self._prompter.conversation(self._state.history.messages())
+        state = self.state
+        return self._answerer.setup(state).prompter.conversation(state.history.messages())
 
-    def clear(self) -> None:
-        """Forget the conversation; the documents stay."""
-        self.state = replace(self._state, history=History())
+    def usage(self) -> Usage:
+        """Tokens and bytes; may be asked from another thread while an answer comes."""
+        return self._meter.usage(self.state)
 
     def ask(self, question: str) -> Generator[Event, None, None]:
         """Answer ``question``; events tell what happens, the last one is the ``Answer``.
@@ -136,146 +104,255 @@ class Session:
         Stopping early (closing the iterator, or KeyboardInterrupt) keeps what was said: it is
         the turn's answer, marked as interrupted. Errors leave the conversation as it was.
         """
-        question = question.strip()
-        if not question:
-            raise UsageError("the question is empty", 'ask something, as in: nazx ask "Who?"')
-        yield from self._ctx_notice()
-        with self.lock:
-            self.answering = True
-        try:
-            yield from self._take_turn(question)
-        except KeyboardInterrupt:
-            # It can have come in the middle of a change to a context: those are not kept.
-            self._held = self._scratch = None
-            raise
-        finally:
-            self.answering = False
+        yield from self._turn(question, self.state, "the last turn")
 
-    def _take_turn(self, question: str) -> Generator[Event, None, None]:
-        self._prompter.check(question)
-        history = self._fitted(question)
-        if history.left_out > self._state.history.left_out:
-            yield Notice(_left_out_notice(history.left_out, self.settings.read))
-        earlier = self._earlier.library(history)
-        prompt = yield from self._reader.read(question, history.messages(), earlier)
-        if prompt.mode != "none":
-            yield Reading(prompt.mode, prompt.passages)
-        yield from self._answer(prompt, history)
-
-    def _ctx_notice(self) -> Iterator[Notice]:
-        wanted, window = self.settings.ctx, self.lm.window
-        if wanted is not None and window is not None and wanted > window and not self.turns:
+    def regen(self) -> Generator[Event, None, None]:
+        """Answer the last question again; what ends before its first word changes nothing."""
+        last = self._last_turn()
+        sampling = self.settings.sampling
+        if sampling.temperature == 0 or sampling.seed is not None:
+            why = "at temperature 0" if sampling.temperature == 0 else "with a seed"
             yield Notice(
-                f"a context of {wanted:,} tokens is more than the model's window takes; "
-                f"using {window:,}"
+                f"{why} the answer will be the same; /set parameter temperature changes it"
             )
+        without = replace(self.state, history=self.state.history.without_last())
+        yield from self._turn(last, without, "the new answer")
 
-    def _fitted(self, question: str) -> History:
-        """The conversation, old turns given up where the prompt would not fit."""
-        history, window = self._state.history, self._prompter.window
-        if window is None:
-            return history
-        message = Message("user", question)
-        passages = 0
-        if self._reader.needs_room:
-            passages = window // 2
-        elif history.left_out:
-            passages = window // 4  # for what recall brings back of the turns left out
-        return history.fitted(
-            lambda messages: self._prompter.size(messages, message),
-            window - self._prompter.answer_room - passages,
+    def take_back(self) -> str:
+        """Remove the last turn and return its question, to be asked in other words."""
+        question = self._last_turn()
+        history = self.state.history.without_last()
+        self._edit(replace(self.state, history=history), "took back the last turn")
+        return question
+
+    def clear(self) -> None:
+        """Forget the conversation; the documents stay."""
+        if self.turns:
+            self._edit(replace(self.state, history=History()), "cleared the conversation")
+
+    def read(self, specs: Sequence[str], on_progress: OnProgress | None = None) -> ReadResult:
+        """Add files, folders and globs at the end.
+
+        ``on_progress`` is told bytes read and in all, then characters tokenized and in all.
+        ``DocumentError`` for what cannot be read.
+        """
+        found = read_new(specs, self.documents, self.lm.tokenizer, on_progress)
+        if found.added:
+            names = found.added[0].name if len(found.added) == 1 else f"{len(found.added)} files"
+            self.set_documents((*self.documents, *found.added), f"read {names}")
+        return found
+
+    def drop(self, number: int) -> TokenizedDocument:
+        """Take a document out; returns it."""
+        document = self._at(number)
+        self.set_documents(self._others(number), f"dropped {document.name}")
+        return document
+
+    def swap(
+        self, number: int, spec: str, on_progress: OnProgress | None = None
+    ) -> TokenizedDocument:
+        """Put the one document that ``spec`` names in another's place; returns the new one."""
+        old = self._at(number)
+        others = self._others(number)
+        found = read_new([spec], others, self.lm.tokenizer, on_progress, like=old)
+        if found.known:
+            raise UsageError(f"{found.known[0]} is in the session already", "use /move to move it")
+        if len(found.added) != 1:
+            raise UsageError(f"{spec} names {len(found.added)} documents", "name a single file")
+        (new,) = found.added
+        self._replace(number, new, f"swapped {old.name} for {new.name}")
+        return new
+
+    def move(self, number: int, to: int) -> TokenizedDocument:
+        """Give a document the number ``to``; returns it."""
+        document = self._at(number)
+        self._at(to)
+        documents = list(self._others(number))
+        documents.insert(to - 1, document)
+        if number != to:
+            self.set_documents(tuple(documents), f"moved {document.name} from {number} to {to}")
+        return document
+
+    def reload(self, number: int, on_progress: OnProgress | None = None) -> bool:
+        """Read a document's file again; False where it has not changed."""
+        old = self._at(number)
+        new = read_again(old, self.lm.tokenizer, on_progress)
+        if new is old:
+            return False
+        self._replace(number, new, f"reloaded {old.name}")
+        return True
+
+    def set_documents(self, documents: tuple[TokenizedDocument, ...], what: str) -> None:
+        """Make ``documents`` all there are, as one step; ``what`` says what was done."""
+        gone = {document.name for document in self.documents if document not in documents}
+        history = self.state.history.without_quotes(gone)
+        self._edit(State(documents, history, self.settings), what)
+
+    def watch(self, number: int, on: bool = True) -> None:
+        """Have ``changed`` look at a document's file, or no longer."""
+        path = origin_of(self._at(number)).path
+        (self._watched.add if on else self._watched.discard)(path)
+
+    @property
+    def watched(self) -> frozenset[str]:
+        """Paths of the watched files."""
+        return frozenset(self._watched)
+
+    def is_watched(self, number: int) -> bool:
+        """Whether a document's file is watched."""
+        origin = self._at(number).document.origin
+        return origin is not None and origin.path in self._watched
+
+    def changed(self) -> tuple[int, ...]:
+        """Numbers of the watched documents whose files hold something else now."""
+        return tuple(
+            number
+            for number, document in enumerate(self.documents, 1)
+            if self.is_watched(number) and self._watcher.changed(origin_of(document))
         )
 
-    def _answer(self, prompt: Prompt, history: History) -> Iterator[Event]:
-        context = self._bring(self._prompter.ids(history.messages(), prompt.message))
-        stops = StopFilter(stop_strings(self.lm.tokenizer))
-        step = None
-        said = shown = ""
-        interrupted = True
+    def missing(self) -> tuple[int, ...]:
+        """Numbers of the watched documents whose files are gone."""
+        return tuple(
+            number
+            for number, document in enumerate(self.documents, 1)
+            if self.is_watched(number) and not Path(origin_of(document).path).exists()
+        )
+
+    def parameters(self) -> Mapping[str, str]:
+        """Names and values of the parameters."""
+        return parameters(self.settings)
+
+    def set_parameter(self, key: str, value: str) -> str:
+        """Set a parameter by name; returns a sentence that says what it is now."""
+        state = self.state
+        settings, name = with_parameter(state.settings, key, value)
+        mode_for(settings.read, self.lm.reads_resident)  # refuses one that the model cannot do
+        shown = parameters(settings)[name]
+        history = state.history
+        if settings.ctx != state.settings.ctx:
+            history = replace(history, left_out=0)  # what had to go may fit now
+        if settings != state.settings:
+            self._edit(State(state.documents, history, settings), f"set {name} to {shown}")
+        return f"{name} is {shown}"
+
+    def set_system(self, text: str | None) -> None:
+        """Set the system message, or take it away."""
+        settings = replace(self.settings, system=text.strip() or None if text else None)
+        if settings != self.settings:
+            what = "set the system message" if settings.system else "removed the system message"
+            self._edit(replace(self.state, settings=settings), what)
+
+    def use_model(self, lm: LanguageModel, on_progress: OnProgress | None = None) -> None:
+        """Go on with another model; documents are tokenized anew where its tokenizer differs.
+
+        Conversation, branches and undo stay. Not a step that can be undone.
+        """
+        anew: Mapping[TokenizedDocument, TokenizedDocument] = {}
+        if not _same_tokenizer(self.lm, lm):
+            documents = (each for state in self._branches.states() for each in state.documents)
+            anew = rebuilt(documents, lm.tokenizer, on_progress)
+
+        def change(state: State) -> State:
+            history = replace(state.history, left_out=0)  # the window is another
+            return State(tuple(anew.get(d, d) for d in state.documents), history, state.settings)
+
+        self._become(self._branches.mapped(change), Answerer(lm))
+
+    def undo(self) -> str:
+        """Take the last step back; returns what it was (``dropped book.txt``)."""
+        timeline = self._branches.timeline.undone()
+        self._become(self._branches.with_timeline(timeline))
+        return timeline.future[-1].what
+
+    def redo(self) -> str:
+        """Do again what was undone last; returns what it is."""
+        timeline = self._branches.timeline.redone()
+        self._become(self._branches.with_timeline(timeline))
+        return timeline.past[-1].what
+
+    def fork(self, name: str) -> None:
+        """Copy the present state to a new branch and go on there."""
+        self._branches = self._branches.forked(name)
+
+    def switch(self, name: str) -> None:
+        """Go on with another branch."""
+        self._become(self._branches.switched(name))
+
+    @property
+    def branch(self) -> str:
+        """The present branch's name; ``main`` at first."""
+        return self._branches.current
+
+    @property
+    def branches(self) -> Mapping[str, State]:
+        """Every branch's state, in the order they were made."""
+        return self._branches.presents()
+
+    def snapshot(self) -> Snapshot:
+        """All that is saved."""
+        return Snapshot(self.branches, self.branch, self.watched)
+
+    def restore(
+        self, branches: Mapping[str, State], branch: str, watched: frozenset[str] = frozenset()
+    ) -> None:
+        """Become what ``snapshot`` gave; nothing can be undone then."""
+        self._become(Branches.of(branches, branch))
+        self._watched = set(watched)
+
+    def _become(self, branches: Branches, answerer: Answerer | None = None) -> None:
+        """Make this the present; what raises has changed nothing."""
+        (answerer or self._answerer).prepare(branches.timeline.present)
+        if answerer is not None:
+            self._answerer, self._meter = answerer, Meter(answerer)
+        self._branches = branches
+
+    def _edit(self, state: State, what: str) -> None:
+        self._become(self._branches.edited(state, what))
+
+    def _turn(self, question: str, start: State, what: str) -> Generator[Event, None, None]:
+        """Ask as from the state ``start``; a turn that comes of it is one step."""
+        before = self._branches
+        if start is not self.state:
+            self._become(before.edited(start, what))
+        shown = self._branches
+
+        def keep(state: State) -> None:
+            if self._branches is shown:  # and was not edited meanwhile
+                self._branches = before.edited(state, what)
+
         try:
-            for step in self._generate(context):
-                piece = stops.push(step.delta)
-                if step.finish is not None and not stops.stopped:
-                    piece += stops.flush()
-                said += piece
-                # A leading space belongs to the template's form, not to the answer.
-                if visible := piece if shown else piece.lstrip():
-                    shown += visible
-                    yield Delta(visible, step.stats)
-                if stops.stopped:
-                    break
-            interrupted = False
+            yield from self._answerer.answer(start, question, keep)
         finally:
-            if said:
-                turn = Turn(prompt.question, prompt.message, prompt.passages, said, interrupted)
-                self._state = replace(self._state, history=history.with_turn(turn))
-        if step is None:
-            raise NazxError("the model gave no answer", "ask again, or use another model")
-        finish = "stop" if stops.stopped else (step.finish or "stop")
-        yield Answer(shown.rstrip(), prompt.passages, finish, step.stats, prompt.mode)
+            if self._branches is shown:
+                self._branches = before
 
-    def _generate(self, context: Context) -> Iterator[Step]:
-        limit, window = self.settings.max_tokens, self._prompter.window
-        if window is not None and self.lm.config.attention.kind == "full":
-            limit = max(1, min(limit, window - len(context)))
-        return self.lm.generate(context, max_tokens=limit, sampling=self.settings.sampling)
+    def _last_turn(self) -> str:
+        if not self.turns:
+            raise UsageError("there is no turn yet", "ask something first")
+        return self.turns[-1].question
 
-    def _say(self, message: Message, max_tokens: int) -> str:
-        """Answer a message outside of the conversation, on a context of its own."""
-        if self._scratch is None:
-            self._scratch = Arranged(self.lm.new_context())
-        self._scratch.bring_live(self._prompter.ids([], message))
-        stops = StopFilter(stop_strings(self.lm.tokenizer))
-        text = ""
-        for step in self.lm.generate(
-            self._scratch.context, max_tokens=max_tokens, sampling=self.settings.sampling
-        ):
-            text += stops.push(step.delta)
-            if stops.stopped:
-                break
-        return (text + stops.flush()).strip()
+    def _at(self, number: int) -> TokenizedDocument:
+        count = len(self.documents)
+        if 1 <= number <= count:
+            return self.documents[number - 1]
+        if not count:
+            raise UsageError("there are no documents", "use /read to add one")
+        choice = "it is number 1" if count == 1 else f"choose 1 to {count}"
+        raise UsageError(f"there is no document {number}", choice)
 
-    def _bring(self, ids: list[int]) -> Context:
-        """The conversation's context, with ``ids`` as its live tokens."""
-        held = self._held or Arranged(self.lm.new_context())
-        self._arrange(held)
-        held.bring_live(ids)
-        self._held = held
-        return held.context
+    def _others(self, number: int) -> tuple[TokenizedDocument, ...]:
+        """All documents but one."""
+        return (*self.documents[: number - 1], *self.documents[number:])
 
-    def _arrange(self, held: Arranged) -> None:
-        """Make the documents resident that the model attends to."""
-        try:
-            held.bring_parts(self._state.parts if self.attends_documents else ())
-        except BaseException:  # cut short by Ctrl-C or out of memory: half done
-            self._held = None
-            raise
+    def _replace(self, number: int, new: TokenizedDocument, what: str) -> None:
+        documents = (*self.documents[: number - 1], new, *self.documents[number:])
+        self.set_documents(documents, what)
 
 
-def attends_documents(lm: LanguageModel, state: State) -> bool:
-    """Whether the documents of ``state`` are part of the context itself."""
-    return bool(state.parts) and lm.reads_resident and state.settings.read in ("auto", "resident")
-
-
-def prompt_limit(lm: LanguageModel, state: State) -> int | None:
-    """Live tokens that a prompt and its answer may take; None: no limit."""
-    limit, window = state.settings.ctx, lm.window
-    if limit is not None and attends_documents(lm, state):
-        tokens = sum(map(len, state.parts))
-        limit -= tokens
-        if limit <= LEAST_ANSWER:
-            raise ContextOverflowError(
-                f"the documents have {tokens:,} tokens; --ctx allows {state.settings.ctx:,}",
-                f"use --ctx {tokens + 2048} or --read recall, in a chat "
-                f"/set parameter ctx {tokens + 2048} or /set parameter read recall",
-            )
-    limits = [n for n in (limit, window) if n is not None]
-    return min(limits) if limits else None
-
-
-def _left_out_notice(count: int, mode: str) -> str:
-    which = "first turn is" if count == 1 else f"first {count} turns are"
-    now = "left out from now on"
-    if mode != "all":
-        now += ", and searched for what a question names"
-    return f"the conversation outgrew the window: its {which} {now}"
+def _same_tokenizer(one: LanguageModel, other: LanguageModel) -> bool:
+    """Whether both give the same ids, told by their files."""
+    if one.tokenizer is other.tokenizer:
+        return True
+    mine, its = ((lm.folder / "tokenizer.json").read_bytes() for lm in (one, other))
+    return mine == its

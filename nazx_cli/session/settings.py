@@ -1,19 +1,39 @@
-"""What a person chose for a conversation."""
+"""What a person chose for a conversation, and how each choice is set by name."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from nazx_cli.engine.sampling import Sampling
 from nazx_cli.errors import UsageError
 
 DEFAULT_MAX_TOKENS = 512
 
+_NONE = ("none", "off", "auto", "")
+_SAMPLING: Mapping[str, Callable[[str], Any]] = {
+    "temperature": float,
+    "top_k": int,
+    "top_p": float,
+    "min_p": float,
+    "repeat_penalty": float,
+    "seed": lambda text: None if text.lower() in _NONE else int(text),
+}
+_OWN: Mapping[str, Callable[[str], Any]] = {
+    "max_tokens": int,
+    "ctx": lambda text: None if text.lower() in _NONE else int(text.replace(",", "")),
+    "read": str.lower,
+}
+PARAMETERS: tuple[str, ...] = (*_SAMPLING, *_OWN)
+"""Names that ``with_parameter`` takes; ``top-k`` stands for ``top_k``."""
+
 
 @dataclass(frozen=True)
 class SessionSettings:
     """``ctx`` caps the tokens a prompt may take, ``max_tokens`` an answer; ``read`` is a mode
-    of ``reading.plan.READ_MODES``."""
+    of ``names.READ_MODES``."""
 
     system: str | None = None
     ctx: int | None = None
@@ -26,3 +46,39 @@ class SessionSettings:
             raise UsageError(f"an answer of {self.max_tokens} tokens is none", "allow 1 or more")
         if self.ctx is not None and self.ctx < 1:
             raise UsageError(f"a context of {self.ctx} tokens leaves no room", "allow 256 or more")
+
+
+def with_parameter(settings: SessionSettings, key: str, text: str) -> tuple[SessionSettings, str]:
+    """``settings`` with one of ``PARAMETERS`` changed, and the parameter's exact name.
+
+    ``UsageError`` for a name that there is not (with the nearest) and a value that makes no
+    sense. ``none`` takes back a seed or a ctx.
+    """
+    name, text = _known(key), text.strip()
+    try:
+        if name in _SAMPLING:
+            sampling = replace(settings.sampling, **{name: _SAMPLING[name](text)})
+            return replace(settings, sampling=sampling), name
+        return replace(settings, **{name: _OWN[name](text)}), name
+    except ValueError:
+        kind = "a number" if _SAMPLING.get(name) is float else "a whole number"
+        raise UsageError(f"{name} {text!r} is not {kind}", f"type {kind}") from None
+
+
+def parameters(settings: SessionSettings) -> dict[str, str]:
+    """Every parameter's value as text; ``none`` where nothing is set."""
+    values = {name: getattr(settings.sampling, name) for name in _SAMPLING}
+    values |= {name: getattr(settings, name) for name in _OWN}
+    return {
+        name: "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+        for name, value in values.items()
+    }
+
+
+def _known(key: str) -> str:
+    name = key.strip().lower().replace("-", "_")
+    if name in PARAMETERS:
+        return name
+    close = difflib.get_close_matches(name, PARAMETERS, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else f"use one of {', '.join(PARAMETERS)}"
+    raise UsageError(f"there is no parameter {key!r}", hint)

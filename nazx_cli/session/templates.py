@@ -1,4 +1,5 @@
-"""From messages to token ids: the checkpoint's own chat template, or a plain form without one.
+"""From messages to token ids, by the checkpoint's chat template or in a plain form without one;
+and where an answer in that form ends.
 
 A chat template is code from the Hub, so it runs in Jinja's sandbox. What people and documents
 say must not steer the model's markup: a special token's text inside a message is encoded as
@@ -21,7 +22,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from nazx_cli.errors import ModelUnavailableError
-from nazx_cli.session.messages import Message
+from nazx_cli.session.state import Message
 
 if TYPE_CHECKING:
     from nazx_cli.tokenizer import Tokenizer
@@ -48,6 +49,44 @@ def render(
 def stop_strings(tokenizer: Tokenizer) -> tuple[str, ...]:
     """Texts that end an answer although no stop token does."""
     return PLAIN_STOPS if tokenizer.chat_template is None else ()
+
+
+class StopFilter:
+    """Ends an answer at a stop string, without ever showing the first half of one.
+
+    Lets text through until one of ``stops`` comes up; what could begin one is held back.
+    """
+
+    def __init__(self, stops: tuple[str, ...]) -> None:
+        self._stops = stops
+        self._held = ""
+        self.stopped = False
+
+    def push(self, text: str) -> str:
+        """The part of the text so far that is certain to belong to the answer."""
+        if self.stopped or not self._stops:
+            return "" if self.stopped else text
+        whole = self._held + text
+        found = [at for stop in self._stops if (at := whole.find(stop)) >= 0]
+        if found:
+            self.stopped, self._held = True, ""
+            return whole[: min(found)]
+        keep = max(_overlap(whole, stop) for stop in self._stops)
+        self._held = whole[len(whole) - keep :]
+        return whole[: len(whole) - keep]
+
+    def flush(self) -> str:
+        """What was held back and turned out to be no stop string."""
+        held, self._held = self._held, ""
+        return held
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of ``text`` that ``stop`` begins with."""
+    for size in range(min(len(text), len(stop) - 1), 0, -1):
+        if text.endswith(stop[:size]):
+            return size
+    return 0
 
 
 def _render_plain(

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nazx_cli.engine.language_model import LanguageModel
-    from nazx_cli.session.history import History
-    from nazx_cli.session.session import Session
+    from nazx_cli.session.answering import Answerer, Setup
+    from nazx_cli.session.state import History, State
 
 
 @dataclass(frozen=True)
@@ -34,40 +33,37 @@ class Usage:
 
 
 class Meter:
-    """Measures a session; safe to ask from another thread while it answers."""
+    """Measures what ``answerer`` takes; safe to ask from another thread while it answers."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._counted: tuple[LanguageModel, History, str | None] | None = None
+    def __init__(self, answerer: Answerer) -> None:
+        self._answerer = answerer
+        self._counted: tuple[History, str | None] | None = None
         self._tokens = 0
 
-    def usage(self) -> Usage:
-        """The session as it is now."""
-        session = self._session
-        state, context = session.state, session.context
-        tokens = sum(map(len, state.parts))
-        talk = self._conversation()
-        attended = session.attends_documents
+    def usage(self, state: State) -> Usage:
+        """What ``state`` takes, the present one of the conversation."""
+        setup, context = self._answerer.setup(state), self._answerer.context
+        tokens = state.num_tokens
+        talk = self._conversation(state, setup)
         return Usage(
-            tuple((part.name, len(part)) for part in state.parts),
+            tuple((document.name, len(document)) for document in state.documents),
             tokens,
             talk,
-            state.settings.ctx if attended else session.window,
-            talk + tokens if attended else talk,
+            state.settings.ctx if setup.attends else setup.prompter.window,
+            talk + tokens if setup.attends else talk,
             0 if context is None else context.nbytes,
             state.history.left_out,
         )
 
-    def _conversation(self) -> int:
-        """Tokens of the conversation. While the session answers they are those in the context:
-        the tokenizer is then in use, and it serves one thread."""
-        session = self._session
-        with session.lock:
-            if not session.answering:
-                counted = (session.lm, session.state.history, session.settings.system)
+    def _conversation(self, state: State, setup: Setup) -> int:
+        """Tokens of the conversation. During an answer they are those in the context: the
+        tokenizer is then in use, and it serves one thread."""
+        with self._answerer.lock:
+            if not self._answerer.answering:
+                counted = (state.history, state.settings.system)
                 if self._counted is None or counted != self._counted:
-                    self._tokens = len(session.conversation_ids())
+                    self._tokens = len(setup.prompter.conversation(state.history.messages()))
                     self._counted = counted
                 return self._tokens
-        context = session.context
+        context = self._answerer.context
         return self._tokens if context is None else context.tokens.live_count

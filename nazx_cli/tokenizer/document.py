@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nazx_cli.names import OnProgress
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tokenizers import Encoding
     from tokenizers import Tokenizer as Backend
 
     from nazx_cli.tokenizer.cutting import Cutting
-
-
-Progress = Callable[[int, int], None]
-"""Called with (done, total) while a long job runs."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +44,12 @@ _BLOCK = 1 << 16  # characters compared at a time
 
 
 def encode_edited(
-    encode: Callable[[str, Progress | None], Tokens],
+    encode: Callable[[str, OnProgress | None], Tokens],
     cutting: Cutting,
     old: str,
     tokens: Tokens,
     new: str,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Tokens:
     """What ``encode`` gives for ``new``, from the ``tokens`` it gave for ``old``."""
     same = shared_prefix(old, new)
@@ -127,7 +125,7 @@ def encode_whole(backend: Backend, text: str) -> Tokens:
 
 
 def encode_in_chunks(
-    backend: Backend, cutting: Cutting, text: str, on_progress: Progress | None = None
+    backend: Backend, cutting: Cutting, text: str, on_progress: OnProgress | None = None
 ) -> Tokens:
     """As ``encode_whole``; ``on_progress`` is told characters done and in all."""
     found: list[Tokens] = []

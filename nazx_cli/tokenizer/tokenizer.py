@@ -16,9 +16,9 @@ from typing import Any
 from tokenizers import Tokenizer as _Backend
 
 from nazx_cli.errors import ModelUnavailableError, first_line
+from nazx_cli.names import OnProgress
 from nazx_cli.tokenizer.cutting import Cutting, cutting_of
 from nazx_cli.tokenizer.document import (
-    Progress,
     Tokens,
     encode_edited,
     encode_in_chunks,
@@ -106,7 +106,7 @@ class Tokenizer:
         self._backend.encode_special_tokens = False
         return list(self._backend.encode(text, add_special_tokens=False).ids)
 
-    def encode_document(self, text: str, on_progress: Progress | None = None) -> Tokens:
+    def encode_document(self, text: str, on_progress: OnProgress | None = None) -> Tokens:
         """Tokenize a whole document, remembering where in the text each token starts.
 
         The result equals that of ``encode``. Byte-level tokenizers of the usual kinds (see
@@ -122,7 +122,7 @@ class Tokenizer:
         return tokens
 
     def encode_edited(
-        self, old: str, tokens: Tokens, new: str, on_progress: Progress | None = None
+        self, old: str, tokens: Tokens, new: str, on_progress: OnProgress | None = None
     ) -> Tokens:
         """``encode_document(new)``, from the ``tokens`` of the text ``old``: where the two begin
         or end alike those are taken over.

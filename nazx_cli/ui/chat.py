@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from nazx_cli.documents.document import Skipped
     from nazx_cli.engine.language_model import LanguageModel
     from nazx_cli.session.events import Event
-    from nazx_cli.session.saved import ModelTag
-    from nazx_cli.session.workspace import Workspace
-    from nazx_cli.ui.autosave import Autosave
+    from nazx_cli.session.saving.session_file import ModelTag
+    from nazx_cli.session.saving.store import Autosave
+    from nazx_cli.session.session import Session
     from nazx_cli.ui.gauge_line import Gauge
     from nazx_cli.ui.models import Models
 
@@ -33,7 +33,7 @@ class Chat:
 
     def __init__(
         self,
-        workspace: Workspace,
+        workspace: Session,
         screen: Screen,
         *,
         models: Models,
@@ -52,7 +52,7 @@ class Chat:
     @property
     def lm(self) -> LanguageModel:
         """The model that answers."""
-        return self.workspace.session.lm
+        return self.workspace.lm
 
     @property
     def tag(self) -> ModelTag:
@@ -61,7 +61,7 @@ class Chat:
             self._tag = (self.lm, self.models.tag(self.lm.name, self.lm.folder))
         return self._tag[1]
 
-    def enter(self, workspace: Workspace) -> None:
+    def enter(self, workspace: Session) -> None:
         """Go on in another workspace."""
         self.workspace = workspace
         self.follow_model()

@@ -20,13 +20,13 @@ from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.reading.passages import source_line
 
 if TYPE_CHECKING:
-    from nazx_cli.session.history import Turn
-    from nazx_cli.session.workspace import Workspace
+    from nazx_cli.session.session import Session
+    from nazx_cli.session.state import Turn
 
 _LONGEST = 74_994  # bytes of text: terminals take 100,000 characters of base64, codes included
 
 
-def export(workspace: Workspace, model: str, name: str, *, overwrite: bool = False) -> Path:
+def export(workspace: Session, model: str, name: str, *, overwrite: bool = False) -> Path:
     """Write the transcript to file ``name``; the path.
 
     ``UsageError`` where the file is there and may not be overwritten.
@@ -47,11 +47,11 @@ def export(workspace: Workspace, model: str, name: str, *, overwrite: bool = Fal
     return path
 
 
-def _lines(workspace: Workspace, model: str) -> Iterator[str]:
+def _lines(workspace: Session, model: str) -> Iterator[str]:
     yield "# A conversation in NazX"
     yield ""
     yield f"{datetime.now():%Y-%m-%d %H:%M}, model {model}"
-    if system := workspace.session.settings.system:
+    if system := workspace.settings.system:
         yield ""
         yield f"System message: {system}"
     if workspace.documents:
@@ -60,7 +60,7 @@ def _lines(workspace: Workspace, model: str) -> Iterator[str]:
         yield ""
         for number, part in enumerate(workspace.documents, 1):
             yield f"{number}. {part.document.name} ({len(part):,} tokens)"
-    for number, turn in enumerate(workspace.session.turns, 1):
+    for number, turn in enumerate(workspace.turns, 1):
         yield from _turn(number, turn)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from nazx_cli.context.cost import Size
     from nazx_cli.engine.language_model import LanguageModel
-    from nazx_cli.session.saved import ModelTag
+    from nazx_cli.session.saving.session_file import ModelTag
     from nazx_cli.tokenizer import Tokenizer
 
 

@@ -17,6 +17,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.styles import Style
 
 from nazx_cli.errors import NazxError
+from nazx_cli.names import MAIN_BRANCH
 from nazx_cli.ui import commands
 from nazx_cli.ui.complete import ChatCompleter
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 PROMPT = ">>> "
 FENCE = '"""'
-_MAIN = "main"
 _MENU = 8  # rows kept free below the prompt while completions are shown
 _REFRESH = 0.5  # seconds between two drawings of the toolbar
 _STYLE = Style.from_dict({"bottom-toolbar": "noreverse", "prompt": "bold"})
@@ -94,7 +94,7 @@ class Repl:
 
     def _message(self) -> str:
         branch = self.chat.workspace.branch
-        return PROMPT if branch == _MAIN else f"({branch}) {PROMPT}"
+        return PROMPT if branch == MAIN_BRANCH else f"({branch}) {PROMPT}"
 
     def _toolbar(self) -> AnyFormattedText:
         assert self.chat.gauge is not None

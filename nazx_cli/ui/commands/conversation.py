@@ -10,7 +10,7 @@ from nazx_cli.ui.export import copy, export
 from nazx_cli.ui.phrases import Stopwatch, counted
 
 if TYPE_CHECKING:
-    from nazx_cli.session.history import Turn
+    from nazx_cli.session.state import Turn
     from nazx_cli.ui.chat import Chat
 
 
@@ -40,7 +40,7 @@ def _edit(chat: Chat, _: Words) -> None:
 
 
 def _sources(chat: Chat, _: Words) -> None:
-    turns = chat.workspace.session.turns
+    turns = chat.workspace.turns
     if turns and turns[-1].sources:
         chat.screen.show_sources(turns[-1].sources, always=True)
     else:
@@ -64,11 +64,11 @@ def _export(chat: Chat, words: Words) -> None:
     if mark not in (None, "!"):
         raise UsageError(f"/export takes one file, not {mark!r} too", "put quotes around its name")
     path = export(chat.workspace, chat.lm.name, words.values[0], overwrite=mark == "!")
-    chat.say(f"wrote {counted(len(chat.workspace.session.turns), 'turn')} to {path}")
+    chat.say(f"wrote {counted(len(chat.workspace.turns), 'turn')} to {path}")
 
 
 def _last(chat: Chat) -> Turn:
-    turns = chat.workspace.session.turns
+    turns = chat.workspace.turns
     if not turns:
         raise UsageError("nothing has been said yet", "ask something first")
     return turns[-1]

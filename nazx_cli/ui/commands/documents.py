@@ -12,7 +12,7 @@ from nazx_cli.ui.phrases import Stopwatch, columns, counted, shortened
 
 if TYPE_CHECKING:
     from nazx_cli.documents.document import Origin
-    from nazx_cli.reading.part import Part
+    from nazx_cli.reading.tokenized import TokenizedDocument
     from nazx_cli.ui.chat import Chat
 
 _LISTED = 5  # added documents that are named one by one
@@ -109,7 +109,7 @@ def _reload(chat: Chat, words: Words) -> None:
         chat.say(f"From now on {part.name} is read again whenever it changes.")
 
 
-def titled(part: Part) -> str:
+def titled(part: TokenizedDocument) -> str:
     """``book.txt (120,000 tokens)``."""
     return f"{part.name} ({len(part):,} tokens)"
 

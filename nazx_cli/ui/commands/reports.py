@@ -9,7 +9,7 @@ from nazx_cli.ui.phrases import columns, shortened, size_text
 
 if TYPE_CHECKING:
     from nazx_cli.context.cost import Size
-    from nazx_cli.session.workspace import Workspace
+    from nazx_cli.session.session import Session
     from nazx_cli.ui.chat import Chat
 
 _BAR = 30  # cells
@@ -69,13 +69,13 @@ def _estimate(chat: Chat, _: Words) -> None:
     chat.say(columns(rows, right=(1,)))
 
 
-def _size(workspace: Workspace) -> Size:
+def _size(workspace: Session) -> Size:
     """Tokens of documents and conversation, and the distinct ones among them."""
     from nazx_cli.context.cost import Size
     from nazx_cli.memory.estimate import distinct_tokens
 
-    usage, library = workspace.usage(), workspace.session.library
-    vocab_size = workspace.session.lm.config.vocab_size
+    usage, library = workspace.usage(), workspace.library
+    vocab_size = workspace.lm.config.vocab_size
     distinct = distinct_tokens(usage.conversation_tokens, vocab_size)
     if library is not None:
         distinct += len(library.posting_lists.distinct)

@@ -11,7 +11,7 @@ from nazx_cli.ui.phrases import Stopwatch, ago, columns, counted, size_text
 from nazx_cli.ui.restore import restore
 
 if TYPE_CHECKING:
-    from nazx_cli.session.saved import SessionInfo
+    from nazx_cli.session.saving.session_file import SessionInfo
     from nazx_cli.session.state import State
     from nazx_cli.ui.chat import Chat
 
@@ -34,12 +34,12 @@ def _switch(chat: Chat, words: Words) -> None:
         return
     watch = Stopwatch()
     chat.workspace.switch(name)
-    chat.done(f"now in {name} ({_contents(chat.workspace.session.state)})", watch)
+    chat.done(f"now in {name} ({_contents(chat.workspace.state)})", watch)
 
 
 def _contents(state: State) -> str:
     """``2 turns, 1 document``."""
-    turns, documents = len(state.history.turns), len(state.parts)
+    turns, documents = len(state.history.turns), len(state.documents)
     return f"{counted(turns, 'turn')}, {counted(documents, 'document')}"
 
 
@@ -71,7 +71,7 @@ def _load(chat: Chat, words: Words) -> None:
         raise
     keeper.change(file, workspace)
     chat.enter(workspace)
-    chat.done(f"now in {name} ({_contents(workspace.session.state)})", watch)
+    chat.done(f"now in {name} ({_contents(workspace.state)})", watch)
 
 
 def _sessions(chat: Chat, _: Words) -> None:

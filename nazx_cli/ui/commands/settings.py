@@ -37,11 +37,11 @@ def _show(chat: Chat, _: Words) -> None:
         ("model", lm.name),
         ("", f"{lm.config.num_parameters:,} weights in {weights} on {lm.device}"),
         ("", f"{lm.config.attention.kind} attention, window {window}, layout {lm.layout}"),
-        ("system", workspace.session.settings.system or "none"),
+        ("system", workspace.settings.system or "none"),
         *workspace.parameters().items(),
         ("session", chat.autosave.name or "not saved (/save keeps it)"),
         ("branch", _branches(chat)),
-        ("turns", str(len(workspace.session.turns))),
+        ("turns", str(len(workspace.turns))),
         ("documents", str(len(workspace.documents))),
     ]
     chat.say(columns(rows))

@@ -1,16 +1,18 @@
-"""Which tokens carry on the word that the token before them is in."""
+"""Documents as tokens: where each begins, which carry on a word, where passages end."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nazx_cli.documents.document import Document
+from nazx_cli.names import OnProgress
+from nazx_cli.reading.content import dumps, key_of
 from nazx_cli.reading.passages import PASSAGE_TOKENS, cut
 from nazx_cli.reading.words import is_unspaced, is_word_character
 from nazx_cli.tokenizer import Tokens
@@ -60,13 +62,13 @@ def _kinds(text: str) -> NDArray[np.uint8]:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class TokenizedDocument:
     """A document and its tokens; never changed, so that any number of libraries share it.
 
     ids     (n,) int32
     starts  (n,) int32, each token's first character in the document's text
 
-    Two parts are equal only where they are the same object; ``key`` tells equal contents.
+    Two are equal only where they are the same object; ``content_key`` tells equal contents.
     """
 
     document: Document
@@ -78,8 +80,8 @@ class Part:
         cls,
         document: Document,
         tokenizer: Tokenizer,
-        on_progress: Callable[[int, int], None] | None = None,
-    ) -> Part:
+        on_progress: OnProgress | None = None,
+    ) -> TokenizedDocument:
         """Tokenize ``document``; ``on_progress`` is told characters done and in all."""
         tokens = tokenizer.encode_document(document.text, on_progress)
         return cls(document, tokens.ids, tokens.starts)
@@ -88,26 +90,31 @@ class Part:
         self,
         document: Document,
         tokenizer: Tokenizer,
-        on_progress: Callable[[int, int], None] | None = None,
-    ) -> Part:
-        """``Part.build(document)``, quick where ``document`` is this one with a few edits.
+        on_progress: OnProgress | None = None,
+    ) -> TokenizedDocument:
+        """``build(document)``, quick where ``document`` is this one with a few edits.
 
-        ``tokenizer`` must be the one that this part was built with.
+        ``tokenizer`` must be the one that this one was built with.
         """
         old = Tokens(self.ids, self.starts)
         tokens = tokenizer.encode_edited(self.document.text, old, document.text, on_progress)
-        return Part(document, tokens.ids, tokens.starts)
+        return TokenizedDocument(document, tokens.ids, tokens.starts)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __bool__(self) -> bool:
-        return True  # a part without tokens is a part all the same
+        return True  # a document without tokens is one all the same
 
     @property
     def name(self) -> str:
         """The document's name."""
         return self.document.name
+
+    @property
+    def text(self) -> str:
+        """The document's text."""
+        return self.document.text
 
     @cached_property
     def key(self) -> str:
@@ -115,6 +122,24 @@ class Part:
         digest = hashlib.sha256(self.document.name.encode("utf-8", "surrogatepass") + b"\0")
         digest.update(self.document.text.encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
+
+    @property
+    def header(self) -> bytes:
+        """All of the document but its text, as JSON."""
+        document = self.document
+        return dumps(
+            {
+                "name": document.name,
+                "format": document.format,
+                "places": [[place.start, place.label] for place in document.places],
+                "origin": asdict(document.origin) if document.origin else None,
+            }
+        )
+
+    @cached_property
+    def content_key(self) -> str:
+        """Names the document by all of it, so that what is saved can be held to it."""
+        return key_of(self.key.encode() + self.header)
 
     @cached_property
     def joined(self) -> NDArray[np.bool_]:
@@ -144,21 +169,21 @@ class Part:
         return np.asarray(found, dtype=np.int64)
 
 
-def build_parts(
+def tokenize_documents(
     documents: Sequence[Document],
     tokenizer: Tokenizer,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> tuple[Part, ...]:
+    on_progress: OnProgress | None = None,
+) -> tuple[TokenizedDocument, ...]:
     """Tokenize ``documents``; ``on_progress`` is told characters done and in all."""
     total = sum(len(document.text) for document in documents)
     before = 0
-    parts: list[Part] = []
+    tokenized: list[TokenizedDocument] = []
     for document in documents:
 
         def report(done: int, _: int, before: int = before) -> None:
             if on_progress:
                 on_progress(before + done, total)
 
-        parts.append(Part.build(document, tokenizer, report))
+        tokenized.append(TokenizedDocument.build(document, tokenizer, report))
         before += len(document.text)
-    return tuple(parts)
+    return tuple(tokenized)

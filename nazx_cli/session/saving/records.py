@@ -1,27 +1,92 @@
-"""A tokenized document in few bytes, and back, without the tokenizer or the file it came from.
+"""What a session file holds: documents, turns and states as bytes, and back.
 
-Each token stands for the stretch of text from its first character to that of the next. A token
-mostly stands for the same stretch wherever it is, so the text and the tokens' starts follow from
-the ids, one stretch for each distinct id, and the exceptions. Where there are too many of those
-(a script of which most characters take several tokens) text and starts are kept as they are.
+A tokenized document comes back without the tokenizer or the file it was read from. Each token
+stands for the stretch of text from its first character to that of the next. A token mostly stands
+for the same stretch wherever it is, so the text and the tokens' starts follow from the ids, one
+stretch for each distinct id, and the exceptions. Where there are too many of those (a script of
+which most characters take several tokens) text and starts are kept as they are.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from nazx_cli.session.jsonbytes import dumps, loads
+from nazx_cli.documents.document import Document, Origin, Place
+from nazx_cli.engine.sampling import Sampling
+from nazx_cli.reading.content import dumps, key_of, loads
+from nazx_cli.reading.passages import Passage
+from nazx_cli.reading.tokenized import TokenizedDocument
+from nazx_cli.session.settings import SessionSettings
+from nazx_cli.session.state import History, Message, State, Turn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _STEP = 1 << 18  # tokens at a time: a list of their stretches takes about 70 bytes each
 _MOST_EXCEPTIONS = 0.25  # of the tokens; more take more room than the text
+
+_T = TypeVar("_T")
+
+
+def document_from(key: str, header: bytes, packed: Packed) -> TokenizedDocument:
+    """The document that was stored as ``key``; ``ValueError`` where it is another now."""
+    data = loads(header)
+    text, ids, starts = unpack(packed)
+    places = tuple(Place(start, label) for start, label in data["places"])
+    origin = _made(Origin, data["origin"]) if data["origin"] else None
+    document = Document(data["name"], text, data["format"], places, origin)
+    tokenized = TokenizedDocument(document, ids, starts)
+    if tokenized.content_key != key:
+        raise ValueError(f"the text of {data['name']} is not what was saved")
+    return tokenized
+
+
+def turn_from(key: str, row: bytes) -> Turn:
+    """The turn that was stored as ``key``; ``ValueError`` where it is another now."""
+    record = zlib.decompress(row)
+    if key_of(record) != key:
+        raise ValueError("a turn is not what was saved")
+    data = loads(record)
+    sources = tuple(_made(Passage, passage) for passage in data["sources"])
+    return _made(Turn, data | {"message": _made(Message, data["message"]), "sources": sources})
+
+
+def state_record(state: State) -> bytes:
+    """A state that names its documents and turns by their keys."""
+    history = asdict(replace(state.history, turns=()))
+    del history["turns"]
+    return dumps(
+        {
+            "parts": [document.content_key for document in state.documents],
+            "turns": [turn.content_key for turn in state.history.turns],
+            "history": history,
+            "settings": asdict(state.settings),
+        }
+    )
+
+
+def state_from(
+    record: Mapping[str, Any], documents: Mapping[str, TokenizedDocument], turns: Mapping[str, Turn]
+) -> State:
+    """The state of a ``state_record``, out of the documents and turns that it names."""
+    settings = record["settings"]
+    history = record["history"] | {"turns": tuple(turns[key] for key in record["turns"])}
+    return State(
+        tuple(documents[key] for key in record["parts"]),
+        _made(History, history),
+        _made(SessionSettings, settings | {"sampling": _made(Sampling, settings["sampling"])}),
+    )
+
+
+def _made(kind: type[_T], data: Mapping[str, Any]) -> _T:
+    """A dataclass from its fields; one that the record lacks is newer and has its default."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in data.items() if name in names})
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,24 @@
-"""The sessions on this machine: a folder with one file each."""
+"""The sessions on this machine, a folder with one file each, and keeping the open one saved."""
 
 from __future__ import annotations
 
 import os
 import re
 import unicodedata
+from collections.abc import Callable
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nazx_cli.errors import NazxError, UsageError
-from nazx_cli.session.database import delete, explained
-from nazx_cli.session.lock import LockHeldError, ProcessLock, holder
-from nazx_cli.session.restoring import read_info
-from nazx_cli.session.saved import SessionInfo
-from nazx_cli.session.session_file import SessionFile
+from nazx_cli.session.saving.database import LockHeldError, ProcessLock, delete, explained, holder
+from nazx_cli.session.saving.session_file import SessionFile, SessionInfo, read_info
+
+if TYPE_CHECKING:
+    from nazx_cli.session.saving.session_file import ModelTag
+    from nazx_cli.session.session import Session
+    from nazx_cli.session.timeline import Snapshot
 
 SUFFIX = ".nazx"
 _LONGEST = 100  # characters, and twice that in bytes: file systems take 255
@@ -138,6 +142,76 @@ class Store:
             f"there is no session named {path.stem}",
             f"did you mean {near[0]}?" if near else "list them with /sessions",
         )
+
+
+class Autosave:
+    """Saves to ``file`` (None: to nothing, until ``save_now`` or ``save_as``) what has changed.
+
+    ``tell`` gets a failure once, until a save succeeds again.
+    """
+
+    def __init__(
+        self, store: Store, file: SessionFile | None, tell: Callable[[NazxError], None]
+    ) -> None:
+        self.store = store
+        self.file = file
+        self._tell = tell
+        self._last: Snapshot | None = None
+        self._failed = False
+
+    @property
+    def name(self) -> str | None:
+        """The session's name; None where nothing is saved."""
+        return self.file.name if self.file is not None else None
+
+    def mark(self, session: Session) -> None:
+        """Take the session for saved as it is: there is nothing in it to be lost yet."""
+        self._last = session.snapshot()
+
+    def save(self, session: Session, model: ModelTag) -> None:
+        """Save if anything changed; a failure is told and does not stop the chat."""
+        snapshot = session.snapshot()
+        if self.file is None or snapshot == self._last:
+            return
+        try:
+            self._save(snapshot, model)
+        except NazxError as error:
+            if not self._failed:
+                self._tell(error)
+            self._failed = True
+
+    def save_now(self, session: Session, model: ModelTag) -> None:
+        """Save, changed or not; raises where that fails."""
+        if self.file is None:
+            self.file = self.store.open_fresh()
+        self._save(session.snapshot(), model)
+
+    def save_as(self, name: str, session: Session, model: ModelTag) -> None:
+        """Go on in a new session called ``name``; the one that was open stays as it is."""
+        if self.file is None:
+            self.file = self.store.open(name, create=True)
+        else:
+            old = self.file
+            self.file = old.save_as(name)
+            old.close()
+        self._save(session.snapshot(), model)
+
+    def change(self, file: SessionFile, session: Session) -> None:
+        """Leave the open session for another one, which ``session`` was read from."""
+        self.close()
+        self.file, self._failed = file, False
+        self.mark(session)
+
+    def close(self) -> None:
+        """Let go of the session."""
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+    def _save(self, snapshot: Snapshot, model: ModelTag) -> None:
+        assert self.file is not None
+        self.file.save(*snapshot, model)
+        self._last, self._failed = snapshot, False
 
 
 def checked_name(name: str) -> str:

@@ -1,8 +1,9 @@
-"""JSON as bytes that give back any text exactly."""
+"""JSON that gives back any text exactly, and keys that name a value by its content."""
 
 from __future__ import annotations
 
 import json
+from hashlib import blake2b
 from typing import Any
 
 
@@ -16,3 +17,8 @@ def dumps(value: Any) -> bytes:
 def loads(data: bytes) -> Any:
     """The value of ``dumps``; ``ValueError`` for anything else."""
     return json.loads(data.decode("utf-8", "surrogatepass"))
+
+
+def key_of(content: bytes) -> str:
+    """A name for ``content``: BLAKE2b of 16 bytes, hexadecimal."""
+    return blake2b(content, digest_size=16).hexdigest()

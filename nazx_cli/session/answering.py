@@ -1,0 +1,318 @@
+"""Answering: from a state of the conversation and a question to the next state.
+
+The context holds the prompt's token ids. Each turn renders the whole prompt again and keeps the
+longest beginning that the context already holds, so an unchanged beginning is never recomputed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from nazx_cli.errors import ContextOverflowError, NazxError, UsageError
+from nazx_cli.names import DEFAULT_WINDOW
+from nazx_cli.reading.library import Library
+from nazx_cli.reading.plan import mode_for
+from nazx_cli.session.choice import EarlierTurns
+from nazx_cli.session.events import Answer, Delta, Event, Notice, Reading
+from nazx_cli.session.prompt import LEAST_ANSWER, Prompt, Prompter
+from nazx_cli.session.reader import Reader
+from nazx_cli.session.settings import SessionSettings
+from nazx_cli.session.state import History, Message, State, Turn
+from nazx_cli.session.templates import StopFilter, stop_strings
+
+if TYPE_CHECKING:
+    from nazx_cli.context.context import Context
+    from nazx_cli.engine.generator import Step
+    from nazx_cli.engine.language_model import LanguageModel
+    from nazx_cli.reading.tokenized import TokenizedDocument
+
+
+class Answerer:
+    """Answers questions with ``lm``, each as from a state that it is given.
+
+    It owns no conversation. What it keeps (contexts, and what follows from a state's documents
+    and settings) only spares the next answer the work. ``library`` is used for states that have
+    its documents.
+    """
+
+    def __init__(self, lm: LanguageModel, library: Library | None = None) -> None:
+        self.lm = lm
+        self.answering = False
+        """True while ``answer`` is at work: what the context holds is then ahead of the state."""
+        self.lock = Lock()
+        """Held while ``answering`` turns true, and by who uses the tokenizer beside ``answer``."""
+        self._earlier = EarlierTurns(lm.tokenizer)
+        self._synced: SyncedContext | None = None
+        self._scratch: SyncedContext | None = None
+        self._setup = self._set_up(State(library.documents if library else ()), library)
+
+    @property
+    def context(self) -> Context | None:
+        """What the model holds of the conversation now; None before the first answer."""
+        return None if self._synced is None else self._synced.context
+
+    def setup(self, state: State) -> Setup:
+        """What answers from ``state`` rest on; errors as for ``prepare``."""
+        if self._setup.serves(state):
+            return self._setup
+        return self._set_up(state, self._setup.library)
+
+    def prepare(self, state: State) -> None:
+        """Have the context hold the documents of ``state`` that the model attends to.
+
+        Costs the number of documents and the copying of their ids. Raises ``UsageError`` for a
+        read mode that the model cannot do, and ``ContextOverflowError`` where its ``ctx`` is less
+        than documents that the model attends to.
+        """
+        setup = self.setup(state)
+        if self._synced is not None:
+            self._make_resident(self._synced, setup)
+        self._setup = setup
+
+    def answer(
+        self, state: State, question: str, keep: Callable[[State], None]
+    ) -> Generator[Event, None, None]:
+        """Answer ``question`` as from ``state``; the last event is the ``Answer``.
+
+        ``keep`` is given the state that comes of it as soon as the model has said all. Stopping
+        early (closing the iterator, or KeyboardInterrupt) keeps what was said: it is the turn's
+        answer, marked as interrupted. Where nothing was said, ``keep`` is not called.
+        """
+        question = question.strip()
+        if not question:
+            raise UsageError("the question is empty", 'ask something, as in: nazx ask "Who?"')
+        self._setup = setup = self.setup(state)
+        yield from self._ctx_notice(state)
+        with self.lock:
+            self.answering = True
+        try:
+            yield from self._take_turn(setup, state, question, keep)
+        except KeyboardInterrupt:
+            # It can have come in the middle of a change to a context: those are not kept.
+            self._synced = self._scratch = None
+            raise
+        finally:
+            self.answering = False
+
+    def _set_up(self, state: State, library: Library | None) -> Setup:
+        """As ``setup``, with ``library`` where it is that of the documents."""
+        documents, settings, tokenizer = state.documents, state.settings, self.lm.tokenizer
+        mode = mode_for(settings.read, self.lm.reads_resident) if documents else "none"
+        if not documents:
+            library = None
+        elif not library or library.documents != documents or library.tokenizer != tokenizer:
+            library = Library(documents, tokenizer)
+        prompter = Prompter(tokenizer, settings, _prompt_limit(state, mode, self.lm.window))
+        reader = Reader(library, prompter, mode, self._say)
+        return Setup(documents, settings, mode, library, prompter, reader)
+
+    def _ctx_notice(self, state: State) -> Iterator[Notice]:
+        wanted, window = state.settings.ctx, self.lm.window
+        first = not state.history.turns
+        if first and wanted is not None and window is not None and wanted > window:
+            yield Notice(
+                f"a context of {wanted:,} tokens is more than the model's window takes; "
+                f"using {window:,}"
+            )
+
+    def _take_turn(
+        self, setup: Setup, state: State, question: str, keep: Callable[[State], None]
+    ) -> Generator[Event, None, None]:
+        setup.prompter.check(question)
+        history = _fitted(state.history, question, setup)
+        if history.left_out > state.history.left_out:
+            yield Notice(_left_out_notice(history.left_out, state.settings.read))
+        earlier = self._earlier.library(history)
+        prompt = yield from setup.reader.read(question, history.messages(), earlier)
+        if prompt.mode != "none":
+            yield Reading(prompt.mode, prompt.passages)
+        yield from self._answer(
+            setup, prompt, history, lambda said: keep(replace(state, history=said))
+        )
+
+    def _answer(
+        self, setup: Setup, prompt: Prompt, history: History, keep: Callable[[History], None]
+    ) -> Iterator[Event]:
+        context = self._begun(setup, setup.prompter.ids(history.messages(), prompt.message))
+        stops = StopFilter(stop_strings(self.lm.tokenizer))
+        step = None
+        said = shown = ""
+        interrupted = True
+        try:
+            for step in self._generate(setup, context):
+                piece = stops.push(step.delta)
+                if step.finish is not None and not stops.stopped:
+                    piece += stops.flush()
+                said += piece
+                # A leading space belongs to the template's form, not to the answer.
+                if visible := piece if shown else piece.lstrip():
+                    shown += visible
+                    yield Delta(visible, step.stats)
+                if stops.stopped:
+                    break
+            interrupted = False
+        finally:
+            if said:
+                turn = Turn(prompt.question, prompt.message, prompt.passages, said, interrupted)
+                keep(history.with_turn(turn))
+        if step is None:
+            raise NazxError("the model gave no answer", "ask again, or use another model")
+        finish = "stop" if stops.stopped else (step.finish or "stop")
+        yield Answer(shown.rstrip(), prompt.passages, finish, step.stats, prompt.mode)
+
+    def _generate(self, setup: Setup, context: Context) -> Iterator[Step]:
+        limit, window = setup.settings.max_tokens, setup.prompter.window
+        if window is not None and self.lm.config.attention.kind == "full":
+            limit = max(1, min(limit, window - len(context)))
+        return self.lm.generate(context, max_tokens=limit, sampling=setup.settings.sampling)
+
+    def _say(self, message: Message, max_tokens: int) -> str:
+        """Answer a message outside of the conversation, on a context of its own."""
+        if self._scratch is None:
+            self._scratch = SyncedContext(self.lm.new_context())
+        self._scratch.set_live(self._setup.prompter.ids([], message))
+        stops = StopFilter(stop_strings(self.lm.tokenizer))
+        text = ""
+        for step in self.lm.generate(
+            self._scratch.context,
+            max_tokens=max_tokens,
+            sampling=self._setup.settings.sampling,
+        ):
+            text += stops.push(step.delta)
+            if stops.stopped:
+                break
+        return (text + stops.flush()).strip()
+
+    def _begun(self, setup: Setup, ids: list[int]) -> Context:
+        """The conversation's context, with ``ids`` as its live tokens."""
+        synced = self._synced or SyncedContext(self.lm.new_context())
+        self._make_resident(synced, setup)
+        synced.set_live(ids)
+        self._synced = synced
+        return synced.context
+
+    def _make_resident(self, synced: SyncedContext, setup: Setup) -> None:
+        """Bring in the documents that the model attends to."""
+        try:
+            synced.set_documents(setup.documents if setup.attends else ())
+        except BaseException:  # cut short by Ctrl-C or out of memory: half done
+            self._synced = None
+            raise
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What follows from a state's documents and settings, good while these stay the same.
+
+    ``mode`` is how the documents reach the model: one of ``mode_for``, ``none`` without any.
+    """
+
+    documents: tuple[TokenizedDocument, ...]
+    settings: SessionSettings
+    mode: str
+    library: Library | None
+    prompter: Prompter
+    reader: Reader
+
+    @property
+    def attends(self) -> bool:
+        """True where the documents are part of the context itself."""
+        return self.mode == "resident"
+
+    def serves(self, state: State) -> bool:
+        """Whether all of this follows from ``state`` too."""
+        return self.documents == state.documents and self.settings == state.settings
+
+
+class SyncedContext:
+    """A context that is kept in step: documents resident at its beginning, then live tokens.
+
+    Only what differs is deleted and inserted, so that whatever a layout derives from the
+    tokens before the first difference stays valid. A method that is cut short leaves the
+    context in an unknown state: drop it then.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.documents: tuple[TokenizedDocument, ...] = ()
+
+    def set_documents(self, documents: Sequence[TokenizedDocument]) -> None:
+        """Make ``documents``, in this order, the resident tokens."""
+        old, new = self.documents, tuple(documents)
+        first = _agreeing(old, new)
+        last = _agreeing(old[first:][::-1], new[first:][::-1])
+        gone, come = old[first : len(old) - last], new[first : len(new) - last]
+        at = sum(map(len, old[:first]))
+        self.context.delete(at, at + sum(map(len, gone)))
+        if come:
+            ids = torch.from_numpy(np.concatenate([document.ids for document in come]))
+            self.context.insert(at, ids, resident=True)
+        self.documents = new
+
+    def set_live(self, ids: Sequence[int]) -> None:
+        """Make ``ids`` the live tokens, keeping what agrees from the beginning."""
+        kept = 0
+        for old, new in zip(self.context.live_ids, ids, strict=False):
+            if old != new:
+                break
+            kept += 1
+        self.context.truncate_live(kept)
+        self.context.append(ids[kept:])
+
+
+def _agreeing(old: Sequence[TokenizedDocument], new: Sequence[TokenizedDocument]) -> int:
+    """How many documents are the same from the beginning on."""
+    count = 0
+    for a, b in zip(old, new, strict=False):
+        if a is not b and not np.array_equal(a.ids, b.ids):
+            break
+        count += 1
+    return count
+
+
+def _fitted(history: History, question: str, setup: Setup) -> History:
+    """``history``, old turns given up where the prompt would not fit."""
+    prompter, window = setup.prompter, setup.prompter.window
+    if window is None:
+        return history
+    message = Message("user", question)
+    passages = 0
+    if setup.documents and not setup.attends:
+        passages = window // 2
+    elif history.left_out:
+        passages = window // 4  # for what recall brings back of the turns left out
+    return history.fitted(
+        lambda messages: prompter.size(messages, message),
+        window - prompter.answer_room - passages,
+    )
+
+
+def _prompt_limit(state: State, mode: str, window: int | None) -> int | None:
+    """Live tokens that a prompt and its answer may take; None: no limit."""
+    limit = state.settings.ctx
+    if limit is not None and mode == "resident":
+        tokens = state.num_tokens
+        limit -= tokens
+        if limit <= LEAST_ANSWER:
+            enough = tokens + DEFAULT_WINDOW
+            raise ContextOverflowError(
+                f"the documents have {tokens:,} tokens; --ctx allows {state.settings.ctx:,}",
+                f"use --ctx {enough} or --read recall, in a chat "
+                f"/set parameter ctx {enough} or /set parameter read recall",
+            )
+    limits = [n for n in (limit, window) if n is not None]
+    return min(limits) if limits else None
+
+
+def _left_out_notice(count: int, mode: str) -> str:
+    which = "first turn is" if count == 1 else f"first {count} turns are"
+    now = "left out from now on"
+    if mode != "all":
+        now += ", and searched for what a question names"
+    return f"the conversation outgrew the window: its {which} {now}"
