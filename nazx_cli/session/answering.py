@@ -140,22 +140,19 @@ class Answerer:
         self, setup: Setup, prompt: Prompt, history: History, keep: Callable[[History], None]
     ) -> Iterator[Event]:
         context = self._begun(setup, setup.prompter.ids(history.messages(), prompt.message))
-        stops = StopFilter(stop_strings(self.lm.tokenizer))
+        limit, window = setup.settings.max_tokens, setup.prompter.window
+        if window is not None and self.lm.config.attention.kind == "full":
+            limit = max(1, min(limit, window - len(context)))
         step = None
         said = shown = ""
         interrupted = True
         try:
-            for step in self._generate(setup, context):
-                piece = stops.push(step.delta)
-                if step.finish is not None and not stops.stopped:
-                    piece += stops.flush()
-                said += piece
+            for step in self._generate(context, limit, setup.settings):
+                said += step.delta
                 # A leading space belongs to the template's form, not to the answer.
-                if visible := piece if shown else piece.lstrip():
+                if visible := step.delta if shown else step.delta.lstrip():
                     shown += visible
                     yield Delta(visible, step.stats)
-                if stops.stopped:
-                    break
             interrupted = False
         finally:
             if said:
@@ -163,31 +160,30 @@ class Answerer:
                 keep(history.with_turn(turn))
         if step is None:
             raise NazxError("the model gave no answer", "ask again, or use another model")
-        finish = "stop" if stops.stopped else (step.finish or "stop")
+        finish = step.finish or "stop"
         yield Answer(shown.rstrip(), prompt.passages, finish, step.stats, prompt.mode)
-
-    def _generate(self, setup: Setup, context: Context) -> Iterator[Step]:
-        limit, window = setup.settings.max_tokens, setup.prompter.window
-        if window is not None and self.lm.config.attention.kind == "full":
-            limit = max(1, min(limit, window - len(context)))
-        return self.lm.generate(context, max_tokens=limit, sampling=setup.settings.sampling)
 
     def _say(self, message: Message, max_tokens: int) -> str:
         """Answer a message outside of the conversation, on a context of its own."""
         if self._scratch is None:
             self._scratch = SyncedContext(self.lm.new_context())
         self._scratch.set_live(self._setup.prompter.ids([], message))
+        steps = self._generate(self._scratch.context, max_tokens, self._setup.settings)
+        return "".join(step.delta for step in steps).strip()
+
+    def _generate(
+        self, context: Context, max_tokens: int, settings: SessionSettings
+    ) -> Iterator[Step]:
+        """Steps of an answer, which a stop string ends as a stop token does."""
         stops = StopFilter(stop_strings(self.lm.tokenizer))
-        text = ""
-        for step in self.lm.generate(
-            self._scratch.context,
-            max_tokens=max_tokens,
-            sampling=self._setup.settings.sampling,
-        ):
-            text += stops.push(step.delta)
+        for step in self.lm.generate(context, max_tokens=max_tokens, sampling=settings.sampling):
+            piece = stops.push(step.delta)
             if stops.stopped:
-                break
-        return (text + stops.flush()).strip()
+                yield replace(step, delta=piece, finish="stop")
+                return
+            if step.finish is not None:
+                piece += stops.flush()
+            yield replace(step, delta=piece)
 
     def _begun(self, setup: Setup, ids: list[int]) -> Context:
         """The conversation's context, with ``ids`` as its live tokens."""

@@ -51,7 +51,7 @@ def save(
         for document in state.documents
         if document.content_key not in known
     }
-    packed = {key: pack(each.text, each.ids, each.starts) for key, each in documents.items()}
+    rows = [_row(key, document) for key, document in documents.items()]
     known = stored(database, "turns")
     turns = {
         turn.content_key: turn
@@ -63,8 +63,7 @@ def save(
     with transaction(database):
         if stale:  # ids of another tokenizer
             database.execute("DELETE FROM parts")
-        for key, document in documents.items():
-            _insert_document(database, key, document.header, packed[key])
+        database.executemany("INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
         database.executemany(
             "INSERT INTO turns VALUES (?, ?)",
             [(key, zlib.compress(turn.record)) for key, turn in turns.items()],
@@ -111,20 +110,11 @@ def _meta(
     }
 
 
-def _insert_document(database: sqlite3.Connection, key: str, header: bytes, packed: Packed) -> None:
-    database.execute(
-        "INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            key,
-            header,
-            packed.tokens,
-            packed.nbytes,
-            packed.ids,
-            packed.vocabulary,
-            packed.text,
-            packed.starts,
-        ),
-    )
+def _row(key: str, document: TokenizedDocument) -> tuple[object, ...]:
+    """A document as the columns of its table."""
+    packed = pack(document.text, document.ids, document.starts)
+    whole = (packed.ids, packed.vocabulary, packed.text, packed.starts)
+    return (key, document.header, packed.tokens, packed.nbytes, *whole)
 
 
 def _put_branches(database: sqlite3.Connection, states: Mapping[bytes, bytes]) -> None:
