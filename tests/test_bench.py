@@ -14,11 +14,12 @@ from checkpoints import GPT_NEOX, LLAMA, nazx, write_checkpoint
 from cli_helpers import tiny_checkpoint
 from models import INATTENTION, checkpoint
 
-from nazx_cli.bench import llama_peer, peak, peers, recall, workloads
-from nazx_cli.bench.first_token import extrapolated
+from nazx_cli.bench import llama_peer, memory, recall, workloads
+from nazx_cli.bench import transformers_peer as peers
+from nazx_cli.bench.growth import extrapolated
+from nazx_cli.bench.models import zipf_ids
 from nazx_cli.bench.results import Row
 from nazx_cli.bench.setup import Settings, Setup
-from nazx_cli.bench.shapes import zipf_ids
 from nazx_cli.catalog.registry import Registry
 from nazx_cli.engine.language_model import load_model
 from nazx_cli.errors import DocumentError
@@ -102,7 +103,7 @@ def test_prefill_shows_that_both_sides_compute_the_same(model: str) -> None:
 @pytest.mark.parametrize("base", (GPT_NEOX, LLAMA), ids=("gpt_neox", "llama"))
 def test_the_peer_decodes_the_same_tokens(base: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    from nazx_cli.bench.engine import greedy, prefilled
+    from nazx_cli.bench.models import greedy, prefilled
 
     lm = load_model(write_checkpoint(tmp_path, nazx(base, {"kind": "full"})))
     peer = peers.TransformersPeer.from_folder(lm.config, lm.folder, torch.float32)
@@ -180,12 +181,12 @@ def test_the_first_token_is_measured_in_both_types(
 def test_first_token_of_the_larger_shapes_is_ours_alone(
     tiny_shapes: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nazx_cli.bench import first_token
+    from nazx_cli.bench import growth
 
     for module in (peers, llama_peer):
         monkeypatch.setattr(module, "is_installed", lambda: False)
-    monkeypatch.setattr(first_token, "LARGER", 300)
-    monkeypatch.setattr(first_token, "CONTEXTS", (200,))
+    monkeypatch.setattr(growth, "LARGER", 300)
+    monkeypatch.setattr(growth, "CONTEXTS", (200,))
     rows = run("first-token", repeat=1, dtype="float32", peer_lengths=(100,))
     assert [(row.tokens, row.measure) for row in rows[-2:]] == [
         (300, "first token, nazx-1b"),
@@ -247,9 +248,9 @@ def test_a_layout_that_would_take_too_much_is_left_out(
 def test_the_estimated_peak_is_near_that_of_a_real_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peak, "SHAPES", ("nazx-70m",))
+    monkeypatch.setattr(memory, "PEAK_SHAPES", ("nazx-70m",))
     settings = Settings(contexts=(20_000,), layouts=("postings",), dtype="float32")
-    row = next(iter(peak.run(Setup(settings))))
+    row = next(iter(memory.peak(Setup(settings))))
     details = row.details
     assert details["weights_bytes"] == details["predicted_weights_bytes"]
     assert details["context_bytes"] == pytest.approx(details["predicted_context_bytes"], rel=0.02)

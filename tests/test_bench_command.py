@@ -11,7 +11,7 @@ import torch
 from bench_helpers import TINY, bench
 from cli_helpers import tiny_checkpoint
 
-from nazx_cli.bench import results, timing, workloads
+from nazx_cli.bench import growth, results, workloads
 from nazx_cli.bench.results import Environment, Report, Row, Spread
 from nazx_cli.bench.setup import Settings, Setup
 from nazx_cli.catalog.registry import Registry
@@ -151,23 +151,23 @@ def test_a_report_that_cannot_be_written_leaves_nothing(
 def test_sides_take_turns_in_both_orders() -> None:
     calls: list[str] = []
 
-    def side(name: str, seconds: float) -> timing.Side:
+    def side(name: str, seconds: float) -> results.Side:
         def one() -> float:
             calls.append(name)
             return seconds + len(calls)
 
         return one
 
-    runs = timing.alternate([side("a", 0.0), side("b", 100.0)], 2)
+    runs = results.alternate([side("a", 0.0), side("b", 100.0)], 2)
     assert "".join(calls) == "ab" + "ab" + "ba"
     assert runs == [(3.0, 6.0), (104.0, 105.0)]
 
 
 def test_the_paired_ratio_is_taken_round_by_round() -> None:
-    assert timing.paired_ratio((1.0, 2.0, 4.0), (2.0, 6.0, 4.0)) == 2.0
-    assert timing.paired_ratio((1.0,), (2.0, 3.0)) is None
+    assert results.paired_ratio((1.0, 2.0, 4.0), (2.0, 6.0, 4.0)) == 2.0
+    assert results.paired_ratio((1.0,), (2.0, 3.0)) is None
 
 
 def test_the_exponent_is_the_slope_on_log_log_paper() -> None:
-    assert timing.exponent([(10, 3.0), (100, 30.0), (1000, 300.0)]) == pytest.approx(1.0)
-    assert timing.exponent([(2, 5.0), (4, 20.0)]) == pytest.approx(2.0)
+    assert growth.exponent([(10, 3.0), (100, 30.0), (1000, 300.0)]) == pytest.approx(1.0)
+    assert growth.exponent([(2, 5.0), (4, 20.0)]) == pytest.approx(2.0)

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from nazx_cli.bench import edits
+from nazx_cli.bench import setup
+from nazx_cli.bench.models import inattention_config
 from nazx_cli.bench.setup import Settings, Setup
-from nazx_cli.bench.shapes import inattention_config
 from nazx_cli.bench.workloads import WORKLOADS
 
 
@@ -24,7 +24,7 @@ def test_edits_are_measured_with_the_first_token_after_each(
         intermediate_size=32,
         vocab_size=300,
     )
-    monkeypatch.setattr(edits, "inattention_config", lambda name: config)
+    monkeypatch.setattr(setup, "inattention_config", lambda name: config)
     told: list[str] = []
     settings = Settings(repeat=2, contexts=(800,), layouts=("ids", "tables"), dtype="float32")
     rows = list(WORKLOADS["edits"].run(Setup(settings, told.append)))

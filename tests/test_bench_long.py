@@ -13,17 +13,18 @@ from checkpoints import GPT_NEOX, nazx, write_checkpoint
 from cli_helpers import tiny_checkpoint
 from typer.testing import CliRunner
 
-from nazx_cli.bench import attention, decode_long, growth, llama_peer, peers, plots, timing
-from nazx_cli.bench.dense import DenseCache, exact
-from nazx_cli.bench.results import Row, Spread
-from nazx_cli.bench.setup import Settings, Setup
-from nazx_cli.bench.shapes import (
+from nazx_cli.bench import attention, decode, growth, llama_peer, plots, results
+from nazx_cli.bench import transformers_peer as peers
+from nazx_cli.bench.attention import DenseCache, exact
+from nazx_cli.bench.models import (
     inattention_config,
     prose_ids,
     random_decoder,
     random_model,
     zipf_ids,
 )
+from nazx_cli.bench.results import Row, Spread
+from nazx_cli.bench.setup import Settings, Setup
 from nazx_cli.bench.workloads import WORKLOADS
 from nazx_cli.catalog.registry import Registry, RegistryEntry
 from nazx_cli.cli.app import app
@@ -174,7 +175,7 @@ def test_the_filled_cache_is_as_long_as_the_context_and_grows() -> None:
 def test_a_cache_without_room_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("transformers")
     full = probe.Reading("cpu", 0, 1000, 2000)
-    monkeypatch.setattr(decode_long, "read_memory", lambda device: full)
+    monkeypatch.setattr(decode, "read_memory", lambda device: full)
     for row in run("decode-long", contexts=(900,), dtype="float32", repeat=1):
         assert row.theirs is None
         assert "no room" in row.note
@@ -265,7 +266,7 @@ def test_random_models_take_the_shapes_that_are_asked_for(tmp_path: Path) -> Non
 def test_llama_cpp_runs_the_random_model_and_computes_the_same(tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp")
     pytest.importorskip("transformers")
-    from nazx_cli.bench.gguf_models import precision_of, write_random
+    from nazx_cli.bench.llama_peer import precision_of, write_random
     from nazx_cli.checkpoint.gguf import GgufFile
 
     config = inattention_config("tiny")
@@ -308,7 +309,7 @@ def test_the_real_model_meets_a_gguf_file_and_the_row_says_how_weights_differ(
     tmp_path: Path,
 ) -> None:
     pytest.importorskip("llama_cpp")
-    from nazx_cli.bench.gguf_models import write_random
+    from nazx_cli.bench.llama_peer import write_random
 
     folder = write_checkpoint(tmp_path / "tiny", nazx(GPT_NEOX, {"kind": "full"}))
     file = tmp_path / "random.gguf"
@@ -340,6 +341,6 @@ def run_with(settings: Settings) -> list[Row]:
 
 def test_threads_are_set_back() -> None:
     before = torch.get_num_threads()
-    with timing.on_threads(before + 1):
+    with results.on_threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before

@@ -13,7 +13,7 @@ from models import INATTENTION, model, random_ids, relative_error
 from test_native import made
 from torch import Tensor
 
-from nazx_cli.bench.engine import kernel_of
+from nazx_cli.bench.models import kernel_of
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.cost import Size
 from nazx_cli.context.native import kernel

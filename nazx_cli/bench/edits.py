@@ -6,18 +6,17 @@ which all that a layout derives is brought up to date, beside a first token with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from time import perf_counter
 
-import torch
+import numpy as np
 from tokenizers import Tokenizer as Backend
 from tokenizers import models
 
-from nazx_cli.bench.results import Row, Spread
+from nazx_cli.bench.models import row_of, zipf_ids
+from nazx_cli.bench.results import Row, Spread, clock
 from nazx_cli.bench.setup import Setup
-from nazx_cli.bench.shapes import inattention_config, random_decoder, random_model, zipf_ids
-from nazx_cli.checkpoint.load import resolve_dtype
 from nazx_cli.documents.document import Document
 from nazx_cli.engine.language_model import LanguageModel
 from nazx_cli.reading.library import Library
@@ -35,15 +34,17 @@ _NOTHING = "no edit"
 
 def run(setup: Setup) -> Iterator[Row]:
     """For each context length: a row for each kind of edit, and one for the token after it."""
-    dtype = resolve_dtype(setup.settings.dtype, torch.device("cpu"))
-    config = inattention_config(setup.settings.shapes)
-    setup.note(f"{NAME}: making a random model of {setup.settings.shapes} shapes")
-    decoder = random_decoder(config, dtype)
-    for layout in setup.settings.layouts or LAYOUTS:
+    for lm in setup.random_models(LAYOUTS, setup.dtype):
+        lm.tokenizer = _Bytes()
         for tokens in setup.settings.contexts or (TOKENS,):
-            lm = random_model(setup.settings.shapes, decoder, layout)
-            lm.tokenizer = _Bytes()
-            yield from _Case(lm, tokens, setup).rows()
+            case = _Case(lm, tokens)
+            case.round(0)  # allocates, and is not counted
+            case.edits.clear()
+            case.after.clear()
+            for number in range(1, setup.settings.repeat + 1):
+                setup.rounds(NAME)(number, setup.settings.repeat)
+                case.round(number)
+            yield from case.rows()
 
 
 class _Bytes(Tokenizer):
@@ -62,37 +63,28 @@ class _Bytes(Tokenizer):
 
 
 class _Case:
-    """A session with documents of ``tokens`` in all; seconds by name of what was done."""
+    """A session with documents of ``tokens`` in all; seconds by name of what was done, of the edit
+    and of the first token after it."""
 
-    def __init__(self, lm: LanguageModel, tokens: int, setup: Setup) -> None:
-        self.lm = lm
-        self.tokens = tokens
-        self.setup = setup
-        self.edits: dict[str, list[float]] = {}
-        self.after: dict[str, list[float]] = {}
+    def __init__(self, lm: LanguageModel, tokens: int) -> None:
+        self.lm, self.tokens = lm, tokens
+        self.edits: dict[str, list[float]] = defaultdict(list)
+        self.after: dict[str, list[float]] = defaultdict(list)
         size, vocab = tokens // _DOCUMENTS, lm.config.vocab_size
-        documents = [_document(number, size, vocab) for number in range(_DOCUMENTS)]
-        self.spare = _document(_DOCUMENTS, size, vocab)
+        *documents, self.spare = (_document(at, size, vocab) for at in range(_DOCUMENTS + 1))
         library = Library(documents, lm.tokenizer)
         self.session = Session(lm, library, SessionSettings(max_tokens=1))
 
     def rows(self) -> Iterator[Row]:
-        """Every edit ``repeat`` times, in turn."""
-        repeat = self.setup.settings.repeat
-        self._round(0)  # allocates, and is not counted
-        self.edits.clear()
-        self.after.clear()
-        for number in range(1, repeat + 1):
-            self.setup.rounds(NAME)(number, repeat)
-            self._round(number)
-        fresh = Spread(tuple(self.after[_NOTHING]))
-        for name, seconds in self.edits.items():
-            if name != _NOTHING:
-                yield self._row(name, seconds)
-                row = self._row(f"first token after {name}", self.after[name])
-                yield replace(row, peer="first token without an edit", theirs=fresh)
+        """For every edit a row, and one for the token after it."""
+        fresh = Spread(tuple(self.after.pop(_NOTHING)))
+        for name, after in self.after.items():
+            yield self._row(name, self.edits[name])
+            row = self._row(f"first token after {name}", after)
+            yield replace(row, peer="first token without an edit", theirs=fresh)
 
-    def _round(self, number: int) -> None:
+    def round(self, number: int) -> None:
+        """Every edit, in turn."""
         session, middle = self.session, _DOCUMENTS // 2
         self._time(_NOTHING, lambda: None)
         self._time("/drop", lambda: session.drop(middle))
@@ -113,36 +105,24 @@ class _Case:
         self.session.set_documents((*documents[:3], self.spare, *documents[4:]), "swapped")
 
     def _time(self, name: str, edit: Callable[[], object]) -> None:
-        begin = perf_counter()
-        edit()
-        self.edits.setdefault(name, []).append(perf_counter() - begin)
-        self.after.setdefault(name, []).append(self._first_token())
+        self.edits[name].append(clock(edit)[0])
+        self.after[name].append(self._first_token())
 
     def _first_token(self) -> float:
         """Seconds from a question to its first token; the turn, if one came of it, is undone."""
         turns = len(self.session.turns)
-        begin = perf_counter()
-        for _ in self.session.ask("Who?"):
-            pass
-        seconds = perf_counter() - begin
+        seconds, _ = clock(lambda: list(self.session.ask("Who?")))
         if len(self.session.turns) > turns:
             self.session.undo()
         return seconds
 
-    def _row(self, measure: str, seconds: Sequence[float]) -> Row:
-        return Row(
-            workload=NAME,
-            measure=measure,
-            tokens=self.tokens,
-            unit="s",
-            dtype=self.lm.dtype,
-            ours=Spread(tuple(seconds)),
-            layout=self.lm.layout,
-            details={"documents": _DOCUMENTS},
-        )
+    def _row(self, measure: str, seconds: list[float]) -> Row:
+        spread = Spread(tuple(seconds))
+        details = {"documents": _DOCUMENTS}
+        return row_of(self.lm, NAME, measure, self.tokens, spread, details=details)
 
 
 def _document(number: int, size: int, vocab: int) -> TokenizedDocument:
     ids = zipf_ids(vocab, size, seed=number).numpy()
-    starts = torch.arange(size, dtype=torch.int32).numpy()
+    starts = np.arange(size, dtype=np.int32)
     return TokenizedDocument(Document(f"document {number}", "a" * size, "text"), ids, starts)

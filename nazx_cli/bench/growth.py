@@ -1,41 +1,53 @@
-"""Workload ``growth``: first token, further tokens and memory as the context grows, ours and the
-rivals', for plots (``plots``).
+"""Workloads ``first-token`` and ``growth``: what a long context costs from its ids on, beside
+rivals with ordinary attention at the same shapes. All have random weights.
 
-All have random weights. Rivals are measured as far as they can take in a prompt in minutes.
+``first-token`` measures both sides at the lengths that a rival can take in within minutes, which
+shows how the ratio grows, and extrapolates longer prefills from those. ``growth`` adds further
+tokens and memory, for plots (``plots``), of rivals as far as they can be measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from math import log
+from statistics import linear_regression, median
 
 import torch
+from torch import Tensor
 
-from nazx_cli.bench.engine import Engine, Ours, Rival, kernel_of
-from nazx_cli.bench.random_rivals import random_rivals
-from nazx_cli.bench.results import Row, Spread, one
+from nazx_cli.bench.models import Engine, Ours, Rival, row_of, zipf_ids
+from nazx_cli.bench.results import Row, Spread, clock, one, timed
 from nazx_cli.bench.setup import Setup
-from nazx_cli.bench.shapes import inattention_config, random_decoder, random_model, zipf_ids
-from nazx_cli.bench.timing import Side, alternate, clock
-from nazx_cli.checkpoint.load import resolve_dtype
+from nazx_cli.engine.language_model import LanguageModel
 
-NAME = "growth"
-CONTEXTS = (1000, 2000, 4000, 8000, 16_000, 32_000, 100_000, 320_000, 1_000_000)
-LAYOUT = "pairs"
+FIRST_TOKEN, GROWTH = "first-token", "growth"
+CONTEXTS = (100_000, 1_000_000)
+LARGER = 100_000  # tokens, for the second model's shapes
+GROWING = (1000, 2000, 4000, 8000, 16_000, 32_000, 100_000, 320_000, 1_000_000)
+LAYOUTS = ("pairs",)
 FIRST, FURTHER, MEMORY = "time to first token", "time per token", "memory of the context"
 _FURTHER = 5  # tokens after the first
+
+Measured = dict[int, tuple[float, ...]]
+"""Seconds of every round by prompt length."""
 
 
 @dataclass
 class _Runner:
-    """An engine at one length; its figures run by run."""
+    """An engine at one length. ``further`` gathers seconds per further token, run by run, and
+    ``memory`` is what its cache holds after a run."""
 
     engine: Engine
-    ids: torch.Tensor
+    ids: Tensor
+    further: list[float] = field(default_factory=list)
+    memory: int = 0
 
-    def __post_init__(self) -> None:
-        self.further: list[float] = []
-        self.memory = 0
+    def warmed(self) -> _Runner:
+        """The same after a run that does not count."""
+        self.first_token()
+        self.further.clear()
+        return self
 
     def first_token(self) -> float:
         """Seconds from the ids to the first new token."""
@@ -47,49 +59,147 @@ class _Runner:
         return seconds
 
 
-def run(setup: Setup) -> Iterator[Row]:
-    """For each length three rows for each rival; ours alone past the rivals' longest."""
-    settings = setup.settings
-    dtype = resolve_dtype(settings.dtype, torch.device("cpu"))
-    config = inattention_config(settings.shapes)
-    setup.note(f"{NAME}: making random models of {settings.shapes} shapes")
-    layout = next(iter(settings.layouts), LAYOUT)
-    lm = random_model(settings.shapes, random_decoder(config, dtype), layout)
-    longest = max(settings.peer_lengths)
-    with random_rivals(setup, config, dtype, longest) as rivals:
-        for rival in rivals:
-            if rival.engine is None:
-                setup.note(f"{NAME}: {rival.note}")
-        for count in sorted({*settings.peer_lengths, *(settings.contexts or CONTEXTS)}):
-            ids = zipf_ids(config.vocab_size, count)
-            ours = _Runner(Ours(lm), ids)
-            near = [rival for rival in rivals if rival.engine and count <= longest]
-            theirs = [_Runner(rival.engine, ids) for rival in near if rival.engine]
-            sides: list[Side] = [each.first_token for each in (ours, *theirs)]
-            ours.first_token()
-            ours.further.clear()
-            label = f"{NAME}, {count:,} tokens"
-            runs = alternate(sides, settings.repeat, warm_up=False, on_round=setup.rounds(label))
-            alone = _rows(ours, runs[0], layout, kernel_of(lm), lm.dtype)
-            if not near:
-                yield from alone
-            for rival, their, firsts in zip(near, theirs, runs[1:], strict=True):
-                beside = _rows(their, firsts, "", "", lm.dtype)
-                yield from map(_beside, alone, beside, [rival] * len(alone))
+class _Case(_Runner):
+    """Our side at one length, and its rows of ``first-token``."""
+
+    def __init__(self, lm: LanguageModel, count: int) -> None:
+        super().__init__(Ours(lm), zipf_ids(lm.config.vocab_size, count))
+        self.lm = lm
+        self.warmed()
+
+    def row(self, measure: str, runs: Sequence[float]) -> Row:
+        """A row of ours alone."""
+        details = {"distinct_tokens": len(torch.unique(self.ids))}
+        label = f"{measure}, {self.lm.name}"
+        spread = Spread(tuple(runs))
+        return row_of(self.lm, FIRST_TOKEN, label, len(self.ids), spread, details=details)
+
+    def row_beside(self, ours: Sequence[float], rival: Rival, measured: Measured) -> Row:
+        """The first token beside a rival's prefill, measured or extrapolated."""
+        own, count = self.row("first token", ours), len(self.ids)
+        if not measured:
+            return replace(own, peer=rival.name, note=rival.note)
+        notes = [rival.note_beside(self.lm.dtype)]
+        if count not in measured:
+            lengths = ", ".join(f"{length:,}" for length in measured)
+            notes.append(f"theirs is extrapolated from {lengths} tokens")
+        theirs = Spread(measured.get(count) or extrapolated(measured, count))
+        note = "; ".join(filter(None, notes))
+        return replace(own, peer=f"{rival.name} prefill", theirs=theirs, note=note)
 
 
-def _rows(
-    runner: _Runner, firsts: tuple[float, ...], layout: str, kernel: str, dtype: str
-) -> tuple[Row, Row, Row]:
-    row = Row(NAME, FIRST, len(runner.ids), "s", dtype, Spread(firsts), layout, kernel)
-    return (
-        row,
-        replace(row, measure=FURTHER, ours=Spread(tuple(runner.further))),
-        replace(row, measure=MEMORY, unit="bytes", ours=one(runner.memory)),
+def first_token(setup: Setup) -> Iterator[Row]:
+    """In the chosen type and in float32: the first token beside the rivals' prefills, how both
+    grow, and the time per further token; then larger shapes, ours alone."""
+    for number, dtype in enumerate(setup.dtypes()):
+        yield from _beside_rivals(setup, dtype, llama_cpp=number == 0)
+    if setup.settings.larger and not setup.settings.contexts:
+        for dtype in setup.dtypes():
+            for lm in setup.random_models(LAYOUTS, dtype, setup.settings.larger):
+                case = _Case(lm, LARGER)
+                label = f"{FIRST_TOKEN}, {lm.name}"
+                (runs,) = setup.alternate(label, [case.first_token], warm_up=False)
+                yield case.row("first token", runs)
+                yield case.row("further token", case.further)
+
+
+def _beside_rivals(setup: Setup, dtype: torch.dtype, *, llama_cpp: bool) -> Iterator[Row]:
+    settings, lengths = setup.settings, setup.settings.peer_lengths
+    models = setup.random_models(LAYOUTS, dtype)
+    counts = dict.fromkeys((*lengths, *(settings.contexts or CONTEXTS)))
+    cases = [_Case(lm, count) for lm in models for count in counts]
+    config = models[0].config
+    with setup.random_rivals(config, dtype, llama_cpp=llama_cpp) as rivals:
+        sides = [case.first_token for case in cases]
+        ids = zipf_ids(config.vocab_size, max(lengths))
+        for engine in (rival.engine for rival in rivals if rival.engine):
+            engine.prefill(ids[:64])
+            sides += [timed(engine.prefill, ids[:count]) for count in lengths]
+        runs = setup.alternate(f"{FIRST_TOKEN}, {models[0].dtype}", sides, warm_up=False)
+    rest = iter(runs[len(cases) :])
+    measured = [
+        {count: next(rest) for count in lengths} if rival.engine else {} for rival in rivals
+    ]
+    for case, first in zip(cases, runs, strict=False):
+        for rival, theirs in zip(rivals, measured, strict=True):
+            yield case.row_beside(first, rival, theirs)
+        yield case.row("further token", case.further)
+    ours = dict(zip(counts, runs, strict=False))  # of the first layout
+    for rival, theirs in zip(rivals, measured, strict=True):
+        if len(theirs) > 1:
+            yield _ratio_row(cases[0], ours, rival, theirs)
+
+
+def _ratio_row(case: _Case, ours: Measured, rival: Rival, theirs: Measured) -> Row:
+    """How the ratio grows, from the lengths at which both sides were measured."""
+    their_k = exponent([(count, median(seconds)) for count, seconds in theirs.items()])
+    our_k = exponent([(count, median(ours[count])) for count in theirs])
+    span = f"{min(theirs):,} to {max(theirs):,}"
+    return replace(
+        case.row("k of ratio ~ N^k", (their_k - our_k,)),
+        tokens=max(theirs),
+        unit="",
+        note=f"how the ratio to {rival.name} grows with N, from {span} tokens",
+        details={"our_k": our_k, "their_k": their_k},
     )
 
 
-def _beside(ours: Row, theirs: Row, rival: Rival) -> Row:
-    note = "" if rival.precision == ours.dtype else f"theirs is {rival.precision}"
-    parts = [part for part in (note, rival.note) if part]
-    return replace(ours, peer=rival.name, theirs=theirs.ours, note="; ".join(parts))
+def growth(setup: Setup) -> Iterator[Row]:
+    """For each length three rows for each rival; ours alone past the rivals' longest."""
+    lengths = setup.settings.peer_lengths
+    lm, *_ = setup.random_models(LAYOUTS, setup.dtype)
+    with setup.random_rivals(lm.config, setup.dtype) as rivals:
+        for rival in rivals:
+            if rival.engine is None:
+                setup.note(f"{GROWTH}: {rival.note}")
+        for count in sorted({*lengths, *(setup.settings.contexts or GROWING)}):
+            ids = zipf_ids(lm.config.vocab_size, count)
+            ours = _Runner(Ours(lm), ids).warmed()
+            near = [each for each in rivals if each.engine and count <= max(lengths)]
+            theirs = [_Runner(rival.engine, ids) for rival in near if rival.engine]
+            sides = [runner.first_token for runner in (ours, *theirs)]
+            runs = setup.alternate(f"{GROWTH}, {count:,} tokens", sides, warm_up=False)
+            spreads = [_spreads(*pair) for pair in zip((ours, *theirs), runs, strict=True)]
+            for at, rival in enumerate(near or [Rival("")], 1):
+                for measure, spread in spreads[0].items():
+                    unit = "bytes" if measure == MEMORY else "s"
+                    row = row_of(lm, GROWTH, measure, count, spread, unit=unit, peer=rival.name)
+                    beside = spreads[at][measure] if near else None
+                    yield replace(row, theirs=beside, note=rival.note_beside(lm.dtype))
+
+
+def _spreads(runner: _Runner, firsts: tuple[float, ...]) -> dict[str, Spread]:
+    """A runner's figures by what they measure."""
+    further = Spread(tuple(runner.further))
+    return {FIRST: Spread(firsts), FURTHER: further, MEMORY: one(runner.memory)}
+
+
+def extrapolated(measured: Measured, count: int) -> tuple[float, ...]:
+    """Seconds of a prefill of ``count`` tokens, round by round."""
+    rounds = zip(*measured.values(), strict=True)
+    return tuple(
+        quadratic_fit(list(zip(measured, seconds, strict=True)))(count) for seconds in rounds
+    )
+
+
+def quadratic_fit(points: Sequence[tuple[int, float]]) -> Callable[[float], float]:
+    """t(n) = a n + b n^2 nearest to measured points (n, seconds), in relative error.
+
+    The two terms are those of a prefill: projections cost n, attention n^2. Two points are met
+    exactly. Where noise makes b negative, growth is taken as linear from the longest point,
+    which keeps t(n) from falling. At least two different lengths.
+    """
+    if len({n for n, _ in points}) < 2:
+        raise ValueError("two different lengths are needed")
+    # Each point's equation is divided by its t, which makes errors relative.
+    terms = torch.tensor([[n / t, n * n / t] for n, t in points], dtype=torch.float64)
+    a, b = torch.linalg.lstsq(terms, torch.ones(len(points), 1, dtype=torch.float64))[0].flatten()
+    if b < 0:
+        n, t = max(points)
+        return lambda count: t / n * count
+    return lambda n: float(a * n + b * n * n)
+
+
+def exponent(points: Sequence[tuple[int, float]]) -> float:
+    """k of the power law t ~ n^k nearest to points (n, t): the slope on log-log paper."""
+    return linear_regression([log(n) for n, _ in points], [log(t) for _, t in points]).slope

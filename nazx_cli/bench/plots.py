@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from nazx_cli.bench.growth import FIRST, FURTHER, MEMORY, NAME
+from nazx_cli.bench.growth import FIRST, FURTHER, GROWTH, MEMORY
 from nazx_cli.bench.results import Row
 from nazx_cli.errors import NazxError
 
 MISSING = "matplotlib is not installed, so nothing is plotted: pip install 'nazx[bench]'"
 _PANELS = ((FIRST, "seconds"), (FURTHER, "seconds"), (MEMORY, "bytes"))
-_MARKERS = "os^Dv"
 _OURS = "nazx"
 
 Line = list[tuple[int, float]]
@@ -31,11 +31,11 @@ def write_plots(rows: Sequence[Row], folder: Path) -> list[Path]:
     """``growth.svg`` and ``growth.png`` in ``folder``, which is made if need be, from the rows of
     ``growth`` among ``rows``; nothing where there are none. ``NazxError`` where they cannot be
     written."""
-    rows = [row for row in rows if row.workload == NAME]
+    rows = [row for row in rows if row.workload == GROWTH]
     if not rows:
         return []
     figure = _figure(rows)
-    written = [folder / f"{NAME}.{kind}" for kind in ("svg", "png")]
+    written = [folder / f"{GROWTH}.{kind}" for kind in ("svg", "png")]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in written:
@@ -63,15 +63,12 @@ def _figure(rows: Sequence[Row]) -> Any:
     figure = import_module("matplotlib.figure").Figure(figsize=(13, 4.2), layout="constrained")
     first = rows[0]
     for axes, (measure, unit) in zip(figure.subplots(1, 3), _PANELS, strict=True):
-        for marker, (name, line) in zip(_cycle(), lines_of(rows, measure).items(), strict=False):
+        for marker, (name, line) in zip(
+            cycle("os^Dv"), lines_of(rows, measure).items(), strict=False
+        ):
             axes.loglog(*zip(*line, strict=True), marker=marker, markersize=4, label=name)
         axes.set(title=measure, xlabel="tokens in the context", ylabel=unit)
         axes.grid(True, which="both", alpha=0.25)
     figure.axes[0].legend()
     figure.suptitle(f"cost growth, {first.dtype}, layout {first.layout}")
     return figure
-
-
-def _cycle() -> Iterator[str]:
-    while True:
-        yield from _MARKERS

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from nazx_cli.bench.engine import greedy, prefilled
+from nazx_cli.bench.decode import seconds_per_token
+from nazx_cli.bench.models import Ours, zipf_ids
 from nazx_cli.bench.results import Row, Spread, one
 from nazx_cli.bench.setup import Setup
-from nazx_cli.bench.shapes import zipf_ids
-from nazx_cli.bench.timing import Side, alternate, clock
 from nazx_cli.documents.gather import gather
 from nazx_cli.engine.language_model import LanguageModel, load_model
 from nazx_cli.errors import UsageError
@@ -77,23 +77,19 @@ def run(setup: Setup) -> Iterator[Row]:
         models.append(load_model(original.folder, dtype=original.dtype, quantize=kind))
     ids = _text_ids(setup)
     base, *found = _qualities([original, *models], ids, setup)
-    runs = _seconds([original, *models], setup)
-    for at, (lm, quality) in enumerate(zip(models, found, strict=True), 1):
-        kind, count = lm.quantization or "", len(ids)
-        yield Row(
-            NAME, "perplexity", count, "", kind, one(quality.perplexity), peer=original.dtype,
-            theirs=one(base.perplexity),
-        )  # fmt: skip
+    prompt = zipf_ids(original.config.vocab_size, _PROMPT)
+    count = setup.settings.new_tokens
+    sides = [partial(seconds_per_token, Ours(lm), prompt, count) for lm in (original, *models)]
+    runs = [Spread(seconds) for seconds in setup.alternate(NAME, sides)]
+    for lm, quality, seconds in zip(models, found, runs[1:], strict=True):
+        kind, text = lm.quantization or "", len(ids)
+        beside = partial(Row, NAME, dtype=kind, peer=original.dtype)
+        perplexity, bytes_held = one(quality.perplexity), one(weight_bytes(lm))
+        yield beside("perplexity", text, "", ours=perplexity, theirs=one(base.perplexity))
         for name, value in quality.distances().items():
-            yield Row(NAME, name, count, "", kind, one(value))
-        yield Row(
-            NAME, "weights", 0, "bytes", kind, one(weight_bytes(lm)), peer=original.dtype,
-            theirs=one(weight_bytes(original)),
-        )  # fmt: skip
-        yield Row(
-            NAME, "time per token", _PROMPT, "s", kind, Spread(runs[at]), peer=original.dtype,
-            theirs=Spread(runs[0]),
-        )  # fmt: skip
+            yield Row(NAME, name, text, "", kind, one(value))
+        yield beside("weights", 0, "bytes", ours=bytes_held, theirs=one(weight_bytes(original)))
+        yield beside("time per token", _PROMPT, "s", ours=seconds, theirs=runs[0])
 
 
 def weight_bytes(lm: LanguageModel) -> int:
@@ -121,19 +117,3 @@ def _qualities(models: Sequence[LanguageModel], ids: Tensor, setup: Setup) -> li
         for quality, lm in zip(found[1:], models[1:], strict=True):
             quality.add(lm.logits(piece), piece, original)
     return found
-
-
-def _seconds(models: Sequence[LanguageModel], setup: Setup) -> list[tuple[float, ...]]:
-    count = setup.settings.new_tokens
-    ids = zipf_ids(models[0].config.vocab_size, _PROMPT)
-
-    def side(lm: LanguageModel) -> Side:
-        def run_once() -> float:
-            context, logits = prefilled(lm, ids)
-            token = int(logits.argmax())
-            return clock(lambda: greedy(lm, context, token, count))[0] / count
-
-        return run_once
-
-    sides = [side(lm) for lm in models]
-    return alternate(sides, setup.settings.repeat, on_round=setup.rounds(NAME))

@@ -1,4 +1,5 @@
-"""What a benchmark gives: rows of figures, and where they were measured; written as JSON."""
+"""Figures: how they are taken, side by side in turns; what is told of them; and where they were
+taken. A report is written as JSON."""
 
 from __future__ import annotations
 
@@ -6,18 +7,82 @@ import json
 import os
 import platform
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
-from typing import Any
+from time import perf_counter
+from typing import Any, TypeVar
 
-from nazx_cli.bench.timing import paired_ratio
+import torch
+
+from nazx_cli import __version__
+from nazx_cli.checkpoint.load import resolve_dtype
 from nazx_cli.errors import NazxError
 
+_T = TypeVar("_T")
 _PACKAGES = ("nazx", "torch", "transformers", "llama-cpp-python")
+
+Side = Callable[[], float]
+"""Does one run, preparing whatever it needs, and returns the seconds that count."""
+
+
+def clock(work: Callable[[], _T]) -> tuple[float, _T]:
+    """Seconds that ``work`` takes, and what it returns."""
+    start = perf_counter()
+    value = work()
+    return perf_counter() - start, value
+
+
+def timed(work: Callable[..., object], *arguments: Any) -> Side:
+    """A side all of whose work counts."""
+    return lambda: clock(lambda: work(*arguments))[0]
+
+
+def alternate(
+    sides: Sequence[Side],
+    repeat: int,
+    *,
+    warm_up: bool = True,
+    on_round: Callable[[int, int], None] | None = None,
+) -> list[tuple[float, ...]]:
+    """For each side its ``repeat`` figures, one of each round.
+
+    Sides take turns, and their order is turned round every time: what else the machine does,
+    and what it has just done, is then shared between them. A first round is not counted, since
+    it allocates and loads code; leave it out with ``warm_up=False``.
+    """
+    if warm_up:
+        for side in sides:
+            side()
+    figures: list[list[float]] = [[] for _ in sides]
+    for number in range(repeat):
+        if on_round:
+            on_round(number + 1, repeat)
+        order = range(len(sides))
+        for at in reversed(order) if number % 2 else order:
+            figures[at].append(sides[at]())
+    return [tuple(runs) for runs in figures]
+
+
+def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
+    """Median of theirs / ours round by round; None where the two were not run in rounds."""
+    if not ours or len(ours) != len(theirs):
+        return None
+    return median(b / a for a, b in zip(ours, theirs, strict=True))
+
+
+@contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    """Let torch compute on ``count`` threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -43,12 +108,13 @@ class Spread:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {
-            "median": self.median,
-            "low": self.low,
-            "high": self.high,
-            "runs": list(self.runs),
-        }
+        figures = {"median": self.median, "low": self.low, "high": self.high}
+        return {**figures, "runs": list(self.runs)}
+
+
+def one(value: float) -> Spread:
+    """A figure that is taken once."""
+    return Spread((float(value),))
 
 
 @dataclass(frozen=True)
@@ -90,19 +156,11 @@ class Row:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            "workload": self.workload,
-            "measure": self.measure,
-            "tokens": self.tokens,
-            "unit": self.unit,
-            "dtype": self.dtype,
-            "layout": self.layout,
-            "kernel": self.kernel,
+            **vars(self),
             "ours": self.ours.to_dict(),
-            "peer": self.peer,
             "theirs": None if self.theirs is None else self.theirs.to_dict(),
             "ratio": self.ratio,
             "paired_ratio": self.paired_ratio,
-            "note": self.note,
             "details": dict(self.details),
         }
 
@@ -120,24 +178,12 @@ class Environment:
     @classmethod
     def current(cls, dtype: str, device: str = "cpu") -> Environment:
         """This process on this machine; ``dtype`` auto is told by what it comes to."""
-        import torch
-
-        from nazx_cli.checkpoint.load import resolve_dtype
-
-        dtype = str(resolve_dtype(dtype, torch.device(device))).removeprefix("torch.")
+        held = str(resolve_dtype(dtype, torch.device(device))).removeprefix("torch.")
         versions = {"python": platform.python_version()}
-        versions |= {name: _version(name) for name in _PACKAGES}
-        return cls(device, _cpu_model(), torch.get_num_threads(), dtype, versions)
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "device": self.device,
-            "cpu": self.cpu,
-            "threads": self.threads,
-            "dtype": self.dtype,
-            "versions": dict(self.versions),
-        }
+        versions |= {name: version_of(name) for name in _PACKAGES}
+        # NazX run from its source is not installed, and knows its own.
+        versions["nazx"] = versions["nazx"] or __version__
+        return cls(device, _cpu_model(), torch.get_num_threads(), held, versions)
 
 
 @dataclass(frozen=True)
@@ -150,66 +196,42 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {
-            "environment": self.environment.to_dict(),
-            "complete": self.complete,
-            "rows": [row.to_dict() for row in self.rows],
-        }
-
-
-def one(value: float) -> Spread:
-    """A figure that is taken once."""
-    return Spread((float(value),))
+        rows = [row.to_dict() for row in self.rows]
+        return {"environment": asdict(self.environment), "complete": self.complete, "rows": rows}
 
 
 def write_report(report: Report, path: Path) -> None:
     """Write ``report`` as JSON to ``path``, whole or not at all."""
-    text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n"
-    scratch: Path | None = None
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            scratch = Path(file.name)
-            file.write(text)
+        with scratch.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        # As the umask has it for new files: temporary ones are closed to everybody else.
-        scratch.chmod(0o666 & ~_umask())
         scratch.replace(path)
     except OSError as error:
-        if scratch is not None:
-            scratch.unlink(missing_ok=True)
+        with suppress(OSError):
+            scratch.unlink()
         raise NazxError(
             f"cannot write {path}: {error.strerror or error}", "name a file you may write to"
         ) from None
 
 
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
-def _version(name: str) -> str:
-    """The installed version of ``name``; NazX run from its source knows its own."""
+def version_of(package: str) -> str:
+    """The installed version of ``package``, or nothing."""
     try:
-        return version(name)
+        return version(package)
     except PackageNotFoundError:
-        from nazx_cli import __version__
-
-        return __version__ if name == "nazx" else ""
+        return ""
 
 
 def _cpu_model() -> str:
     """The processor's name, as Linux or else as Python knows it."""
     if sys.platform == "linux":
-        try:
+        with suppress(OSError):
             text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            text = ""
-        for line in text.splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
+            for line in text.splitlines():
+                key, _, value = line.partition(":")
+                if key.strip() == "model name":
+                    return value.strip()
     return platform.processor() or platform.machine()

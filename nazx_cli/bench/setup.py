@@ -1,19 +1,24 @@
-"""What workloads are given: settings, and the models that several of them share."""
+"""What workloads are given: settings, and the models and rivals that several of them share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from nazx_cli.bench import llama_peer, peers
-from nazx_cli.bench.engine import Rival, precision_of
+import torch
 
-if TYPE_CHECKING:
-    import torch
-
-    from nazx_cli.engine.language_model import LanguageModel
+from nazx_cli.bench import llama_peer, transformers_peer
+from nazx_cli.bench.models import Rival, inattention_config, random_decoder, random_model
+from nazx_cli.bench.results import Side, alternate
+from nazx_cli.checkpoint.load import resolve_dtype
+from nazx_cli.config import ModelConfig
+from nazx_cli.engine.language_model import LanguageModel, load_model
+from nazx_cli.errors import ModelUnavailableError, UsageError
 
 Note = Callable[[str], None]
 """Takes a line about what is going on."""
@@ -67,7 +72,8 @@ class Settings:
 
 
 class Setup:
-    """Settings, and the loaded model with its rivals: loaded once, when first asked for."""
+    """Settings, the loaded model with its rivals (loaded once, when first asked for), and random
+    models with theirs; ``note`` is told what is going on."""
 
     def __init__(self, settings: Settings, note: Note = lambda text: None) -> None:
         self.settings = settings
@@ -76,17 +82,12 @@ class Setup:
     @cached_property
     def lm(self) -> LanguageModel:
         """The model of ``settings.model``, on the CPU."""
-        from nazx_cli.engine.language_model import load_model
-
         self.note(f"loading {self.settings.model}")
         return load_model(self.settings.model, dtype=self.settings.dtype)
 
     @cached_property
     def models(self) -> tuple[LanguageModel, ...]:
         """``lm`` and the same with its weights held in the other ways of the settings."""
-        from nazx_cli.engine.language_model import load_model
-        from nazx_cli.errors import UsageError
-
         found = [self.lm]
         for kind in self.settings.quantize if self.lm.quantization is None else ():
             self.note(f"loading {self.settings.model} as {kind}")
@@ -99,45 +100,78 @@ class Setup:
     @cached_property
     def rivals(self) -> tuple[Rival, ...]:
         """transformers and llama.cpp on the weights of ``lm``."""
-        if self.lm.config.attention.kind == "inattention":
-            names = (peers.TRANSFORMERS, llama_peer.NAME)
-            return tuple(Rival(name, note=f"{name} cannot run InAttention") for name in names)
-        return self._transformers(), self._llama_cpp()
-
-    def _transformers(self) -> Rival:
         lm = self.lm
-        if not peers.is_installed():
-            return Rival(peers.TRANSFORMERS, None, precision_of(lm), peers.MISSING)
-        engine = peers.TransformersPeer.from_folder(lm.config, lm.folder, lm.decoder.dtype)
-        return Rival(engine.name, engine, precision_of(lm))
+        if lm.config.attention.kind == "inattention":
+            names = (transformers_peer.TRANSFORMERS, llama_peer.NAME)
+            return tuple(Rival(name, note=f"{name} cannot run InAttention") for name in names)
+
+        def load() -> transformers_peer.TransformersPeer:
+            return transformers_peer.TransformersPeer.from_folder(
+                lm.config, lm.folder, lm.decoder.dtype
+            )
+
+        return transformers_peer.rival(load, lm.quantization or lm.dtype), self._llama_cpp()
 
     def _llama_cpp(self) -> Rival:
         if not llama_peer.is_installed():
             return Rival(llama_peer.NAME, note=llama_peer.MISSING)
-        from nazx_cli.bench.gguf_models import precision_of as precision_of_file
-        from nazx_cli.bench.gguf_models import published
-        from nazx_cli.errors import ModelUnavailableError
-
         settings = self.settings
         try:
-            file = published(settings.model, settings.gguf, self.note)
+            file = llama_peer.published(settings.model, settings.gguf, self.note)
         except ModelUnavailableError as error:
             return Rival(llama_peer.NAME, note=str(error))
         longest = max(self.prompt_lengths()) + settings.new_tokens
-        rival = llama_peer.rival(file, precision_of_file(file), longest)
+        rival = llama_peer.rival(file, llama_peer.precision_of(file), longest)
         engine, size = rival.engine, self.lm.config.vocab_size
         if isinstance(engine, llama_peer.LlamaPeer) and engine.vocab_size != size:
             return Rival(llama_peer.NAME, note=f"{file.name} is of a model with other tokens")
         return rival
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The chosen type."""
+        return resolve_dtype(self.settings.dtype, torch.device("cpu"))
+
     def dtypes(self) -> tuple[torch.dtype, ...]:
         """The chosen type and float32, for workloads that measure both."""
-        import torch
+        return tuple(dict.fromkeys((self.dtype, torch.float32)))
 
-        from nazx_cli.checkpoint.load import resolve_dtype
+    def random_models(
+        self, layouts: Iterable[str], dtype: torch.dtype, shapes: str = "", **changes: Any
+    ) -> list[LanguageModel]:
+        """InAttention with random weights, shared by all: a model for each of the settings'
+        layouts, or else of ``layouts``; ``changes`` are to the shapes' config."""
+        shapes = shapes or self.settings.shapes
+        self.note(f"making random models of {shapes} shapes, {str(dtype).removeprefix('torch.')}")
+        decoder = random_decoder(replace(inattention_config(shapes), **changes), dtype)
+        return [random_model(shapes, decoder, name) for name in self.settings.layouts or layouts]
 
-        chosen = resolve_dtype(self.settings.dtype, torch.device("cpu"))
-        return tuple(dict.fromkeys((chosen, torch.float32)))
+    @contextmanager
+    def random_rivals(
+        self, config: ModelConfig, dtype: torch.dtype, *, llama_cpp: bool = True
+    ) -> Iterator[list[Rival]]:
+        """transformers in ``dtype`` and llama.cpp in F16, of random weights and ordinary attention,
+        for prompts up to the peers' longest; those that are not installed say so."""
+        peer = transformers_peer.TransformersPeer
+        precision = str(dtype).removeprefix("torch.")
+        found = [transformers_peer.rival(lambda: peer.random(config, dtype), precision)]
+        with TemporaryDirectory(prefix="nazx-bench-") as scratch:
+            if llama_cpp and llama_peer.is_installed():
+                self.note("writing a random model for llama.cpp")
+                llama_peer.write_random(config, file := Path(scratch, "random.gguf"))
+                found.append(llama_peer.rival(file, "F16", max(self.settings.peer_lengths)))
+            elif llama_cpp:
+                found.append(Rival(llama_peer.NAME, note=llama_peer.MISSING))
+            yield found
+            for rival in found:
+                if isinstance(rival.engine, llama_peer.LlamaPeer):
+                    rival.engine.close()
+
+    def alternate(
+        self, label: str, sides: Sequence[Side], *, warm_up: bool = True
+    ) -> list[tuple[float, ...]]:
+        """``results.alternate`` for as many rounds as the settings ask for, with notes on them."""
+        return alternate(sides, self.settings.repeat, warm_up=warm_up, on_round=self.rounds(label))
 
     def rounds(self, label: str) -> Callable[[int, int], None]:
         """Notes which round of ``label`` begins."""

@@ -1,28 +1,15 @@
-"""The table of workloads. A new one is a file with a ``run`` and a line here."""
+"""The table of workloads. A new one is a function that yields rows and a line here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from nazx_cli.bench import (
-    attention,
-    decode,
-    decode_long,
-    edits,
-    first_token,
-    growth,
-    memory,
-    peak,
-    prefill,
-    quantization,
-    read,
-    recall,
-    tokenizing,
-)
+from nazx_cli.bench import attention, decode, documents, edits, growth, memory, quantization, recall
 from nazx_cli.bench.results import Row
 from nazx_cli.bench.setup import Settings, Setup
 from nazx_cli.context.layouts import LAYOUTS
+from nazx_cli.documents.gather import gather
 from nazx_cli.errors import UsageError
 
 
@@ -43,21 +30,19 @@ class Workload:
 WORKLOADS: dict[str, Workload] = {
     workload.name: workload
     for workload in (
-        Workload(prefill.NAME, "a prompt, from ids to logits", prefill.run),
-        Workload(decode.NAME, "greedy decoding after a prompt", decode.run),
-        Workload(attention.NAME, "a layer over a long context", attention.run, by_name=True),
-        Workload(decode_long.NAME, "a token after 100,000", decode_long.run, by_name=True),
-        Workload(first_token.NAME, "from ids to the first token", first_token.run, by_name=True),
-        Workload(growth.NAME, "all costs as contexts grow", growth.run, by_name=True),
-        Workload(edits.NAME, "documents edited in a long context", edits.run, by_name=True),
-        Workload(memory.NAME, "bytes that a context holds, by layout", memory.run),
-        Workload(peak.NAME, "the estimate against a process's real memory", peak.run),
-        Workload(read.NAME, "documents, from files to ranked passages", read.run, True),
-        Workload(tokenizing.NAME, "documents to tokens", tokenizing.run, True),
-        Workload(quantization.NAME, "int8 and nf4 beside the original", quantization.run, True),
-        Workload(
-            recall.NAME, "are the right passages chosen?", recall.run, True, True, own_files=True
-        ),
+        Workload("prefill", "a prompt, from ids to logits", decode.prefill),
+        Workload("decode", "greedy decoding after a prompt", decode.decode),
+        Workload("attention", "a layer over a long context", attention.run, by_name=True),
+        Workload("decode-long", "a token after 100,000", decode.decode_long, by_name=True),
+        Workload("first-token", "from ids to the first token", growth.first_token, by_name=True),
+        Workload("growth", "all costs as contexts grow", growth.growth, by_name=True),
+        Workload("edits", "documents edited in a long context", edits.run, by_name=True),
+        Workload("memory", "bytes that a context holds, by layout", memory.memory),
+        Workload("peak", "the estimate against a process's real memory", memory.peak),
+        Workload("read", "documents, from files to ranked passages", documents.read, True),
+        Workload("tokenizing", "documents to tokens", documents.tokenizing, True),
+        Workload("quantization", "int8 and nf4 beside the original", quantization.run, True),
+        Workload("recall", "are the right passages chosen?", recall.run, True, True, True),
     )
 }
 
@@ -71,14 +56,8 @@ def choose(
     ``UsageError`` for a name or layout that there is not, and for documents that are missing:
     before anything is measured, since measuring takes minutes.
     """
-    unknown = next((name for name in names if name not in WORKLOADS), None)
-    if unknown is not None:
-        raise UsageError(f"there is no workload {unknown!r}", f"choose from {', '.join(WORKLOADS)}")
-    for layout in settings.layouts:
-        if layout not in LAYOUTS:
-            raise UsageError(
-                f"there is no memory layout {layout!r}", f"choose from {', '.join(LAYOUTS)}"
-            )
+    _check_known("workload", names, list(WORKLOADS))
+    _check_known("memory layout", settings.layouts, list(LAYOUTS))
     named = [WORKLOADS[name] for name in dict.fromkeys(names)]
     allowed = [
         workload
@@ -87,17 +66,18 @@ def choose(
         and (settings.files or not workload.needs_files)
     ]
     chosen = [*named, *(each for each in allowed if every and each not in named)] or allowed
-    for workload in chosen:
-        if workload.needs_files:
-            _check_files(workload.name, settings)
+    reader = next((workload.name for workload in chosen if workload.needs_files), None)
+    if reader and not settings.files:
+        raise UsageError(
+            f"the workload {reader} needs a document",
+            f"name one: nazx bench {reader} --file book.txt",
+        )
+    if reader:
+        gather(settings.files)
     return tuple(chosen)
 
 
-def _check_files(name: str, settings: Settings) -> None:
-    if not settings.files:
-        raise UsageError(
-            f"the workload {name} needs a document", f"name one: nazx bench {name} --file book.txt"
-        )
-    from nazx_cli.documents.gather import gather
-
-    gather(settings.files)
+def _check_known(what: str, names: Sequence[str], known: Sequence[str]) -> None:
+    unknown = next((name for name in names if name not in known), None)
+    if unknown is not None:
+        raise UsageError(f"there is no {what} {unknown!r}", f"choose from {', '.join(known)}")

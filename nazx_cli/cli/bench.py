@@ -177,9 +177,8 @@ def _measure(
     chosen: Sequence[Workload], settings: Settings, screen: Screen
 ) -> tuple[Report, NazxError | None]:
     """Run the workloads one after another; Ctrl-C or an error keeps the rows that are done."""
-    from nazx_cli.bench.results import Environment, Report
+    from nazx_cli.bench.results import Environment, Report, on_threads
     from nazx_cli.bench.setup import Setup
-    from nazx_cli.bench.timing import on_threads
 
     setup = Setup(settings, screen.note)
     rows: list[Row] = []

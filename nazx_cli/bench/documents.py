@@ -1,28 +1,52 @@
-"""Workload ``tokenizing``: a document's tokens, beside one plain call of ``tokenizers``."""
+"""Workloads ``read`` and ``tokenizing``: documents on their way to a question."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 from tokenizers import Tokenizer as Backend
 
-from nazx_cli.bench.results import Row, Spread
+from nazx_cli.bench.results import Row, Spread, clock
 from nazx_cli.bench.setup import Setup
-from nazx_cli.bench.timing import alternate, clock
 from nazx_cli.documents.gather import gather
+from nazx_cli.reading.library import Library
+from nazx_cli.reading.recall import rank
 from nazx_cli.tokenizer import Tokenizer, Tokens
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-NAME = "tokenizing"
+READ, TOKENIZING = "read", "tokenizing"
 PEER = "one call of tokenizers"
-_CHARACTERS = 10_000_000  # of the documents, at most
+_CHARACTERS = 10_000_000  # of the documents that are tokenized, at most
 _EDIT = "A sentence that was not there before. "
+
+
+def read(setup: Setup) -> Iterator[Row]:
+    """From the files that were named to being ready for a question, and to ranked passages;
+    stages are timed one after another."""
+    settings, lm = setup.settings, setup.lm
+    stages: dict[str, list[float]] = {"first question ranked": [], "later question ranked": []}
+    size = {"tokens": 0, "characters": 0}
+
+    def ready() -> float:
+        # A new tokenizer, not timed: one that has seen the words before is faster.
+        tokenizer = Tokenizer.from_folder(lm.folder)
+        seconds, library = clock(lambda: Library.build(gather(settings.files).documents, tokenizer))
+        # The first question also pays for what a library derives when it is first asked.
+        for found in stages.values():
+            found.append(clock(lambda: rank(library, settings.question))[0])
+        size["tokens"] = library.num_tokens
+        size["characters"] = sum(len(document.text) for document in library.documents)
+        return seconds
+
+    (runs,) = setup.alternate(READ, [ready])
+    details = {"characters": size["characters"]}
+    later = {name: tuple(found[1:]) for name, found in stages.items()}  # the first one warms up
+    for measure, seconds in {"ready for the question": runs, **later}.items():
+        spread = Spread(seconds)
+        yield Row(READ, measure, size["tokens"], "s", lm.dtype, spread, details=details)
 
 
 class _Case:
@@ -70,20 +94,17 @@ class _Case:
         return backend
 
 
-def run(setup: Setup) -> Iterator[Row]:
-    """A row for the whole text and one for an edit in its middle."""
+def tokenizing(setup: Setup) -> Iterator[Row]:
+    """Beside one plain call of ``tokenizers``: a row for the whole text and one for an edit in
+    its middle."""
     documents = gather(setup.settings.files).documents
     text = "\n\n".join(document.text for document in documents)[:_CHARACTERS]
     case = _Case(text, setup.lm.folder)
-    sides = [case.ours, case.edit, case.plain]
-    ours, edit, plain = alternate(sides, setup.settings.repeat, on_round=setup.rounds(NAME))
-    wrong = case.differences()
-    for measure, seconds, different in zip(
-        ("a text", "an edit in its middle"), (ours, edit), wrong, strict=True
-    ):
-        details = {"characters": len(text), "tokens_that_differ": different}
+    *sides, plain = setup.alternate(TOKENIZING, [case.ours, case.edit, case.plain])
+    measures = ("a text", "an edit in its middle")
+    for measure, seconds, different in zip(measures, sides, case.differences(), strict=True):
         yield Row(
-            NAME,
+            TOKENIZING,
             measure,
             len(case.tokens),
             "s",
@@ -92,7 +113,7 @@ def run(setup: Setup) -> Iterator[Row]:
             peer=PEER,
             theirs=Spread(plain),
             note=_cores(),
-            details=details,
+            details={"characters": len(text), "tokens_that_differ": different},
         )
 
 
@@ -103,9 +124,8 @@ def _cores() -> str:
     return f"new words on {os.cpu_count()} cores, whatever the threads"
 
 
-def _differences(
-    tokens: Tokens, ids: list[int] | NDArray[np.int32], starts: list[int] | NDArray[np.int32]
-) -> int:
-    if len(tokens) != len(ids):
-        return max(len(tokens), len(ids))
-    return int(((tokens.ids != np.asarray(ids)) | (tokens.starts != np.asarray(starts))).sum())
+def _differences(tokens: Tokens, ids: ArrayLike, starts: ArrayLike) -> int:
+    theirs = np.asarray(ids), np.asarray(starts)
+    if len(tokens) != len(theirs[0]):
+        return max(len(tokens), len(theirs[0]))
+    return int(((tokens.ids != theirs[0]) | (tokens.starts != theirs[1])).sum())

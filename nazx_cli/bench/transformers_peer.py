@@ -1,10 +1,9 @@
-"""What users would otherwise run: transformers, on the same weights, type and threads."""
+"""The peer transformers: the same weights, type and threads, with ordinary attention."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nazx_cli.bench.shapes import fill_random
+from nazx_cli.bench.models import Rival, random_tensors
+from nazx_cli.bench.results import version_of
 from nazx_cli.checkpoint.checkpoint import Checkpoint
 from nazx_cli.checkpoint.families import expected_shapes
 from nazx_cli.config import ModelConfig
@@ -33,6 +33,14 @@ _OURS = ("model_type", "base_model_type", "attention")  # keys that the library 
 def is_installed() -> bool:
     """Whether transformers can be imported."""
     return find_spec(TRANSFORMERS) is not None
+
+
+def rival(load: Callable[[], TransformersPeer], precision: str) -> Rival:
+    """The peer that ``load`` gives, where the library is installed."""
+    if not is_installed():
+        return Rival(TRANSFORMERS, None, precision, MISSING)
+    engine = load()
+    return Rival(engine.name, engine, precision)
 
 
 class TransformersPeer:
@@ -56,20 +64,12 @@ class TransformersPeer:
     @classmethod
     def random(cls, config: ModelConfig, dtype: torch.dtype, seed: int = 0) -> TransformersPeer:
         """A model of these shapes with random weights."""
-        generator = torch.Generator().manual_seed(seed)
-        tensors = {}
-        for name, shape in expected_shapes(config).items():
-            tensors[name] = torch.empty(shape, dtype=dtype)
-            fill_random(name, tensors[name], generator)
-        return cls(config, tensors, dtype)
+        return cls(config, dict(random_tensors(config, dtype, seed=seed)), dtype)
 
     @property
     def name(self) -> str:
         """The library and its version."""
-        try:
-            return f"{TRANSFORMERS} {version(TRANSFORMERS)}"
-        except PackageNotFoundError:
-            return TRANSFORMERS
+        return f"{TRANSFORMERS} {version_of(TRANSFORMERS)}".rstrip()
 
     def prefill(self, ids: Tensor) -> tuple[Any, Tensor]:
         """Run ids (T,); the cache they leave, and (V,) logits after the last."""
