@@ -5,6 +5,7 @@ A tiny random model runs on the real engine: what it says is nonsense, but alway
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from nazx_cli import __version__
 from nazx_cli.cli import app as app_module
 from nazx_cli.cli.app import handled
 from nazx_cli.errors import MemoryLimitError
+from nazx_cli.ui import topics
 
 BOOK = "The fox bought a lantern.\n\nThe heron bought a red umbrella.\n"
 HEAVY = ("torch", "tokenizers", "huggingface_hub", "numpy", "gguf", "rich", "prompt_toolkit")
@@ -70,11 +72,37 @@ def test_every_option_of_a_conversation_has_an_environment_variable(
     assert nazx(name, "hello")[2] == 2
 
 
+def test_help_on_a_topic_is_markdown_in_a_pipe_and_rendered_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = Path(app_module.__file__).parent.parent / "help"
+    files = {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("*.md")}
+    assert {"chat", "memory", "models", "reading"} <= set(files)
+    out, err, code = nazx("help")
+    assert (code, err) == (0, "")
+    for name, text in files.items():
+        heading = text.partition("\n")[0].partition(": ")[2]
+        assert heading and f"{heading}\n" in out
+        assert nazx("help", name) == (text, "", 0)
+    _, err, code = nazx("help", "nothing")
+    assert code == 2 and "there is no topic 'nothing'; next: choose from chat, " in err
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    topics.show("memory", terminal)
+    assert "vram-estimate" in terminal.getvalue() and "`" not in terminal.getvalue()
+
+
 def test_version() -> None:
     assert nazx("--version") == (f"nazx {__version__}\n", "", 0)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["ask", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["ask", "--help"], ["--version"], ["help"], ["help", "memory"]]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys\n"

@@ -9,6 +9,7 @@ import pytest
 from chat_helpers import Talk, scripted
 from cli_helpers import ScriptedModel
 
+import nazx_cli
 from nazx_cli.errors import UsageError
 from nazx_cli.ui import commands
 from nazx_cli.ui.commands.command import last_word, split_words
@@ -308,6 +309,15 @@ def test_help_about_one_command_shows_how_it_is_typed(talk: Talk) -> None:
     assert "did you mean /swap?" in talk("/help swpa")
 
 
+def test_help_about_a_topic_shows_its_file_and_help_names_all_topics(talk: Talk) -> None:
+    folder = Path(nazx_cli.__file__).parent / "help"
+    text = (folder / "layouts.md").read_text(encoding="utf-8")
+    assert talk("/help layouts") == text
+    listed = talk("/help")
+    assert all(path.stem in listed for path in folder.glob("*.md"))
+    assert "list the saved sessions" in talk("/help /sessions")
+
+
 def test_a_command_that_is_interrupted_changes_nothing(talk: Talk) -> None:
     lm = ScriptedModel(["x"])
 
@@ -320,7 +330,7 @@ def test_a_command_that_is_interrupted_changes_nothing(talk: Talk) -> None:
     assert talk.workspace.documents == ()
 
 
-def test_the_readme_lists_every_command() -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+def test_the_topic_chat_lists_every_command() -> None:
+    topic = (Path(nazx_cli.__file__).parent / "help" / "chat.md").read_text(encoding="utf-8")
     rows = [commands.row(command) for command in commands.COMMANDS]
-    assert "\n".join(rows) in readme, "put these rows into the README's table:\n" + "\n".join(rows)
+    assert "\n".join(rows) in topic, "put these rows into help/chat.md:\n" + "\n".join(rows)

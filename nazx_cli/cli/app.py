@@ -19,6 +19,7 @@ from nazx_cli.cli import (
     doctor,
     fetch,
     gauge,
+    help,
     models,
     vram_estimate,
 )
@@ -39,6 +40,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("gauge", gauge.gauge),
     ("doctor", doctor.doctor),
     ("bench", bench.bench),
+    ("help", help.help_on),
 )
 
 _INTERRUPTED = 130

@@ -18,6 +18,7 @@ from nazx_cli.names import READ_MODES
 from nazx_cli.ui import commands
 from nazx_cli.ui.commands.command import LastWord, last_word
 from nazx_cli.ui.phrases import counted
+from nazx_cli.ui.topics import topics
 
 if TYPE_CHECKING:
     from nazx_cli.ui.chat import Chat
@@ -150,10 +151,11 @@ def _known_models() -> tuple[Offer, ...]:
     return tuple(Offer(name, about) for name, about in (known | here).items())
 
 
-def _commands(chat: Chat, word: str) -> Iterator[Offer]:
-    for command in commands.COMMANDS:
-        name = command.names[0] if word.startswith("/") else command.names[0][1:]
-        yield Offer(name, command.help)
+def _help(chat: Chat, word: str) -> Iterator[Offer]:
+    slash = "/" * word.startswith("/")
+    known = {f"{slash}{each.names[0][1:]}": each.help for each in commands.COMMANDS}
+    for name, about in (known | topics()).items():
+        yield Offer(name, about)
 
 
 OFFERS: dict[str, Callable[[Chat, str], Iterator[Offer]]] = {
@@ -162,5 +164,5 @@ OFFERS: dict[str, Callable[[Chat, str], Iterator[Offer]]] = {
     "session": _sessions,
     "branch": _branches,
     "model": _models,
-    "command": _commands,
+    "help": _help,
 }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from nazx_cli.errors import UsageError
 from nazx_cli.ui.commands import conversation, documents, reports, sessions, settings
 from nazx_cli.ui.commands.command import Argument, Command, Words
+from nazx_cli.ui.topics import show, topics
 
 if TYPE_CHECKING:
     from nazx_cli.ui.chat import Chat
@@ -44,7 +46,7 @@ def _nearest(name: str) -> str:
 
 
 def row(command: Command) -> str:
-    """The command in the README's table."""
+    """The command in the table of the topic ``chat``."""
     names = " ".join(f"`{name}`" for name in command.names[1:])
     usage = command.usage.replace("|", "\\|")
     return f"| `{usage}`{names and ' '}{names} | {command.help} |"
@@ -59,6 +61,9 @@ def run(chat: Chat, line: str) -> None:
 
 def _help(chat: Chat, words: Words) -> None:
     wanted = words.get(0)
+    if wanted in topics():
+        show(wanted, chat.screen.err)
+        return
     if wanted is not None:
         command = get(wanted if wanted.startswith("/") else f"/{wanted}")
         chat.say(f"{command.usage}\n  {command.help}")
@@ -71,6 +76,8 @@ def _help(chat: Chat, words: Words) -> None:
     width = max(len(title) for title, _ in rows)
     for title, what in (*rows, ("", ""), *_KEYS):
         chat.say(f"  {title:<{width}}  {what}".rstrip())
+    listed = f"topics: {', '.join(topics())}"
+    chat.say("\n" + fill(listed, 80, initial_indent="  ", subsequent_indent="  "))
 
 
 def _exit(chat: Chat, _: Words) -> None:
@@ -85,9 +92,9 @@ COMMANDS: tuple[Command, ...] = (
     *settings.COMMANDS,
     Command(
         ("/help", "/?"),
-        "this list, or about one command",
+        "this list, or about one command or topic",
         _help,
-        (Argument("COMMAND", "command", required=False),),
+        (Argument("COMMAND|TOPIC", "help", required=False),),
     ),
     Command(("/exit", "/bye"), "leave", _exit),
 )
