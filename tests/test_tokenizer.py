@@ -10,7 +10,7 @@ import pytest
 from checkpoints import LLAMA, byte_tokenizer_json, write_checkpoint
 
 from nazx_cli.errors import ModelUnavailableError
-from nazx_cli.tokenizer import Tokenizer, document
+from nazx_cli.tokenizer import Tokenizer, encode
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def _random_text(rng: random.Random) -> str:
 def test_a_document_in_pieces_has_the_ids_of_the_whole(
     tokenizer: Tokenizer, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(document, "PIECE", 7)
+    monkeypatch.setattr(encode, "PIECE", 7)
     text = _random_text(random.Random(seed))
     tokens = tokenizer.encode_document(text)
     assert tokens.ids.tolist() == tokenizer.encode(text)

@@ -25,8 +25,8 @@ from tokenizers import (
 )
 from tokenizers import Tokenizer as Backend
 
-from nazx_cli.tokenizer import Tokenizer, Tokens, document
-from nazx_cli.tokenizer import document as edits
+from nazx_cli.tokenizer import Tokenizer, Tokens
+from nazx_cli.tokenizer import encode as edits
 
 ALICE = Path(__file__).parent / "data" / "alice.txt"
 SHARED = Path(os.environ.get("NAZX_TEST_TEXTS", "/work/shared/data"))
@@ -222,9 +222,9 @@ def check_words(tok: Tokenizer, text: str) -> None:
 def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The encoder's sizes, and such that everything is cut, forgotten and begun anew."""
     if request.param == "tiny":
-        monkeypatch.setattr(document, "PIECE", 9)
-        monkeypatch.setattr(document, "_TOGETHER", 12)
-        monkeypatch.setattr(document, "_KEPT", 40)
+        monkeypatch.setattr(edits, "PIECE", 9)
+        monkeypatch.setattr(edits, "_TOGETHER", 12)
+        monkeypatch.setattr(edits, "_KEPT", 40)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -307,7 +307,7 @@ def test_texts_of_many_kinds_have_the_tokens_of_one_call(name: str) -> None:
 
 
 def test_progress_is_told_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(document, "PIECE", 10_000)
+    monkeypatch.setattr(edits, "PIECE", 10_000)
     seen: list[tuple[int, int]] = []
     tokenizer("gpt2").encode_document(BOOK, lambda done, total: seen.append((done, total)))
     done = [count for count, _ in seen]

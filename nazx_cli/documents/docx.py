@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import BinaryIO
 from xml.parsers import expat
 
 from nazx_cli.documents.reader import LINE, PARAGRAPH, Advance, Text, TextBuilder
-from nazx_cli.documents.zipped_xml import MAGIC, Archive, has_members, member_beside, parse_xml
+from nazx_cli.documents.zipped_xml import (
+    Archive,
+    XmlHandler,
+    attributes_of,
+    is_archive,
+    member_beside,
+    parse_xml,
+)
 
 _TYPES, _RELATIONS = "[Content_Types].xml", "_rels/.rels"
 _USUAL = "word/document.xml"
@@ -21,9 +29,7 @@ _LEFT_OUT = frozenset(("moveFrom", "Fallback", "del"))  # said again elsewhere, 
 
 def accepts(head: bytes, file: BinaryIO) -> bool:
     """True for a ZIP file laid out as a Word document, whole or damaged."""
-    if not head.startswith(MAGIC):
-        return False
-    return _USUAL.encode() in head or has_members(file, _TYPES, _USUAL)
+    return is_archive(head, file, _USUAL.encode(), _TYPES, _USUAL)
 
 
 def read(file: BinaryIO, advance: Advance) -> Text:
@@ -40,49 +46,27 @@ def read(file: BinaryIO, advance: Advance) -> Text:
         for name in _NOTES:
             if (part := member_beside(main, name)) in archive:
                 builder.place("notes")
-                parse_xml(archive.read(part), _Body(builder, frozenset()))
+                parse_xml(archive.read(part), _Body(builder, ()))
     except expat.ExpatError:
         raise archive.damaged() from None
     return builder.build()
 
 
 def _main_part(archive: Archive) -> str:
-    relations = _Relations()
+    main = None
     if _RELATIONS in archive:
-        parse_xml(archive.read(_RELATIONS), relations)
-    return member_beside("", relations.main or _USUAL)
+        for relation in attributes_of(archive.read(_RELATIONS), "Relationship"):
+            if relation.get("Type", "").endswith("/officeDocument"):
+                main = relation.get("Target")
+    return member_beside("", main or _USUAL)
 
 
-class _Quiet:
-    """An XML handler that takes no notice of anything."""
-
-    def start(self, tag: str, attributes: dict[str, str]) -> None: ...
-
-    def end(self, tag: str) -> None: ...
-
-    def data(self, text: str) -> None: ...
-
-
-class _Relations(_Quiet):
-    """Finds which part of the package is the document."""
-
-    main: str | None = None
-
-    def start(self, tag: str, attributes: dict[str, str]) -> None:
-        if attributes.get("Type", "").endswith("/officeDocument"):
-            self.main = attributes.get("Target")
-
-
-class _Styles(_Quiet):
+class _Styles(XmlHandler):
     """Finds the ids of heading styles, which Word translates, by their names, which it does not."""
 
     def __init__(self) -> None:
         self._id = ""
-        self._headings: set[str] = set()
-
-    @property
-    def headings(self) -> frozenset[str]:
-        return frozenset(self._headings)
+        self.headings: set[str] = set()
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         if tag == "style":
@@ -90,7 +74,7 @@ class _Styles(_Quiet):
         elif (tag == "name" and _HEADING.match(attributes.get("val", ""))) or (
             tag == "outlineLvl" and _is_outline(attributes)
         ):
-            self._headings.add(self._id)
+            self.headings.add(self._id)
 
 
 @dataclass
@@ -100,14 +84,14 @@ class _Paragraph:
     listed: bool = False
 
 
-class _Body:
+class _Body(XmlHandler):
     """Writes paragraphs and table rows to a builder as they go by.
 
     A paragraph can stand in a cell of a table that stands in a cell, or in a text box in a
     paragraph; what is inside goes out first.
     """
 
-    def __init__(self, builder: TextBuilder, heading_styles: frozenset[str]) -> None:
+    def __init__(self, builder: TextBuilder, heading_styles: Collection[str]) -> None:
         self._builder = builder
         self._heading_styles = heading_styles
         self._open: list[str] = []

@@ -8,7 +8,14 @@ from xml.parsers import expat
 
 from nazx_cli.documents.html import add_page
 from nazx_cli.documents.reader import Advance, Text, TextBuilder
-from nazx_cli.documents.zipped_xml import MAGIC, Archive, has_members, member_beside, parse_xml
+from nazx_cli.documents.zipped_xml import (
+    Archive,
+    XmlHandler,
+    attributes_of,
+    is_archive,
+    member_beside,
+    parse_xml,
+)
 from nazx_cli.errors import DocumentError
 
 _CONTAINER = "META-INF/container.xml"
@@ -18,9 +25,7 @@ _PAGES = ("application/xhtml+xml", "text/html", "text/x-oeb1-document")
 
 def accepts(head: bytes, file: BinaryIO) -> bool:
     """True for a ZIP file that says it is a book, or that has a book's container in it."""
-    if not head.startswith(MAGIC):
-        return False
-    return b"mimetypeapplication/epub+zip" in head[:128] or has_members(file, _CONTAINER)
+    return is_archive(head[:128], file, b"mimetypeapplication/epub+zip", _CONTAINER)
 
 
 def read(file: BinaryIO, advance: Advance) -> Text:
@@ -42,17 +47,14 @@ def read(file: BinaryIO, advance: Advance) -> Text:
 
 def _contents(archive: Archive) -> tuple[list[str], dict[str, str]]:
     """Members with the book's pages, in reading order, and titles for those that have one."""
-    container = _Attributes("rootfile")
-    parse_xml(archive.read(_CONTAINER), container)
-    if not container.found:
+    roots = attributes_of(archive.read(_CONTAINER), "rootfile")
+    if not roots:
         raise archive.damaged()
-    package = member_beside("", unquote(container.found[0].get("full-path", "")))
-    items, spine = _Attributes("item"), _Attributes("itemref")
+    package = member_beside("", unquote(roots[0].get("full-path", "")))
     data = archive.read(package)
-    parse_xml(data, items)
-    parse_xml(data, spine)
-    by_id = {item.get("id"): item for item in items.found}
-    order = [by_id[ref.get("idref")] for ref in spine.found if ref.get("idref") in by_id]
+    items, spine = attributes_of(data, "item"), attributes_of(data, "itemref")
+    by_id = {item.get("id"): item for item in items}
+    order = [by_id[ref.get("idref")] for ref in spine if ref.get("idref") in by_id]
     pages = [
         member_beside(package, unquote(urldefrag(item.get("href", "")).url))
         for item in order
@@ -61,16 +63,15 @@ def _contents(archive: Archive) -> tuple[list[str], dict[str, str]]:
     locked = _locked_members(archive)
     if any(page in locked for page in pages):
         raise DocumentError("is locked to a shop's reader (DRM)", "give a copy without it")
-    return [page for page in pages if page in archive], _titles(archive, package, items.found)
+    return [page for page in pages if page in archive], _titles(archive, package, items)
 
 
 def _locked_members(archive: Archive) -> set[str]:
     """Members that are encrypted: in a book that anyone may read, none but fonts."""
     if _ENCRYPTION not in archive:
         return set()
-    references = _Attributes("CipherReference")
-    parse_xml(archive.read(_ENCRYPTION), references)
-    return {member_beside("", unquote(found.get("URI", ""))) for found in references.found}
+    references = attributes_of(archive.read(_ENCRYPTION), "CipherReference")
+    return {member_beside("", unquote(found.get("URI", ""))) for found in references}
 
 
 def _titles(archive: Archive, package: str, items: list[dict[str, str]]) -> dict[str, str]:
@@ -94,25 +95,7 @@ def _titles(archive: Archive, package: str, items: list[dict[str, str]]) -> dict
     return titles
 
 
-class _Attributes:
-    """Collects the attributes of every element of one name."""
-
-    def __init__(self, tag: str) -> None:
-        self._tag = tag
-        self.found: list[dict[str, str]] = []
-
-    def start(self, tag: str, attributes: dict[str, str]) -> None:
-        if tag == self._tag:
-            self.found.append(attributes)
-
-    def end(self, tag: str) -> None:
-        pass
-
-    def data(self, text: str) -> None:
-        pass
-
-
-class _Contents:
+class _Contents(XmlHandler):
     """Collects (reference, title) from a table of contents: ``a`` links, or an NCX's points."""
 
     def __init__(self) -> None:

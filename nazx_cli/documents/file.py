@@ -48,7 +48,11 @@ def read_file(
     """
     try:
         state = path.stat()
-        if stat.S_ISCHR(state.st_mode) or stat.S_ISBLK(state.st_mode) or _is_socket(state):
+        if (
+            stat.S_ISCHR(state.st_mode)
+            or stat.S_ISBLK(state.st_mode)
+            or stat.S_ISSOCK(state.st_mode)
+        ):
             raise DocumentError("is a device, not a file")
         with path.open("rb") as file:
             if not stat.S_ISREG(state.st_mode):
@@ -87,10 +91,6 @@ def _read(
         raise DocumentError("is empty")
     advance(1.0)
     return Document(name, content.text, reader.format, content.places, origin)
-
-
-def _is_socket(state: os.stat_result) -> bool:
-    return stat.S_ISSOCK(state.st_mode)
 
 
 def _in_bytes(on_progress: Callable[[int, int], None] | None, size: int) -> Callable[[float], None]:

@@ -6,7 +6,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, BinaryIO
 
-from nazx_cli.documents.reader import Advance, Text, TextBuilder
+from nazx_cli.documents.reader import Advance, Text, TextBuilder, damaged
 from nazx_cli.documents.text import normalize_newlines
 from nazx_cli.errors import DocumentError
 
@@ -37,7 +37,7 @@ def read(file: BinaryIO, advance: Advance) -> Text:
             builder.add(text)
         advance((index + 1) / count)
     if unreadable == count:
-        raise _damaged()
+        raise damaged("PDF")
     if not len(builder):
         raise DocumentError("has no text in it, only pictures of pages", "run OCR on it first")
     return builder.build()
@@ -57,7 +57,7 @@ def _open(file: BinaryIO) -> tuple[PdfReader, int]:
     except (DocumentError, MemoryError):
         raise
     except Exception:  # in a damaged file anything can be of any type: all of Python's errors
-        raise _damaged() from None
+        raise damaged("PDF") from None
 
 
 def _page_text(reader: PdfReader, index: int) -> str | None:
@@ -70,10 +70,6 @@ def _page_text(reader: PdfReader, index: int) -> str | None:
     except Exception:  # as above
         return None
     return normalize_newlines(_UNSAYABLE.sub("\ufffd", text)).strip()
-
-
-def _damaged() -> DocumentError:
-    return DocumentError("is a damaged PDF file", "fetch or save it again")
 
 
 def _locked() -> DocumentError:

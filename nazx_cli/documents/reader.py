@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from nazx_cli.documents.document import Place
+from nazx_cli.errors import DocumentError
 
 HEAD = 8192
 """Bytes at the start of a file that ``accepts`` is shown."""
@@ -38,6 +39,11 @@ class Reader:
     format: str
     accepts: Callable[[bytes, BinaryIO], bool]
     read: Callable[[BinaryIO, Advance], Text]
+
+
+def damaged(kind: str) -> DocumentError:
+    """The error for a file that lacks what its format, ``kind``, requires."""
+    return DocumentError(f"is a damaged {kind} file", "fetch or save it again")
 
 
 LINE, PARAGRAPH = 1, 2

@@ -9,17 +9,16 @@ import posixpath
 import struct
 import zipfile
 import zlib
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 from xml.parsers import expat
 
+from nazx_cli.documents.reader import damaged
 from nazx_cli.errors import DocumentError
 
-MAGIC = b"PK\x03\x04"
-"""What a ZIP file begins with."""
+_MAGIC = b"PK\x03\x04"
 
 UNPACKED_LIMIT = 256 << 20
 """Bytes that the members read of one file may come to: far more than any book's text."""
-
 
 _DAMAGE = (  # what zipfile and the unpackers below it say to damaged files
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
@@ -64,11 +63,15 @@ class Archive:
 
     def damaged(self) -> DocumentError:
         """The error for a file that lacks what its format requires."""
-        return DocumentError(f"is a damaged {self._kind} file", "fetch or save it again")
+        return damaged(self._kind)
 
 
-def has_members(file: BinaryIO, *names: str) -> bool:
-    """True for a ZIP file with these members in it."""
+def is_archive(head: bytes, file: BinaryIO, begins: bytes, *names: str) -> bool:
+    """True for a ZIP file with ``begins`` in its head, or with all of these members."""
+    if not head.startswith(_MAGIC):
+        return False
+    if begins in head:
+        return True
     try:
         return set(names) <= set(zipfile.ZipFile(file).namelist())
     except _DAMAGE:
@@ -84,8 +87,9 @@ def member_beside(base: str, reference: str) -> str:
 _TOO_CLEVER = "declares entities in its XML"
 
 
-class XmlHandler(Protocol):
-    """Told of elements and text in document order; names come without their namespace."""
+class XmlHandler:
+    """Told of elements and text in document order, and takes no notice; names come without their
+    namespace."""
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         """An element begins."""
@@ -95,6 +99,23 @@ class XmlHandler(Protocol):
 
     def data(self, text: str) -> None:
         """Text, in pieces of any size."""
+
+
+class _Attributes(XmlHandler):
+    def __init__(self, tag: str) -> None:
+        self._tag = tag
+        self.found: list[dict[str, str]] = []
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        if tag == self._tag:
+            self.found.append(attributes)
+
+
+def attributes_of(data: bytes, tag: str) -> list[dict[str, str]]:
+    """The attributes of every element of one name; raises as ``parse_xml``."""
+    handler = _Attributes(tag)
+    parse_xml(data, handler)
+    return handler.found
 
 
 def parse_xml(data: bytes, handler: XmlHandler) -> None:

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer as _Backend
 from nazx_cli.errors import ModelUnavailableError, first_line
 from nazx_cli.names import OnProgress
 from nazx_cli.tokenizer.cutting import Cutting, cutting_of
-from nazx_cli.tokenizer.document import (
+from nazx_cli.tokenizer.encode import (
     Tokens,
     encode_edited,
     encode_in_chunks,

@@ -83,34 +83,25 @@ def encode_edited(
 def shared_prefix(one: str, other: str) -> int:
     """Characters that both begin with."""
     limit = min(len(one), len(other))
-    at = 0
-    while at < limit and one[at : at + _BLOCK] == other[at : at + _BLOCK]:
-        at += _BLOCK
-    if at >= limit:
-        return limit
-    return at + _count(lambda n: one[at : at + n] == other[at : at + n], min(_BLOCK, limit - at))
+    return _reach(lambda at, n: one[at : at + n] == other[at : at + n], limit)
 
 
 def shared_suffix(one: str, other: str, limit: int) -> int:
     """Characters that both end with, ``limit`` at most."""
     a, b = len(one), len(other)
+    return _reach(lambda at, n: one[a - at - n : a - at] == other[b - at - n : b - at], limit)
+
+
+def _reach(equal: Callable[[int, int], bool], limit: int) -> int:
+    """The first place up to ``limit`` where ``equal(place, 1)`` fails; n are compared at a time."""
     at = 0
-    while at < limit:
-        size = min(_BLOCK, limit - at)
-        if one[a - at - size : a - at] != other[b - at - size : b - at]:
-            break
+    while at < limit and equal(at, size := min(_BLOCK, limit - at)):
         at += size
-    size = min(_BLOCK, limit - at)
-    return at + _count(lambda n: one[a - at - n : a - at] == other[b - at - n : b - at], size)
-
-
-def _count(equal: Callable[[int], bool], limit: int) -> int:
-    """The greatest n up to ``limit`` for which ``equal`` holds, as it does for all below."""
-    low, high = 0, limit
+    low, high = 0, min(_BLOCK, limit - at)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if equal(middle) else (low, middle - 1)
-    return low
+        low, high = (middle, high) if equal(at, middle) else (low, middle - 1)
+    return at + low
 
 
 PIECE = 1 << 18  # characters of text looked at in one go
