@@ -19,6 +19,7 @@ from torch import Tensor
 from nazx_cli.bench.models import DISTRIBUTIONS, row_of
 from nazx_cli.bench.results import Row, Spread, alternate, clock, timed
 from nazx_cli.bench.setup import Setup
+from nazx_cli.context.cost import kv_bytes_per_position
 from nazx_cli.context.layout import Layout
 from nazx_cli.context.projections import Projections
 from nazx_cli.context.rotation import Turn
@@ -56,16 +57,16 @@ class _Case:
 
     def __init__(self, lm: LanguageModel, ids: Tensor) -> None:
         self.lm, self.ids = lm, ids
-        config, n = lm.config, len(ids)
+        n = len(ids)
         self.layout = _synced(lm, ids)
         self.projections = self.layout.projections
         self.phases = self.projections.rotary.phases(n - 1, n, n, "cpu")[0]
         self.query = _query(self.projections.keys_values(0, self.projections.states(ids[:1000]))[0])
-        self.dense_bytes = 2 * n * config.num_kv_heads * config.head_dim * lm.decoder.dtype.itemsize
 
     def fits(self, setup: Setup) -> bool:
         """Whether there is room for the dense cache with its keys laid out both ways."""
-        need, free = int(self.dense_bytes * 1.5), read_memory("cpu").free
+        position = kv_bytes_per_position(self.lm.config, self.lm.decoder.dtype.itemsize)
+        need, free = int(position * len(self.ids) * 1.5), read_memory("cpu").free
         if 0 < free < need + (1 << 30):
             setup.note(f"{NAME}: left out, the dense side takes {need / 1e9:.1f} GB")
             return False

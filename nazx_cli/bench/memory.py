@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -98,20 +99,15 @@ def _watched(setup: Setup, config: ModelConfig, count: int) -> Row:
         precision = str(setup.dtype).removeprefix("torch.")
         real = _measured(folder, precision, WATCHED, count)
     dense = count * cost.kv_bytes_per_position(config, setup.dtype.itemsize)
-    return Row(
-        MEMORY,
-        "process peak, weights and all",
-        count,
-        "bytes",
-        precision,
-        one(real["growth"]),
-        WATCHED,
-        "compiled" if real["native"] else "portable",
+    label = "process peak, weights and all"
+    row = _process_row(MEMORY, label, count, precision, WATCHED, real)
+    return replace(
+        row,
+        kernel=row.kernel or "portable",
         peer="weights and dense cache (computed)",
         theirs=one(dense + real["weights"]),
         details={
-            "weights_bytes": real["weights"],
-            "context_bytes": real["context"],
+            **row.details,
             "first_token_seconds": real["first_token"],
             "further_token_seconds": real["further_token"],
         },
@@ -141,23 +137,24 @@ def _beside_estimate(name: str, folder: Path, precision: str, layout: str, count
     held = "cached" if layout == "auto" else layout
     size = cost.Size(count, real["distinct"], native=real["native"])
     found = estimate(ModelConfig.from_folder(folder), precision, held, size)
+    row = _process_row(PEAK, f"peak growth, {name}", count, precision, held, real)
+    predicted = {
+        "predicted_weights_bytes": found.weights,
+        "predicted_context_bytes": found.context,
+    }
+    details = {**row.details, **predicted}
+    return replace(row, peer="estimate", theirs=one(found.total), details=details)
+
+
+def _process_row(
+    workload: str, measure: str, count: int, precision: str, layout: str, real: dict[str, Any]
+) -> Row:
+    """What a process took; nothing beside it yet."""
+    kernel = "compiled" if real["native"] else ""
+    details = {"weights_bytes": real["weights"], "context_bytes": real["context"]}
+    growth = one(real["growth"])
     return Row(
-        PEAK,
-        f"peak growth, {name}",
-        count,
-        "bytes",
-        precision,
-        one(real["growth"]),
-        held,
-        "compiled" if real["native"] else "",
-        peer="estimate",
-        theirs=one(found.total),
-        details={
-            "weights_bytes": real["weights"],
-            "predicted_weights_bytes": found.weights,
-            "context_bytes": real["context"],
-            "predicted_context_bytes": found.context,
-        },
+        workload, measure, count, "bytes", precision, growth, layout, kernel, details=details
     )
 
 

@@ -20,13 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from nazx_cli.bench.results import Row, Spread
+from nazx_cli.bench.results import Row, one
 from nazx_cli.bench.setup import Setup
 from nazx_cli.catalog.model_ref import ModelRef
 from nazx_cli.documents.document import Document
 from nazx_cli.errors import DocumentError
 from nazx_cli.reading.library import Library
-from nazx_cli.reading.passages import Passage
 from nazx_cli.reading.plan import select
 from nazx_cli.tokenizer import Tokenizer
 
@@ -54,8 +53,8 @@ def run(setup: Setup) -> Iterator[Row]:
     stories = [story for file in setup.settings.files for story in read_stories(Path(file))]
     tokenizer = Tokenizer.from_folder(ModelRef.parse(setup.settings.model).fetch())
     for draw in _DRAWS:
-        ours, theirs, tokens = 0, 0, []
-        total = 0
+        ours = theirs = total = 0
+        tokens = []
         for number, book in enumerate(books(stories, draw), 1):
             setup.note(f"{NAME}: draw {draw + 1} of {len(_DRAWS)}, book {number}")
             document = Document(f"book {number}", book.text, "text")
@@ -64,16 +63,16 @@ def run(setup: Setup) -> Iterator[Row]:
             tokens.append(library.num_tokens)
             total += len(book.questions)
             ours += _reached(library, book, partial(_recall, library))
-            theirs += _reached(peer, book, WordBM25(peer).choose)
+            theirs += _reached(peer, book, word_bm25(peer))
         yield Row(
-            workload=NAME,
-            measure=f"questions whose section is reached, draw {draw + 1}",
-            tokens=sum(tokens) // max(len(tokens), 1),
-            unit="",
-            dtype="",
-            ours=Spread((ours / max(total, 1),)),
+            NAME,
+            f"questions whose section is reached, draw {draw + 1}",
+            sum(tokens) // max(len(tokens), 1),
+            "",
+            "",
+            one(ours / max(total, 1)),
             peer=f"word BM25, {_PEER_PASSAGE}-token passages",
-            theirs=Spread((theirs / max(total, 1),)),
+            theirs=one(theirs / max(total, 1)),
             details={"questions": total, "budget": BUDGET},
         )
 
@@ -149,32 +148,26 @@ def _reached(library: Library, book: Book, choose: Chooser) -> int:
     return count
 
 
-class WordBM25:
-    """Okapi BM25 over lower-case words, k1 1.2, b 0.75: what one would otherwise use."""
+def word_bm25(library: Library) -> Chooser:
+    """Okapi BM25 over lower-case words, k1 1.2, b 0.75: what one would otherwise use. It gives the
+    best passages that fit the budget."""
+    passages = library.passages
+    counts = [Counter(re.findall(r"\w+", passage.text.lower())) for passage in passages]
+    lengths = np.array([each.total() for each in counts])
+    norms = 1.2 * (0.25 + 0.75 * lengths / lengths.mean())
 
-    def __init__(self, library: Library) -> None:
-        self._passages: list[Passage] = list(library.passages)
-        words = [Counter(re.findall(r"\w+", p.text.lower())) for p in self._passages]
-        self._lengths = [sum(counts.values()) for counts in words]
-        self._mean = sum(self._lengths) / max(len(words), 1)
-        self._lists: dict[str, list[tuple[int, int]]] = {}
-        for at, counts in enumerate(words):
-            for word, count in counts.items():
-                self._lists.setdefault(word, []).append((at, count))
-
-    def choose(self, question: str) -> list[Span]:
-        """The best passages that fit the budget."""
-        scores = [0.0] * len(self._passages)
+    def choose(question: str) -> list[Span]:
+        scores = np.zeros(len(passages))
         for word in set(re.findall(r"\w+", question.lower())):
-            found = self._lists.get(word, [])
-            idf = math.log(1 + (len(scores) - len(found) + 0.5) / (len(found) + 0.5))
-            for at, count in found:
-                norm = 0.25 + 0.75 * self._lengths[at] / self._mean
-                scores[at] += idf * count * 2.2 / (count + 1.2 * norm)
+            found = np.array([each[word] for each in counts])
+            holders = np.count_nonzero(found)
+            idf = math.log(1 + (len(scores) - holders + 0.5) / (holders + 0.5))
+            scores += idf * found * 2.2 / (found + norms)
         chosen, room = [], BUDGET
-        for at in sorted(range(len(scores)), key=lambda at: -scores[at])[:60]:
-            passage = self._passages[at]
+        for passage in (passages[at] for at in np.argsort(-scores, kind="stable")[:60]):
             if len(passage) <= room:
                 chosen.append((passage.start, passage.stop))
                 room -= len(passage)
         return chosen
+
+    return choose
