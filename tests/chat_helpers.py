@@ -11,20 +11,20 @@ from prompt_toolkit.input import DummyInput, Input
 from prompt_toolkit.output import DummyOutput
 
 from nazx_cli.catalog.home import nazx_home
-from nazx_cli.cli.options import ModelOptions
-from nazx_cli.cli.prepare import ChosenModels
+from nazx_cli.memory.plan import LoadOptions
 from nazx_cli.session.saving.store import Autosave, Store
 from nazx_cli.session.session import Session
 from nazx_cli.ui.chat import Chat
+from nazx_cli.ui.models import Models
 from nazx_cli.ui.repl import Repl
 from nazx_cli.ui.screen import Screen
 
 
 def new_chat(session: Session, screen: Screen) -> Chat:
     """A chat that is not saved unless it is asked to."""
-    keeper = Autosave(Store(nazx_home() / "sessions"), None, screen.error)
-    models = ChosenModels(ModelOptions(), None, screen)
-    return Chat(session, screen, models=models, autosave=keeper)
+    autosave = Autosave(Store(nazx_home() / "sessions"), None, screen.error)
+    models = Models(LoadOptions(), screen)
+    return Chat(session, screen, models=models, autosave=autosave)
 
 
 def new_repl(chat: Chat, keyboard: Input, history: Path | None = None) -> Repl:

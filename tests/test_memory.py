@@ -17,19 +17,17 @@ from nazx_cli import load_model
 from nazx_cli.catalog.registry import Registry
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.cost import Size
-from nazx_cli.engine.fitting import Wish
-from nazx_cli.engine.language_model import load_fitting
+from nazx_cli.engine.language_model import load_planned
 from nazx_cli.errors import MemoryLimitError, UsageError
-from nazx_cli.memory.advice import better_model
-from nazx_cli.memory.budget import plan
 from nazx_cli.memory.estimate import (
+    TextSize,
     distinct_tokens,
     estimate,
     longest_context,
     weight_bytes,
 )
+from nazx_cli.memory.plan import LoadOptions, Machine, Plan, better_model, parse_bytes, plan
 from nazx_cli.memory.probe import read_memory
-from nazx_cli.memory.units import parse_bytes
 
 
 @pytest.mark.parametrize("kind", ("inattention", "windowed", "full"))
@@ -106,17 +104,23 @@ def test_what_is_no_size_is_a_usage_error(text: str) -> None:
 def test_the_plan_gives_up_as_little_as_it_must() -> None:
     entry = Registry.load().find("nazx-1b")
     assert entry is not None
-    options = {"precisions": ("bfloat16", "int8", "nf4"), "layouts": ("cached",)}
+    config = entry.config
+
+    def within(limit: int) -> Plan:
+        documents = TextSize(100_000, distinct_tokens(100_000, config.vocab_size))
+        machine = Machine("bfloat16", can_quantize=True)
+        return plan(config, documents, LoadOptions(limit=limit, ctx=0), machine).check()
+
     previous = 10**12
     seen = []
     for limit in (10**10, 2_300_000_000, 1_900_000_000, 1_650_000_000):
-        chosen = plan(entry.config, limit, positions=100_000, **options)  # type: ignore[arg-type]
+        chosen = within(limit)
         assert chosen.estimate.total <= min(limit, previous)
         previous = chosen.estimate.total
-        seen.append(chosen.precision)
+        seen.append(chosen.estimate.precision)
     assert seen[0] == "bfloat16" and seen[-1] == "nf4" and "int8" in seen
     with pytest.raises(MemoryLimitError, match="nf4 weights") as caught:
-        plan(entry.config, 10**9, positions=100_000, **options)  # type: ignore[arg-type]
+        within(10**9)
     assert caught.value.exit_code == 3
     assert caught.value.hint
 
@@ -136,9 +140,9 @@ def test_a_growing_context_moves_to_a_smaller_layout_with_the_same_logits(
     monkeypatch.setenv("NAZX_NATIVE", "0")  # whose index would take too little to outgrow this
     ids = torch.randint(8000, (60_000,), generator=torch.Generator().manual_seed(1))
     folder, limit = _limited(tmp_path, 40_000, 8000, "postings")
-    wish = Wish("cpu", "float32", None, "auto", limit, Size(1000, 900))
-    lm, fitting = load_fitting("tiny", folder, wish)
-    assert fitting.plan.layout == "pairs"
+    options = LoadOptions("cpu", "float32", limit=limit, ctx=0)
+    lm = load_planned("tiny", folder, TextSize(1000, 900), options)
+    assert lm.plan is not None and lm.plan.layout == "pairs"
     free = load_model(folder, layout="postings")
     kept, unlimited = lm.new_context(), free.new_context()
     layouts = []
@@ -153,8 +157,8 @@ def test_a_growing_context_moves_to_a_smaller_layout_with_the_same_logits(
 
 def test_a_context_that_fits_in_no_layout_is_refused_and_stays_whole(tmp_path: Path) -> None:
     folder, limit = _limited(tmp_path, 10_000, 8000, "ids")
-    wish = Wish("cpu", "float32", None, "ids", limit, Size(1000, 900))
-    lm, _ = load_fitting("tiny", folder, wish)
+    options = LoadOptions("cpu", "float32", layout="ids", limit=limit, ctx=0)
+    lm = load_planned("tiny", folder, TextSize(1000, 900), options)
     context = lm.new_context()
     context.append(torch.arange(5_000_000) % 8000)
     with pytest.raises(MemoryLimitError, match="5,000,000 tokens"):

@@ -106,7 +106,7 @@ def test_nothing_imports_triton_on_a_cpu() -> None:
 
 _ON_A_CPU = """
 import os, sys
-from nazx_cli.engine.fitting import Wish, fit
+from nazx_cli.engine.fitting import plan_here
 from nazx_cli.engine.language_model import load_model
 lm = load_model(os.environ["FOLDER"])
 context = lm.new_context()

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from nazx_cli.bench.models import kernel_of
 from nazx_cli.config import ModelConfig
-from nazx_cli.context.cost import Size
 from nazx_cli.context.native import kernel
 from nazx_cli.context.native.index import ListIndex
 from nazx_cli.context.native.position_lists import PositionLists
@@ -23,8 +22,10 @@ from nazx_cli.context.pairs import PairsLayout
 from nazx_cli.context.triton import segments as cutting
 from nazx_cli.context.triton import support
 from nazx_cli.context.triton.layouts import TritonPairs, TritonPostings
-from nazx_cli.engine.fitting import Wish, fit
+from nazx_cli.engine.fitting import plan_here
 from nazx_cli.engine.language_model import load_model
+from nazx_cli.memory.estimate import TextSize
+from nazx_cli.memory.plan import LoadOptions
 
 CPU = torch.device("cpu")
 
@@ -117,9 +118,9 @@ def test_tokens_that_are_gone_give_their_rows_back(
 
 
 def test_a_memory_limit_counts_the_form_that_will_be_used(device: torch.device) -> None:
-    folder = model("neox-sequential", "inattention").folder
-    size = Size(3000, 200)
-    chosen = fit(folder, Wish(str(device), "float32", None, "pairs", 1 << 30, size)).plan
+    config = model("neox-sequential", "inattention").config
+    options = LoadOptions(str(device), "float32", layout="pairs", limit=1 << 30, ctx=0)
+    chosen = plan_here(config, TextSize(3000, 200), options)
     assert chosen.estimate.size.triton and not chosen.estimate.size.native
 
 

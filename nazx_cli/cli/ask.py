@@ -34,12 +34,13 @@ def ask(
 
     Example: nazx ask --file book.txt "Who is on trial, and what for?"
     """
-    from nazx_cli.cli.prepare import open_session, read_documents
+    from nazx_cli.cli.opening import models_of, open_session, read_documents
 
     screen = make_screen(output)
     question, specs, piped = _inputs(question, file or (), screen)
     documents = read_documents(specs, piped, screen)
-    session = open_session(model, answers, documents, screen)
+    settings = answers.settings()  # first: a wrong value should not wait for a download
+    session = open_session(model.model, models_of(model, screen), settings, documents)
     from nazx_cli.ui.turn import show_turn
 
     events = session.ask(question)

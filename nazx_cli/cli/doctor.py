@@ -143,8 +143,7 @@ def _advice() -> str | None:
     """A model of the registry that the fastest device has room for, better than the default."""
     from nazx_cli.catalog.registry import Registry
     from nazx_cli.checkpoint.load import resolve_device
-    from nazx_cli.memory.advice import better_model
-    from nazx_cli.memory.budget import default_limit
+    from nazx_cli.memory.plan import better_model, default_limit
     from nazx_cli.memory.probe import read_memory
 
     free = read_memory(str(resolve_device("auto"))).free

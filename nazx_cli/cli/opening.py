@@ -1,13 +1,13 @@
-"""From ``nazx chat``'s options to a chat: a new one, or one that goes on."""
+"""From options to a session: a new one for ``nazx ask`` and ``nazx chat``, or one that goes on."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import typer
 
-from nazx_cli.catalog.home import nazx_home
 from nazx_cli.cli.options import (
     AnswerOptions,
     ChatOptions,
@@ -15,17 +15,64 @@ from nazx_cli.cli.options import (
     OutputOptions,
     make_screen,
 )
-from nazx_cli.cli.prepare import ChosenModels, changes, open_session, read_documents
 from nazx_cli.errors import NazxError, UsageError
-from nazx_cli.session.saving.store import Autosave, Store
-from nazx_cli.session.session import Session
-from nazx_cli.ui.chat import Chat
-from nazx_cli.ui.gauge_line import Gauge
-from nazx_cli.ui.restore import restore
+from nazx_cli.ui.models import Models
+from nazx_cli.ui.screen import Screen
 
 if TYPE_CHECKING:
+    from nazx_cli.documents.document import Document
+    from nazx_cli.session.files import ReadResult
     from nazx_cli.session.saving.session_file import SessionFile
-    from nazx_cli.ui.screen import Screen
+    from nazx_cli.session.saving.store import Store
+    from nazx_cli.session.session import Session
+    from nazx_cli.session.settings import SessionSettings
+    from nazx_cli.ui.chat import Chat
+
+_NAMED = 3  # left-out files that are named; the others are counted
+
+
+def read_documents(specs: Sequence[str], piped: str | None, screen: Screen) -> tuple[Document, ...]:
+    """The documents of ``--file``; what a folder or glob left out is mentioned."""
+    from nazx_cli.documents.gather import gather
+
+    with screen.bar("reading") as bar:
+        gathered = gather(specs, piped, bar.update)
+    for skipped in gathered.skipped[:_NAMED]:
+        screen.note(f"note: {skipped.name} {skipped.reason}; left out")
+    if (more := len(gathered.skipped) - _NAMED) > 0:
+        screen.note(f"note: {more} more left out")
+    return gathered.documents
+
+
+def models_of(options: ModelOptions, screen: Screen) -> Models:
+    """Models as the options want them held."""
+    from nazx_cli.memory.plan import LoadOptions, parse_bytes
+
+    limit = None if options.vram_limit is None else parse_bytes(options.vram_limit)
+    held = LoadOptions(options.device, options.dtype, options.quantize, options.layout, limit)
+    return Models(
+        held,
+        screen,
+        name=options.model,
+        revision=options.revision,
+        offline=options.offline,
+    )
+
+
+def open_session(
+    name: str, models: Models, settings: SessionSettings, documents: Sequence[Document]
+) -> Session:
+    """Find the model, tokenize the documents, and then load what fits beside them."""
+    found = models.find(name)
+    from nazx_cli.reading.library import Library
+    from nazx_cli.session.session import Session
+
+    library = None
+    if documents:
+        with models.screen.bar("tokenizing") as bar:
+            library = Library.build(documents, found.tokenizer, on_progress=bar.update)
+    lm = models.load(found, library.documents if library else (), settings.ctx)
+    return Session(lm, library, settings)
 
 
 def named_options(context: typer.Context) -> frozenset[str]:
@@ -50,12 +97,15 @@ class Opening:
 
     def open(self) -> Chat:
         """The chat; its session, if it is saved, is this process's alone until it is closed."""
+        from nazx_cli.catalog.home import nazx_home
+        from nazx_cli.session.saving.store import Store
+
         screen = make_screen(self.output)
-        changes(self.answers, self.named)  # first: a wrong value should not wait for a model
+        settings = self.answers.settings()  # first: a wrong value should not wait for a model
         store = Store(nazx_home() / "sessions")
         file = self._file(store, screen)
         try:
-            return self._chat(store, file, screen)
+            return self._chat(store, file, settings, screen)
         except BaseException:
             if file is not None:
                 file.close()
@@ -80,34 +130,50 @@ class Opening:
             screen.note(f"note: this chat will not be saved: {error.message}")
             return None
 
-    def _chat(self, store: Store, file: SessionFile | None, screen: Screen) -> Chat:
-        models = ChosenModels(self.model, self.answers.ctx, screen)
+    def _chat(
+        self, store: Store, file: SessionFile | None, settings: SessionSettings, screen: Screen
+    ) -> Chat:
+        from nazx_cli.session.saving.store import Autosave
+        from nazx_cli.ui.chat import Chat
+        from nazx_cli.ui.gauge_line import Gauge
+
+        models = models_of(self.model, screen)
+        more: ReadResult | None = None
         goes_on = file is not None and bool(file.info.model)
-        workspace = self._resumed(file, models) if goes_on and file else self._new(screen)
-        keeper = Autosave(store, file, screen.error)
-        chat = Chat(workspace, screen, models=models, autosave=keeper)
+        if file is not None and goes_on:
+            session, more = self._resumed(file, models, settings)
+        else:
+            documents = read_documents(self.files, None, screen)
+            session = open_session(self.model.model, models, settings, documents)
+        autosave = Autosave(store, file, screen.error)
+        chat = Chat(session, screen, models=models, autosave=autosave)
         if self.options.no_save and file is not None:
-            keeper.close()
-        elif goes_on or self.options.session is None:
-            keeper.mark(workspace)  # a chat in which nothing is said leaves no file
-        if goes_on and self.files:
-            with screen.bar("tokenizing") as bar:
-                result = workspace.read(self.files, on_progress=bar.update)
-            chat.tell_skipped(result.skipped)
+            autosave.close()
+        elif not (more and more.added) and (goes_on or self.options.session is None):
+            autosave.mark(session)  # a chat in which nothing is said leaves no file
+        if more:
+            chat.tell_skipped(more.skipped)
         if self.interactive and not (self.options.no_gauge or screen.quiet):
             chat.gauge = Gauge(lambda: chat.workspace.usage(), chat.lm.device, chat.lm.memory_limit)
         chat.save()
         return chat
 
-    def _resumed(self, file: SessionFile, models: ChosenModels) -> Session:
-        return restore(
-            file,
-            models,
-            self.model.model if "model" in self.named else None,
-            force=self.options.force,
-            change=changes(self.answers, self.named),
-        )
+    def _resumed(
+        self, file: SessionFile, models: Models, given: SessionSettings
+    ) -> tuple[Session, ReadResult | None]:
+        """The session of ``file`` with what the command line names of settings and files."""
+        from nazx_cli.session.files import read_new
 
-    def _new(self, screen: Screen) -> Session:
-        documents = read_documents(self.files, None, screen)
-        return open_session(self.model, self.answers, documents, screen)
+        model = self.model.model if "model" in self.named else None
+        found, saved = models.find_saved(file, model, force=self.options.force)
+        state = saved.branches[saved.branch]
+        more = None
+        if self.files:
+            with models.screen.bar("tokenizing") as bar:
+                more = read_new(self.files, state.documents, found.tokenizer, bar.update)
+        own = {key: value for key, value in vars(given).items() if key in self.named}
+        drawn = {key: value for key, value in vars(given.sampling).items() if key in self.named}
+        sampling = replace(state.settings.sampling, **drawn)
+        state = replace(state, settings=replace(state.settings, **own, sampling=sampling))
+        saved = saved._replace(branches={**saved.branches, saved.branch: state})
+        return models.restore(found, saved, more=more), more

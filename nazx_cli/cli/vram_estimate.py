@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nazx_cli.cli.options import Files, Json, Revision, option
+from nazx_cli.quantization.cost import KINDS
 
 if TYPE_CHECKING:
     from nazx_cli.config import ModelConfig
-    from nazx_cli.memory.estimate import Estimate
+    from nazx_cli.memory.estimate import Estimate, TextSize
+    from nazx_cli.memory.plan import LoadOptions, Plan
+
+    Row = tuple[Estimate, dict[str, Plan]]  # what it takes at its fastest; the plan for each card
 
 _CARDS = ("8GB", "12GB", "16GB", "24GB")
-_PRECISIONS = ("bfloat16", "int8", "nf4")
+_DTYPE = "bfloat16"
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class EstimateOptions:
     ] = "nazx-1b"
     ctx: Annotated[
         int | None,
-        option("--ctx", "Tokens in the context. Default: 100000, or the documents.", min=1),
+        option("--ctx", "Tokens in the context; with --file: beside the documents.", min=1),
     ] = None
     layout: Annotated[
         str,
@@ -55,11 +60,12 @@ def vram_estimate(
     Example: nazx vram-estimate --ctx 100000
     """
     from nazx_cli.catalog.model_ref import ModelRef
+    from nazx_cli.checkpoint.quantized import stored_kind
     from nazx_cli.cli.options import OutputOptions, make_screen
-    from nazx_cli.context.cost import LAYOUT_BYTES, Size
+    from nazx_cli.context.cost import LAYOUT_BYTES
     from nazx_cli.errors import UsageError
-    from nazx_cli.memory.estimate import as_inattention, distinct_tokens, estimate
-    from nazx_cli.memory.units import parse_bytes
+    from nazx_cli.memory.estimate import as_inattention
+    from nazx_cli.memory.plan import LoadOptions, parse_bytes
 
     cards = {text: parse_bytes(text) for text in vram or _CARDS}
     config = ModelRef.parse(options.model, revision).config()
@@ -70,66 +76,75 @@ def vram_estimate(
                 f"choose auto or one of {', '.join(LAYOUT_BYTES)}",
             )
         config = as_inattention(config)
-    positions, distinct = options.ctx or 100_000, options.distinct
     if file:
-        positions, distinct = _count(file, options.model, revision)
-    if distinct is None:
-        distinct = distinct_tokens(positions, config.vocab_size)
-    size = Size(positions, min(distinct, positions, config.vocab_size))
-    layout = _layout(config, options.layout)
-    found = [estimate(config, precision, layout, size) for precision in _PRECISIONS]
+        documents, talk = _count(file, options.model, revision), options.ctx
+    else:
+        documents, talk = _all_in_all(options, config), 0
+    wanted = LoadOptions(dtype=_DTYPE, layout=options.layout, ctx=talk)
+    stored = stored_kind(config)
+    kinds = (stored,) if stored else (None, *KINDS)
+    rows = [_row(config, documents, replace(wanted, quantize=kind), cards) for kind in kinds]
     screen = make_screen(OutputOptions(json=json))
     if json:
-        screen.data(_record(options.model, config, found, cards))
+        screen.data(_record(options.model, config, documents, rows))
     else:
-        screen.line(_table(options.model, config, found, cards))
+        screen.line(_table(options.model, config, documents, rows))
 
 
-def _layout(config: ModelConfig, wanted: str) -> str:
-    if wanted != "auto":
-        return wanted
-    return "postings" if config.attention.kind == "inattention" else "cached"
+def _row(
+    config: ModelConfig, documents: TextSize, options: LoadOptions, cards: dict[str, int]
+) -> Row:
+    from nazx_cli.memory.plan import Machine, plan
+
+    def within(limit: int) -> Plan:
+        return plan(config, documents, replace(options, limit=limit), Machine(_DTYPE))
+
+    return within(sys.maxsize).estimate, {card: within(limit) for card, limit in cards.items()}
 
 
-def _count(files: Sequence[str], model: str, revision: str | None) -> tuple[int, int]:
+def _all_in_all(options: EstimateOptions, config: ModelConfig) -> TextSize:
+    """The context that ``--ctx`` and ``--distinct`` name, conversation included."""
+    from nazx_cli.memory.estimate import TextSize, distinct_tokens
+
+    tokens = options.ctx or 100_000
+    distinct = options.distinct or distinct_tokens(tokens, config.vocab_size)
+    return TextSize(tokens, min(distinct, tokens, config.vocab_size))
+
+
+def _count(files: Sequence[str], model: str, revision: str | None) -> TextSize:
     """Tokens and distinct tokens of documents, by the model's own tokenizer."""
-    import numpy as np
-
     from nazx_cli.catalog.model_ref import ModelRef
     from nazx_cli.documents.gather import gather
+    from nazx_cli.memory.estimate import TextSize
     from nazx_cli.tokenizer import Tokenizer
 
     documents = gather(files).documents
     tokenizer = Tokenizer.from_folder(ModelRef.parse(model, revision).fetch())
-    ids = np.concatenate([tokenizer.encode_document(d.text).ids for d in documents])
-    return len(ids), len(np.unique(ids))
+    return TextSize.of(tokenizer.encode_document(each.text).ids for each in documents)
 
 
-def _longest(
-    config: ModelConfig, found: Sequence[Estimate], cards: dict[str, int]
-) -> list[dict[str, int]]:
+def _longest(config: ModelConfig, row: Row) -> dict[str, int]:
     from nazx_cli.memory.estimate import longest_context
 
-    return [
-        {
-            card: longest_context(config, e.precision, e.layout, limit)
-            for card, limit in cards.items()
-        }
-        for e in found
-    ]
+    best, plans = row
+    return {
+        card: longest_context(config, best.precision, best.layout, plan.limit)
+        for card, plan in plans.items()
+    }
 
 
 def _record(
-    name: str, config: ModelConfig, found: Sequence[Estimate], cards: dict[str, int]
+    name: str, config: ModelConfig, documents: TextSize, rows: Sequence[Row]
 ) -> dict[str, Any]:
-    size = found[0].size
+    first = rows[0][0]
     return {
         "model": name,
         "parameters": config.num_parameters,
         "attention": config.attention.to_dict(),
-        "layout": found[0].layout,
-        "tokens": size.positions,
-        "distinct_tokens": size.distinct,
+        "layout": first.layout,
+        "tokens": documents.tokens,
+        "distinct_tokens": documents.distinct,
+        "conversation_tokens": first.size.positions - documents.tokens,
         "rows": [
             {
                 "precision": e.precision,
@@ -138,35 +153,44 @@ def _record(
                 "dense_cache_bytes": e.dense,
                 "workspace_bytes": e.workspace,
                 "total_bytes": e.total,
-                "fits": {card: e.total <= limit for card, limit in cards.items()},
-                "longest_context": longest,
+                "fits": {card: plan.fits for card, plan in plans.items()},
+                "layouts": {card: plan.layout for card, plan in plans.items() if plan.fits},
+                "longest_context": _longest(config, (e, plans)),
             }
-            for e, longest in zip(found, _longest(config, found, cards), strict=True)
+            for e, plans in rows
         ],
     }
 
 
-def _table(name: str, config: ModelConfig, found: Sequence[Estimate], cards: dict[str, int]) -> str:
+def _table(name: str, config: ModelConfig, documents: TextSize, rows: Sequence[Row]) -> str:
     from nazx_cli.ui.phrases import columns, size_text
 
-    size = found[0].size
+    first, cards = rows[0]
     kind = config.attention.kind
-    held = f"layout {found[0].layout}" if kind == "inattention" else f"{kind} attention"
-    rows = [["weights", "", "context", "dense KV cache", "workspace", "total", *cards]]
-    for e in found:
-        sizes = [size_text(n) for n in (e.weights, e.context, e.dense, e.workspace, e.total)]
-        fits = ["fits" if e.total <= limit else "-" for limit in cards.values()]
-        rows.append([e.precision, *sizes, *fits])
+    held = f"layout {first.layout}" if kind == "inattention" else f"{kind} attention"
+    talk = first.size.positions - documents.tokens
+    table = [["weights", "", "context", "dense KV cache", "workspace", "total", *cards]]
     inverse = [["longest context", *cards]]
-    for e, longest in zip(found, _longest(config, found, cards), strict=True):
-        inverse.append([e.precision, *(f"{n:,}" if n else "-" for n in longest.values())])
+    for e, plans in rows:
+        sizes = [size_text(n) for n in (e.weights, e.context, e.dense, e.workspace, e.total)]
+        table.append([e.precision, *sizes, *map(_verdict, plans.values())])
+        longest = _longest(config, (e, plans)).values()
+        inverse.append([e.precision, *(f"{n:,}" if n else "-" for n in longest)])
     return "\n".join(
         (
             f"{name}: {config.num_parameters:,} weights, {held}, "
-            f"{size.positions:,} tokens ({size.distinct:,} distinct)",
+            f"{documents.tokens:,} tokens ({documents.distinct:,} distinct)"
+            + (f" and {talk:,} of conversation" if talk else ""),
             "",
-            columns(rows, right=range(1, 6)),
+            columns(table, right=range(1, 6)),
             "",
             columns(inverse, right=range(1, 1 + len(cards))),
         )
     )
+
+
+def _verdict(plan: Plan) -> str:
+    """``fits``, the smaller layout in which it fits, or ``-``."""
+    if not plan.fits:
+        return "-"
+    return "fits" if plan.is_first_choice else plan.layout

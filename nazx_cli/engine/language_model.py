@@ -11,12 +11,13 @@ from torch import Tensor
 from nazx_cli.checkpoint.load import load_decoder
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.context import Context
-from nazx_cli.context.cost import Size
 from nazx_cli.context.tokens import as_ids
-from nazx_cli.engine.fitting import Fit, Keeper, Wish, fit
+from nazx_cli.engine.fitting import MemoryLimit, plan_here
 from nazx_cli.engine.generator import Step, generate
 from nazx_cli.engine.sampling import Sampling
 from nazx_cli.errors import MemoryLimitError, is_out_of_memory
+from nazx_cli.memory.estimate import TextSize
+from nazx_cli.memory.plan import LoadOptions, Plan
 from nazx_cli.model.attention.kinds import attention_of, check_layout
 from nazx_cli.model.decoder import Decoder
 from nazx_cli.quantization.cost import check_kind
@@ -50,29 +51,22 @@ def load_model(
 
     folder = ModelRef.parse(name_or_path, revision).fetch(offline=offline, on_progress=on_progress)
     if vram_limit is not None:
-        room = Size(2048, 1024)
-        wish = Wish(device, dtype, quantize, layout, vram_limit, room)
-        return load_fitting(str(name_or_path), folder, wish)[0]
+        options = LoadOptions(device, dtype, quantize, layout, vram_limit)
+        return load_planned(str(name_or_path), folder, TextSize(), options)
     decoder = load_decoder(folder, device, dtype, quantize)
     return LanguageModel(str(name_or_path), decoder, folder, layout)
 
 
-def load_fitting(name: str, folder: Path, wish: Wish) -> tuple[LanguageModel, Fit]:
-    """Load the checkpoint ``folder`` as well as the wish's memory limit allows.
+def load_planned(
+    name: str, folder: Path, documents: TextSize, options: LoadOptions
+) -> LanguageModel:
+    """Load the checkpoint ``folder`` as planned for ``documents`` and a conversation about them.
 
     Errors as ``load_model``.
     """
-    fitting = fit(folder, wish)
-    decoder = load_decoder(folder, wish.device, fitting.dtype, fitting.quantize)
-    keeper = Keeper(
-        decoder.config,
-        fitting.plan.precision,
-        decoder.dtype.itemsize,
-        fitting.limit,
-        fitting.plan.estimate.size.native,
-        fitting.plan.estimate.size.triton,
-    )
-    return LanguageModel(name, decoder, folder, fitting.plan.layout, keeper), fitting
+    plan = plan_here(ModelConfig.from_folder(folder), documents, options).check()
+    decoder = load_decoder(folder, options.device, plan.dtype, plan.quantize)
+    return LanguageModel(name, decoder, folder, plan.layout, plan)
 
 
 class LanguageModel:
@@ -80,7 +74,8 @@ class LanguageModel:
 
     ``layouts`` names the memory layouts that this model can use, ``layout`` the one that its
     contexts get. ``window`` is how many live tokens it attends to at once (None: no limit);
-    ``reads_resident`` tells whether resident tokens are attended.
+    ``reads_resident`` tells whether resident tokens are attended. ``plan`` is what it was loaded
+    by, None where it was loaded without a limit.
     """
 
     def __init__(
@@ -89,10 +84,11 @@ class LanguageModel:
         decoder: Decoder,
         folder: Path,
         layout: str = "auto",
-        keeper: Keeper | None = None,
+        plan: Plan | None = None,
     ) -> None:
         self.name = name
-        self._keeper = keeper
+        self.plan = plan
+        self._limit = None if plan is None else MemoryLimit(decoder.config, plan)
         self.decoder = decoder
         self.folder = folder
         self.attention = attention_of(decoder)
@@ -129,7 +125,7 @@ class LanguageModel:
     @property
     def memory_limit(self) -> int | None:
         """Bytes that the model and its contexts keep to; None where no limit was set."""
-        return None if self._keeper is None else self._keeper.limit
+        return None if self.plan is None else self.plan.limit
 
     @property
     def reads_resident(self) -> bool:
@@ -144,6 +140,12 @@ class LanguageModel:
         if kind.kind == "windowed":
             return kind.local_window + kind.sink_tokens
         return None if kind.kind == "inattention" else self.config.max_positions
+
+    def plan_for(self, documents: TextSize, ctx: int | None = None) -> Plan:
+        """The plan for other documents, and ``ctx`` tokens of conversation, with weights, layout
+        and limit as they are."""
+        held = (self.device, self.dtype, self.quantization, self.layout, self.memory_limit)
+        return plan_here(self.config, documents, LoadOptions(*held, ctx))
 
     def new_context(self) -> Context:
         """An empty context in this model's layout."""
@@ -163,8 +165,8 @@ class LanguageModel:
         would outgrow the memory limit moves to a smaller layout; ``MemoryLimitError`` where
         there is none, or where the device itself has no more.
         """
-        if self._keeper is not None:
-            self._keeper.keep(context, self.move)
+        if self._limit is not None:
+            self._limit.enforce(context, self.move)
         try:
             return self.attention.next_logits(context)
         except BaseException as error:

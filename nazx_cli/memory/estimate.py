@@ -7,16 +7,21 @@ workspace, what is needed for a moment while loading, indexing or computing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from nazx_cli.checkpoint.families import Recipe, recipes
 from nazx_cli.config import ModelConfig
 from nazx_cli.context import cost
 from nazx_cli.context.cost import Size
 from nazx_cli.quantization.cost import linear_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8", "nf4")
 """Ways to hold weights, most precise first."""
@@ -28,6 +33,25 @@ _QUANTIZER = 185_000_000  # measured: bitsandbytes and what it imports, and its 
 _TRITON = 75_000_000  # measured: Triton, which bitsandbytes imports where it is installed
 _STORED = 2  # bytes of one number in a checkpoint file; published ones are 16-bit
 _HEAPS = (26.0, 0.486)  # see distinct_tokens
+
+
+@dataclass(frozen=True)
+class TextSize:
+    """How long documents are: ``tokens`` in all and ``distinct`` ones among them."""
+
+    tokens: int = 0
+    distinct: int = 0
+
+    @classmethod
+    def of(cls, documents: Iterable[NDArray[np.int32]]) -> TextSize:
+        """Counted in the token ids (n,) of each document: a pass over them, nothing sorted."""
+        import numpy as np
+
+        texts = [ids for ids in documents if len(ids)]
+        seen = np.zeros(1 + max((int(ids.max()) for ids in texts), default=-1), np.bool_)
+        for ids in texts:
+            seen[ids] = True
+        return cls(sum(map(len, texts)), int(np.count_nonzero(seen)))
 
 
 @dataclass(frozen=True)

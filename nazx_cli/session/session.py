@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel
     from nazx_cli.reading.library import Library
     from nazx_cli.reading.tokenized import TokenizedDocument
+    from nazx_cli.tokenizer import Tokenizer
 
 
 class Session:
@@ -137,10 +138,14 @@ class Session:
         ``DocumentError`` for what cannot be read.
         """
         found = read_new(specs, self.documents, self.lm.tokenizer, on_progress)
+        self.add(found)
+        return found
+
+    def add(self, found: ReadResult) -> None:
+        """Add what was read, by the model's tokenizer, at the end."""
         if found.added:
             names = found.added[0].name if len(found.added) == 1 else f"{len(found.added)} files"
             self.set_documents((*self.documents, *found.added), f"read {names}")
-        return found
 
     def drop(self, number: int) -> TokenizedDocument:
         """Take a document out; returns it."""
@@ -243,15 +248,33 @@ class Session:
             what = "set the system message" if settings.system else "removed the system message"
             self._edit(replace(self.state, settings=settings), what)
 
-    def use_model(self, lm: LanguageModel, on_progress: OnProgress | None = None) -> None:
+    def retokenized(
+        self, tokenizer: Tokenizer, folder: Path, on_progress: OnProgress | None = None
+    ) -> Mapping[TokenizedDocument, TokenizedDocument]:
+        """Every document of every branch by the tokenizer of another model, which lies in
+        ``folder``; empty where it gives the same ids, told by its file."""
+        name = "tokenizer.json"
+        if self.lm.tokenizer is tokenizer or (
+            (self.lm.folder / name).read_bytes() == (folder / name).read_bytes()
+        ):
+            return {}
+        documents = (each for state in self._branches.states() for each in state.documents)
+        return rebuilt(documents, tokenizer, on_progress)
+
+    def use_model(
+        self,
+        lm: LanguageModel,
+        retokenized: Mapping[TokenizedDocument, TokenizedDocument] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> None:
         """Go on with another model; documents are tokenized anew where its tokenizer differs.
 
-        Conversation, branches and undo stay. Not a step that can be undone.
+        ``retokenized`` is what came of that where it is done already. Conversation, branches and
+        undo stay. Not a step that can be undone.
         """
-        anew: Mapping[TokenizedDocument, TokenizedDocument] = {}
-        if not _same_tokenizer(self.lm, lm):
-            documents = (each for state in self._branches.states() for each in state.documents)
-            anew = rebuilt(documents, lm.tokenizer, on_progress)
+        if retokenized is None:
+            retokenized = self.retokenized(lm.tokenizer, lm.folder, on_progress)
+        anew = retokenized
 
         def change(state: State) -> State:
             history = replace(state.history, left_out=0)  # the window is another
@@ -348,11 +371,3 @@ class Session:
     def _replace(self, number: int, new: TokenizedDocument, what: str) -> None:
         documents = (*self.documents[: number - 1], new, *self.documents[number:])
         self.set_documents(documents, what)
-
-
-def _same_tokenizer(one: LanguageModel, other: LanguageModel) -> bool:
-    """Whether both give the same ids, told by their files."""
-    if one.tokenizer is other.tokenizer:
-        return True
-    mine, its = ((lm.folder / "tokenizer.json").read_bytes() for lm in (one, other))
-    return mine == its

@@ -1,15 +1,23 @@
-"""What a chat needs to change its model or to open another session."""
+"""Models as the person wants them held: found, loaded, and set to go on with a saved session."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
+
+from nazx_cli.errors import ModelUnavailableError
+from nazx_cli.ui.screen import Screen
 
 if TYPE_CHECKING:
-    from nazx_cli.context.cost import Size
     from nazx_cli.engine.language_model import LanguageModel
-    from nazx_cli.session.saving.session_file import ModelTag
+    from nazx_cli.memory.plan import LoadOptions
+    from nazx_cli.reading.tokenized import TokenizedDocument
+    from nazx_cli.session.files import ReadResult
+    from nazx_cli.session.saving.session_file import ModelTag, SessionFile
+    from nazx_cli.session.session import Session
+    from nazx_cli.session.timeline import Snapshot
     from nazx_cli.tokenizer import Tokenizer
 
 
@@ -22,14 +30,103 @@ class Found:
     tokenizer: Tokenizer
 
 
-class Models(Protocol):
-    """Finds and loads models the way the person wants them held."""
+class Models:
+    """Finds and loads models, all held as ``options`` say.
+
+    ``revision`` is of the model that is called ``name``.
+    """
+
+    def __init__(
+        self,
+        options: LoadOptions,
+        screen: Screen,
+        *,
+        name: str | None = None,
+        revision: str | None = None,
+        offline: bool = False,
+    ) -> None:
+        self._options = options
+        self.screen = screen
+        self._revisions = {name: revision}
+        self._offline = offline
 
     def find(self, name: str) -> Found:
-        """Fetch the model if it is not here; ``ModelUnavailableError`` where that fails."""
+        """The model, fetched if it is not here; ``ModelUnavailableError`` where that fails."""
+        from nazx_cli.catalog.model_ref import ModelRef
+        from nazx_cli.tokenizer import Tokenizer
 
-    def load(self, found: Found, room: Size) -> LanguageModel:
-        """Its weights, with room for documents of ``room`` and a conversation about them."""
+        with self.screen.bar(f"finding {name}") as bar:
+            bar.start()
+            folder = ModelRef.parse(name, self._revisions.get(name)).fetch(
+                offline=self._offline, on_progress=bar.update
+            )
+        return Found(name, folder, Tokenizer.from_folder(folder))
+
+    def load(
+        self, found: Found, documents: Iterable[TokenizedDocument], ctx: int | None
+    ) -> LanguageModel:
+        """Its weights, with room for ``documents``, which are tokenized for it, and for a
+        conversation of ``ctx`` tokens (None: a usual one)."""
+        from nazx_cli.engine.language_model import load_planned
+        from nazx_cli.memory.estimate import TextSize
+
+        size = TextSize.of(document.ids for document in documents)
+        with self.screen.bar(f"loading {found.name}") as bar:
+            bar.start()
+            options = replace(self._options, ctx=ctx)
+            lm = load_planned(found.name, found.folder, size, options)
+        if lm.plan and (self._options.limit is not None or not lm.plan.is_first_choice):
+            self.screen.note(f"note: {lm.plan.describe()}")
+        lm.tokenizer = found.tokenizer  # read once
+        return lm
 
     def tag(self, name: str, folder: Path) -> ModelTag:
-        """What a saved session knows the model in ``folder`` by."""
+        """What a saved session knows the model by: a name that means the same everywhere."""
+        from nazx_cli.session.saving.session_file import ModelTag
+
+        revision = self._revisions.get(name)
+        if Path(name).expanduser().is_dir():
+            name = str(Path(name).expanduser().absolute())
+        elif revision and "@" not in name:
+            name = f"{name}@{revision}"
+        try:
+            return ModelTag.of(folder, name)
+        except OSError as error:
+            raise ModelUnavailableError(
+                f"{name} has lost its files: {error.strerror or error}", f"nazx verify {name}"
+            ) from None
+
+    def find_saved(
+        self, file: SessionFile, model: str | None = None, *, force: bool = False
+    ) -> tuple[Found, Snapshot]:
+        """The session that ``file`` holds, and ``model`` (None: the one it was made with).
+
+        ``force`` takes a model that differs from the session's; without it that is a
+        ``UsageError``.
+        """
+        found = self.find(model or file.info.model)
+        saved = file.load(found.tokenizer, self.tag(found.name, found.folder), force=force)
+        assert saved is not None, "a session that was never saved"
+        return found, saved
+
+    def restore(
+        self,
+        found: Found,
+        saved: Snapshot,
+        *,
+        loaded: LanguageModel | None = None,
+        more: ReadResult | None = None,
+    ) -> Session:
+        """A saved session, going on with the model ``found``, or ``loaded`` where it is that one;
+        ``more`` is added to its documents."""
+        from nazx_cli.session.session import Session
+
+        state = saved.branches[saved.branch]
+        documents = (*state.documents, *(more.added if more else ()))
+        same = loaded is not None and loaded.folder == found.folder
+        lm = loaded if same and loaded else self.load(found, documents, state.settings.ctx)
+        session = Session(lm)
+        session.restore(saved.branches, saved.branch, saved.watched)
+        if more is not None:
+            session.add(more)
+        return session

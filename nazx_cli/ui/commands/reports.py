@@ -8,8 +8,6 @@ from nazx_cli.ui.commands.command import Command, Words
 from nazx_cli.ui.phrases import columns, shortened, size_text
 
 if TYPE_CHECKING:
-    from nazx_cli.context.cost import Size
-    from nazx_cli.session.session import Session
     from nazx_cli.ui.chat import Chat
 
 _BAR = 30  # cells
@@ -47,17 +45,20 @@ def _context(chat: Chat, _: Words) -> None:
 
 
 def _estimate(chat: Chat, _: Words) -> None:
-    from nazx_cli.memory.estimate import estimate
+    from nazx_cli.memory.estimate import TextSize
+    from nazx_cli.memory.plan import CONVERSATION
     from nazx_cli.memory.probe import read_memory
 
-    lm = chat.lm
-    size = _size(chat.workspace)
-    width = 4 if lm.dtype == "float32" else 2
-    found = estimate(lm.config, lm.quantization or lm.dtype, lm.layout, size, width)
-    now = read_memory(lm.device)
+    lm, workspace = chat.lm, chat.workspace
+    documents = TextSize.of(document.ids for document in workspace.documents)
+    room = workspace.settings.ctx or CONVERSATION
+    talk = max(room, workspace.usage().conversation_tokens)
+    plan = lm.plan_for(documents, talk)
+    found, now = plan.estimate, read_memory(lm.device)
+    held = f"{documents.tokens:,} tokens and {talk:,} of conversation, layout {plan.layout}"
     rows = [
         ("weights", size_text(found.weights), found.precision),
-        ("context", size_text(found.context), f"{size.positions:,} tokens, layout {lm.layout}"),
+        ("context", size_text(found.context), held),
         ("workspace", size_text(found.workspace), "for a moment, while it computes"),
         ("total", size_text(found.total), "at most"),
         ("in use", size_text(now.used), f"of this process, on {lm.device}"),
@@ -65,22 +66,8 @@ def _estimate(chat: Chat, _: Words) -> None:
         ("dense cache", size_text(found.dense), "what ordinary keys and values would take"),
     ]
     if lm.memory_limit is not None:
-        rows.insert(4, ("limit", size_text(lm.memory_limit), ""))
+        rows.insert(4, ("limit", size_text(plan.limit), "" if plan.fits else "this does not fit"))
     chat.say(columns(rows, right=(1,)))
-
-
-def _size(workspace: Session) -> Size:
-    """Tokens of documents and conversation, and the distinct ones among them."""
-    from nazx_cli.context.cost import Size
-    from nazx_cli.memory.estimate import distinct_tokens
-
-    usage, library = workspace.usage(), workspace.library
-    vocab_size = workspace.lm.config.vocab_size
-    distinct = distinct_tokens(usage.conversation_tokens, vocab_size)
-    if library is not None:
-        distinct += len(library.posting_lists.distinct)
-    positions = usage.document_tokens + usage.conversation_tokens
-    return Size(positions, min(distinct, positions, vocab_size))
 
 
 def bar(share: float, cells: int = _BAR) -> str:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from nazx_cli.errors import UsageError
 from nazx_cli.ui.commands.command import Argument, Command, Words
 from nazx_cli.ui.phrases import Stopwatch, ago, columns, counted, size_text
-from nazx_cli.ui.restore import restore
 
 if TYPE_CHECKING:
     from nazx_cli.session.saving.session_file import SessionInfo
@@ -44,44 +43,45 @@ def _contents(state: State) -> str:
 
 
 def _save(chat: Chat, words: Words) -> None:
-    keeper, watch = chat.autosave, Stopwatch()
+    autosave, watch = chat.autosave, Stopwatch()
     name = words.get(0)
-    if name is None or name == keeper.name:
-        keeper.save_now(chat.workspace, chat.tag)
+    if name is None or name == autosave.name:
+        autosave.save_now(chat.workspace, chat.tag)
     else:
-        keeper.save_as(name, chat.workspace, chat.tag)
-    chat.done(f"saved as {keeper.name}", watch)
+        autosave.save_as(name, chat.workspace, chat.tag)
+    chat.done(f"saved as {autosave.name}", watch)
 
 
 def _load(chat: Chat, words: Words) -> None:
-    keeper, watch = chat.autosave, Stopwatch()
+    autosave, watch = chat.autosave, Stopwatch()
     name, option = words.values[0], words.get(1)
     if option not in (None, _FORCE):
         raise UsageError(f"/load knows no {option}", f"type /load {name}")
-    if name == keeper.name:
+    if name == autosave.name:
         raise UsageError(f"{name} is the session you are in", "type /sessions to see the others")
     chat.save()
-    file = keeper.store.open(name, create=False)
+    file = autosave.store.open(name, create=False)
     try:
         force = option == _FORCE
         model = chat.tag.name if force else None
-        workspace = restore(file, chat.models, model, force=force, loaded=chat.lm)
+        found, saved = chat.models.find_saved(file, model, force=force)
+        workspace = chat.models.restore(found, saved, loaded=chat.lm)
     except BaseException:
         file.close()
         raise
-    keeper.change(file, workspace)
+    autosave.change(file, workspace)
     chat.enter(workspace)
     chat.done(f"now in {name} ({_contents(workspace.state)})", watch)
 
 
 def _sessions(chat: Chat, _: Words) -> None:
-    keeper = chat.autosave
-    infos = keeper.store.infos()
+    autosave = chat.autosave
+    infos = autosave.store.infos()
     if not infos:
         chat.say("No session is saved yet.")
         return
     heading = ("", "NAME", "SAVED", "TURNS", "DOCS", "TOKENS", "SIZE", "MODEL", "")
-    rows = [heading, *(_row(info, info.name == keeper.name) for info in infos)]
+    rows = [heading, *(_row(info, info.name == autosave.name) for info in infos)]
     chat.say(columns(rows, right=(3, 4, 5, 6)))
 
 

@@ -53,15 +53,14 @@ def _branches(chat: Chat) -> str:
 
 
 def _model(chat: Chat, words: Words) -> None:
-    from nazx_cli.context.cost import Size
-
     models, watch = chat.models, Stopwatch()
     found = models.find(words.values[0])
-    parts = chat.workspace.documents
-    tokens = sum(map(len, parts))
-    lm = models.load(found, Size(tokens, min(tokens, found.tokenizer.vocab_size)))
+    workspace = chat.workspace
     with chat.screen.bar("tokenizing") as bar:
-        chat.workspace.use_model(lm, on_progress=bar.update)
+        anew = workspace.retokenized(found.tokenizer, found.folder, bar.update)
+    documents = [anew.get(document, document) for document in workspace.documents]
+    lm = models.load(found, documents, workspace.settings.ctx)
+    workspace.use_model(lm, anew)
     chat.follow_model()
     chat.done(f"now {lm.name}, the conversation kept,", watch)
 

@@ -1,0 +1,221 @@
+"""Does it fit: one plan from a model, its documents and what a person asks for; no torch here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from nazx_cli.catalog.registry import Registry
+from nazx_cli.checkpoint.quantized import agreed_kind
+from nazx_cli.config import ModelConfig
+from nazx_cli.context.cost import Size
+from nazx_cli.errors import MemoryLimitError, UsageError
+from nazx_cli.memory.estimate import (
+    Estimate,
+    TextSize,
+    distinct_tokens,
+    estimate,
+    longest_context,
+)
+from nazx_cli.quantization.cost import KINDS
+
+CONVERSATION = 4_096
+"""Tokens of conversation to make room for where ``--ctx`` does not say."""
+
+_LAYOUTS = ("pairs", "postings", "ids")  # that auto chooses from, soonest to a first token first
+_MARGIN = 0.9  # of what a device has free: others use it too
+_BOOK = TextSize(100_000, 7_000)
+_FACTORS = {"": 1, "b": 1} | {
+    f"{prefix}{suffix}": base**power
+    for power, prefix in enumerate("kmgt", 1)
+    for suffix, base in (("", 1000), ("b", 1000), ("ib", 1024))
+}
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a person wants a model held.
+
+    dtype     auto, float32, bfloat16 or float16; auto may fall back to int8 and nf4
+    quantize  int8 or nf4
+    layout    a memory layout, or auto
+    limit     bytes to keep to; None: what the device has free, less a margin
+    ctx       tokens of conversation to make room for; None: ``CONVERSATION``
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    quantize: str | None = None
+    layout: str = "auto"
+    limit: int | None = None
+    ctx: int | None = None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a device gives a model: the type of its arithmetic, bytes that are free, whether
+    weights can be quantized, and the kernel, as in ``Size``."""
+
+    dtype: str
+    free: int = 0
+    can_quantize: bool = False
+    native: bool = False
+    triton: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a model is to be held: the arithmetic's ``dtype``, and in ``estimate`` weights, layout,
+    kernel and bytes.
+
+    ``estimate`` is the smallest there is where it does not fit ``limit``; ``reason`` tells why
+    not, or why this was picked. ``is_first_choice`` where nothing had to be given up.
+    """
+
+    estimate: Estimate
+    dtype: str
+    limit: int
+    fits: bool
+    reason: str
+    hint: str = ""
+    is_first_choice: bool = True
+
+    @property
+    def layout(self) -> str:
+        """The memory layout of contexts."""
+        return self.estimate.layout
+
+    @property
+    def quantize(self) -> str | None:
+        """``int8`` or ``nf4`` where the weights are to be quantized."""
+        return self.estimate.precision if self.estimate.precision in KINDS else None
+
+    @property
+    def width(self) -> int:
+        """Bytes of a number of the arithmetic."""
+        return _width(self.dtype)
+
+    def check(self) -> Plan:
+        """This plan; ``MemoryLimitError`` with the arithmetic where it does not fit."""
+        if not self.fits:
+            raise MemoryLimitError(self.reason, self.hint)
+        return self
+
+    def describe(self) -> str:
+        """One line: what was picked and why."""
+        return (
+            f"{self.estimate.precision} weights, layout {self.layout}: "
+            f"{_gb(self.estimate.total)} of {_gb(self.limit)} ({self.reason})"
+        )
+
+
+def plan(config: ModelConfig, documents: TextSize, options: LoadOptions, machine: Machine) -> Plan:
+    """The most precise weights that fit and, with them, the fastest layout.
+
+    What was asked for by name stays. ``UsageError`` where the checkpoint is quantized otherwise
+    than asked for.
+    """
+    limit = default_limit(machine.free) if options.limit is None else options.limit
+    kind = agreed_kind(config, options.quantize)
+    precisions: tuple[str, ...] = (kind,) if kind else (machine.dtype,)
+    if not kind and options.dtype == "auto" and machine.can_quantize:
+        precisions += KINDS
+    size = _context_size(documents, options, config.vocab_size, machine)
+    tried = [
+        estimate(config, precision, layout, size, _width(machine.dtype))
+        for precision in precisions
+        for layout in _layouts(config, options.layout)
+    ]
+    for found in tried:
+        if found.total <= limit:
+            first = found is tried[0]
+            reason = "all fits" if first else f"{_arithmetic(tried[0])} would not fit"
+            return Plan(found, machine.dtype, limit, True, reason, is_first_choice=first)
+    smallest = min(tried, key=lambda found: found.total)
+    reason = f"this does not fit in {_gb(limit)}: {_arithmetic(smallest)}"
+    hint = _advice(config, smallest, limit)
+    return Plan(smallest, machine.dtype, limit, False, reason, hint, is_first_choice=False)
+
+
+def default_limit(free: int) -> int:
+    """The limit where a person names none: what is free, less a margin."""
+    return int(free * _MARGIN)
+
+
+def better_model(name: str, limit: int, precision: str = "bfloat16") -> str | None:
+    """One line that names the largest chat model of the registry that fits ``limit`` bytes with
+    a book, where it is larger than ``name``, and the command to get it; None where there is none.
+    """
+    registry = Registry.load()
+    entry = registry.find(name)
+    if entry is None:
+        return None
+    options = LoadOptions(dtype=precision, limit=limit)
+    fitting = [
+        (other.config.num_parameters, other.name, found.estimate.total)
+        for other in registry.entries.values()
+        if other.chat and (found := plan(other.config, _BOOK, options, Machine(precision))).fits
+    ]
+    weights, best, total = max(fitting, default=(0, "", 0))
+    if weights <= entry.config.num_parameters:
+        return None
+    return (
+        f"{best} ({weights / 1e9:.1f} billion weights, {total / 1e9:.1f} GB) would fit too "
+        f"and answers better: nazx pull {best}"
+    )
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of a size such as ``8GB``, ``512 MiB`` or ``6e9``: kB, MB, GB, TB are powers of 1,000,
+    KiB, MiB, GiB, TiB of 1,024; a bare number is bytes. ``UsageError`` where it is none, or not
+    above 0."""
+    match = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*([a-z]*)\s*", text.lower())
+    try:
+        size = int(float(match[1]) * _FACTORS[match[2]]) if match else 0
+    except (ValueError, KeyError, OverflowError):
+        size = 0
+    if size <= 0:
+        raise UsageError(f"{text!r} is no size of memory", "write it as 8GB, 12GiB or 600MB")
+    return size
+
+
+def _context_size(
+    documents: TextSize, options: LoadOptions, vocab_size: int, machine: Machine
+) -> Size:
+    """Documents and a conversation about them, of which nothing but its length is known."""
+    talk = CONVERSATION if options.ctx is None else options.ctx
+    positions = documents.tokens + talk
+    distinct = min(documents.distinct + distinct_tokens(talk, vocab_size), positions, vocab_size)
+    return Size(positions, distinct, native=machine.native, triton=machine.triton)
+
+
+def _layouts(config: ModelConfig, wanted: str) -> tuple[str, ...]:
+    if wanted != "auto":
+        return (wanted,)
+    return _LAYOUTS if config.attention.kind == "inattention" else ("cached",)
+
+
+def _width(dtype: str) -> int:
+    return 4 if dtype == "float32" else 2
+
+
+def _advice(config: ModelConfig, smallest: Estimate, limit: int) -> str:
+    longest = longest_context(config, smallest.precision, smallest.layout, limit)
+    if longest and longest < smallest.size.positions:
+        return (
+            f"with {smallest.precision} weights and layout {smallest.layout} "
+            f"{longest:,} tokens fit: use --ctx {longest}, or a smaller model"
+        )
+    return "use a smaller model (nazx ls --all names them), or raise --vram-limit"
+
+
+def _arithmetic(found: Estimate) -> str:
+    return (
+        f"{found.precision} weights {_gb(found.weights)} + context {_gb(found.context)} "
+        f"({found.size.positions:,} tokens, {found.layout}) + workspace {_gb(found.workspace)} "
+        f"= {_gb(found.total)}"
+    )
+
+
+def _gb(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.2f} GB"
