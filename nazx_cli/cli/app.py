@@ -17,6 +17,7 @@ from nazx_cli.cli import (
     chat,
     convert,
     doctor,
+    eval,
     fetch,
     gauge,
     help,
@@ -40,6 +41,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("gauge", gauge.gauge),
     ("doctor", doctor.doctor),
     ("bench", bench.bench),
+    ("eval", eval.evaluate),
     ("help", help.help_on),
 )
 

@@ -1,0 +1,120 @@
+"""The tables of ``nazx eval``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from nazx_cli.evaluation.calibration import Calibration
+from nazx_cli.evaluation.intervals import Estimate
+from nazx_cli.evaluation.measures import Measure
+from nazx_cli.evaluation.report import Column, rows
+from nazx_cli.ui.table import columns as in_columns
+
+if TYPE_CHECKING:
+    from nazx_cli.ui.screen import Screen
+
+_FEW = 10  # documents: with fewer, an interval is told to be rough
+
+
+def show(columns: Sequence[Column], screen: Screen, by: str | None = None) -> None:
+    """The figures on stdout, what they mean beside them."""
+    if not columns:
+        screen.note("no question was answered")
+        return
+    screen.line(_headline(columns))
+    for number, column in enumerate(columns, 1):
+        screen.line(f"[{number}] {column.label}")
+    measures = rows(columns)
+    screen.line("")
+    screen.line(_figures(measures, [column.figures for column in columns], columns))
+    if len(columns) > 1:
+        _show_differences(columns, measures, screen)
+    if by is not None:
+        _show_groups(columns, measures, by, screen)
+    for number, column in enumerate(columns, 1):
+        if column.calibration is not None:
+            _show_calibration(number, column.calibration, screen)
+
+
+def _headline(columns: Sequence[Column]) -> str:
+    questions, documents = columns[0].questions, columns[0].documents
+    text = f"{_count(questions, 'question')} from {_count(documents, 'document')}; "
+    if documents == 1:
+        return text + "one document tells no interval"
+    rough = ", rough with so few documents" if documents < _FEW else ""
+    return f"{text}in brackets the 95 % interval over documents{rough}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _figures(
+    measures: Sequence[Measure],
+    figures: Sequence[Mapping[str, Estimate]],
+    columns: Sequence[Column],
+    first: int = 1,
+) -> str:
+    head = ["", *(f"[{first + at}]" for at in range(len(figures))), "of"]
+    table = [head]
+    for measure in measures:
+        cells = [_cell(each.get(measure.name), measure.unit) for each in figures]
+        counts = {each[measure.name].questions for each in figures if measure.name in each}
+        if counts:
+            better = " (less is better)" if measure.lower else ""
+            span = f"{min(counts):,}" if len(counts) == 1 else f"{min(counts):,}-{max(counts):,}"
+            table.append([f"{measure.title}{better}", *cells, span])
+    return in_columns(table, right=(len(head) - 1,))
+
+
+def _show_differences(
+    columns: Sequence[Column], measures: Sequence[Measure], screen: Screen
+) -> None:
+    shared = [column.differences for column in columns[1:]]
+    if not any(shared):
+        return
+    screen.line("\nabove [1], on the questions that both answered; 0 within: may be chance")
+    table = [["", *(f"[{at + 2}]" for at in range(len(shared)))]]
+    for measure in measures:
+        if any(measure.name in each for each in shared):
+            cells = [_cell(each.get(measure.name), measure.unit, signed=True) for each in shared]
+            table.append([measure.title, *cells])
+    screen.line(in_columns(table))
+
+
+def _show_groups(
+    columns: Sequence[Column], measures: Sequence[Measure], by: str, screen: Screen
+) -> None:
+    for name in sorted({name for column in columns for name in column.groups}):
+        figures = [column.groups.get(name, {}) for column in columns]
+        screen.line(f"\n{by}: {name}")
+        screen.line(_figures(measures, figures, columns))
+
+
+def _show_calibration(number: int, calibration: Calibration, screen: Screen) -> None:
+    screen.line(
+        f"\n[{number}] how sure and how right: expected calibration error {calibration.error:.3f}"
+    )
+    table = [["confidence", "answers", "mean", "right"]]
+    for each in calibration.bins:
+        table.append(
+            [
+                f"{each.low:.1f}-{each.high:.1f}",
+                f"{each.count:,}",
+                f"{each.confidence:.2f}",
+                f"{each.accuracy:.2f}",
+            ]
+        )
+    screen.line(in_columns(table, right=(1, 2, 3)))
+
+
+def _cell(figure: Estimate | None, unit: str, *, signed: bool = False) -> str:
+    if figure is None:
+        return "-"
+    sign = "+" if signed else ""
+    digits = 3 if not unit else 1
+    text = f"{figure.mean:{sign}.{digits}f}" + (f" {unit}" if unit else "")
+    if figure.low is None or figure.high is None:
+        return text
+    return f"{text} ({figure.low:{sign}.{digits}f}..{figure.high:{sign}.{digits}f})"

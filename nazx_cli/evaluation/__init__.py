@@ -1,0 +1,1 @@
+"""The judge: asks questions with known answers and measures what comes back."""

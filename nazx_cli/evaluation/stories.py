@@ -1,0 +1,85 @@
+"""What is asked and of what: stories of sections, and questions with their reference answers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+ANSWER, SUMMARY = "answer", "summary"
+"""Kinds of questions: one that has a short answer, one that asks for a summary."""
+UNKNOWN = "unknown"
+"""A question whose answer the data lacks, which is another thing than an unanswerable one."""
+
+Span = tuple[int, int]
+"""First character and the one after the last."""
+
+BETWEEN = "\n\n"
+"""What stands between two sections, and between two stories of a book."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A stretch of a story that questions name as the right one."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question and what would be right.
+
+    answers   reference answers or summaries; () where the document does not say
+    sections  ids of the sections that hold the answer; () where that is not known
+    evidence  a sentence of the document that holds the answer, or nothing
+    wrong     wrong answers to choose from, where the data has some
+    tags      further facts that figures can be told apart by, such as ``{"type": "implicit"}``
+    """
+
+    text: str
+    answers: tuple[str, ...]
+    kind: str = ANSWER
+    sections: tuple[str, ...] = ()
+    evidence: str = ""
+    wrong: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Story:
+    """One document; with ``chat`` its questions are the turns of one conversation."""
+
+    title: str
+    sections: tuple[Section, ...]
+    questions: tuple[Question, ...]
+    chat: bool = False
+
+    @cached_property
+    def text(self) -> str:
+        """All sections."""
+        return BETWEEN.join(section.text for section in self.sections)
+
+    @cached_property
+    def key(self) -> str:
+        """Tells stories apart, whatever file they come from."""
+        return digest(self.title, self.text)[:12]
+
+    def spans(self, ids: Sequence[str]) -> tuple[Span, ...]:
+        """Where in ``text`` the sections ``ids`` stand; those that there are not are left out."""
+        found, at = [], 0
+        for section in self.sections:
+            if section.id in ids:
+                found.append((at, at + len(section.text)))
+            at += len(section.text) + len(BETWEEN)
+        return tuple(found)
+
+
+def digest(*parts: str) -> str:
+    """SHA-256 of texts, hexadecimal; where one ends and the next begins counts."""
+    whole = hashlib.sha256()
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass")
+        whole.update(len(data).to_bytes(8, "big") + data)
+    return whole.hexdigest()
