@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from nazx_cli.errors import DocumentError
-from nazx_cli.evaluation.data import draw, read_data
-from nazx_cli.evaluation.given import GIVEN
-from nazx_cli.evaluation.stories import Question, Section, Story
+from nazx_cli.evaluation.data.files import draw, read_data
+from nazx_cli.evaluation.data.given import GIVEN
+from nazx_cli.evaluation.data.stories import Question, Section, Story
 
 FAIRYTALE = {
     "story": "the-fox",

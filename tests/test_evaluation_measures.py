@@ -155,6 +155,8 @@ def test_names_are_told_from_words() -> None:
     assert known.names("Alice ran 15 miles with the Queen.") == ("Alice", "15"), "queen is a word"
     assert known.knows("Alices") and known.knows("14") and not known.knows("15")
     assert known.names("") == ()
+    listed = "They were:\n1. Alice, who ran 14 miles. 2. The cat [3] and 5) dogs"
+    assert known.names(listed) == ("Alice", "14"), "numbers of a list say nothing"
 
 
 def record(**values: object) -> Record:
@@ -215,6 +217,9 @@ def test_what_was_read_is_held_to_the_right_section() -> None:
     assert score("in_section", passages=reads) is None
     assert score("held", passages=(Read(0, 4, "a king"),)) == 1
     assert score("held", passages=()) == 0 and score("held") is None
+    assert score("held", passages=(), stands=True) == 0
+    assert score("held", passages=(), stands=False) is None, "said in other words"
+    assert score("held", passages=(), given="section") is None
 
 
 def test_citations_hold_the_evidence_or_the_answer_s_words() -> None:

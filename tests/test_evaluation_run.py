@@ -13,11 +13,13 @@ from cli_helpers import ScriptedModel, run_nazx, tiny_checkpoint
 
 from nazx_cli.documents.document import Document
 from nazx_cli.errors import NazxError, UsageError
-from nazx_cli.evaluation.contestants import NazxContestant, Reply, Shelf, model_identity
+from nazx_cli.evaluation.contestants.base import Reply, model_identity
+from nazx_cli.evaluation.contestants.nazx import NazxContestant, Shelf
+from nazx_cli.evaluation.data.stories import Question, Section, Story
 from nazx_cli.evaluation.records import AnswerFile, Record
 from nazx_cli.evaluation.report import make_report, rows
 from nazx_cli.evaluation.runner import Progress, Run, evaluate
-from nazx_cli.evaluation.stories import Question, Section, Story
+from nazx_cli.session.session import Session
 from nazx_cli.session.settings import SessionSettings
 
 TEXT = "The miller had a red hat. " * 12 + "His son was called Tom. " * 12
@@ -241,7 +243,7 @@ def test_a_table_with_a_column_for_each_way(tmp_path: Path, data: Path, model: s
     assert code == 0, err
     assert "6 questions from 2 documents" in out
     assert "right section given" in out and "all stories in one book" in out
-    assert "answers: token F1" in out and "above [1]" in out
+    assert "answers: token F1" in out and "difference to [1]" in out
     lines = [json.loads(line) for line in answers.read_text().splitlines()]
     assert len(lines) == 12
     assert {"question", "references", "answer", "passages", "cited", "seconds"} <= lines[0].keys()
@@ -285,15 +287,15 @@ def test_a_missing_rouge_library_is_told_with_what_to_type(
 def test_ctrl_c_shows_what_is_done(
     tmp_path: Path, data: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, count = NazxContestant._ask, [0]
+    real, count = Session.ask, [0]
 
-    def ask_twice(self: NazxContestant, *values: Any) -> Reply:
+    def ask_twice(self: Session, question: str) -> Any:
         count[0] += 1
         if count[0] == 3:
             raise KeyboardInterrupt
-        return real(self, *values)
+        return real(self, question)
 
-    monkeypatch.setattr(NazxContestant, "_ask", ask_twice)
+    monkeypatch.setattr(Session, "ask", ask_twice)
     answers = tmp_path / "answers.jsonl"
     out, err, code = run_nazx(
         "eval", str(data), "-m", model, "--max-tokens", "2", "--answers", str(answers)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from nazx_cli.evaluation.calibration import Calibration
 from nazx_cli.evaluation.intervals import Estimate
 from nazx_cli.evaluation.measures import Measure
+from nazx_cli.evaluation.perplexity import Range, Stretch, summarize
 from nazx_cli.evaluation.report import Column, rows
 from nazx_cli.ui.table import columns as in_columns
 
@@ -74,10 +75,13 @@ def _show_differences(
     shared = [column.differences for column in columns[1:]]
     if not any(shared):
         return
-    screen.line("\nabove [1], on the questions that both answered; 0 within: may be chance")
+    screen.line(
+        "\ndifference to [1] on the questions that both answered; 0 in brackets: maybe chance"
+    )
     table = [["", *(f"[{at + 2}]" for at in range(len(shared)))]]
     for measure in measures:
-        if any(measure.name in each for each in shared):
+        found = [each[measure.name] for each in shared if measure.name in each]
+        if any((each.mean, each.low, each.high) != (0, 0, 0) for each in found):
             cells = [_cell(each.get(measure.name), measure.unit, signed=True) for each in shared]
             table.append([measure.title, *cells])
     screen.line(in_columns(table))
@@ -118,3 +122,47 @@ def _cell(figure: Estimate | None, unit: str, *, signed: bool = False) -> str:
     if figure.low is None or figure.high is None:
         return text
     return f"{text} ({figure.low:{sign}.{digits}f}..{figure.high:{sign}.{digits}f})"
+
+
+def by_model(stretches: Sequence[Stretch]) -> dict[str, tuple[Range, ...]]:
+    """Perplexity by position of each model, in their order."""
+    models = dict.fromkeys(stretch.model for stretch in stretches)
+    return {
+        model: summarize([stretch for stretch in stretches if stretch.model == model])
+        for model in models
+    }
+
+
+def show_perplexity(stretches: Sequence[Stretch], screen: Screen) -> None:
+    """A row for each range of positions, a column for each model."""
+    if not stretches:
+        return
+    found = by_model(stretches)
+    texts = len({stretch.text for stretch in stretches})
+    over = "texts" if texts > 1 else "stretches of the text"
+    screen.line(
+        f"perplexity of {_count(texts, 'text')} by position, less is better; in brackets the "
+        f"95 % interval over {over}"
+    )
+    for number, model in enumerate(found, 1):
+        screen.line(f"[{number}] {model}")
+    screen.line("")
+    table = [["positions", *(f"[{at + 1}]" for at in range(len(found))), "tokens"]]
+    starts = sorted({each.start for ranges in found.values() for each in ranges})
+    for start in starts:
+        row = {
+            m: next((r for r in ranges if r.start == start), None) for m, ranges in found.items()
+        }
+        first = next(each for each in row.values() if each is not None)
+        cells = [_perplexity(each) for each in row.values()]
+        table.append([f"{max(1, start):,}-{first.stop - 1:,}", *cells, f"{first.tokens:,}"])
+    screen.line(in_columns(table, right=(len(table[0]) - 1,)))
+
+
+def _perplexity(found: Range | None) -> str:
+    if found is None:
+        return "-"
+    figure = found.perplexity
+    if figure.low is None or figure.high is None:
+        return f"{figure.mean:.2f}"
+    return f"{figure.mean:.2f} ({figure.low:.2f}..{figure.high:.2f})"

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from nazx_cli.evaluation.given import SECTION
+from nazx_cli.evaluation.data.given import SECTION
+from nazx_cli.evaluation.data.stories import ANSWER, SUMMARY, Span
 from nazx_cli.evaluation.records import Read, Record
-from nazx_cli.evaluation.stories import ANSWER, SUMMARY, Span
 from nazx_cli.evaluation.words import (
     exact_match,
     holds,
@@ -136,7 +136,10 @@ def reaches(passages: tuple[Read, ...], gold: tuple[Span, ...]) -> bool:
 
 
 def _held(record: Record) -> float | None:
-    if record.passages is None or record.kind != ANSWER:
+    """Of the answers whose words the right section has, else more text would count as better."""
+    if record.passages is None or record.kind != ANSWER or record.given == SECTION:
+        return None
+    if record.stands is False:
         return None
     text = "\n".join(read.text for read in record.passages)
     found = holds(text, record.references)
@@ -151,11 +154,13 @@ def _cited(record: Record) -> float | None:
 
 def _citation_holds(record: Record) -> float | None:
     """Whether the cited passage has the sentence that answers, where the data names one, else
-    the words of an answer."""
+    the words of an answer, if the right section has them."""
     if record.cited is None or not record.references or record.kind != ANSWER:
         return None
     if record.evidence and record.evidence in record.cited.text:
         return 1.0
+    if record.stands is False:
+        return None
     found = holds(record.cited.text, record.references)
     return None if found is None else float(found)
 
@@ -206,7 +211,7 @@ MEASURES: tuple[Measure, ...] = (
     Measure("refused_rightly", "unanswerable: says that it is not there", _refused_rightly),
     Measure("refused_wrongly", "answerable: says that it is not there", _refused_wrongly, "", True),
     Measure("in_section", "reading: passages reach the right section", _in_section),
-    Measure("held", "reading: passages hold an answer's words", _held),
+    Measure("held", "reading: passages hold the answer's words, if its section does", _held),
     Measure("cited", "citations: given", _cited),
     Measure("citation_holds", "citations: passage holds the answer", _citation_holds),
     Measure(

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from nazx_cli.errors import NazxError, UsageError
-from nazx_cli.evaluation.stories import Span
+from nazx_cli.evaluation.data.stories import Span
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Record:
     answer          None where none was asked for (retrieval alone)
     passages        what was read; None where that cannot be told
     gold            where in the document the right sections stand
+    stands          whether those hold an answer's words; None where one of the two is unknown
     cites, cited    whether the model can cite, and the passage that it cited
     confidence      0 to 1; None where the model tells none
     names, unknown  names and numbers in the answer; those that neither document nor question has
@@ -49,6 +50,7 @@ class Record:
     evidence: str = ""
     tags: Mapping[str, str] | None = None
     gold: tuple[Span, ...] = ()
+    stands: bool | None = None
     answer: str | None = None
     finish: str = ""
     mode: str = ""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from nazx_cli.evaluation.contestants import Contestant, Reply, fingerprint
-from nazx_cli.evaluation.given import GIVEN, Asked, Batch
+from nazx_cli.evaluation.contestants.base import Contestant, Reply, fingerprint
+from nazx_cli.evaluation.data.given import GIVEN, Asked, Batch
+from nazx_cli.evaluation.data.stories import Story, digest
 from nazx_cli.evaluation.records import AnswerFile, Record
-from nazx_cli.evaluation.stories import Story, digest
-from nazx_cli.evaluation.words import KnownWords
+from nazx_cli.evaluation.words import KnownWords, holds
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def evaluate(
             items = _items(batch, thread)
             kept = [answers.get(key, item) for item in items]
             records = [
-                _as_asked(Record.from_dict(line), each, run.label)
+                _as_asked(Record.from_dict(line), each, batch, run.label)
                 for line, each in zip(kept, thread, strict=True)
                 if line is not None
             ]
@@ -77,7 +77,7 @@ def evaluate(
                 records = []
                 for turn, reply in enumerate(replies):
                     asked = thread[turn]
-                    record = _record(run, key, items[turn], turn + 1, asked, reply)
+                    record = _record(run, key, items[turn], turn + 1, asked, batch, reply)
                     records.append(_with_names(record, known.of(batch)))
                     on_progress(Progress(done + turn + 1, total, found, run.label))
                 answers.add(record.to_dict() for record in records)
@@ -105,7 +105,9 @@ def _items(batch: Batch, thread: Sequence[Asked]) -> list[str]:
     return found
 
 
-def _record(run: Run, key: str, item: str, turn: int, asked: Asked, reply: Reply) -> Record:
+def _record(
+    run: Run, key: str, item: str, turn: int, asked: Asked, batch: Batch, reply: Reply
+) -> Record:
     record = Record(
         run=key,
         item=item,
@@ -127,12 +129,13 @@ def _record(run: Run, key: str, item: str, turn: int, asked: Asked, reply: Reply
         tokens=reply.tokens,
         error=reply.error,
     )
-    return _as_asked(record, asked, run.label)
+    return _as_asked(record, asked, batch, run.label)
 
 
-def _as_asked(record: Record, asked: Asked, label: str) -> Record:
+def _as_asked(record: Record, asked: Asked, batch: Batch, label: str) -> Record:
     """``record`` with what the data says now: references may have been corrected since."""
     question = asked.question
+    right = "\n".join(batch.document.text[start:stop] for start, stop in asked.gold)
     return replace(
         record,
         contestant=label,
@@ -143,6 +146,7 @@ def _as_asked(record: Record, asked: Asked, label: str) -> Record:
         evidence=question.evidence,
         tags=dict(question.tags),
         gold=asked.gold,
+        stands=holds(right, question.answers) if asked.gold else None,
     )
 
 

@@ -151,7 +151,8 @@ class KnownWords:
         for at, match in enumerate(matches):
             word = match.group()
             if any(c.isdigit() for c in word):
-                found.append(word)
+                if not _counts_items(text, match):
+                    found.append(word)
             elif self._may_be_name(word):
                 follows = at + 1 < len(matches) and text[match.end() :][:1] == " "
                 paired = follows and self._may_be_name(matches[at + 1].group())
@@ -164,6 +165,16 @@ class KnownWords:
         if len(word) < 2 or not word[0].isupper() or lower in self._common:
             return False
         return lower not in STOP_WORDS and lower not in QUESTION_WORDS
+
+
+def _counts_items(text: str, number: re.Match[str]) -> bool:
+    """Whether ``number`` is that of an entry of a list: ``1.``, ``2)`` or ``[3]``."""
+    before, after = text[: number.start()][-1:], text[number.end() :][:2]
+    if not after[1:].isspace():
+        return False
+    if after[0] == ".":
+        return _begins_sentence(text, number.start())
+    return (after[0] == ")" and before != "(") or (after[0] == "]" and before == "[")
 
 
 def _begins_sentence(text: str, at: int) -> bool:

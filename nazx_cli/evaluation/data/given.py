@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from nazx_cli.documents.document import Document
-from nazx_cli.evaluation.stories import BETWEEN, Question, Span, Story
+from nazx_cli.evaluation.data.stories import BETWEEN, Question, Span, Story
 
 AUTO, ASK, CHAT = "auto", "ask", "chat"
 TURNS = (AUTO, ASK, CHAT)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nazx_cli.errors import DocumentError, NazxError
-from nazx_cli.evaluation.forms import FORMS, form_of
-from nazx_cli.evaluation.stories import UNKNOWN, Question, Section, Story
+from nazx_cli.evaluation.data.forms import FORMS, form_of
+from nazx_cli.evaluation.data.stories import UNKNOWN, Question, Section, Story
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nazx_cli.evaluation.stories import ANSWER, SUMMARY, UNKNOWN, Question, Section, Story
+from nazx_cli.evaluation.data.stories import ANSWER, SUMMARY, UNKNOWN, Question, Section, Story
 
 Fields = Mapping[str, Any]
 

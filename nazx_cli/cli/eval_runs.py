@@ -1,0 +1,271 @@
+"""What ``nazx eval`` compares, made of its options, and the run of it all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nazx_cli.cli import eval_table
+from nazx_cli.cli.eval import EvalAnswers, EvalModels, EvalOptions, Given, Rival, Turns
+from nazx_cli.cli.options import ModelOptions
+from nazx_cli.cli.prepare import ChosenModels
+from nazx_cli.context.cost import Size
+from nazx_cli.errors import NazxError
+from nazx_cli.evaluation.contestants.base import Contestant, code_identity, fingerprint
+from nazx_cli.evaluation.contestants.base import model_identity as identity_of
+from nazx_cli.evaluation.contestants.extracts import ExtractContestant, PassagesContestant
+from nazx_cli.evaluation.contestants.nazx import NazxContestant, Shelf
+from nazx_cli.evaluation.contestants.peers import FIRST, PASSAGES, Engine, PeerContestant
+from nazx_cli.evaluation.perplexity import Stretch, read_through
+from nazx_cli.evaluation.records import AnswerFile, Record
+from nazx_cli.evaluation.report import make_report
+from nazx_cli.evaluation.runner import Progress, Run, evaluate
+
+if TYPE_CHECKING:
+    from nazx_cli.engine.language_model import LanguageModel
+    from nazx_cli.evaluation.data.stories import Story
+    from nazx_cli.session.settings import SessionSettings
+    from nazx_cli.ui.screen import Screen
+
+_TOLD_EVERY = 30.0  # seconds between lines of progress where no bar can be drawn
+_STRETCH = 1024  # tokens that perplexity is measured over where --ctx does not say
+_GIVEN = {
+    Given.section: "right section given",
+    Given.story: "whole story",
+    Given.book: "all stories in one book",
+}
+_EXTRACTS = (Rival.lead, Rival.lexrank)
+_WAYS = {
+    Rival.transformers: ("transformers", PASSAGES),
+    Rival.transformers_first: ("transformers", FIRST),
+    Rival.llama_cpp: ("llama.cpp", PASSAGES),
+    Rival.llama_cpp_first: ("llama.cpp", FIRST),
+}
+
+
+class Evaluation:
+    """Asks all that the options ask for; what is there when it is cut short is kept."""
+
+    def __init__(
+        self, models: EvalModels, answers: EvalAnswers, options: EvalOptions, screen: Screen
+    ) -> None:
+        self._options = options
+        self._answers = answers
+        self._screen = screen
+        self._settings = answers.each()  # first: a wrong value should not wait for a model
+        self._models = [self._shelf(each) for each in models.each()]
+        self._answered: list[tuple[Run, Record]] = []
+        self._stretches: list[Stretch] = []
+
+    def run(self, stories: Sequence[Story], texts: Sequence[tuple[str, str]]) -> bool:
+        """Ask everything; False where Ctrl-C came first."""
+        with AnswerFile(self._options.answers) as file, _Teller(self._screen) as teller:
+            try:
+                if stories:
+                    self._ask(stories, file, teller)
+                if texts:
+                    self._read(texts, file, teller)
+            except KeyboardInterrupt:
+                teller.stop()
+                kept = self._options.answers
+                more = f"; the same command goes on from {kept}" if kept else ""
+                self._screen.note(f"interrupted after {len(self._answered):,} answers{more}")
+                return False
+            teller.tell_found(file.found)
+        return True
+
+    def show(self, complete: bool) -> None:
+        """The tables, or JSON."""
+        options, screen = self._options, self._screen
+        columns = make_report(self._answered, options.by)
+        if options.json:
+            runs = [column.to_dict() for column in columns]
+            texts = [
+                {"model": name, "ranges": [each.to_dict() for each in ranges]}
+                for name, ranges in eval_table.by_model(self._stretches).items()
+            ]
+            screen.data({"complete": complete, "runs": runs, "perplexity": texts})
+            return
+        if columns or not self._stretches:
+            eval_table.show(columns, screen, options.by)
+        eval_table.show_perplexity(self._stretches, screen)
+
+    def _ask(self, stories: Sequence[Story], file: AnswerFile, teller: _Teller) -> None:
+        planned = list(self._runs())
+        shelves = {id(run): shelf for shelf, run in planned}
+        at_work: list[Shelf] = []
+
+        def change(run: Run) -> None:
+            shelf = shelves[id(run)]
+            while at_work and at_work[-1] is not shelf:
+                at_work.pop().close()  # one model in memory at a time
+            if not at_work:
+                at_work.append(shelf)
+
+        runs = [run for _, run in planned]
+        for each in evaluate(runs, stories, file, teller.update, change):
+            self._answered.append(each)  # one by one: what is there when Ctrl-C comes is kept
+        for shelf in at_work:
+            shelf.close()
+
+    def _read(self, texts: Sequence[tuple[str, str]], file: AnswerFile, teller: _Teller) -> None:
+        length = self._answers.ctx or _STRETCH
+        for shelf, options in self._models:
+            values = {
+                "model": identity_of(shelf.folder),
+                "how": repr(options),
+                "length": length,
+                "code": code_identity(),
+            }
+            run = fingerprint(values)
+
+            def tell(done: int, total: int, name: str = shelf.name) -> None:
+                teller.update(Progress(done, total, 0, f"{name}, perplexity"))
+
+            for stretch in read_through(
+                shelf.name,
+                run,
+                shelf.lm,
+                texts,
+                file,
+                length=length,
+                stretches=self._options.limit,
+                on_progress=tell,
+            ):
+                self._stretches.append(stretch)
+            shelf.close()
+
+    def _runs(self) -> Iterator[tuple[Shelf, Run]]:
+        """What is compared, each with the model that it needs: by model first, so that a model
+        is loaded once."""
+        options = self._options
+        turns = list(dict.fromkeys(options.turns or [Turns.auto]))
+        given = list(dict.fromkeys(options.given or [Given.story]))
+        for shelf, model in self._models:
+            for read, settings in self._settings:
+                ways = [f"--read {read.value}"] if self._answers.read else []
+                for contestant in self._contestants(shelf, model, settings):
+                    for turn in turns:
+                        for each in given:
+                            parts = [contestant.label, _GIVEN[each], *ways]
+                            parts += [f"--turns {turn.value}"] if options.turns else []
+                            run = Run(contestant, each.value, turn.value, ", ".join(parts))
+                            yield shelf, run
+
+    def _contestants(
+        self, shelf: Shelf, model: ModelOptions, settings: SessionSettings
+    ) -> Iterator[Contestant]:
+        options, how = self._options, {"how": repr(model)}
+        reader = NazxContestant(
+            shelf, settings, how, f"{shelf.name}, retrieval alone", answers=False
+        )
+        if options.retrieval:
+            yield reader
+        else:
+            yield NazxContestant(shelf, settings, how, shelf.name)
+        for rival in dict.fromkeys(options.against or ()):
+            if rival in _EXTRACTS:
+                yield ExtractContestant(rival.value, options.extract_words)
+            elif rival == Rival.passages:
+                yield PassagesContestant(reader, options.extract_words)
+            else:
+                library, way = _WAYS[rival]
+                make = partial(_PEERS[library], shelf, model.model, settings, self._screen)
+                yield PeerContestant(library, way, reader, make, settings.max_tokens)
+
+    def _shelf(self, model: ModelOptions) -> tuple[Shelf, ModelOptions]:
+        """The model, found now and loaded when it is first asked."""
+        models = ChosenModels(model, self._answers.ctx, self._screen)
+        found = models.find(model.model)
+        adapter = getattr(model, "adapter", None)
+        name = model.model + (f" + {adapter}" if adapter else "")
+
+        def load() -> LanguageModel:
+            return models.load(found, Size(0, 0))
+
+        return Shelf(name, load, found.folder), model
+
+
+def _transformers(shelf: Shelf, name: str, settings: SessionSettings, screen: Screen) -> Engine:
+    from nazx_cli.bench import peers
+
+    if not peers.is_installed():
+        raise NazxError(peers.MISSING, "or leave --against transformers out")
+    lm = shelf.lm
+    return peers.TransformersPeer.from_folder(lm.config, lm.folder, lm.decoder.dtype)
+
+
+def _llama_cpp(shelf: Shelf, name: str, settings: SessionSettings, screen: Screen) -> Engine:
+    from nazx_cli.bench import gguf_models, llama_peer
+
+    if not llama_peer.is_installed():
+        raise NazxError(llama_peer.MISSING, "or leave --against llama.cpp out")
+    file: Path = gguf_models.published(name, "", screen.note)
+    longest = (shelf.lm.window or 4 * settings.max_tokens) + settings.max_tokens
+    rival = llama_peer.rival(file, gguf_models.precision_of(file), longest)
+    engine: Any = rival.engine
+    if engine is None:
+        raise NazxError(rival.note, "leave --against llama.cpp out")
+    if engine.vocab_size != shelf.lm.config.vocab_size:
+        raise NazxError(f"{file.name} is of a model with other tokens", "name that model with -m")
+    made: Engine = engine
+    return made
+
+
+_PEERS = {"transformers": _transformers, "llama.cpp": _llama_cpp}
+
+
+class _Teller:
+    """Tells how far it is: a bar with the time left, or a line now and then."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._bar = screen.bar("asking")
+        self._begin = self._told = time.monotonic()
+        self._found = 0
+
+    def __enter__(self) -> _Teller:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Remove the bar."""
+        self._bar.stop()
+
+    def update(self, progress: Progress) -> None:
+        """Show ``progress``."""
+        self._found = max(self._found, progress.found)
+        self._bar.update(progress.label, progress.done, progress.total)
+        now = time.monotonic()
+        if self._screen.is_lively or now - self._told < _TOLD_EVERY:
+            return
+        self._told = now
+        fresh = progress.done - progress.found
+        left = ""
+        if fresh:
+            seconds = (now - self._begin) / fresh * (progress.total - progress.done)
+            left = f", about {_time_text(seconds)} left"
+        self._screen.note(f"{progress.done:,} of {progress.total:,}{left} ({progress.label})")
+
+    def tell_found(self, in_file: int) -> None:
+        """Say what an answers file was good for."""
+        self.stop()
+        if self._found:
+            self._screen.note(f"{self._found:,} of the answers were there already")
+        elif in_file:
+            self._screen.note(
+                f"none of the {in_file:,} answers in the file was of use: they come from other "
+                "questions, models or settings, or from another version"
+            )
+
+
+def _time_text(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -1,0 +1,1 @@
+"""Who answers: NazX itself, what people would otherwise run, and simple extracts."""

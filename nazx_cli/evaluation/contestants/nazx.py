@@ -1,0 +1,196 @@
+"""NazX itself, by its session."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nazx_cli.errors import ContextOverflowError
+from nazx_cli.evaluation.contestants.base import Reply, code_identity, model_identity
+from nazx_cli.evaluation.data.stories import ANSWER, SUMMARY
+from nazx_cli.evaluation.records import Read
+from nazx_cli.reading.library import Library
+from nazx_cli.session.events import Answer, Reading
+from nazx_cli.session.session import Session
+
+if TYPE_CHECKING:
+    from nazx_cli.documents.document import Document
+    from nazx_cli.engine.language_model import LanguageModel
+    from nazx_cli.reading.passages import Passage
+    from nazx_cli.session.settings import SessionSettings
+
+
+class Shelf:
+    """A model, loaded when it is first needed, and what goes with it.
+
+    ``load`` gives the model. Contestants that differ in settings alone share a shelf, and with it
+    the model's weights and the tokens of the document at hand.
+    """
+
+    def __init__(self, name: str, load: Callable[[], LanguageModel], folder: Path) -> None:
+        self.name = name
+        self.folder = folder
+        self._load = load
+        self._lm: LanguageModel | None = None
+        self._at_hand: tuple[Document, Library] | None = None
+        self._sessions: dict[str, Session] = {}
+        self._beside: dict[str, Any] = {}
+
+    @property
+    def lm(self) -> LanguageModel:
+        """The model."""
+        if self._lm is None:
+            self._lm = self._load()
+        return self._lm
+
+    def library(self, document: Document) -> Library:
+        """``document``, tokenized once for all questions that follow one another."""
+        if self._at_hand is None or self._at_hand[0] != document:
+            self._sessions.clear()
+            self._at_hand = (document, Library.build([document], self.lm.tokenizer))
+        return self._at_hand[1]
+
+    def session(self, document: Document, settings: SessionSettings) -> Session:
+        """A session about ``document`` in which nothing was said."""
+        library = self.library(document)
+        key = repr(settings)
+        if key not in self._sessions:
+            self._sessions[key] = Session(self.lm, library, settings)
+        self._sessions[key].clear()
+        return self._sessions[key]
+
+    def beside(self, name: str, make: Callable[[], Any]) -> Any:
+        """What ``make`` makes, kept until the shelf is closed."""
+        if name not in self._beside:
+            self._beside[name] = make()
+        return self._beside[name]
+
+    def close(self) -> None:
+        """Give back the weights and all that goes with them."""
+        self._lm = self._at_hand = None
+        self._sessions.clear()
+        self._beside.clear()
+
+
+@dataclass(frozen=True)
+class Found:
+    """Passages that a question was given, and how they were read."""
+
+    library: Library
+    passages: tuple[Passage, ...]
+    mode: str
+
+    @property
+    def reads(self) -> tuple[Read, ...]:
+        """Where in the document they stand."""
+        return reads_of(self.library, self.passages)
+
+
+class NazxContestant:
+    """The product: answers as ``nazx ask`` and ``nazx chat`` do.
+
+    Between two conversations about a document the session is cleared and kept, so a prompt that
+    begins like the one before it is not computed again; the answers are the same. Without
+    ``answers`` each question is read for and then left. ``how`` is what the model was loaded
+    with, for the fingerprint.
+    """
+
+    kinds = frozenset({ANSWER, SUMMARY})
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        settings: SessionSettings,
+        how: Mapping[str, Any],
+        label: str,
+        *,
+        answers: bool = True,
+    ) -> None:
+        self.label = label
+        self.shelf = shelf
+        self._settings = settings
+        self._how = dict(how)
+        self._answers = answers
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Model, settings and code."""
+        return {
+            "model": model_identity(self.shelf.folder),
+            "how": self._how,
+            "settings": repr(self._settings),
+            "answers": self._answers,
+            "code": code_identity(),
+        }
+
+    def converse(self, document: Document, questions: Sequence[str]) -> Iterator[Reply]:
+        """See ``Contestant``."""
+        session = self.shelf.session(document, self._settings)
+        for question in questions:
+            if self._answers:
+                yield _ask(session, self.shelf.library(document), question)
+            else:
+                yield self._look(document, question)
+
+    def find(self, document: Document, question: str) -> Found:
+        """What would be read for ``question``, asked alone; errors as for asking."""
+        library = self.shelf.library(document)
+        events = self.shelf.session(document, self._settings).ask(question)
+        try:
+            for event in events:
+                if isinstance(event, Reading):
+                    return Found(library, event.passages, event.mode)
+                if isinstance(event, Answer):
+                    break
+        finally:
+            events.close()
+        return Found(library, (), "none")
+
+    def _look(self, document: Document, question: str) -> Reply:
+        begin = time.perf_counter()
+        try:
+            found = self.find(document, question)
+        except ContextOverflowError as error:
+            return Reply(None, error=str(error))
+        seconds = time.perf_counter() - begin
+        return Reply(None, found.reads, found.mode, "none", seconds)
+
+
+def _ask(session: Session, library: Library, question: str) -> Reply:
+    begin = time.perf_counter()
+    try:
+        *_, answer = session.ask(question)
+    except ContextOverflowError as error:
+        return Reply("", error=str(error))
+    if not isinstance(answer, Answer):
+        raise TypeError("a session's last event is its answer")
+    return replace(_reply(library, answer), seconds=time.perf_counter() - begin)
+
+
+def _reply(library: Library, answer: Answer) -> Reply:
+    cited: Passage | None = getattr(answer, "cited", None)
+    found = reads_of(library, (cited,)) if cited is not None else ()
+    return Reply(
+        answer.text,
+        reads_of(library, answer.sources),
+        answer.mode,
+        answer.finish,
+        tokens=answer.stats.generated,
+        cites=hasattr(answer, "cited"),
+        cited=found[0] if found else None,
+        confidence=getattr(answer, "confidence", None),
+    )
+
+
+def reads_of(library: Library, passages: Sequence[Passage]) -> tuple[Read, ...]:
+    """Where in the library's one document passages stand; those of earlier turns are left out."""
+    part = library.parts[0]
+    found = []
+    for passage in passages:
+        if passage.document == part.name:
+            start = int(part.starts[passage.start]) if passage.start else 0
+            found.append(Read(start, start + len(passage.text), passage.text))
+    return tuple(found)
