@@ -97,7 +97,7 @@ def _conversations(run: Run, stories: Sequence[Story]) -> Iterator[tuple[Batch, 
 
 def _items(batch: Batch, thread: Sequence[Asked]) -> list[str]:
     """Fingerprints of the questions of a conversation: each depends on those before it."""
-    so_far = digest(batch.document.name, batch.document.text)
+    so_far = digest(batch.document.name, batch.document.text, thread[0].story.key)
     found = []
     for asked in thread:
         so_far = digest(so_far, asked.question.text)
