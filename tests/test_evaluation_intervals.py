@@ -40,6 +40,8 @@ def test_large_documents_weigh_by_their_questions() -> None:
 def test_one_document_has_no_interval_and_seeds_decide_draws() -> None:
     one = estimate([0.2, 0.4], ["a", "a"])
     assert (one.mean, one.low, one.high, one.documents) == (pytest.approx(0.3), None, None, 1)
+    alike = estimate([0.0] * 5, list("abcde"))
+    assert (alike.mean, alike.low, alike.high) == (0, None, None), "0 of 5 is not certainly 0"
     scores, names = [0.1, 0.5, 0.9, 0.3], ["a", "b", "c", "d"]
     assert estimate(scores, names, 1) == estimate(scores, names, 1)
     again = estimate(scores[::-1], names[::-1], 1)

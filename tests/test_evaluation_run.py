@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cli_helpers import ScriptedModel, run_nazx, tiny_checkpoint
 
+from nazx_cli.cli.eval_table import show
 from nazx_cli.documents.document import Document
 from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.evaluation.contestants.base import Reply, model_identity
@@ -19,8 +21,11 @@ from nazx_cli.evaluation.data.stories import Question, Section, Story
 from nazx_cli.evaluation.records import AnswerFile, Record
 from nazx_cli.evaluation.report import make_report, rows
 from nazx_cli.evaluation.runner import Progress, Run, evaluate
+from nazx_cli.reading.passages import Passage
+from nazx_cli.session.events import Answer
 from nazx_cli.session.session import Session
 from nazx_cli.session.settings import SessionSettings
+from nazx_cli.ui.screen import Screen
 
 TEXT = "The miller had a red hat. " * 12 + "His son was called Tom. " * 12
 
@@ -147,7 +152,7 @@ def test_differences_are_paired_by_question(tmp_path: Path) -> None:
     first, second = make_report(answered)
     assert first.differences == {} and first.figures["f1"].mean == 0
     assert second.differences["f1"].mean == second.figures["f1"].mean == 1
-    assert (second.differences["f1"].low, second.differences["f1"].high) == (1, 1)
+    assert second.differences["f1"].low is None, "all alike: no interval"
     assert second.differences["f1"].questions == 8
     names = [measure.name for measure in rows((first, second))]
     assert "f1" in names and "failed" not in names and "cited" not in names
@@ -211,6 +216,46 @@ def test_checkpoints_are_told_apart_by_what_is_in_their_weights(tmp_path: Path) 
     assert names[0] != names[1] == model_identity(tmp_path / "1")
 
 
+@dataclass(frozen=True)
+class CitedAnswer(Answer):
+    """An answer that names its passage and tells how sure it is."""
+
+    cited: Passage | None = None
+    confidence: float | None = None
+
+
+def test_citation_and_confidence_of_an_answer_are_kept_and_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Session.ask
+
+    def ask_cited(self: Session, question: str) -> Iterator[Any]:
+        for event in real(self, question):
+            if isinstance(event, Answer):
+                values = {f.name: getattr(event, f.name) for f in fields(Answer)}
+                values |= {"cited": event.sources[-1], "confidence": 0.75}
+                event = CitedAnswer(**values)
+            yield event
+
+    monkeypatch.setattr(Session, "ask", ask_cited)
+    lm = ScriptedModel(["a red hat", "blue"])
+    contestant = NazxContestant(shelf_of(lm, tmp_path), SessionSettings(), {}, "scripted")
+    run = Run(contestant, "story", "ask", "scripted")
+    with AnswerFile(None) as file:
+        answered = list(evaluate([run], [story(1)], file))
+    text = f"1 {TEXT}"
+    for _, record in answered:
+        assert record.cites and record.cited is not None and record.confidence == 0.75
+        assert text[record.cited.start : record.cited.stop] == record.cited.text
+    (column,) = make_report(answered)
+    assert column.figures["cited"].mean == column.figures["citation_holds"].mean == 1
+    assert column.calibration is not None and column.calibration.error == pytest.approx(0.25)
+    out = StringIO()
+    show([column], Screen(out, StringIO()))
+    assert "citations: passage holds the answer" in out.getvalue()
+    assert "0.7-0.8" in out.getvalue() and "calibration error 0.250" in out.getvalue()
+
+
 DATA = {
     "title": "the miller",
     "sections": [{"id": "1", "text": TEXT}, {"id": "2", "text": "Nothing else. " * 20}],
@@ -260,7 +305,7 @@ def test_json_and_tags(data: Path, model: str) -> None:
     (run,) = found["runs"]
     assert run["questions"] == 4 and "f1" not in run["figures"]
     figure = run["figures"]["held"]
-    assert 0 <= figure["low"] <= figure["mean"] <= figure["high"] <= 1
+    assert 0 <= figure["mean"] <= 1 and {"low", "high", "documents"} <= figure.keys()
     assert set(run["groups"]) <= {"a", "(none)"}
 
 

@@ -57,7 +57,7 @@ def _figures(
     columns: Sequence[Column],
     first: int = 1,
 ) -> str:
-    head = ["", *(f"[{first + at}]" for at in range(len(figures))), "of"]
+    head = ["", *(f"[{first + at}]" for at in range(len(figures))), "questions"]
     table = [head]
     for measure in measures:
         cells = [_cell(each.get(measure.name), measure.unit) for each in figures]
@@ -81,7 +81,7 @@ def _show_differences(
     table = [["", *(f"[{at + 2}]" for at in range(len(shared)))]]
     for measure in measures:
         found = [each[measure.name] for each in shared if measure.name in each]
-        if any((each.mean, each.low, each.high) != (0, 0, 0) for each in found):
+        if any(each.mean or each.low is not None for each in found):
             cells = [_cell(each.get(measure.name), measure.unit, signed=True) for each in shared]
             table.append([measure.title, *cells])
     screen.line(in_columns(table))

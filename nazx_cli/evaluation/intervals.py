@@ -22,7 +22,11 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over questions with its interval; None for one document, which tells no spread."""
+    """A mean over questions with its interval.
+
+    ``low`` and ``high`` are None for one document, which tells no spread, and where all scores
+    are the same: drawing them again would give an interval of no width, as if that were certain.
+    """
 
     mean: float
     low: float | None
@@ -44,7 +48,8 @@ class Estimate:
 def estimate(scores: Sequence[float], documents: Sequence[str], seed: int = 0) -> Estimate:
     """The mean of ``scores`` (one at least), each of the document beside it."""
     means, count = bootstrap_means(scores, documents, seed)
-    low, high = _middle(means) if count > 1 else (None, None)
+    tells = count > 1 and min(scores) < max(scores)
+    low, high = _middle(means) if tells else (None, None)
     return Estimate(float(np.mean(scores)), low, high, len(scores), count)
 
 
