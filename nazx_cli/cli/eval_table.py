@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from nazx_cli.ui.table import columns as in_columns
 if TYPE_CHECKING:
     from nazx_cli.ui.screen import Screen
 
+_LESS = " (less is better)"
+_COLUMN = 26  # cells of a figure with its interval
 _FEW = 10  # documents: with fewer, an interval is told to be rough
 
 
@@ -28,7 +31,7 @@ def show(columns: Sequence[Column], screen: Screen, by: str | None = None) -> No
         screen.line(f"[{number}] {column.label}")
     measures = rows(columns)
     screen.line("")
-    screen.line(_figures(measures, [column.figures for column in columns], columns))
+    _show_figures(measures, [column.figures for column in columns], screen)
     if len(columns) > 1:
         _show_differences(columns, measures, screen)
     if by is not None:
@@ -51,11 +54,23 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def _show_figures(
+    measures: Sequence[Measure], figures: Sequence[Mapping[str, Estimate]], screen: Screen
+) -> None:
+    """A row for each measure; in a terminal as many columns side by side as it has room for."""
+    at_once = len(figures)
+    if screen.out.isatty():
+        titles = max((len(measure.title) for measure in measures), default=0) + len(_LESS)
+        room = shutil.get_terminal_size().columns - titles - len("  questions")
+        at_once = max(1, room // _COLUMN)
+    for first in range(0, len(figures), at_once):
+        if first:
+            screen.line("")
+        screen.line(_figures(measures, figures[first : first + at_once], first + 1))
+
+
 def _figures(
-    measures: Sequence[Measure],
-    figures: Sequence[Mapping[str, Estimate]],
-    columns: Sequence[Column],
-    first: int = 1,
+    measures: Sequence[Measure], figures: Sequence[Mapping[str, Estimate]], first: int
 ) -> str:
     head = ["", *(f"[{first + at}]" for at in range(len(figures))), "questions"]
     table = [head]
@@ -63,9 +78,8 @@ def _figures(
         cells = [_cell(each.get(measure.name), measure.unit) for each in figures]
         counts = {each[measure.name].questions for each in figures if measure.name in each}
         if counts:
-            better = " (less is better)" if measure.lower else ""
             span = f"{min(counts):,}" if len(counts) == 1 else f"{min(counts):,}-{max(counts):,}"
-            table.append([f"{measure.title}{better}", *cells, span])
+            table.append([measure.title + (_LESS if measure.lower else ""), *cells, span])
     return in_columns(table, right=(len(head) - 1,))
 
 
@@ -93,7 +107,7 @@ def _show_groups(
     for name in sorted({name for column in columns for name in column.groups}):
         figures = [column.groups.get(name, {}) for column in columns]
         screen.line(f"\n{by}: {name}")
-        screen.line(_figures(measures, figures, columns))
+        _show_figures(measures, figures, screen)
 
 
 def _show_calibration(number: int, calibration: Calibration, screen: Screen) -> None:
@@ -139,10 +153,12 @@ def show_perplexity(stretches: Sequence[Stretch], screen: Screen) -> None:
         return
     found = by_model(stretches)
     texts = len({stretch.text for stretch in stretches})
+    count = texts if texts > 1 else len({stretch.number for stretch in stretches})
     over = "texts" if texts > 1 else "stretches of the text"
+    rough = f", rough with {count} of them" if count < _FEW else ""
     screen.line(
         f"perplexity of {_count(texts, 'text')} by position, less is better; in brackets the "
-        f"95 % interval over {over}"
+        f"95 % interval over {over}{rough}"
     )
     for number, model in enumerate(found, 1):
         screen.line(f"[{number}] {model}")

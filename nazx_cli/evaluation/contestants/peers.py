@@ -82,6 +82,7 @@ class PeerContestant:
 
     def converse(self, document: Document, questions: Sequence[str]) -> Iterator[Reply]:
         """See ``Contestant``."""
+        engine: Engine = self._reader.shelf.beside(self._name, self._make)  # before time counts
         history: list[Message] = []
         for question in questions:
             begin = time.perf_counter()
@@ -91,7 +92,7 @@ class PeerContestant:
                 yield Reply("", error=str(error))
                 continue
             ids = self._fitted(history, self._message(found, question))
-            text, count, finish = self._generate(ids)
+            text, count, finish = self._generate(engine, ids)
             history += [Message("user", question), Message("assistant", text)]
             seconds = time.perf_counter() - begin
             yield Reply(text, found.reads, self._way, finish, seconds, count)
@@ -128,9 +129,8 @@ class PeerContestant:
     def _render(self, messages: Sequence[Message]) -> list[int]:
         return render(self._reader.shelf.lm.tokenizer, messages)
 
-    def _generate(self, ids: Sequence[int]) -> tuple[str, int, str]:
+    def _generate(self, engine: Engine, ids: Sequence[int]) -> tuple[str, int, str]:
         """Text, tokens and how it ended."""
-        engine: Engine = self._reader.shelf.beside(self._name, self._make)
         tokenizer = self._reader.shelf.lm.tokenizer
         cache, logits = engine.prefill(torch.tensor(ids))
         token, said = int(logits.argmax()), list[int]()
