@@ -33,3 +33,20 @@ MAIN_BRANCH = "main"
 DEFAULT_WINDOW = 2048
 """Tokens: the window that dense models are converted to, and what is reckoned with for a
 conversation where nothing else sets a limit."""
+
+GIVEN = ("section", "story", "book")
+"""What document ``nazx eval`` asks a question about (``--given``)."""
+
+TURNS = ("auto", "ask", "chat")
+"""Whether it asks each question alone or all in one chat (``--turns``)."""
+
+RIVALS = (
+    "transformers",
+    "transformers-first",
+    "llama.cpp",
+    "llama.cpp-first",
+    "lead",
+    "lexrank",
+    "passages",
+)
+"""Whom it sets beside NazX (``--against``)."""

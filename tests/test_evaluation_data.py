@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from nazx_cli import names
 from nazx_cli.errors import DocumentError
 from nazx_cli.evaluation.data.files import draw, read_data
-from nazx_cli.evaluation.data.given import GIVEN
+from nazx_cli.evaluation.data.given import ASK, AUTO, CHAT, GIVEN
 from nazx_cli.evaluation.data.stories import Question, Section, Story
 
 FAIRYTALE = {
@@ -241,3 +242,12 @@ def test_turns_make_one_conversation_of_a_story(tmp_path: Path) -> None:
         for name in ("story", "book"):
             threads = [t for batch in GIVEN[name](stories, turns) for t in batch.threads]
             assert [len(thread) for thread in threads] == want
+
+
+def test_the_names_that_the_command_line_offers_are_those_that_there_are() -> None:
+    from nazx_cli.cli.eval_runs import WAYS
+    from nazx_cli.evaluation.contestants.extracts import EXTRACTS
+
+    assert tuple(GIVEN) == names.GIVEN
+    assert {AUTO, ASK, CHAT} == set(names.TURNS)
+    assert {*WAYS, *EXTRACTS, "passages"} == set(names.RIVALS)

@@ -3,54 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nazx_cli.cli.options import (
-    DEFAULT_MODEL,
     AnswerOptions,
+    Json,
     ModelOptions,
     OutputOptions,
-    ReadMode,
+    Quiet,
+    make_screen,
     option,
 )
 from nazx_cli.errors import UsageError
+from nazx_cli.names import DEFAULT_MODEL, GIVEN, READ_MODES, RIVALS, TURNS
 
 if TYPE_CHECKING:
     from nazx_cli.session.settings import SessionSettings
 
 NO_ADAPTER = "none"
-
-
-class Given(str, Enum):
-    """What document a question is asked about; the names of ``evaluation.data.given.GIVEN``."""
-
-    section = "section"
-    story = "story"
-    book = "book"
-
-
-class Turns(str, Enum):
-    """How questions are asked; the names of ``evaluation.data.given.TURNS``."""
-
-    auto = "auto"
-    ask = "ask"
-    chat = "chat"
-
-
-class Rival(str, Enum):
-    """Whom to compare with; ``cli.eval_runs`` makes them."""
-
-    transformers = "transformers"
-    transformers_first = "transformers-first"
-    llama_cpp = "llama.cpp"
-    llama_cpp_first = "llama.cpp-first"
-    lead = "lead"
-    lexrank = "lexrank"
-    passages = "passages"
 
 
 @dataclass(frozen=True)
@@ -96,8 +69,13 @@ class EvalAnswers(AnswerOptions):
     """The options of an answer, for several ways of reading side by side."""
 
     read: Annotated[
-        list[ReadMode] | None,
-        option("--read", "How documents are read. May be repeated.", show_default="auto"),
+        list[str] | None,
+        option(
+            "--read",
+            "How documents are read. May be repeated.",
+            choices=READ_MODES,
+            show_default="auto",
+        ),
     ] = None  # type: ignore[assignment]
     seed: Annotated[
         int | None,
@@ -108,10 +86,10 @@ class EvalAnswers(AnswerOptions):
         ),
     ] = None
 
-    def each(self) -> list[tuple[ReadMode, SessionSettings]]:
+    def each(self) -> list[tuple[str, SessionSettings]]:
         """The settings of every way of reading."""
         values = {field.name: getattr(self, field.name) for field in fields(AnswerOptions)}
-        reads = dict.fromkeys(self.read or [ReadMode.auto])
+        reads = dict.fromkeys(self.read or ["auto"])
         return [(read, AnswerOptions(**{**values, "read": read}).settings()) for read in reads]
 
 
@@ -120,29 +98,32 @@ class EvalOptions:
     """What is asked and compared; what may be repeated is set side by side."""
 
     given: Annotated[
-        list[Given] | None,
+        list[str] | None,
         option(
             "--given",
             "The document: the right section, its story, or one book of all stories. "
             "May be repeated.",
+            choices=GIVEN,
             show_default="story",
         ),
     ] = None
     turns: Annotated[
-        list[Turns] | None,
+        list[str] | None,
         option(
             "--turns",
             "Each question alone (ask), all about a story in one chat (chat), or as the data "
             "has it (auto). May be repeated.",
+            choices=TURNS,
             show_default="auto",
         ),
     ] = None
     against: Annotated[
-        list[Rival] | None,
+        list[str] | None,
         option(
             "--against",
             "Others to set beside: libraries with the same passages or, -first, with the "
             "document's first tokens; extracts, for summaries. May be repeated.",
+            choices=RIVALS,
         ),
     ] = None
     retrieval: Annotated[
@@ -174,8 +155,8 @@ class EvalOptions:
     extract_words: Annotated[
         int, option("--extract-words", "Length of an extract.", min=1, metavar="N")
     ] = 200
-    json: Annotated[bool, option("--json", "Print JSON instead of a table.")] = False
-    quiet: Annotated[bool, option("--quiet", "Nothing on stderr but errors.")] = False
+    json: Json = False
+    quiet: Quiet = False
 
 
 def evaluate(
@@ -201,7 +182,6 @@ def evaluate(
     Example: nazx eval val.jsonl --given section --given book --limit 100 --answers answers.jsonl
     """
     from nazx_cli.cli.eval_runs import Evaluation
-    from nazx_cli.cli.output import make_screen
     from nazx_cli.evaluation.data.files import check_asked, draw, read_data
     from nazx_cli.evaluation.words import check_rouge
 

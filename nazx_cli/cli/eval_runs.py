@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nazx_cli.cli import eval_table
-from nazx_cli.cli.eval import EvalAnswers, EvalModels, EvalOptions, Given, Rival, Turns
+from nazx_cli.cli.eval import EvalAnswers, EvalModels, EvalOptions
 from nazx_cli.cli.options import ModelOptions
 from nazx_cli.cli.prepare import ChosenModels
 from nazx_cli.context.cost import Size
 from nazx_cli.errors import NazxError
 from nazx_cli.evaluation.contestants.base import Contestant, code_identity, fingerprint
 from nazx_cli.evaluation.contestants.base import model_identity as identity_of
-from nazx_cli.evaluation.contestants.extracts import ExtractContestant, PassagesContestant
+from nazx_cli.evaluation.contestants.extracts import EXTRACTS, ExtractContestant, PassagesContestant
 from nazx_cli.evaluation.contestants.nazx import NazxContestant, Shelf
 from nazx_cli.evaluation.contestants.peers import FIRST, PASSAGES, Engine, PeerContestant
+from nazx_cli.evaluation.data.given import AUTO, BOOK, SECTION, STORY
 from nazx_cli.evaluation.perplexity import Stretch, read_through
 from nazx_cli.evaluation.records import AnswerFile, Record
 from nazx_cli.evaluation.report import make_report
@@ -33,16 +34,15 @@ if TYPE_CHECKING:
 _TOLD_EVERY = 30.0  # seconds between lines of progress where no bar can be drawn
 _STRETCH = 1024  # tokens that perplexity is measured over where --ctx does not say
 _GIVEN = {
-    Given.section: "right section given",
-    Given.story: "whole story",
-    Given.book: "all stories in one book",
+    SECTION: "right section given",
+    STORY: "whole story",
+    BOOK: "all stories in one book",
 }
-_EXTRACTS = (Rival.lead, Rival.lexrank)
-_WAYS = {
-    Rival.transformers: ("transformers", PASSAGES),
-    Rival.transformers_first: ("transformers", FIRST),
-    Rival.llama_cpp: ("llama.cpp", PASSAGES),
-    Rival.llama_cpp_first: ("llama.cpp", FIRST),
+WAYS = {
+    "transformers": ("transformers", PASSAGES),
+    "transformers-first": ("transformers", FIRST),
+    "llama.cpp": ("llama.cpp", PASSAGES),
+    "llama.cpp-first": ("llama.cpp", FIRST),
 }
 
 
@@ -142,17 +142,17 @@ class Evaluation:
         """What is compared, each with the model that it needs: by model first, so that a model
         is loaded once."""
         options = self._options
-        turns = list(dict.fromkeys(options.turns or [Turns.auto]))
-        given = list(dict.fromkeys(options.given or [Given.story]))
+        turns = list(dict.fromkeys(options.turns or [AUTO]))
+        given = list(dict.fromkeys(options.given or [STORY]))
         for shelf, model in self._models:
             for read, settings in self._settings:
-                ways = [f"--read {read.value}"] if self._answers.read else []
+                ways = [f"--read {read}"] if self._answers.read else []
                 for contestant in self._contestants(shelf, model, settings):
                     for turn in turns:
                         for each in given:
                             parts = [contestant.label, _GIVEN[each], *ways]
-                            parts += [f"--turns {turn.value}"] if options.turns else []
-                            run = Run(contestant, each.value, turn.value, ", ".join(parts))
+                            parts += [f"--turns {turn}"] if options.turns else []
+                            run = Run(contestant, each, turn, ", ".join(parts))
                             yield shelf, run
 
     def _contestants(
@@ -167,12 +167,12 @@ class Evaluation:
         else:
             yield NazxContestant(shelf, settings, how, shelf.name)
         for rival in dict.fromkeys(options.against or ()):
-            if rival in _EXTRACTS:
-                yield ExtractContestant(rival.value, options.extract_words)
-            elif rival == Rival.passages:
+            if rival in EXTRACTS:
+                yield ExtractContestant(rival, options.extract_words)
+            elif rival == "passages":
                 yield PassagesContestant(reader, options.extract_words)
             else:
-                library, way = _WAYS[rival]
+                library, way = WAYS[rival]
                 make = partial(_PEERS[library], shelf, model.model, settings, self._screen)
                 yield PeerContestant(library, way, reader, make, settings.max_tokens)
 

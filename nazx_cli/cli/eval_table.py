@@ -11,7 +11,7 @@ from nazx_cli.evaluation.intervals import Estimate
 from nazx_cli.evaluation.measures import Measure
 from nazx_cli.evaluation.perplexity import Range, Stretch, summarize
 from nazx_cli.evaluation.report import Column, rows
-from nazx_cli.ui.table import columns as in_columns
+from nazx_cli.ui.phrases import columns as in_columns
 
 if TYPE_CHECKING:
     from nazx_cli.ui.screen import Screen

@@ -13,8 +13,7 @@ from nazx_cli.documents.document import Document
 from nazx_cli.evaluation.data.stories import BETWEEN, Question, Span, Story
 
 AUTO, ASK, CHAT = "auto", "ask", "chat"
-TURNS = (AUTO, ASK, CHAT)
-"""How questions are asked: each alone, all about a document in one chat, or as the data has it."""
+"""How questions are asked: as the data has it, each alone, all about a document in one chat."""
 
 
 @dataclass(frozen=True)
