@@ -190,22 +190,22 @@ class Evaluation:
 
 
 def _transformers(shelf: Shelf, name: str, settings: SessionSettings, screen: Screen) -> Engine:
-    from nazx_cli.bench import peers
+    from nazx_cli.bench import transformers_peer
 
-    if not peers.is_installed():
-        raise NazxError(peers.MISSING, "or leave --against transformers out")
+    if not transformers_peer.is_installed():
+        raise NazxError(transformers_peer.MISSING, "or leave --against transformers out")
     lm = shelf.lm
-    return peers.TransformersPeer.from_folder(lm.config, lm.folder, lm.decoder.dtype)
+    return transformers_peer.TransformersPeer.from_folder(lm.config, lm.folder, lm.decoder.dtype)
 
 
 def _llama_cpp(shelf: Shelf, name: str, settings: SessionSettings, screen: Screen) -> Engine:
-    from nazx_cli.bench import gguf_models, llama_peer
+    from nazx_cli.bench import llama_peer
 
     if not llama_peer.is_installed():
         raise NazxError(llama_peer.MISSING, "or leave --against llama.cpp out")
-    file: Path = gguf_models.published(name, "", screen.note)
+    file: Path = llama_peer.published(name, "", screen.note)
     longest = (shelf.lm.window or 4 * settings.max_tokens) + settings.max_tokens
-    rival = llama_peer.rival(file, gguf_models.precision_of(file), longest)
+    rival = llama_peer.rival(file, llama_peer.precision_of(file), longest)
     engine: Any = rival.engine
     if engine is None:
         raise NazxError(rival.note, "leave --against llama.cpp out")

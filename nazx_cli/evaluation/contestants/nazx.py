@@ -187,10 +187,10 @@ def _reply(library: Library, answer: Answer) -> Reply:
 
 def reads_of(library: Library, passages: Sequence[Passage]) -> tuple[Read, ...]:
     """Where in the library's one document passages stand; those of earlier turns are left out."""
-    part = library.parts[0]
+    document = library.documents[0]
     found = []
     for passage in passages:
-        if passage.document == part.name:
-            start = int(part.starts[passage.start]) if passage.start else 0
+        if passage.document == document.name:
+            start = int(document.starts[passage.start]) if passage.start else 0
             found.append(Read(start, start + len(passage.text), passage.text))
     return tuple(found)
