@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from nazx_cli.cli import eval_table
 from nazx_cli.cli.eval import EvalAnswers, EvalModels, EvalOptions
+from nazx_cli.cli.opening import models_of
 from nazx_cli.cli.options import ModelOptions
-from nazx_cli.cli.prepare import ChosenModels
-from nazx_cli.context.cost import Size
 from nazx_cli.errors import NazxError
 from nazx_cli.evaluation.contestants.base import Contestant, code_identity, fingerprint
 from nazx_cli.evaluation.contestants.base import model_identity as identity_of
@@ -178,13 +177,13 @@ class Evaluation:
 
     def _shelf(self, model: ModelOptions) -> tuple[Shelf, ModelOptions]:
         """The model, found now and loaded when it is first asked."""
-        models = ChosenModels(model, self._answers.ctx, self._screen)
+        models = models_of(model, self._screen)
         found = models.find(model.model)
         adapter = getattr(model, "adapter", None)
         name = model.model + (f" + {adapter}" if adapter else "")
 
         def load() -> LanguageModel:
-            return models.load(found, Size(0, 0))
+            return models.load(found, (), self._answers.ctx)
 
         return Shelf(name, load, found.folder), model
 
