@@ -12,6 +12,7 @@ from nazx_cli.checkpoint.load import load_decoder
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.context import Context
 from nazx_cli.context.tokens import as_ids
+from nazx_cli.engine.candidates import Candidate, answer_each
 from nazx_cli.engine.fitting import MemoryLimit, plan_here
 from nazx_cli.engine.generator import Step, generate
 from nazx_cli.engine.sampling import Sampling
@@ -133,6 +134,11 @@ class LanguageModel:
         return self.attention.reads_resident
 
     @property
+    def cites(self) -> bool:
+        """Whether it was trained to answer from a few numbered passages and to name the one."""
+        return False
+
+    @property
     def window(self) -> int | None:
         """Live tokens attended at once: sinks + window, the trained length of a ``full``
         model, or None for InAttention."""
@@ -194,4 +200,20 @@ class LanguageModel:
         stops = self.tokenizer.stop_ids if stop_ids is None else stop_ids
         return generate(
             self.next_logits, self.tokenizer, context, max_tokens, sampling or Sampling(), stops
+        )
+
+    def answer_each(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_tokens: int,
+        sampling: Sampling | None = None,
+    ) -> list[Candidate]:
+        """One answer for each prompt, made side by side; see ``engine.candidates``."""
+        return answer_each(
+            self.decoder,
+            prompts,
+            max_tokens=max_tokens,
+            sampling=sampling or Sampling(),
+            stop_ids=self.tokenizer.stop_ids,
         )

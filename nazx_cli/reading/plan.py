@@ -72,6 +72,27 @@ def mode_for(mode: str, reads_resident: bool) -> str:
     return "resident" if mode == "auto" and reads_resident else mode
 
 
+def groups(
+    library: Library, question: str, *, count: int, size: int, budget: int, cost: Cost = len
+) -> list[tuple[Passage, ...]]:
+    """The best passages for ``question`` in at most ``count`` groups: the best ``size`` of them,
+    then the next, and so on. Each group is in document order and costs at most ``budget``.
+
+    Documents that fit one group are that group, whole.
+    """
+    if len(library.passages) <= size and (whole := _whole(library, budget, cost)):
+        return [whole]
+    ranking = rank(library, question)
+    best = [int(i) for i in ranking.order[: count * size]]
+    best = [i for i in best if ranking.scores[i] > 0] or best[:size]
+    found: list[tuple[Passage, ...]] = []
+    for at in range(0, len(best), size):
+        fitting, _ = _fitting((library.passages[i] for i in best[at : at + size]), budget, cost)
+        if fitting:
+            found.append(tuple(library.merged(fitting)))
+    return found
+
+
 def _whole(library: Library, budget: int, cost: Cost) -> tuple[Passage, ...]:
     """Every passage, if all of them fit; none otherwise."""
     if library.num_tokens > budget:

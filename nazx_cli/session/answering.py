@@ -9,17 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from nazx_cli.engine.generator import Stats
 from nazx_cli.errors import ContextOverflowError, NazxError, UsageError
 from nazx_cli.names import DEFAULT_WINDOW
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.plan import mode_for
 from nazx_cli.session.choice import EarlierTurns
 from nazx_cli.session.events import Answer, Delta, Event, Notice, Reading
+from nazx_cli.session.parts import ANSWER_TOKENS, choose, followed_turn, part_answer
 from nazx_cli.session.prompt import LEAST_ANSWER, Prompt, Prompter
 from nazx_cli.session.reader import Reader
 from nazx_cli.session.settings import SessionSettings
@@ -128,6 +131,8 @@ class Answerer:
         history = _fitted(state.history, question, setup)
         if history.left_out > state.history.left_out:
             yield Notice(_left_out_notice(history.left_out, state.settings.read))
+        if self.lm.cites and (yield from self._answer_in_parts(setup, state, question, keep)):
+            return
         earlier = self._earlier.library(history)
         prompt = yield from setup.reader.read(question, history.messages(), earlier)
         if prompt.mode != "none":
@@ -135,6 +140,43 @@ class Answerer:
         yield from self._answer(
             setup, prompt, history, lambda said: keep(replace(state, history=said))
         )
+
+    def _answer_in_parts(
+        self, setup: Setup, state: State, question: str, keep: Callable[[State], None]
+    ) -> Generator[Event, None, bool]:
+        """Ask the question of several small prompts at once; False where that is not its way."""
+        followed = followed_turn(question, state.history)
+        prompts = setup.reader.parts(question, followed)
+        if not prompts:
+            return False
+        begin = perf_counter()
+        read = tuple(passage for prompt in prompts for passage in prompt.passages)
+        yield Reading("recall", read)
+        ids = [setup.prompter.ids(followed, prompt.message) for prompt in prompts]
+        candidates = self.lm.answer_each(
+            ids,
+            max_tokens=min(setup.settings.max_tokens, ANSWER_TOKENS),
+            sampling=replace(setup.settings.sampling, repeat_penalty=1.0),
+        )
+        decode = self.lm.tokenizer.decode
+        chosen = choose(
+            [part_answer(p, decode(c.tokens), c) for p, c in zip(prompts, candidates, strict=True)]
+        )
+        if not chosen.text:
+            return False
+        at = prompts.index(chosen.prompt)
+        context = self._begun(setup, [*ids[at], *candidates[at].tokens])
+        cited = chosen.cited
+        sources = read if cited is None else (cited, *(p for p in read if p is not cited))
+        said = Turn(question, chosen.prompt.message, sources, chosen.text, interrupted=False)
+        keep(replace(state, history=state.history.with_turn(said)))
+        seconds = perf_counter() - begin
+        count = sum(len(candidate.tokens) for candidate in candidates)
+        stats = Stats(len(context), context.nbytes, count, seconds, count / seconds)
+        yield Delta(chosen.text, stats)
+        confidence = chosen.confidence
+        yield Answer(chosen.text, sources, chosen.finish, stats, "recall", cited, confidence)
+        return True
 
     def _answer(
         self, setup: Setup, prompt: Prompt, history: History, keep: Callable[[History], None]

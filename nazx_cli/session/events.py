@@ -45,7 +45,10 @@ class Delta:
 class Answer:
     """The whole answer; ``finish`` is ``stop`` (it ended) or ``length`` (it was cut off).
 
-    ``mode`` is the read mode that was used, ``none`` without documents.
+    ``mode`` is the read mode that was used, ``none`` without documents. ``sources`` are the
+    passages that were read. A model that was trained for it names the one that its answer stands
+    on, ``cited``, which is then the first of them, and how sure it is: ``confidence``, the
+    geometric mean of its tokens' probabilities.
     """
 
     text: str
@@ -53,6 +56,8 @@ class Answer:
     finish: str
     stats: Stats
     mode: str
+    cited: Passage | None = None
+    confidence: float | None = None
 
 
 Event = Notice | Progress | Reading | Delta | Answer

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from nazx_cli.errors import ContextOverflowError
 from nazx_cli.reading.coverage import is_overview
 from nazx_cli.reading.mapreduce import Partial, blocks, condense, map_reduce
+from nazx_cli.reading.plan import groups
 from nazx_cli.session.choice import Chooser
 from nazx_cli.session.events import Event, Notice, Progress
+from nazx_cli.session.parts import PARTS, PASSAGES, ROOM
 from nazx_cli.session.prompt import (
     Prompt,
     Prompter,
@@ -60,6 +62,26 @@ class Reader:
         if prompt.mode != "all" or self._library is None:
             return prompt
         return (yield from self._read_all(self._library, question, history))
+
+    def parts(self, question: str, followed: Sequence[Message]) -> tuple[Prompt, ...]:
+        """One prompt for each of a few small groups of passages, the best first; none where the
+        question is about the whole of the documents, or they are not read by recall.
+
+        ``followed`` is the turn that the question speaks of, if it does.
+        """
+        library = self._library
+        if library is None or self._mode not in ("auto", "recall") or not self._prompter.is_chat:
+            return ()
+        if self._mode == "auto" and is_overview(library, question):
+            return ()
+        room = self._prompter.room(followed, user_message(question)) - self._overhead
+        about = " ".join([*(message.content for message in followed), question])
+        budget = min(ROOM, room)
+        found = groups(library, about, count=PARTS, size=PASSAGES, budget=budget, cost=self._cost)
+        return tuple(
+            Prompt(question, user_message(question, passages), "recall", passages)
+            for passages in found
+        )
 
     def _select(
         self, question: str, history: Sequence[Message], mode: str, earlier: Library | None = None

@@ -1,0 +1,86 @@
+"""Reading little at a time, for models with a reading adapter.
+
+The best passages go before the model in several small prompts side by side, and of the answers
+the surest one stands: a small reader is better asked several times about little than once about
+much. ``choose`` says what surest means; it was chosen on stories that neither training nor the
+published figures used.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nazx_cli.session.citation import NOT_SAID, parse
+from nazx_cli.session.prompt import Prompt
+from nazx_cli.session.state import Message
+
+if TYPE_CHECKING:
+    from nazx_cli.engine.candidates import Candidate
+    from nazx_cli.reading.passages import Passage
+    from nazx_cli.session.state import History
+
+PARTS = 4
+"""Prompts that a question is asked in, at most."""
+PASSAGES = 3
+"""Passages in each of them."""
+ROOM = 900
+"""Tokens that the passages of one prompt take, at most."""
+ANSWER_TOKENS = 96
+"""Tokens of an answer, at most: a reading adapter is trained on short ones."""
+_LATER = 0.1  # a later part must be surer by this much (mean log-probability) than an earlier one
+
+_POINTS_BACK = re.compile(
+    r"\b(he|she|it|they|him|her|his|hers|its|them|their|theirs|this|that|these|those)\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class PartAnswer:
+    """What one part answered; ``cited`` is the passage that it stands on, if it names one."""
+
+    prompt: Prompt
+    text: str
+    says_not: bool
+    cited: Passage | None
+    mean_logprob: float
+    finish: str
+
+    @property
+    def confidence(self) -> float:
+        """The geometric mean of the tokens' probabilities, 0 to 1."""
+        return math.exp(self.mean_logprob)
+
+
+def part_answer(prompt: Prompt, text: str, candidate: Candidate) -> PartAnswer:
+    """Take apart what the model said to ``prompt``; ``text`` is the candidate's, decoded."""
+    found = parse(text)
+    cited = None
+    if not found.says_not:
+        at = 1 if found.number is None and len(prompt.passages) == 1 else found.number
+        if at is not None and 1 <= at <= len(prompt.passages):
+            cited = prompt.passages[at - 1]
+    said = NOT_SAID if found.says_not else found.text
+    return PartAnswer(prompt, said, found.says_not, cited, candidate.mean_logprob, candidate.finish)
+
+
+def choose(answers: Sequence[PartAnswer]) -> PartAnswer:
+    """The surest answer; that the document does not say only where no part says anything else.
+
+    ``answers`` are in the order of their passages' rank.
+    """
+    ranked = list(enumerate(answers))
+    saying = [item for item in ranked if item[1].text and not item[1].says_not]
+    return max(saying or ranked, key=lambda item: item[1].mean_logprob - _LATER * item[0])[1]
+
+
+def followed_turn(question: str, history: History) -> list[Message]:
+    """The turn that ``question`` speaks of: the last one, where a pronoun points back to it."""
+    if not history.turns or not _POINTS_BACK.search(question):
+        return []
+    last = history.turns[-1]
+    return [Message("user", last.question), Message("assistant", parse(last.answer).text)]
