@@ -4,7 +4,7 @@ and a tiny checkpoint that the real engine runs."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from nazx_cli.cli.app import app
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.context import Context
 from nazx_cli.context.tokens import TokenSequence
+from nazx_cli.engine.candidates import Candidate
 from nazx_cli.engine.generator import Stats, Step
 from nazx_cli.engine.sampling import Sampling
 from nazx_cli.tokenizer import Tokenizer
@@ -79,6 +80,7 @@ class ScriptedModel:
     name: str = "scripted"
     kind: str = "windowed"
     cut: int | None = None
+    cites: bool = False
     prompts: list[str] = field(default_factory=list)
     contexts: list[Context] = field(default_factory=list)
     max_tokens: list[int] = field(default_factory=list)
@@ -116,6 +118,19 @@ class ScriptedModel:
             yield Step(token, text, delta, finish, Stats(len(ctx), 4 * len(ctx), at, 0.01, 100.0))
             if finish:
                 return
+
+    def answer_each(
+        self, prompts: Sequence[Sequence[int]], *, max_tokens: int, sampling: Sampling
+    ) -> list[Candidate]:
+        """The answers that were scripted, ``TEXT|MEAN``: each token has that log-probability."""
+        found = []
+        for ids in prompts:
+            self.prompts.append(self.tokenizer.decode(ids, skip_special=False))
+            self.max_tokens.append(max_tokens)
+            text, _, mean = self.answers.pop(0).partition("|")
+            tokens = tuple(self.tokenizer.encode(text))
+            found.append(Candidate(tokens, (float(mean),) * (len(tokens) + 1), "stop"))
+        return found
 
 
 def tiny_config(window: int = 1024, kind: str = "windowed") -> dict[str, object]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
+from nazx_cli.reading.words import STOP_WORDS, stem, words
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -104,6 +106,7 @@ def _tokens_at(pattern: re.Pattern[str], text: str, starts: NDArray[np.int32]) -
     return np.unique(at).astype(np.int64)
 
 
+_SENTENCE = re.compile(r".+?(?:[.!?][\"'’”)]*(?=\s)|\n\s*\n|$)", re.DOTALL)
 _PAGE = "page "  # how the places of paged documents begin
 
 
@@ -132,13 +135,14 @@ def source_record(passage: Passage) -> SourceRecord:
     }
 
 
-def source_line(passage: Passage) -> str:
-    """``alice.txt:1345-1347  “'The Queen of Hearts, she made some tarts,…”``.
+def source_line(passage: Passage, quote: str = "") -> str:
+    """``alice.txt:1345-1347  “'The Queen of Hearts, she made some tarts,…”``, or with ``quote``
+    in place of the first words.
 
     A document that has pages or chapters is shown with those: ``book.pdf, pages 12-13  “…”``.
     Not stripped of control sequences: what shows it does that.
     """
-    return f"{passage.document}{_where(passage)}  “{passage.opening}”"
+    return f"{passage.document}{_where(passage)}  “{quote or passage.opening}”"
 
 
 def _where(passage: Passage) -> str:
@@ -151,3 +155,15 @@ def _where(passage: Passage) -> str:
     if first.startswith(_PAGE) and last.startswith(_PAGE):
         return f", pages {first.removeprefix(_PAGE)}-{last.removeprefix(_PAGE)}"
     return f", {first} – {last}"
+
+
+def quoted(passage: Passage, about: str) -> str:
+    """The sentence of ``passage`` that shares most with ``about``, on one line."""
+    wanted = {stem(word) for word in words(about)} - STOP_WORDS
+    sentences = [" ".join(found.split()) for found in _SENTENCE.findall(passage.text)]
+
+    def shared(sentence: str) -> float:
+        own = {stem(word) for word in words(sentence)}
+        return len(own & wanted) - 0.01 * len(own)
+
+    return max(filter(None, sentences), key=shared, default=passage.opening)

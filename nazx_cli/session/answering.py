@@ -19,6 +19,7 @@ from nazx_cli.engine.generator import Stats
 from nazx_cli.errors import ContextOverflowError, NazxError, UsageError
 from nazx_cli.names import DEFAULT_WINDOW
 from nazx_cli.reading.library import Library
+from nazx_cli.reading.passages import quoted
 from nazx_cli.reading.plan import mode_for
 from nazx_cli.session.choice import EarlierTurns
 from nazx_cli.session.events import Answer, Delta, Event, Notice, Reading
@@ -174,8 +175,16 @@ class Answerer:
         count = sum(len(candidate.tokens) for candidate in candidates)
         stats = Stats(len(context), context.nbytes, count, seconds, count / seconds)
         yield Delta(chosen.text, stats)
-        confidence = chosen.confidence
-        yield Answer(chosen.text, sources, chosen.finish, stats, "recall", cited, confidence)
+        yield Answer(
+            chosen.text,
+            sources,
+            chosen.finish,
+            stats,
+            "recall",
+            cited,
+            "" if cited is None else quoted(cited, f"{chosen.text} {question}"),
+            chosen.confidence,
+        )
         return True
 
     def _answer(

@@ -47,8 +47,8 @@ class Answer:
 
     ``mode`` is the read mode that was used, ``none`` without documents. ``sources`` are the
     passages that were read. A model that was trained for it names the one that its answer stands
-    on, ``cited``, which is then the first of them, and how sure it is: ``confidence``, the
-    geometric mean of its tokens' probabilities.
+    on, ``cited``, which is then the first of them, with its sentence in ``quote``, and how sure
+    it is: ``confidence``, the geometric mean of its tokens' probabilities.
     """
 
     text: str
@@ -57,6 +57,7 @@ class Answer:
     stats: Stats
     mode: str
     cited: Passage | None = None
+    quote: str = ""
     confidence: float | None = None
 
 

@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
     from nazx_cli.engine.generator import Stats
     from nazx_cli.reading.passages import Passage
+    from nazx_cli.session.events import Answer
 
 try:
     import termios
 except ImportError:  # Windows
     termios = None  # type: ignore[assignment]
 
+_UNSURE = 0.5  # confidence under which an answer is marked: see nazx_cli/training/README.md
 _LEAST_WORDS = 12  # cells for a source's first words; where there are fewer, the line wraps
 
 
@@ -83,6 +85,22 @@ class Screen:
         for number, passage in enumerate(passages, 1):
             line = f"  [{number}] {strip_control(source_line(passage))}"
             print(_in_one_row(line) if self.err.isatty() else line, file=self.err)
+        self.err.flush()
+
+    def show_citation(self, answer: Answer) -> None:
+        """The passage that an answer stands on, its sentence quoted, and how many others were
+        read; all of them where ``--sources`` asks for that."""
+        wanted = self.sources if self.sources is not None else self.err.isatty()
+        if answer.cited is None or self.quiet or not wanted:
+            return
+        from nazx_cli.reading.passages import source_line
+
+        line = strip_control(source_line(answer.cited, answer.quote))
+        unsure = "unsure; " if (answer.confidence or 0.0) < _UNSURE else ""
+        print(f"\n{unsure}source: {line}", file=self.err)
+        if others := len(answer.sources) - 1:
+            more = "passage was" if others == 1 else "passages were"
+            print(f"({others} more {more} read)", file=self.err)
         self.err.flush()
 
     def show_stats(self, stats: Stats, mode: str) -> None:

@@ -40,8 +40,15 @@ class Outcome:
     def as_data(self, model: str) -> dict[str, Any]:
         """The outcome as one JSON object."""
         stats = self.answer.stats if self.answer else None
+        cited: dict[str, Any] = {}
+        if self.answer is not None and self.answer.confidence is not None:
+            passage = self.answer.cited
+            cited["cited"] = None if passage is None else _source(passage)
+            cited["quote"] = strip_control(self.answer.quote)
+            cited["confidence"] = round(self.answer.confidence, 4)
         return {
             "answer": strip_control(self.text.strip()),
+            **cited,
             "sources": [_source(passage) for passage in self.sources],
             "mode": self.mode,
             "model": model,
@@ -85,12 +92,23 @@ def show_turn(
     if as_json:
         screen.data(outcome.as_data(model_name))
     if (not as_json or screen.sources) and (outcome.text or not outcome.interrupted):
-        screen.show_sources(outcome.sources)
+        _show_sources(outcome, screen)
     if outcome.answer is not None:
         screen.show_stats(outcome.answer.stats, outcome.mode)
         if outcome.answer.finish == "length":
             screen.note(f"(the answer was cut off; {longer} allows a longer one)")
     return outcome
+
+
+def _show_sources(outcome: Outcome, screen: Screen) -> None:
+    """The one passage that the answer stands on, where it names one; else, and where
+    ``--sources`` asks for them, all that were read."""
+    answer = outcome.answer
+    if answer is not None and answer.confidence is not None:
+        screen.show_citation(answer)
+        if not screen.sources:
+            return
+    screen.show_sources(outcome.sources)
 
 
 class InterruptGuard:
@@ -135,7 +153,7 @@ def _follow(
                 outcome.text += event.text
                 display.push(event)
             elif isinstance(event, Answer):
-                outcome.answer = event
+                outcome.answer, outcome.sources = event, event.sources or outcome.sources
             elif isinstance(event, Reading):
                 outcome.mode, outcome.sources = event.mode, event.passages
             elif isinstance(event, Progress):

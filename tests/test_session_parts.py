@@ -1,0 +1,185 @@
+"""Reading in small prompts side by side: what is asked, which answer stands, what it cites."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+
+import pytest
+from cli_helpers import ScriptedModel
+
+from nazx_cli.documents.document import Document
+from nazx_cli.engine.candidates import Candidate
+from nazx_cli.reading.library import Library
+from nazx_cli.reading.passages import Passage, quoted
+from nazx_cli.reading.plan import groups
+from nazx_cli.session.citation import NOT_SAID, is_open, parse, write
+from nazx_cli.session.events import Answer, Reading
+from nazx_cli.session.parts import PARTS, PASSAGES, PartAnswer, choose, part_answer
+from nazx_cli.session.prompt import Prompt, user_message
+from nazx_cli.session.session import Session
+from nazx_cli.ui.screen import Screen
+from nazx_cli.ui.turn import show_turn
+
+FACTS = [
+    f"The {animal} lives in the {place}. It eats {food} every morning and sleeps all the long day. "
+    * 4
+    for animal, place, food in [
+        ("heron", "marsh", "frogs"),
+        ("badger", "wood", "worms"),
+        ("otter", "river", "trout"),
+        ("falcon", "tower", "pigeons"),
+    ]
+]
+
+
+def session(answers: list[str], text: str | None = None, **settings: object) -> Session:
+    lm = ScriptedModel(answers, cites=True)
+    document = Document("animals.txt", text or "\n\n".join(FACTS * 6), "text")
+    library = Library.build([document], lm.tokenizer)
+    return Session(lm, library)  # type: ignore[arg-type]
+
+
+def asked(chat: Session, question: str) -> Answer:
+    answer = list(chat.ask(question))[-1]
+    assert isinstance(answer, Answer)
+    return answer
+
+
+def test_the_surest_part_answers_and_is_cited() -> None:
+    chat = session(["[1] Frogs.|-2.0", "[2] Trout.|-0.1", f"{NOT_SAID}|-0.01", "[1] Worms.|-1"])
+    answer = asked(chat, "What does the otter eat in the river?")
+    assert answer.text == "Trout."
+    assert answer.cited is not None and answer.sources[0] is answer.cited
+    assert answer.confidence == pytest.approx(math.exp(-0.1))
+    assert answer.quote and answer.quote in " ".join(answer.cited.text.split())
+    assert [turn.answer for turn in chat.turns] == ["Trout."]
+    lm = chat.lm
+    assert isinstance(lm, ScriptedModel) and len(lm.prompts) == PARTS
+    assert all(f"[{PASSAGES + 1}]" not in prompt for prompt in lm.prompts)
+
+
+def test_only_where_no_part_says_anything_the_document_does_not_say() -> None:
+    answer = asked(session([f"{NOT_SAID}|-0.5"] * PARTS), "Who painted the heron?")
+    assert answer.text == NOT_SAID
+    assert answer.cited is None and answer.quote == ""
+
+
+def test_a_document_that_fits_is_read_in_one_prompt_and_cited_without_a_number() -> None:
+    chat = session(["The heron.|-0.2"], "The heron wears a red umbrella.")
+    answer = asked(chat, "Who wears the umbrella?")
+    assert answer.text == "The heron."
+    assert answer.cited is not None and "red umbrella" in answer.cited.text
+
+
+def test_a_question_that_points_back_carries_the_turn_before() -> None:
+    chat = session(["[1] Trout.|-0.1"] * (2 * PARTS))
+    asked(chat, "What does the otter eat?")
+    asked(chat, "Where does it live?")
+    asked_of = chat.lm.prompts[PARTS]  # type: ignore[union-attr]
+    assert "What does the otter eat?" in asked_of and "Trout." in asked_of
+    assert "river" in asked_of  # recall looked for the otter
+
+
+def test_a_question_that_stands_alone_carries_no_turn() -> None:
+    chat = session(["[1] Trout.|-0.1"] * (2 * PARTS))
+    asked(chat, "What does the otter eat?")
+    asked(chat, "What does the badger eat?")
+    assert "otter eat?" not in chat.lm.prompts[PARTS]  # type: ignore[union-attr]
+
+
+def test_a_question_about_the_whole_is_answered_as_before() -> None:
+    chat = session(["A summary of animals."])
+    answer = asked(chat, "Summarize the book")
+    assert answer.text == "A summary of animals." and answer.confidence is None
+
+
+def test_what_is_read_is_told_before_the_answer() -> None:
+    events = list(session(["[1] Trout.|-0.1"] * PARTS).ask("What does the otter eat?"))
+    assert isinstance(events[0], Reading) and events[0].mode == "recall"
+    assert isinstance(events[-1], Answer)
+    assert set(events[0].passages) == set(events[-1].sources)
+
+
+def test_groups_hold_the_best_passages_first_and_each_fits() -> None:
+    lm = ScriptedModel([])
+    library = Library.build([Document("animals.txt", "\n\n".join(FACTS * 6), "text")], lm.tokenizer)
+    found = groups(library, "What does the otter eat?", count=3, size=2, budget=10_000)
+    assert 1 <= len(found) <= 3
+    assert "otter" in " ".join(passage.text for passage in found[0])
+    for group in found:
+        starts = [passage.start for passage in group]
+        assert starts == sorted(starts)
+    budget = 40
+    for group in groups(library, "otter", count=3, size=2, budget=budget):
+        assert sum(map(len, group)) <= budget
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "rest", "says_not"),
+    [
+        ("[2] The gryphon.", 2, "The gryphon.", False),
+        (" [12]The gryphon.", 12, "The gryphon.", False),
+        ("The gryphon.", None, "The gryphon.", False),
+        ("The document does not say", None, "The document does not say", True),
+        ("[1] The document does not say.", None, "The document does not say.", True),
+        ("[x] odd", None, "[x] odd", False),
+        ("", None, "", False),
+    ],
+)
+def test_answers_are_taken_apart(text: str, number: int | None, rest: str, says_not: bool) -> None:
+    assert parse(text) == (number, rest, says_not)
+
+
+def test_what_is_written_is_what_is_read() -> None:
+    assert parse(write("Frogs.", 3)) == (3, "Frogs.", False)
+    assert parse(write(NOT_SAID, None)).says_not
+    assert is_open("[1") and is_open(" ") and not is_open("[1] F") and not is_open("The")
+
+
+def test_a_number_that_no_passage_has_cites_nothing() -> None:
+    passages = tuple(Passage("a.txt", n, n, n, n + 1, f"text {n}") for n in (1, 2))
+    prompt = Prompt("Who?", user_message("Who?", passages), "recall", passages)
+    found = part_answer(prompt, "[7] Frogs.", Candidate((1,), (-0.1, -0.1), "stop"))
+    assert found.cited is None and found.text == "Frogs."
+
+
+def test_of_equally_sure_answers_the_better_ranked_part_stands() -> None:
+    prompt = Prompt("Who?", user_message("Who?"))
+    answers = [PartAnswer(prompt, text, False, None, -0.2, "stop") for text in ("a", "b", "c")]
+    assert choose(answers).text == "a"
+
+
+def test_the_quoted_sentence_is_the_one_that_shares_most() -> None:
+    text = 'It was late. "The Knave stole the tarts," said the King.\n\nNobody spoke.'
+    passage = Passage("a.txt", 1, 3, 0, 9, text)
+    assert quoted(passage, "The tarts were stolen by the Knave") == (
+        '"The Knave stole the tarts," said the King.'
+    )
+    assert quoted(Passage("a.txt", 1, 1, 0, 1, "   "), "anything") == ""
+
+
+def test_the_terminal_shows_the_one_source_and_how_many_others_were_read() -> None:
+    out, err = io.StringIO(), io.StringIO()
+    chat = session(["[1] Trout.|-0.1", "[1] Frogs.|-3", "[1] Frogs.|-3", "[1] Frogs.|-3"])
+    show_turn(chat.ask("What does the otter eat?"), "m", Screen(out, err, sources=None))
+    assert out.getvalue().strip() == "Trout."
+    assert err.getvalue() == ""  # no terminal: sources only where they are asked for
+    chat = session(["[1] Trout.|-0.1", "[1] Frogs.|-3", "[1] Frogs.|-3", "[1] Frogs.|-3"])
+    show_turn(chat.ask("What does the otter eat?"), "m", Screen(out, err, sources=True))
+    assert "\nsource: animals.txt:" in err.getvalue() and " read)" in err.getvalue()
+    assert "unsure" not in err.getvalue()
+    chat = session(["[1] Trout.|-3"] * PARTS)
+    show_turn(chat.ask("What does the otter eat?"), "m", Screen(out, err, sources=True))
+    assert "\nunsure; source: animals.txt:" in err.getvalue()
+
+
+def test_json_has_the_citation_its_sentence_and_the_confidence() -> None:
+    out = io.StringIO()
+    chat = session(["[1] Trout.|-0.1"] * PARTS)
+    show_turn(chat.ask("What does the otter eat?"), "m", Screen(out, io.StringIO()), as_json=True)
+    data = json.loads(out.getvalue())
+    assert data["answer"] == "Trout." and data["cited"]["file"] == "animals.txt"
+    assert data["quote"] and data["confidence"] == pytest.approx(math.exp(-0.1), abs=1e-4)
+    assert data["cited"] == data["sources"][0]
