@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 from nazx_cli.cli.app import app
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.context import Context
-from nazx_cli.context.tokens import TokenSequence
 from nazx_cli.engine.candidates import Candidate
 from nazx_cli.engine.generator import Stats, Step
 from nazx_cli.engine.sampling import Sampling
@@ -58,7 +57,7 @@ def make_tokenizer(template: str | None = CHATML) -> Tokenizer:
 class _NoMemory:
     nbytes = 0
 
-    def edited(self, tokens: TokenSequence, at: int, removed: int, added: int) -> None:
+    def edited(self, at: int, removed: int, added: int) -> None:
         pass
 
 

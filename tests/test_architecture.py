@@ -100,7 +100,7 @@ def test_a_library_is_owned_by_one_package() -> None:
     for library, home in (
         ("huggingface_hub", "catalog"),
         ("bitsandbytes", "quantization"),
-        ("triton", "context"),
+        ("triton", "kernels"),
         ("prompt_toolkit", "ui"),
         ("typer", "cli"),
     ):

@@ -31,7 +31,7 @@ from nazx_cli.cli.app import app
 from nazx_cli.config import AttentionConfig
 from nazx_cli.memory import probe
 from nazx_cli.memory.estimate import distinct_tokens
-from nazx_cli.model.projections import InitialStateProjections
+from nazx_cli.model.attention.inattention import InitialStateProjections
 
 TINY = RegistryEntry("tiny", "", False, GPT_NEOX, AttentionConfig("full"), ())
 
@@ -111,9 +111,9 @@ def test_dense_attention_is_the_decoder_s_own(count: int) -> None:
     ids = zipf_ids(config.vocab_size, count)
     last = decoder.embed(ids[-1:])
     query = decoder.layers[0].query(decoder.layers[0].norm1(last)).view(config.num_heads, -1)
-    from nazx_cli.context.rotation import Turn
+    from nazx_cli.kernels.rotary import Rotation
 
-    turn = Turn(p.rotary.phases(count - 1, count, count, "cpu"), torch.float32)
+    turn = Rotation(p.rotary.phases(count - 1, count, count, "cpu"), torch.float32)
     expected = lm.logits(ids)[-1]
     forms = DenseCache(p, ids).forms(turn(query[None])[0])
     for attended in (*(form() for form in forms.values()), exact(p, ids, query).float()):

@@ -11,8 +11,8 @@ from models import INATTENTION, relative_error
 from torch import Tensor
 
 from nazx_cli.config import ModelConfig
-from nazx_cli.context.native import compiler, kernel
-from nazx_cli.context.native.position_lists import PositionLists
+from nazx_cli.kernels.lists import PositionLists
+from nazx_cli.kernels.native import compiler, kernel
 
 pytestmark = pytest.mark.skipif(compiler.find_compiler() is None, reason="no compiler")
 

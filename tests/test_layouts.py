@@ -6,23 +6,27 @@ import gc
 import importlib
 import os
 import random
+from typing import cast
 
 import pytest
 import torch
 from models import model, random_ids, reference
 
-from nazx_cli.context import cost, inverted_index
-from nazx_cli.context.layouts import LAYOUTS, NATIVE, TRITON
-from nazx_cli.context.native.kernel import kernel_for
-from nazx_cli.context.posting_lists import PostingLists
-from nazx_cli.context.triton import segments
-from nazx_cli.context.triton.support import usable
+from nazx_cli.context import cost
+from nazx_cli.context.layouts import LAYOUTS
+from nazx_cli.context.postings import PostingListLayout
 from nazx_cli.engine.language_model import LanguageModel
+from nazx_cli.kernels import base, choose_kernel, pytorch
+from nazx_cli.kernels.lists import PostingLists
+from nazx_cli.kernels.native.kernel import kernel_for
+from nazx_cli.kernels.triton import index as segments
+from nazx_cli.kernels.triton.support import usable
 
+LISTED = [name for name, layout in LAYOUTS.items() if issubclass(layout, PostingListLayout)]
 FORMS = (
     *LAYOUTS,
-    *(f"{name}-native" for name in NATIVE),
-    *(f"{name}-triton" for name in TRITON),
+    *(f"{name}-native" for name in LISTED),
+    *(f"{name}-triton" for name in LISTED),
 )
 CPU = torch.device("cpu")
 
@@ -53,7 +57,7 @@ def without_interpreting(monkeypatch: pytest.MonkeyPatch, dtype: str = "float32"
     """Let the Triton kernel give any weights: for tests of what is held, where it is slow."""
     if os.environ["NAZX_NATIVE"] == "triton":
         assert has_triton("neox-sequential", dtype)  # tried before it is replaced
-        weigh = importlib.import_module("nazx_cli.context.triton.weigh")
+        weigh = importlib.import_module("nazx_cli.kernels.triton.weigh")
         monkeypatch.setattr(weigh, "weights", lambda query, own, s, *others: torch.ones_like(s))
 
 
@@ -87,8 +91,8 @@ def test_random_edits_leave_every_layout_equal_to_the_reference(
 ) -> None:
     if tail != 4 and os.environ["NAZX_NATIVE"] == "triton":
         pytest.skip("the interpreter is slow, and a tail of 4 is now appended to, now full")
-    monkeypatch.setattr(inverted_index, "_TAIL", tail)
-    monkeypatch.setattr(inverted_index, "_LONGEST", 4)
+    monkeypatch.setattr(pytorch, "_TAIL", tail)
+    monkeypatch.setattr(pytorch, "_LONGEST", 4)
     monkeypatch.setattr(segments, "TAIL", tail)
     lm, rng = model(base, "inattention", layout=layout), random.Random(f"{layout}{base}{tail}")
     context, ids = lm.new_context(), random_ids(9, seed=8, vocab=12)
@@ -142,6 +146,29 @@ def test_contexts_of_one_model_do_not_disturb_each_other(layout: str) -> None:
     assert (lm.next_logits(first) == before).all()
 
 
+def test_tokens_that_are_gone_give_their_slots_back(
+    layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if layout not in LISTED:
+        pytest.skip("no slots")
+    monkeypatch.setattr(base, "_FEW_SLOTS", 3)
+    lm, ids = model("neox-sequential", "inattention", layout=layout), random_ids(40, seed=15)
+    context = lm.new_context()
+    memory = cast(PostingListLayout, context.memory)
+    context.append(ids)
+    lm.next_logits(context)
+    for start, stop, new in ((5, 30, [7]), (3, 10, [7, 299, 7]), (1, 5, [])):
+        context.delete(start, stop)
+        context.append(new)
+        ids = [*ids[:start], *ids[stop:], *new]
+        want = reference("neox-sequential", "inattention").logits(ids)[-1]
+        assert (lm.next_logits(context).double() - want).abs().max() < 1e-4
+        assert len(memory._index.slots) <= 1.25 * len(set(ids))
+    context.append([8])
+    want = reference("neox-sequential", "inattention").logits([*ids, 8])[-1]
+    assert (lm.next_logits(context).double() - want).abs().max() < 1e-4
+
+
 @pytest.mark.parametrize("dtype", ("float32", "bfloat16"))
 def test_bytes_held_equal_the_formula(
     layout: str, dtype: str, monkeypatch: pytest.MonkeyPatch
@@ -153,9 +180,8 @@ def test_bytes_held_equal_the_formula(
     context = lm.new_context()
     context.append(ids, resident=True)
     lm.next_logits(context)
-    triton = layout in TRITON and has_triton("neox-sequential", dtype)
-    native = layout in NATIVE and not triton and has_kernel("neox-sequential", dtype)
-    size = cost.Size(len(ids), len(ids.unique()), native=native, triton=triton)
+    kernel = choose_kernel(lm.config, CPU, getattr(torch, dtype))
+    size = cost.Size(len(ids), len(ids.unique()), kernel=kernel)
     width = 4 if dtype == "float32" else 2
     predicted = cost.context_bytes(lm.config, layout, size, width)
     assert context.nbytes == pytest.approx(predicted, rel=0.02)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from checkpoints import GPT_NEOX, nazx, write_checkpoint
 from models import INATTENTION, random_ids, relative_error
 
-from nazx_cli.context.native import compiler, kernel
-from nazx_cli.context.native.index import ListIndex
-from nazx_cli.context.native.layouts import NativePairs, NativePostings
-from nazx_cli.context.native.position_lists import PositionLists
-from nazx_cli.context.pairs import PairsLayout
-from nazx_cli.context.tokens import TokenSequence
+from nazx_cli.context.context import TokenSequence
+from nazx_cli.context.layouts import LAYOUTS
+from nazx_cli.context.postings import PairsLayout
 from nazx_cli.engine.language_model import LanguageModel, load_model
-from nazx_cli.model.projections import InitialStateProjections
+from nazx_cli.kernels.lists import ListIndex, PositionLists
+from nazx_cli.kernels.native import compiler, kernel
+from nazx_cli.kernels.native.index import NativeIndex
 
 needs_compiler = pytest.mark.skipif(compiler.find_compiler() is None, reason="no compiler")
 
@@ -53,8 +52,13 @@ def made(tmp_path: Path, hidden: int, heads: int, share: float) -> tuple[Path, d
     return write_checkpoint(tmp_path / f"{hidden}-{heads}", config), config
 
 
+def portable_pairs(lm: LanguageModel) -> bool:
+    memory = lm.new_context().memory
+    return type(memory) is PairsLayout and memory.kernel == "torch"
+
+
 @needs_compiler
-@pytest.mark.parametrize("layout", ("postings", "pairs"))
+@pytest.mark.parametrize("layout", ("postings", "pairs", "tables"))
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_logits_equal_those_of_the_whole_sequence_for_every_shape_of_head(
     shape: tuple[int, int, float], layout: str, tmp_path: Path
@@ -67,7 +71,7 @@ def test_logits_equal_those_of_the_whole_sequence_for_every_shape_of_head(
         context.append(new)
         ids += new
         assert (lm.next_logits(context) - lm.logits(ids)[-1]).abs().max() < 1e-4
-    assert isinstance(context.memory, NativePostings)
+    assert type(context.memory) is LAYOUTS[layout] and context.memory.kernel == "native"
 
 
 @needs_compiler
@@ -138,7 +142,7 @@ def test_a_model_without_the_kernel_gets_the_portable_layout(
 ) -> None:
     folder, _ = made(tmp_path, 32, 4, 0.5)
     monkeypatch.setenv("NAZX_NATIVE", "0")
-    assert isinstance(loaded(folder).new_context().memory, PairsLayout)
+    assert portable_pairs(loaded(folder))
 
 
 @pytest.mark.parametrize("compiler_name", ("false", "there-is-no-such-compiler"))
@@ -150,7 +154,7 @@ def test_a_compiler_that_fails_or_is_missing_leaves_the_portable_layout(
     kernel._compiled.cache_clear()
     try:
         folder, _ = made(tmp_path, 32, 4, 0.5)
-        assert isinstance(loaded(folder).new_context().memory, PairsLayout)
+        assert portable_pairs(loaded(folder))
         assert not list((tmp_path / "kernels").glob("*.so"))
     finally:
         kernel._compiled.cache_clear()
@@ -177,9 +181,9 @@ def test_an_edit_in_the_middle_keeps_the_index_and_its_tables(tmp_path: Path) ->
     context.append(ids, resident=True)
     lm.next_logits(context)
     memory = context.memory
-    assert isinstance(memory, NativePairs)
-    built: list[int] = []
-    memory._index.lists.build = lambda slots, count: built.append(len(slots))  # type: ignore[method-assign]
+    assert isinstance(memory, PairsLayout) and memory.kernel == "native"
+    index, built = cast(ListIndex, memory._index), list[int]()
+    index.lists.build = lambda slots, count: built.append(len(slots))  # type: ignore[method-assign]
     context.delete(100, 400)
     context.insert(50, [1, 2, 3], resident=True)
     del ids[100:400]
@@ -192,7 +196,7 @@ def test_an_edit_in_the_middle_keeps_the_index_and_its_tables(tmp_path: Path) ->
 
 def test_many_edits_between_two_tokens_end_in_one_new_index(tmp_path: Path) -> None:
     lm = loaded(made(tmp_path, 32, 4, 0.5)[0])
-    index = ListIndex(InitialStateProjections(lm.decoder))
+    index = NativeIndex(lm.config, torch.device("cpu"), torch.float32)
     tokens = TokenSequence()
     tokens.insert(0, torch.tensor(random_ids(500, seed=8), dtype=torch.int32), True)
     index.sync(tokens)

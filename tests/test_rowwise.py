@@ -6,8 +6,8 @@ import pytest
 import torch
 from models import relative_error
 
-from nazx_cli.context.native import compiler, rowwise
-from nazx_cli.context.native.rowwise import from_left, from_right
+from nazx_cli.kernels.native import compiler, rowwise
+from nazx_cli.kernels.native.rowwise import from_left, from_right
 
 SHAPES = ((1, 1, 1), (3, 5, 33), (12, 64, 768), (2, 7, 16), (4, 8, 15))
 

@@ -16,8 +16,8 @@ import torch
 from models import model
 from triton_problem import LENGTHS, problem
 
-from nazx_cli.context.native.position_lists import PositionLists
-from nazx_cli.context.triton.segments import WIDTHS, Segments
+from nazx_cli.kernels.lists import PositionLists
+from nazx_cli.kernels.triton.index import WIDTHS, Segments
 
 SHAPES = ((1, 1, 1), (3, 3, 2), (8, 8, 8), (12, 12, 8), (24, 24, 2), (6, 2, 5), (2, 1, 32))
 
@@ -127,7 +127,7 @@ def test_the_kernel_compiles_for_cuda(tmp_path: Path) -> None:
 _COMPILE = """
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from nazx_cli.context.triton.weigh import weigh_segments as kernel
+from nazx_cli.kernels.triton.weigh import weigh_segments as kernel
 
 types = dict.fromkeys(("query", "pairs"), "*bf16") | dict.fromkeys(("table", "positions"), "*i32")
 types |= dict.fromkeys(("own", "s", "outer", "inner", "found"), "*fp32") | {"scale": "fp32"}

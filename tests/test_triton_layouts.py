@@ -15,31 +15,31 @@ from torch import Tensor
 
 from nazx_cli.bench.models import kernel_of
 from nazx_cli.config import ModelConfig
-from nazx_cli.context.native import kernel
-from nazx_cli.context.native.index import ListIndex
-from nazx_cli.context.native.position_lists import PositionLists
-from nazx_cli.context.pairs import PairsLayout
-from nazx_cli.context.triton import segments as cutting
-from nazx_cli.context.triton import support
-from nazx_cli.context.triton.layouts import TritonPairs, TritonPostings
+from nazx_cli.context.layouts import LAYOUTS
+from nazx_cli.context.postings import PairsLayout, PostingsLayout
 from nazx_cli.engine.fitting import plan_here
 from nazx_cli.engine.language_model import load_model
+from nazx_cli.kernels.lists import ListIndex, PositionLists
+from nazx_cli.kernels.native import kernel
+from nazx_cli.kernels.triton import index as cutting
+from nazx_cli.kernels.triton import support
+from nazx_cli.kernels.triton.index import TritonIndex
 from nazx_cli.memory.estimate import TextSize
 from nazx_cli.memory.plan import LoadOptions
 
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize(("layout", "form"), (("postings", TritonPostings), ("pairs", TritonPairs)))
+@pytest.mark.parametrize("layout", ("postings", "pairs", "tables"))
 @pytest.mark.parametrize("shape", ((48, 3, 0.25), (96, 12, 0.5)), ids=str)
 def test_logits_equal_those_of_the_whole_sequence(
-    shape: tuple[int, int, float], layout: str, form: type, device: torch.device, tmp_path: Path
+    shape: tuple[int, int, float], layout: str, device: torch.device, tmp_path: Path
 ) -> None:
     folder, _ = made(tmp_path, *shape)
     lm, whole = load_model(folder, str(device), layout=layout), load_model(folder)
     assert kernel_of(lm) == "triton"
     context = lm.new_context()
-    assert type(context.memory) is form
+    assert type(context.memory) is LAYOUTS[layout] and context.memory.kernel == "triton"
     ids: list[int] = []
     for count, vocab in ((1, 300), (40, 5), (1, 300)):
         new = random_ids(count, seed=len(ids), vocab=vocab)
@@ -79,15 +79,16 @@ def test_appending_cuts_the_lists_anew_only_when_the_tail_is_full(
     context, lengths = lm.new_context(), []
     context.append(random_ids(50, seed=4), resident=True)
     memory = context.memory
-    assert isinstance(memory, TritonPostings)
+    assert isinstance(memory, PostingsLayout) and isinstance(memory._index, TritonIndex)
     memory.sync(context.tokens)
-    build = memory._segments.build
+    segments = memory._index._segments
+    build = segments.build
 
     def counted(lists: PositionLists) -> None:
         lengths.append(lists.num_positions)
         build(lists)
 
-    monkeypatch.setattr(memory._segments, "build", counted)
+    monkeypatch.setattr(segments, "build", counted)
     for token in range(8):
         context.append([token])
         memory.sync(context.tokens)
@@ -113,7 +114,7 @@ def test_tokens_that_are_gone_give_their_rows_back(
     left = [*ids[:20], *ids[80:], 7]
     want = load_model(folder).logits(left)[-1]
     assert (lm.next_logits(context).cpu() - want).abs().max() < 1e-4
-    assert isinstance(context.memory, TritonPostings)
+    assert isinstance(context.memory, PostingsLayout) and context.memory.kernel == "triton"
     assert context.memory._states.count == len(set(left))
 
 
@@ -121,7 +122,7 @@ def test_a_memory_limit_counts_the_form_that_will_be_used(device: torch.device) 
     config = model("neox-sequential", "inattention").config
     options = LoadOptions(str(device), "float32", layout="pairs", limit=1 << 30, ctx=0)
     chosen = plan_here(config, TextSize(3000, 200), options)
-    assert chosen.estimate.size.triton and not chosen.estimate.size.native
+    assert chosen.kernel == "triton"
 
 
 def test_in_the_interpreter_the_kernel_is_used_only_where_it_is_asked_for(
@@ -153,10 +154,11 @@ def test_without_a_kernel_that_works_the_layout_is_the_portable_one(
     module = {"missing": None, "raises": SimpleNamespace(weights=raising)}.get(
         fault, SimpleNamespace(weights=wrong)
     )
-    monkeypatch.setitem(sys.modules, "nazx_cli.context.triton.weigh", module)
+    monkeypatch.setitem(sys.modules, "nazx_cli.kernels.triton.weigh", module)
     try:
         lm = model("neox-sequential", "inattention", layout="pairs")
-        assert type(lm.new_context().memory) is PairsLayout
+        memory = lm.new_context().memory
+        assert type(memory) is PairsLayout and memory.kernel == "torch"
         assert kernel_of(lm) == "portable"
     finally:
         kernel._compiled.cache_clear()

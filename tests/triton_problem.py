@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from nazx_cli.context.native.position_lists import PositionLists
-from nazx_cli.context.triton.segments import Segments
+from nazx_cli.kernels.lists import PositionLists
+from nazx_cli.kernels.triton.index import Segments
 
 # Of every kind of segment one that is full, one that is not, and some that come after others.
 LENGTHS = (1, 300, 2, 0, 3, 16, 17, 128, 5, 1, 1, 33, 131)
@@ -39,7 +39,7 @@ class Problem:
 
     def weights(self, device: torch.device) -> Tensor:
         """What the kernel gives."""
-        weigh = importlib.import_module("nazx_cli.context.triton.weigh")
+        weigh = importlib.import_module("nazx_cli.kernels.triton.weigh")
         held, total = Segments(device), self.lists.num_positions
         held.build(self.lists)
         for slot in self.appended:

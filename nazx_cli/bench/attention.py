@@ -20,10 +20,9 @@ from nazx_cli.bench.models import DISTRIBUTIONS, row_of
 from nazx_cli.bench.results import Row, Spread, alternate, clock, timed
 from nazx_cli.bench.setup import Setup
 from nazx_cli.context.cost import kv_bytes_per_position
-from nazx_cli.context.layout import Layout
-from nazx_cli.context.projections import Projections
-from nazx_cli.context.rotation import Turn
+from nazx_cli.context.layout import Layout, Projections
 from nazx_cli.engine.language_model import LanguageModel
+from nazx_cli.kernels.rotary import Rotation
 from nazx_cli.memory.probe import read_memory
 
 NAME = "attention"
@@ -82,7 +81,7 @@ class _Case:
         with torch.inference_mode():
             truth = exact(self.projections, self.ids, self.query)
             cache = DenseCache(self.projections, self.ids)
-            turned = Turn(self.phases[None], dtype)(self.query[None])[0]
+            turned = Rotation(self.phases[None], dtype)(self.query[None])[0]
             forms = cache.forms(turned)
             errors = {name: _error(form(), truth) for name, form in forms.items()}
             ours, theirs = self._measured(setup, forms)
@@ -199,7 +198,7 @@ def exact(projections: Projections, ids: Tensor, query: Tensor) -> Tensor:
     p, n = projections, len(ids)
     distinct, at = torch.unique(ids, return_inverse=True)
     k, v = (rows.float() for rows in p.keys_values(0, p.states(distinct)))
-    last = Turn(p.rotary.phases(n - 1, n, n, p.device), torch.float32)
+    last = Rotation(p.rotary.phases(n - 1, n, n, p.device), torch.float32)
     q = last(query.float()[None])[0] * query.shape[-1] ** -0.5
     parts = []
     for span, turned in _turned(p, k, at, torch.float32):
@@ -220,5 +219,5 @@ def _turned(
     of distinct tokens, and ``at`` (N,) each position's row."""
     for start in range(0, len(at), _BLOCK):
         span = slice(start, min(start + _BLOCK, len(at)))
-        turn = Turn(p.rotary.phases(span.start, span.stop, len(at), p.device), dtype)
+        turn = Rotation(p.rotary.phases(span.start, span.stop, len(at), p.device), dtype)
         yield span, turn(keys[at[span]])

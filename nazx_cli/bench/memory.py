@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nazx_cli.bench.models import inattention_config, kernel_of, random_tensors, row_of, zipf_ids
+from nazx_cli.bench.models import inattention_config, kernel_name, random_tensors, row_of, zipf_ids
 from nazx_cli.bench.results import Row, clock, one
 from nazx_cli.bench.setup import Setup
 from nazx_cli.catalog.model_ref import ModelRef
@@ -54,7 +54,7 @@ def memory(setup: Setup) -> Iterator[Row]:
         ids = zipf_ids(config.vocab_size, count)
         for lm in models:
             label = f"{MEMORY}: {count:,} tokens, layout {lm.layout}"
-            size = cost.Size(count, len(torch.unique(ids)), native=kernel_of(lm) == "compiled")
+            size = cost.Size(count, len(torch.unique(ids)), kernel=kernel_name(lm))
             predicted = cost.context_bytes(config, lm.layout, size, width)
             if predicted >= _MOST:
                 setup.note(f"{label}: left out, it would take {predicted / 1e9:.1f} GB")
@@ -135,7 +135,7 @@ def peak(setup: Setup) -> Iterator[Row]:
 def _beside_estimate(name: str, folder: Path, precision: str, layout: str, count: int) -> Row:
     real = _measured(folder, precision, layout, count)
     held = "cached" if layout == "auto" else layout
-    size = cost.Size(count, real["distinct"], native=real["native"])
+    size = cost.Size(count, real["distinct"], kernel=real["kernel"])
     found = estimate(ModelConfig.from_folder(folder), precision, held, size)
     row = _process_row(PEAK, f"peak growth, {name}", count, precision, held, real)
     predicted = {
@@ -150,7 +150,7 @@ def _process_row(
     workload: str, measure: str, count: int, precision: str, layout: str, real: dict[str, Any]
 ) -> Row:
     """What a process took; nothing beside it yet."""
-    kernel = "compiled" if real["native"] else ""
+    kernel = "compiled" if real["kernel"] == "native" else ""
     details = {"weights_bytes": real["weights"], "context_bytes": real["context"]}
     growth = one(real["growth"])
     return Row(
@@ -180,7 +180,7 @@ def _measured(folder: Path, precision: str, layout: str, count: int) -> dict[str
     return found
 
 
-def _measure(folder: Path, dtype: str, layout: str, count: int) -> dict[str, float | int]:
+def _measure(folder: Path, dtype: str, layout: str, count: int) -> dict[str, float | int | str]:
     """Bytes of weights and context, by how much resident memory grew at its peak, and seconds
     of the first token and of the one after it."""
     quantize = dtype if dtype in ("int8", "nf4") else None
@@ -201,7 +201,7 @@ def _measure(folder: Path, dtype: str, layout: str, count: int) -> dict[str, flo
         "weights": sum(tensor.nbytes for tensor in tensors.values()),
         "context": context.nbytes,
         "distinct": len(torch.unique(ids)),
-        "native": kernel_of(lm) == "compiled",
+        "kernel": kernel_name(lm),
         "first_token": first_token,
         "further_token": further_token,
         "growth": probe.peak_resident_bytes() - before,

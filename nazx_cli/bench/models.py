@@ -16,12 +16,14 @@ from nazx_cli.catalog.registry import Registry
 from nazx_cli.checkpoint.families import expected_shapes
 from nazx_cli.config import AttentionConfig, ModelConfig
 from nazx_cli.context.context import Context
-from nazx_cli.context.layouts import LAYOUTS, TRITON
+from nazx_cli.context.layout import Layout
 from nazx_cli.engine.language_model import LanguageModel
 from nazx_cli.errors import UsageError
+from nazx_cli.kernels import KernelName
 from nazx_cli.memory.estimate import distinct_tokens
 from nazx_cli.model.decoder import Decoder
 
+_WORDS: dict[KernelName, str] = {"torch": "portable", "native": "compiled", "triton": "triton"}
 _SPREAD = 0.02  # of random weights, as GPT-NeoX starts from
 _SHIFT = 2.7  # of rank, as Mandelbrot found it for English
 
@@ -98,10 +100,13 @@ def kernel_of(lm: LanguageModel) -> str:
     PyTorch (``portable``); nothing for models that have no layouts to choose from."""
     if lm.config.attention.kind != "inattention":
         return ""
+    return _WORDS[kernel_name(lm)]
+
+
+def kernel_name(lm: LanguageModel) -> KernelName:
+    """The kernel by its own name, as in ``Size``."""
     memory = lm.new_context().memory
-    if isinstance(memory, tuple(TRITON.values())):
-        return "triton"
-    return "portable" if type(memory) is LAYOUTS[lm.layout] else "compiled"
+    return memory.kernel if isinstance(memory, Layout) else "torch"
 
 
 def row_of(

@@ -98,7 +98,7 @@ def _quantization() -> dict[str, str]:
 
 def _compiler() -> str | None:
     """The C compiler that InAttention's inner loop is compiled with, on a CPU."""
-    from nazx_cli.context.native.compiler import find_compiler
+    from nazx_cli.kernels.native.compiler import find_compiler
 
     return find_compiler()
 

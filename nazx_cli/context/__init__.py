@@ -1,1 +1,1 @@
-"""The resident context: token ids, posting lists, and one file per memory layout."""
+"""The resident context: token ids, and the memory layouts over them, each over a kernel."""

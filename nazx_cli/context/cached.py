@@ -5,15 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nazx_cli.context.growing import STEP
-from nazx_cli.context.layout import Layout
-from nazx_cli.context.projections import Projections
-from nazx_cli.context.rotation import Turn
-from nazx_cli.context.scoring import OnlineSoftmax
-from nazx_cli.context.tokens import TokenSequence
-
-BLOCK = 2 * STEP
-"""Positions per allocated block; the last block is the only spare room."""
+from nazx_cli.context.context import TokenSequence
+from nazx_cli.context.cost import CACHED_BLOCK as BLOCK
+from nazx_cli.context.layout import Layout, Projections
+from nazx_cli.kernels import KernelName
+from nazx_cli.kernels.pytorch import OnlineSoftmax
+from nazx_cli.kernels.rotary import Rotation
 
 
 class CachedLayout(Layout):
@@ -21,19 +18,19 @@ class CachedLayout(Layout):
 
     name = "cached"
 
-    def __init__(self, projections: Projections) -> None:
-        super().__init__(projections)
+    def __init__(self, projections: Projections, kernel: KernelName = "torch") -> None:
+        super().__init__(projections, kernel)
         self._blocks: list[Tensor] = []
         self._count = 0
 
-    def forget(self, at: int) -> None:
+    def edited(self, at: int, removed: int, added: int) -> None:
         self._count = min(self._count, at)
         del self._blocks[-(-self._count // BLOCK) :]
 
     def sync(self, tokens: TokenSequence) -> None:
         p, n = self.projections, len(tokens)
         if not p.rotary.same_frequencies(self.length, n):
-            self.forget(0)
+            self.edited(0, self._count, 0)
         while self._count < n:
             self._fill(tokens, n)
         self.length = n
@@ -48,7 +45,7 @@ class CachedLayout(Layout):
             self._blocks.append(torch.empty(shape, dtype=p.dtype, device=p.device))
         stop = min(start - at + BLOCK, length)
         states = p.states(tokens.slice(start, stop))
-        turn = Turn(p.rotary.phases(start, stop, length, p.device), p.dtype)
+        turn = Rotation(p.rotary.phases(start, stop, length, p.device), p.dtype)
         block = self._blocks[-1][..., at : at + stop - start, :]
         for layer in range(c.num_layers):
             k, v = p.keys_values(layer, states)
@@ -59,7 +56,7 @@ class CachedLayout(Layout):
     def attend(self, layer: int, query: Tensor, phases: Tensor) -> Tensor:
         p, n = self.projections, self.length
         c = p.config
-        q = Turn(phases[None], torch.float32)(query[None].float() * c.head_dim**-0.5)[0]
+        q = Rotation(phases[None], torch.float32)(query[None].float() * c.head_dim**-0.5)[0]
         grouped = q.to(p.dtype).view(c.num_kv_heads, -1, c.head_dim)
         softmax = OnlineSoftmax(c.head_dim, c.num_heads, p.device)
         for index, block in enumerate(self._blocks):

@@ -1,4 +1,4 @@
-"""A context: token ids plus what one memory layout derives from them."""
+"""A context: token ids, resident or live, plus what one memory layout derives from them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,106 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from nazx_cli.context.tokens import TokenSequence, as_ids
 from nazx_cli.errors import NazxError
+
+_TAIL = 1024  # single appends gathered before they join the main array
+
+
+def as_ids(ids: Sequence[int] | Tensor) -> Tensor:
+    """(n,) int32 from a list of int or a 1-D integer tensor."""
+    tensor = ids if isinstance(ids, Tensor) else torch.tensor(list(ids), dtype=torch.int64)
+    if tensor.dim() != 1 or tensor.is_floating_point() or tensor.is_complex():
+        raise NazxError("token ids must be a list of whole numbers or a 1-D integer tensor")
+    return tensor.detach().to("cpu", torch.int32)
+
+
+class TokenSequence:
+    """N token ids, 4 bytes each, edited in place of a list; runs tell resident from live."""
+
+    def __init__(self) -> None:
+        self._body = torch.empty(0, dtype=torch.int32)
+        self._tail = torch.empty(_TAIL, dtype=torch.int32)
+        self._tail_len = 0
+        self._runs: list[tuple[int, bool]] = []  # (length, resident), neighbours differ
+
+    def __len__(self) -> int:
+        return len(self._body) + self._tail_len
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held for the ids."""
+        return (self._body.numel() + self._tail.numel()) * 4
+
+    def slice(self, start: int, stop: int) -> Tensor:
+        """ids[start:stop] as int32; a view where they lie in the main array."""
+        body = len(self._body)
+        if stop <= body:
+            return self._body[start:stop]
+        tail = self._tail[max(start - body, 0) : stop - body]
+        return tail if start >= body else torch.cat((self._body[start:], tail))
+
+    def insert(self, at: int, ids: Tensor, resident: bool) -> None:
+        """Put ``ids`` before position ``at``."""
+        if at == len(self) and self._tail_len + len(ids) <= _TAIL:
+            self._tail[self._tail_len : self._tail_len + len(ids)] = ids
+            self._tail_len += len(ids)
+        else:
+            parts = (self.slice(0, at), ids, self.slice(at, len(self)))
+            self._set_body(torch.cat(parts))
+        self._runs = _merged([*self._cut(0, at), (len(ids), resident), *self._cut(at, None)])
+
+    def delete(self, start: int, stop: int) -> None:
+        """Remove ids[start:stop]."""
+        kept = [*self._cut(0, start), *self._cut(stop, None)]
+        body, end = len(self._body), len(self)
+        if start >= body:
+            rest = self._tail[stop - body : self._tail_len].clone()
+            self._tail[start - body : start - body + len(rest)] = rest
+            self._tail_len -= stop - start
+        else:
+            self._set_body(torch.cat((self.slice(0, start), self.slice(stop, end))))
+        self._runs = _merged(kept)
+
+    def live(self, start: int = 0) -> Tensor:
+        """ids that are not resident, from the ``start``-th live one on; int32."""
+        parts: list[Tensor] = []
+        at = seen = 0
+        for length, resident in self._runs:
+            if not resident:
+                skip = min(max(start - seen, 0), length)
+                parts.append(self.slice(at + skip, at + length))
+                seen += length
+            at += length
+        return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int32)
+
+    @property
+    def live_count(self) -> int:
+        """How many ids are live."""
+        return sum(length for length, resident in self._runs if not resident)
+
+    def live_spans(self) -> list[tuple[int, int]]:
+        """(start, stop) of every live stretch."""
+        spans, at = [], 0
+        for length, resident in self._runs:
+            if not resident:
+                spans.append((at, at + length))
+            at += length
+        return spans
+
+    def _set_body(self, body: Tensor) -> None:
+        self._body = body
+        self._tail_len = 0
+
+    def _cut(self, start: int, stop: int | None) -> list[tuple[int, bool]]:
+        """Runs of positions start..stop-1."""
+        out, at = [], 0
+        for length, resident in self._runs:
+            low = max(start - at, 0)
+            high = length if stop is None else min(stop - at, length)
+            if high > low:
+                out.append((high - low, resident))
+            at += length
+        return out
 
 
 class Memory(Protocol):
@@ -19,7 +117,7 @@ class Memory(Protocol):
     def nbytes(self) -> int:
         """Bytes really held."""
 
-    def edited(self, tokens: TokenSequence, at: int, removed: int, added: int) -> None:
+    def edited(self, at: int, removed: int, added: int) -> None:
         """``removed`` positions from ``at`` on are about to go and ``added`` to come in their
         place; called before the edit."""
 
@@ -65,7 +163,7 @@ class Context:
             raise NazxError(f"cannot insert at {at}: the context has {len(self)} tokens")
         new = self._checked(ids)
         if at < len(self) and len(new):
-            self.memory.edited(self.tokens, at, 0, len(new))
+            self.memory.edited(at, 0, len(new))
         self.tokens.insert(at, new, resident)
 
     def delete(self, start: int, stop: int) -> None:
@@ -73,7 +171,7 @@ class Context:
         if not 0 <= start <= stop <= len(self):
             raise NazxError(f"cannot delete {start} to {stop}: the context has {len(self)} tokens")
         if start < stop:
-            self.memory.edited(self.tokens, start, stop - start, 0)
+            self.memory.edited(start, stop - start, 0)
             self.tokens.delete(start, stop)
 
     def truncate_live(self, count: int) -> None:
@@ -91,3 +189,15 @@ class Context:
         if len(new) and not (int(new.min()) >= 0 and int(new.max()) < self._vocab_size):
             raise NazxError(f"token id out of range: the vocabulary has {self._vocab_size} entries")
         return new
+
+
+def _merged(runs: list[tuple[int, bool]]) -> list[tuple[int, bool]]:
+    out: list[tuple[int, bool]] = []
+    for length, resident in runs:
+        if not length:
+            continue
+        if out and out[-1][1] == resident:
+            out[-1] = (out[-1][0] + length, resident)
+        else:
+            out.append((length, resident))
+    return out

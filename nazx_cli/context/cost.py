@@ -10,25 +10,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nazx_cli.config import ModelConfig
+from nazx_cli.kernels import (
+    LANES,
+    PHASE_BLOCK,
+    PHASE_SPARE,
+    PHASE_STEP,
+    ROW_STEP,
+    SEGMENT_ROWS,
+    SEGMENT_TAIL,
+    SPARE_POSITIONS,
+    KernelName,
+    heads_of_block,
+)
 
-_STEP = 256  # rows by which tables grow: context.growing.STEP
-_TAIL_IDS = 1024 * 4  # the buffer of context.tokens
 LIVE_SLACK = 512
 """Positions that a live cache keeps beyond its window."""
-PHASE_BLOCK = 1024
-"""Positions whose phases the compiled kernel adds up from two tables."""
-PHASE_STEP = 64 * PHASE_BLOCK
-PHASE_SPARE = 16
-"""Numbers behind each of those tables."""
-LANES = 16
-"""Heads that the compiled kernel takes at a time, at most."""
-SEGMENT_ROWS = 128
-"""Positions of one program of the Triton kernel, and of its longest segments."""
-SEGMENT_TAIL = 2_048
-"""Positions that context.triton.segments appends before it cuts the lists again."""
-_SPARE_POSITIONS = 512  # of context.native.position_lists
-_PIECES = 2.6  # pieces per distinct token of a Zipf-distributed text
-_SEGMENTS = 1.2  # and segments of context.triton, beside those that are full
+CACHED_BLOCK = 2 * ROW_STEP
+"""Positions of a block of layout ``cached``; its last block is the only spare room."""
+_TAIL_IDS = 1024 * 4  # the buffer of context.context
+_PIECES = 2.6  # pieces per distinct token of a Zipf-distributed text, in kernels.pytorch
+_SEGMENTS = 1.2  # and segments of kernels.triton, beside those that are full
 
 
 @dataclass(frozen=True)
@@ -36,16 +37,14 @@ class Size:
     """A context's size: ``positions`` in all and ``distinct`` tokens among them; ``live`` is how
     many run through the layers of a windowed model (None: as many as its window takes).
 
-    ``native`` tells whether the compiled kernel holds the index of layouts ``postings`` and
-    ``pairs``; its index takes less. ``triton`` tells the same of the Triton kernel, whose lists
-    are held twice: for edits, and cut into segments on the device.
+    ``kernel`` is what holds the index of layouts over posting lists: ``native`` takes less than
+    ``torch``; ``triton`` holds its lists twice, for edits, and cut into segments on the device.
     """
 
     positions: int
     distinct: int
     live: int | None = None
-    native: bool = False
-    triton: bool = False
+    kernel: KernelName = "torch"
 
 
 def context_bytes(config: ModelConfig, layout: str, size: Size, width: int) -> int:
@@ -81,14 +80,7 @@ def _live_cache(config: ModelConfig, size: Size, width: int) -> float:
 
 
 def _rounded(rows: int) -> int:
-    return -(-rows // _STEP) * _STEP
-
-
-def _index(config: ModelConfig, size: Size) -> float:
-    """Phases of every position, slots of every piece, the id-to-slot table."""
-    phases = size.positions * config.rope.dim * 4
-    pieces = min(size.positions, _PIECES * size.distinct) * 4
-    return phases + pieces + (config.vocab_size + size.distinct) * 4
+    return -(-rows // ROW_STEP) * ROW_STEP
 
 
 def _states(config: ModelConfig, size: Size, width: int) -> float:
@@ -96,44 +88,45 @@ def _states(config: ModelConfig, size: Size, width: int) -> float:
     return rows * (config.hidden_size * width + config.rope.dim * 4)
 
 
-def _native_index(config: ModelConfig, size: Size) -> float:
-    """Positions, list offsets, the two phase tables, the id-to-slot table."""
-    lists = (size.positions + _SPARE_POSITIONS) * 4 + (size.distinct + 1) * 8
+def _index(config: ModelConfig, size: Size) -> float:
+    """What the kernel's index takes, the id-to-slot table included."""
+    slots = (config.vocab_size + size.distinct) * 4
+    if size.kernel == "torch":  # phases of every position, slots of every piece
+        pieces = min(size.positions, _PIECES * size.distinct) * 4
+        return size.positions * config.rope.dim * 4 + pieces + slots
+    # Positions, list offsets, the two phase tables.
+    lists = (size.positions + SPARE_POSITIONS) * 4 + (size.distinct + 1) * 8
     blocks = -(-size.positions // PHASE_STEP) * (PHASE_STEP // PHASE_BLOCK)
     phases = ((blocks + PHASE_BLOCK) * config.rope.dim + 2 * PHASE_SPARE) * 4
-    return lists + phases + (config.vocab_size + size.distinct) * 4
-
-
-def heads_of_block(heads: int) -> int:
-    """How many of ``heads`` the compiled kernel takes at a time: the most that divide them, up to
-    ``LANES``."""
-    return next(n for n in range(min(heads, LANES), 0, -1) if heads % n == 0)
+    if size.kernel == "triton":
+        # Positions once more, and of every segment its list, its start and its length.
+        lists += (size.positions + SEGMENT_TAIL) * 4 + segments(size) * 12
+    return lists + phases + slots
 
 
 def segments(size: Size) -> int:
-    """About how many segments ``context.triton`` cuts the posting lists into, its tail included."""
+    """About how many segments the Triton kernel's lists are cut into, its tail included."""
     pieces = min(size.positions, _SEGMENTS * size.distinct)
     return int(size.positions / SEGMENT_ROWS + pieces) + SEGMENT_TAIL
 
 
-def _postings(config: ModelConfig, size: Size, width: int) -> float:
-    index = (_native_index if size.native or size.triton else _index)(config, size)
-    if size.triton:
-        # Positions once more, and of every segment its list, its start and its length.
-        index += (size.positions + SEGMENT_TAIL) * 4 + segments(size) * 12
-    return index + _rounded(size.distinct) * config.hidden_size * width
-
-
-def _longest(config: ModelConfig) -> int:
-    """The kernel's bounds of pair lengths: 16 lanes for each pair and block of heads."""
+def _longest(config: ModelConfig, size: Size) -> int:
+    """The compiled kernel's bounds of pair lengths in all layers: 16 lanes for each pair and
+    block of heads."""
+    if size.kernel != "native":
+        return 0
     blocks = config.num_heads // heads_of_block(config.num_heads)
-    return blocks * config.rope.dim // 2 * LANES * 4
+    return config.num_layers * blocks * config.rope.dim // 2 * LANES * 4
+
+
+def _postings(config: ModelConfig, size: Size, width: int) -> float:
+    return _index(config, size) + _rounded(size.distinct) * config.hidden_size * width
 
 
 def pair_tables(config: ModelConfig, size: Size, width: int) -> int:
     """What layout ``pairs`` adds to ``postings``: made layer by layer, for the first token."""
     rows = _rounded(size.distinct) * config.rope.dim * config.num_kv_heads * width
-    return config.num_layers * (rows + (_longest(config) if size.native else 0))
+    return config.num_layers * rows + _longest(config, size)
 
 
 def _pairs(config: ModelConfig, size: Size, width: int) -> float:
@@ -142,12 +135,12 @@ def _pairs(config: ModelConfig, size: Size, width: int) -> float:
 
 def _tables(config: ModelConfig, size: Size, width: int) -> float:
     rows = _rounded(size.distinct) * kv_bytes_per_position(config, width)
-    return _index(config, size) + rows
+    return _index(config, size) + rows + _longest(config, size)
 
 
 def _cached(config: ModelConfig, size: Size, width: int) -> float:
-    blocks = -(-size.positions // (2 * _STEP)) * 2 * _STEP
-    return blocks * kv_bytes_per_position(config, width)
+    blocks = -(-size.positions // CACHED_BLOCK)
+    return blocks * CACHED_BLOCK * kv_bytes_per_position(config, width)
 
 
 LAYOUT_BYTES: dict[str, Callable[[ModelConfig, Size, int], float]] = {

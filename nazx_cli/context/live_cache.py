@@ -12,9 +12,7 @@ from torch import Tensor
 
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.cost import LIVE_SLACK
-from nazx_cli.context.tokens import TokenSequence
-
-_STEP = 256  # positions by which the allocation grows
+from nazx_cli.kernels import ROW_STEP
 
 
 class LiveCache:
@@ -57,7 +55,7 @@ class LiveCache:
         """Positions held beyond the window, and the longest piece computed at once past it."""
         return LIVE_SLACK
 
-    def edited(self, tokens: TokenSequence, at: int, removed: int, added: int) -> None:
+    def edited(self, at: int, removed: int, added: int) -> None:
         """Nothing to do: ``match`` compares tokens, so that edits of resident text, which
         never run through the layers, leave the cache alone."""
 
@@ -126,7 +124,7 @@ class LiveCache:
 
     def _grow(self, used: int, need: int) -> None:
         extra = need // 4 if self.window is None else 0
-        capacity = -(-(need + extra) // _STEP) * _STEP
+        capacity = -(-(need + extra) // ROW_STEP) * ROW_STEP
         if self.window is not None:
             capacity = max(min(capacity, self.sinks + self.window + self.slack), need)
         for name in ("keys", "values"):

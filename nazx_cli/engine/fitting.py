@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from weakref import WeakKeyDictionary
@@ -14,13 +13,12 @@ from nazx_cli.checkpoint.load import resolve_device, resolve_dtype
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.context import Context
 from nazx_cli.context.cost import Size
-from nazx_cli.context.native.kernel import kernel_for
-from nazx_cli.context.triton.support import usable
 from nazx_cli.errors import MemoryLimitError
+from nazx_cli.kernels import choose_kernel
 from nazx_cli.memory.estimate import TextSize, estimate
 from nazx_cli.memory.plan import LoadOptions, Machine, Plan, plan
 from nazx_cli.memory.probe import read_memory
-from nazx_cli.model.attention.kinds import check_layout
+from nazx_cli.model.attention import check_layout
 
 _SHRINKING = ("tables", "states", "pairs", "postings", "ids")
 _RECOUNT = 1024  # appended tokens after which a context's distinct tokens are counted again
@@ -35,13 +33,11 @@ def plan_here(config: ModelConfig, documents: TextSize, options: LoadOptions) ->
     dtype = resolve_dtype(options.dtype, device)
     if options.layout != "auto":
         check_layout(config, options.layout)
-    triton = usable(config, device, dtype)
     machine = Machine(
         str(dtype).removeprefix("torch."),
         read_memory(str(device)).free,
         can_quantize=options.quantize is None and find_spec("bitsandbytes") is not None,
-        native=not triton and kernel_for(config, device, dtype) is not None,
-        triton=triton,
+        kernel=choose_kernel(config, device, dtype),
     )
     return plan(config, documents, options, machine)
 
@@ -54,7 +50,7 @@ class MemoryLimit:
 
     def __init__(self, config: ModelConfig, plan: Plan) -> None:
         self._limit = plan.limit
-        self._kernel = plan.estimate.size
+        self._kernel = plan.kernel
         precision = plan.estimate.precision
         self._estimate = partial(estimate, config, precision, quantized_width=plan.width)
         self._shrinks = config.attention.kind == "inattention"
@@ -89,4 +85,4 @@ class MemoryLimit:
             length = len(context)
             distinct = len(torch.unique(context.tokens.slice(0, length)))
             self._counted[context] = (length, distinct)
-        return replace(self._kernel, positions=len(context), distinct=distinct)
+        return Size(len(context), distinct, kernel=self._kernel)

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from nazx_cli.checkpoint.load import load_decoder
 from nazx_cli.config import ModelConfig
-from nazx_cli.context.context import Context
-from nazx_cli.context.tokens import as_ids
+from nazx_cli.context.context import Context, as_ids
 from nazx_cli.engine.candidates import Candidate, answer_each
 from nazx_cli.engine.fitting import MemoryLimit, plan_here
 from nazx_cli.engine.generator import Step, generate
@@ -19,7 +18,7 @@ from nazx_cli.engine.sampling import Sampling
 from nazx_cli.errors import MemoryLimitError, is_out_of_memory
 from nazx_cli.memory.estimate import TextSize
 from nazx_cli.memory.plan import LoadOptions, Plan
-from nazx_cli.model.attention.kinds import attention_of, check_layout
+from nazx_cli.model.attention import attention_of, check_layout
 from nazx_cli.model.decoder import Decoder
 from nazx_cli.quantization.cost import check_kind
 from nazx_cli.tokenizer import Tokenizer
@@ -92,7 +91,7 @@ class LanguageModel:
         self._limit = None if plan is None else MemoryLimit(decoder.config, plan)
         self.decoder = decoder
         self.folder = folder
-        self.attention = attention_of(decoder)
+        self.attention = attention_of(decoder, None if plan is None else plan.kernel)
         self.layouts = self.attention.layouts
         if layout != "auto":
             check_layout(decoder.config, layout)

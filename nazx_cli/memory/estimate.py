@@ -183,10 +183,10 @@ def _running(config: ModelConfig, layout: str, size: Size, width: int) -> int:
         rows = u * config.hidden_size * (width + 4)
         if layout == "pairs":  # its tables are not there yet when states are made
             rows = max(0, rows - cost.pair_tables(config, size, width))
-        if (size.native or size.triton) and layout != "tables":
+        if size.kernel != "torch":
             build = n * (4 + 8 + 8 + 8 + 4)
             score = u * heads * (turned * width * (layout == "postings") + 16)
-            score += cost.segments(size) * heads * 16 if size.triton else 0
+            score += cost.segments(size) * heads * 16 if size.kernel == "triton" else 0
         else:
             build = n * (4 + 8 + 8 + 8 + turned * 4 * 2)
             score = u * columns * (width + 4) + 3 * u * heads * 4 + (8 << 20)

@@ -10,6 +10,7 @@ from nazx_cli.checkpoint.quantized import agreed_kind
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.cost import Size
 from nazx_cli.errors import MemoryLimitError, UsageError
+from nazx_cli.kernels import KernelName
 from nazx_cli.memory.estimate import (
     Estimate,
     TextSize,
@@ -59,8 +60,7 @@ class Machine:
     dtype: str
     free: int = 0
     can_quantize: bool = False
-    native: bool = False
-    triton: bool = False
+    kernel: KernelName = "torch"
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,11 @@ class Plan:
     def layout(self) -> str:
         """The memory layout of contexts."""
         return self.estimate.layout
+
+    @property
+    def kernel(self) -> KernelName:
+        """What attends to posting lists."""
+        return self.estimate.size.kernel
 
     @property
     def quantize(self) -> str | None:
@@ -186,7 +191,7 @@ def _context_size(
     talk = CONVERSATION if options.ctx is None else options.ctx
     positions = documents.tokens + talk
     distinct = min(documents.distinct + distinct_tokens(talk, vocab_size), positions, vocab_size)
-    return Size(positions, distinct, native=machine.native, triton=machine.triton)
+    return Size(positions, distinct, kernel=machine.kernel)
 
 
 def _layouts(config: ModelConfig, wanted: str) -> tuple[str, ...]:

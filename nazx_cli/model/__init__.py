@@ -1,1 +1,1 @@
-"""The decoder: layers, rotary positions, attention kinds."""
+"""The decoder: layers, attention kinds."""

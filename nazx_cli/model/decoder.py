@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from nazx_cli.config import ModelConfig
+from nazx_cli.kernels.rotary import Rotary
 from nazx_cli.model.layers import FeedForward, Linear, Norm, dense_weight, multiply_rows
-from nazx_cli.model.rotary import Rotary
 
 Attend = Callable[[int, Tensor], Tensor]
 """(layer, a (T, C)) -> o (T, heads * head_dim)"""

@@ -18,7 +18,7 @@ from nazx_cli.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nazx_cli.context.posting_lists import PostingLists
+    from nazx_cli.kernels.lists import PostingLists
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -82,7 +82,7 @@ class Library:
         """Where each distinct token stands in ``ids``."""
         import torch
 
-        from nazx_cli.context.posting_lists import PostingLists
+        from nazx_cli.kernels.lists import PostingLists
 
         return PostingLists.build(torch.from_numpy(self.ids))
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nazx_cli.context.context import Context, Memory
 from nazx_cli.errors import NazxError
+from nazx_cli.kernels import KernelName, choose_kernel
 from nazx_cli.model.decoder import Decoder
 
 
@@ -23,8 +24,17 @@ class AttentionKind(ABC):
     layouts: ClassVar[tuple[str, ...]]
     reads_resident: ClassVar[bool] = False
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Decoder, kernel: KernelName | None = None) -> None:
         self.decoder = decoder
+        self._kernel = kernel
+
+    @property
+    def kernel(self) -> KernelName:
+        """What computes attention over posting lists; chosen when first asked for."""
+        if self._kernel is None:
+            d = self.decoder
+            self._kernel = choose_kernel(d.config, d.device, d.dtype)
+        return self._kernel
 
     @abstractmethod
     def new_memory(self, layout: str) -> Memory:

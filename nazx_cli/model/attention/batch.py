@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nazx_cli.context.rotation import Turn
 from nazx_cli.errors import NazxError
+from nazx_cli.kernels.rotary import Rotation
 from nazx_cli.model.decoder import Attend, Decoder
 
 
@@ -62,7 +62,7 @@ class PromptBatch:
     def _prefilled(self, row: int, ids: Sequence[int]) -> Tensor:
         """Run one prompt; (1, C): the final state of its last position."""
         decoder, count = self._decoder, len(ids)
-        turn = Turn(decoder.rotary.phases(0, count, count, decoder.device), decoder.dtype)
+        turn = Rotation(decoder.rotary.phases(0, count, count, decoder.device), decoder.dtype)
 
         def attend(layer: int, a: Tensor) -> Tensor:
             q, k, v = self._rotated(layer, a, turn)
@@ -83,7 +83,7 @@ class PromptBatch:
         """How one further position of every prompt attends to its own prompt."""
         decoder, rows = self._decoder, torch.arange(len(self.lengths), device=self.lengths.device)
         longest = int(self.lengths.max()) + 1
-        turn = Turn(decoder.rotary.at(self.lengths, longest), decoder.dtype)
+        turn = Rotation(decoder.rotary.at(self.lengths, longest), decoder.dtype)
         seen = torch.arange(longest, device=rows.device) <= self.lengths[:, None]
         mask = seen[:, None, None]  # (B, 1, 1, n)
 
@@ -100,7 +100,7 @@ class PromptBatch:
 
         return attend
 
-    def _rotated(self, layer: int, a: Tensor, turn: Turn) -> tuple[Tensor, Tensor, Tensor]:
+    def _rotated(self, layer: int, a: Tensor, turn: Rotation) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (T, heads, D) and keys (T, kv_heads, D), both rotated, and values of a (T, C)."""
         config = self._decoder.config
         rows = self._decoder.layers[layer].qkv(a).view(len(a), -1, config.head_dim)

@@ -7,22 +7,33 @@
     o    = sum_j softmax_j( rope(q, i) . rope(k_j, j) / sqrt(d_head) ) v_j
 
 No position's output feeds another's, so the next token needs the last position only.
+
+With xhat the standardized embedding of a token (the same in all layers), layer l's norm weights
+gamma, beta and projections give
+
+    k = Wk (gamma * xhat + beta) + bk        v = Wv (gamma * xhat + beta) + bv
+
+``absorb_keys`` moves Wk and gamma to the query's side and ``project_values`` does Wv once for a
+weighted sum of states, so that one matrix of states serves every layer.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nazx_cli.config import ModelConfig
 from nazx_cli.context.context import Context, Memory
 from nazx_cli.context.layout import Layout
-from nazx_cli.context.layouts import LAYOUTS, new_layout
-from nazx_cli.context.rotation import Turn
+from nazx_cli.context.layouts import LAYOUTS
+from nazx_cli.kernels.native.rowwise import from_left, from_right
+from nazx_cli.kernels.rotary import Rotary, Rotation
 from nazx_cli.model.attention.base import AttentionKind
-from nazx_cli.model.decoder import Block
-from nazx_cli.model.projections import InitialStateProjections
+from nazx_cli.model.decoder import Block, Decoder
 
 
 class InAttention(AttentionKind):
@@ -33,13 +44,13 @@ class InAttention(AttentionKind):
     reads_resident = True
 
     def new_memory(self, layout: str) -> Memory:
-        return new_layout(layout, InitialStateProjections(self.decoder))
+        return LAYOUTS[layout](InitialStateProjections(self.decoder), self.kernel)
 
     def sequence(self, ids: Tensor) -> Tensor:
         decoder = self.decoder
         count, config = len(ids), decoder.config
         projections = InitialStateProjections(decoder)
-        turn = Turn(decoder.rotary.phases(0, count, count, decoder.device), decoder.dtype)
+        turn = Rotation(decoder.rotary.phases(0, count, count, decoder.device), decoder.dtype)
         states = projections.states(ids)
 
         def attend(layer: int, a: Tensor) -> Tensor:
@@ -70,6 +81,89 @@ class InAttention(AttentionKind):
             return layout.attend(layer, query, phases).to(a.dtype).reshape(1, -1)
 
         return decoder.hidden(decoder.embed(last.to(decoder.device)), attend)
+
+
+@dataclass(frozen=True)
+class InitialStateProjections:
+    """Keys and values from initial states; satisfies ``context.layout.Projections``."""
+
+    decoder: Decoder
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.decoder.config
+
+    @property
+    def rotary(self) -> Rotary:
+        return self.decoder.rotary
+
+    @property
+    def device(self) -> torch.device:
+        return self.decoder.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.decoder.dtype
+
+    def states(self, ids: Tensor) -> Tensor:
+        """(n, C) standardized embeddings of token ids (n,)."""
+        rows = F.embedding(ids.to(self.device), self.decoder.embed.weight)
+        return self.decoder.layers[0].norm1.standardize(rows)
+
+    def keys_values(self, layer: int, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Un-rotated keys and values, each (n, kv_heads, D), of ``states`` (n, C)."""
+        block = self.decoder.layers[layer]
+        kv = block.key_value(block.norm1.affine(states))
+        k, v = kv.view(len(states), 2, self.config.num_kv_heads, -1).unbind(1)
+        return k, v
+
+    def absorb_keys(self, layer: int, probes: Tensor) -> tuple[Tensor, Tensor]:
+        """For probes r (kv_heads, M, D): vectors (kv_heads, M, C) and constants (kv_heads, M),
+        float32, such that r . k = vector . xhat + constant."""
+        block = self.decoder.layers[layer]
+        raw = from_left(probes, self._key_weight(layer))  # (kv_heads, M, C)
+        constants = torch.zeros(probes.shape[:2], device=probes.device)
+        if block.norm1.bias is not None:
+            constants = raw @ block.norm1.bias.float()
+        if (bias := self._key_bias(layer)) is not None:
+            constants = constants + torch.bmm(probes.float(), bias.unsqueeze(-1)).squeeze(-1)
+        return raw * block.norm1.weight.float(), constants
+
+    def rotary_keys(self, layer: int) -> tuple[Tensor, Tensor]:
+        """What ``absorb_keys`` gives for probes of a key's first 2F components, without making
+        any product with them: (kv_heads, 2F, C) and (kv_heads, 2F), float32."""
+        block, turned = self.decoder.layers[layer], 2 * self.rotary.half
+        raw = self._key_weight(layer)[:, :turned].float()
+        constants = raw.new_zeros(raw.shape[:2])
+        if block.norm1.bias is not None:
+            constants = raw @ block.norm1.bias.float()
+        if (bias := self._key_bias(layer)) is not None:
+            constants = constants + bias[:, :turned]
+        return raw * block.norm1.weight.float(), constants
+
+    def project_values(self, layer: int, mixed: Tensor) -> Tensor:
+        """(heads, D) float32 values of weighted sums of states ``mixed`` (heads, C) whose
+        weights add up to 1 in each head."""
+        block = self.decoder.layers[layer]
+        bias = block.key_value_bias
+        heads, dim = self.config.num_kv_heads, self.config.head_dim
+        wv = block.value_weight.view(heads, dim, -1)
+        grouped = block.norm1.affine(mixed.to(wv.dtype)).view(heads, -1, mixed.shape[-1])
+        out = from_right(grouped, wv)  # (kv_heads, group, D)
+        if bias is not None:
+            out = out + bias[heads * dim :].view(heads, 1, dim)
+        return out.reshape(-1, dim).float()
+
+    def _key_weight(self, layer: int) -> Tensor:
+        """(kv_heads, D, C): Wk."""
+        heads, dim = self.config.num_kv_heads, self.config.head_dim
+        return self.decoder.layers[layer].key_weight.view(heads, dim, -1)
+
+    def _key_bias(self, layer: int) -> Tensor | None:
+        """(kv_heads, D) float32: bk, or None."""
+        bias = self.decoder.layers[layer].key_value_bias
+        heads, dim = self.config.num_kv_heads, self.config.head_dim
+        return None if bias is None else bias[: heads * dim].view(heads, dim).float()
 
 
 def _query(block: Block, a: Tensor, heads: int) -> Tensor:

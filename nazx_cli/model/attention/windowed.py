@@ -10,6 +10,7 @@ causal.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -18,8 +19,8 @@ from torch import Tensor
 
 from nazx_cli.context.context import Context, Memory
 from nazx_cli.context.live_cache import LiveCache
-from nazx_cli.context.rotation import Turn
 from nazx_cli.errors import NazxError
+from nazx_cli.kernels.rotary import Rotation
 from nazx_cli.model.attention.base import AttentionKind
 from nazx_cli.model.decoder import Attend, Decoder
 
@@ -53,10 +54,11 @@ class Windowed(AttentionKind):
     name = "windowed"
     layouts = ("cached",)
 
-    def __init__(self, decoder: Decoder) -> None:
-        super().__init__(decoder)
-        attention = decoder.config.attention
-        self.reach = Reach(attention.local_window, attention.sink_tokens)
+    @cached_property
+    def reach(self) -> Reach:
+        """Which live positions a query sees."""
+        attention = self.decoder.config.attention
+        return Reach(attention.local_window, attention.sink_tokens)
 
     def new_memory(self, layout: str) -> Memory:
         d, reach = self.decoder, self.reach
@@ -108,9 +110,10 @@ class Full(Windowed):
 
     name = "full"
 
-    def __init__(self, decoder: Decoder) -> None:
-        super().__init__(decoder)
-        self.reach = Reach(None, 0)
+    @cached_property
+    def reach(self) -> Reach:
+        """All positions before the query's."""
+        return Reach(None, 0)
 
     def live(self, context: Context) -> Tensor:
         return context.tokens.slice(0, len(context)).clone()
@@ -128,10 +131,10 @@ def _projected(decoder: Decoder, layer: int, a: Tensor) -> tuple[Tensor, Tensor]
 def _over_sequence(decoder: Decoder, reach: Reach, count: int) -> Attend:
     heads, device = decoder.config.num_heads, decoder.device
     length = reach.length(count)
-    turn = Turn(decoder.rotary.phases(0, count, length, device), decoder.dtype)
+    turn = Rotation(decoder.rotary.phases(0, count, length, device), decoder.dtype)
     capped, mask = None, None
     if not reach.plain(count):
-        capped = _capped_turn(decoder, reach, 0, count, length)
+        capped = _capped_rotation(decoder, reach, 0, count, length)
         mask = _mask(reach, 0, count, torch.arange(count, device=device))
 
     def attend(layer: int, a: Tensor) -> Tensor:
@@ -151,13 +154,13 @@ def _over_cache(
 ) -> Attend:
     heads, device = decoder.config.num_heads, decoder.device
     stop = start + count
-    turn = Turn(decoder.rotary.phases(start, stop, length, device), decoder.dtype)
+    turn = Rotation(decoder.rotary.phases(start, stop, length, device), decoder.dtype)
     plain, last_layer = reach.plain(stop), decoder.config.num_layers - 1
     first = 0 if plain or reach.window is None else max(start - reach.window + 1, reach.sinks)
     window = cache.span(first, stop)
     mask, capped = None, None
     if not plain:
-        capped = _capped_turn(decoder, reach, start, stop, length)
+        capped = _capped_rotation(decoder, reach, start, stop, length)
         sinks = torch.arange(reach.sinks, device=device)
         seen = torch.cat((sinks, torch.arange(first, stop, device=device)))
         mask = _mask(reach, start, stop, seen)
@@ -183,11 +186,13 @@ def _over_cache(
     return attend
 
 
-def _capped_turn(decoder: Decoder, reach: Reach, start: int, stop: int, length: int) -> Turn:
+def _capped_rotation(
+    decoder: Decoder, reach: Reach, start: int, stop: int, length: int
+) -> Rotation:
     """The rotation by which queries start..stop-1 meet the sinks."""
     positions = torch.arange(start, stop, device=decoder.device)
     phases = decoder.rotary.at(positions.clamp(max=cast(int, reach.size) - 1), length)
-    return Turn(phases, decoder.dtype)
+    return Rotation(phases, decoder.dtype)
 
 
 def _mask(reach: Reach, start: int, stop: int, seen: Tensor) -> Tensor:

@@ -1,18 +1,52 @@
-"""Rows that grow: a tensor with spare room, so that one more row does not copy all others."""
+"""Slots, a row number for each distinct token of a context, and rows that grow with them."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-STEP = 256
-"""Rows by which capacity is rounded up; ``context.cost`` rounds the same way."""
+from nazx_cli.kernels import ROW_STEP
+
+
+class SlotTable:
+    """``known`` (U,) int32 are the ids by slot; slots stay the same until ``keep``."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self._slot_of = torch.full((vocab_size,), -1, dtype=torch.int32)
+        self.known = torch.empty(0, dtype=torch.int32)
+
+    def __len__(self) -> int:
+        return len(self.known)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both tables."""
+        return (self._slot_of.numel() + self.known.numel()) * 4
+
+    def of(self, ids: Tensor) -> Tensor:
+        """(n,) int32 slots of ids (n,); -1 where a token has none."""
+        return self._slot_of[ids.long()]
+
+    def assign(self, ids: Tensor) -> Tensor:
+        """Give slots to those of the distinct ``ids`` that have none; returns those."""
+        fresh = ids[self.of(ids) < 0]
+        first = len(self.known)
+        numbers = torch.arange(first, first + len(fresh), dtype=torch.int32)
+        self._slot_of[fresh.long()] = numbers
+        self.known = torch.cat((self.known, fresh.to(torch.int32)))
+        return fresh
+
+    def keep(self, which: Tensor) -> None:
+        """Keep the slots ``which`` (n,), numbered anew in that order."""
+        self.known = self.known[which.long()]
+        self._slot_of.fill_(-1)
+        self._slot_of[self.known.long()] = torch.arange(len(self.known), dtype=torch.int32)
 
 
 class GrowingRows:
-    """(*lead, count, *shape) on one device; capacity is the next multiple of ``STEP``.
+    """(*lead, count, *shape) on one device; capacity is the next multiple of ``ROW_STEP``.
 
-    Rows never written are zero.
+    Spare rows that were never in use are zero.
     """
 
     def __init__(
@@ -65,10 +99,11 @@ class GrowingRows:
         return self._store.narrow(self._axis, start, stop - start)
 
     def _capacity(self, count: int) -> int:
-        return -(-count // STEP) * STEP
+        return -(-count // ROW_STEP) * ROW_STEP
 
     def _allocate(self, need: int) -> None:
         shape = list(self._store.shape)
         shape[self._axis] = self._capacity(need)
-        old, self._store = self.rows, self._store.new_zeros(shape)
+        old, self._store = self.rows, self._store.new_empty(shape)
         self._part(0, self.count).copy_(old)
+        self._part(need, shape[self._axis]).zero_()

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nazx_cli.context.native.compiler import compile_library
+from nazx_cli.kernels.native.compiler import compile_library
 
 _SOURCE = Path(__file__).with_name("rowwise.c")
 _SMALL = 4 << 20

@@ -1,4 +1,5 @@
-"""Posting lists cut into segments for a kernel's programs, kept on the device.
+"""The index on the Triton kernel: posting lists on the CPU, where edits are applied, and cut into
+segments on the device.
 
 A program takes ``ROWS`` positions: one segment of the first width, or several of a smaller one, so
 that lists of one position, which half of all are, do not cost a program each.
@@ -6,28 +7,19 @@ that lists of one position, which half of all are, do not cost a program each.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor
 
-from nazx_cli.context.cost import SEGMENT_ROWS as ROWS
-from nazx_cli.context.cost import SEGMENT_TAIL as TAIL
-from nazx_cli.context.native.position_lists import PositionLists
+from nazx_cli.config import ModelConfig
+from nazx_cli.kernels import SEGMENT_ROWS as ROWS
+from nazx_cli.kernels import SEGMENT_TAIL as TAIL
+from nazx_cli.kernels.base import PairTable, Tokens
+from nazx_cli.kernels.lists import ListIndex, PositionLists
+from nazx_cli.kernels.rows import GrowingRows
 
 WIDTHS = (ROWS, ROWS >> 3, ROWS >> 6)
 """The most positions that a segment of each kind holds; the kernel knows them too."""
 _WASTE = 4  # the rest of a list takes a whole segment if it fills more than a fourth of it
-
-
-class Phases(Protocol):
-    """Phases of positions, float32 on the device: outer (B, 2F) of multiples of 1024 and inner
-    (1024, 2F) of 0..1023; see ``native.phases.PhaseTables``."""
-
-    @property
-    def outer(self) -> Tensor: ...
-    @property
-    def inner(self) -> Tensor: ...
 
 
 class Segments:
@@ -82,6 +74,64 @@ class Segments:
         """Take in the next positions, from their lists ``slots`` (n,); n is at most ``room``."""
         self.table[0, self.count : self.count + len(slots)] = slots.to(self.table.device)
         self.count += len(slots)
+
+
+class TritonPairs(PairTable):
+    """Pairs (U, 2F * kv_heads), head by head within a component."""
+
+    def derive(self, states: Tensor, vectors: Tensor, constants: Tensor) -> None:
+        matrix = vectors.transpose(0, 1).flatten(0, 1).to(states.dtype)
+        offset = constants.t().flatten().to(states.dtype)
+        self.tables[0].extend(len(states)).copy_(torch.addmm(offset, states, matrix.t()))
+
+    def put(self, keys: Tensor) -> None:
+        self.tables[0].extend(len(keys)).copy_(keys.transpose(1, 2).flatten(1))
+
+
+class TritonIndex(ListIndex):
+    """Posting lists in both forms; states, pairs and products are on the device."""
+
+    def __init__(self, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
+        from nazx_cli.kernels.triton.weigh import weights  # imports Triton
+
+        super().__init__(config, device, dtype)
+        self._weights = weights
+        self._segments = Segments(device)
+        self._held = 0  # positions that the segments hold, all of them where they stand now
+
+    def edited(self, at: int, removed: int, added: int) -> None:
+        """Note the edit; ``sync`` applies it."""
+        super().edited(at, removed, added)
+        if at < self._held:
+            self._held = 0
+
+    def sync(self, tokens: Tokens) -> tuple[Tensor, Tensor | None]:
+        """As any index; after appending only the new positions go to the device."""
+        changes = super().sync(tokens)
+        length = len(tokens)
+        new = length - self._held
+        if not self._held or new > self._segments.room:
+            self._segments.build(self.lists)
+        elif new:
+            self._segments.append(self.slots.of(tokens.slice(self._held, length)))
+        self._held = length
+        return changes
+
+    def new_pairs(self) -> TritonPairs:
+        width = 2 * self.rotary.half * self.config.num_kv_heads
+        return TritonPairs([GrowingRows((width,), self.dtype, self.device)])
+
+    def weights(self, query: Tensor, phases: Tensor, s: Tensor, pairs: PairTable) -> Tensor:
+        rows = pairs.tables[0].padded
+        return self._weights(query, phases, s, rows, self._segments, self.phases)
+
+    def _renumber(self, kept: Tensor) -> None:
+        super()._renumber(kept)
+        self._held = 0
+
+    @property
+    def nbytes(self) -> int:
+        return super().nbytes + self._segments.nbytes
 
 
 def _cut(left: Tensor, begins: Tensor) -> list[Tensor]:

@@ -18,15 +18,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nazx_cli.context.cost import SEGMENT_ROWS as ROWS
-from nazx_cli.context.triton.segments import Phases, Segments
+from nazx_cli.kernels import SEGMENT_ROWS as ROWS
+from nazx_cli.kernels.rotary import PhaseTables
+from nazx_cli.kernels.triton.index import Segments
 
 _HEADS = 16  # heads of one program; more are taken in blocks
 _WARPS = 4
 
 
 def weights(
-    query: Tensor, own: Tensor, s: Tensor, pairs: Tensor, segments: Segments, phases: Phases
+    query: Tensor, own: Tensor, s: Tensor, pairs: Tensor, segments: Segments, phases: PhaseTables
 ) -> Tensor:
     """(U, H) float32 softmax weights of each list; columns add up to 1.
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from nazx_cli.config import ModelConfig
-from nazx_cli.context.cost import PHASE_BLOCK
-from nazx_cli.context.cost import SEGMENT_ROWS as ROWS
-from nazx_cli.context.native.position_lists import PositionLists
-from nazx_cli.context.triton.segments import Segments
+from nazx_cli.kernels import PHASE_BLOCK
+from nazx_cli.kernels import SEGMENT_ROWS as ROWS
+from nazx_cli.kernels.lists import PositionLists
+from nazx_cli.kernels.rotary import PhaseTables
+from nazx_cli.kernels.triton.index import Segments
 
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _YES = ("1", "true", "on", "yes", "y")  # as Triton reads its variables
@@ -22,11 +23,11 @@ _OFF = 1e-4  # the most that a weight of the trial may differ
 
 
 def usable(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether layouts ``postings`` and ``pairs`` of a model can use the kernel.
+    """Whether the posting lists of a model can use the kernel.
 
     It wants InAttention, a CUDA device, rotary dimensions, and a trial at the model's shapes that
     gives the right weights; what Triton then compiles is kept in its own cache. ``NAZX_NATIVE=0``
-    turns it off. In Triton's interpreter, which is far slower than the portable layouts, it is
+    turns it off. In Triton's interpreter, which is far slower than PyTorch, it is
     used on any device, with ``NAZX_NATIVE=triton`` only.
     """
     asked = os.environ.get("NAZX_NATIVE")
@@ -51,14 +52,6 @@ class _Shape:
     dtype: torch.dtype
 
 
-@dataclass(frozen=True)
-class _Tables:
-    """Phases as ``native.phases.PhaseTables`` holds them."""
-
-    outer: Tensor
-    inner: Tensor
-
-
 @lru_cache(maxsize=8)
 def _works(shape: _Shape, device: torch.device) -> bool:
     """Whether the kernel gives the right weights for random lists of every kind of segment.
@@ -73,7 +66,7 @@ def _works(shape: _Shape, device: torch.device) -> bool:
 
 def _trial(shape: _Shape, device: torch.device) -> float:
     """The largest difference between a weight of the kernel and the same in float64."""
-    from nazx_cli.context.triton.weigh import weights
+    from nazx_cli.kernels.triton.weigh import weights
 
     counts = torch.tensor((1, 2, ROWS // 8 + 1, 2 * ROWS + 5))
     generator = torch.Generator().manual_seed(0)
@@ -85,14 +78,14 @@ def _trial(shape: _Shape, device: torch.device) -> float:
     query = random(shape.heads, shape.dim).to(shape.dtype)
     pairs = random(len(counts), turned * shape.kv_heads).to(shape.dtype)
     s, own = random(len(counts), shape.heads), random(turned)
-    tables = _Tables(random(_BLOCKS, turned), random(PHASE_BLOCK, turned))
+    tables = PhaseTables(random(_BLOCKS, turned), random(PHASE_BLOCK, turned))
     lists, slots = PositionLists(), torch.arange(len(counts)).repeat_interleave(counts)
     order = torch.randperm(len(slots), generator=generator)
     lists.build(slots[order].to(torch.int32), len(counts))
     lists.positions += PHASE_BLOCK - len(slots) // 2
     segments = Segments(device)
     segments.build(lists)
-    there = _Tables(tables.outer.to(device), tables.inner.to(device))
+    there = PhaseTables(tables.outer.to(device), tables.inner.to(device))
     q, o, own_s, keys = (x.to(device) for x in (query, own, s, pairs))
     got = weights(q, o, own_s, keys, segments, there)
     want = _expected(query, own, s, pairs, lists, tables)
@@ -100,7 +93,7 @@ def _trial(shape: _Shape, device: torch.device) -> float:
 
 
 def _expected(
-    query: Tensor, own: Tensor, s: Tensor, pairs: Tensor, lists: PositionLists, tables: _Tables
+    query: Tensor, own: Tensor, s: Tensor, pairs: Tensor, lists: PositionLists, tables: PhaseTables
 ) -> Tensor:
     """(U, H) float64: what ``weigh.weights`` must give. With pairs as complex numbers r, k and
     phases z, a score is s + Re(r conj(k) conj(z))."""

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from nazx_cli.config import ModelConfig
-from nazx_cli.context.cost import LANES, heads_of_block
-from nazx_cli.context.native.compiler import compile_library
-from nazx_cli.context.native.phases import PhaseTables
-from nazx_cli.context.native.position_lists import PositionLists
+from nazx_cli.kernels import LANES, heads_of_block
+from nazx_cli.kernels.lists import PositionLists
+from nazx_cli.kernels.native.compiler import compile_library
+from nazx_cli.kernels.rotary import PhaseTables
 
 _SOURCE = Path(__file__).with_name("attention.c")
 _LEAST_WORK = 50_000  # positions for each thread, below which one more does not pay

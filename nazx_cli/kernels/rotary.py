@@ -1,4 +1,4 @@
-"""Rotary position embedding: frequencies of every supported type, phases, rotation.
+"""Rotary position embedding: frequencies of every supported type, phases, tables of them, rotation.
 
 Half-split pairing as in GPT-NeoX and Llama: dimension f of a head is paired with f + F, where
 2F dimensions are rotated. Sources: RoFormer (arXiv 2104.09864); linear interpolation (arXiv
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from nazx_cli.config import RopeConfig
+from nazx_cli.kernels import PHASE_BLOCK, PHASE_SPARE, PHASE_STEP
 
 _SHORT = 256  # positions that cost less by themselves than by way of tables
-_BLOCK = 1024  # positions per block when phases are built from two small tables
 
 
 class Rotary:
@@ -50,13 +50,13 @@ class Rotary:
         if stop - start < _SHORT:
             return self.at(torch.arange(start, stop), length).to(device)
         freq = self.frequencies(length)
-        first = start - start % _BLOCK
-        blocks = torch.arange(first, max(stop, first + 1), _BLOCK, dtype=torch.float64)
+        first = start - start % PHASE_BLOCK
+        blocks = torch.arange(first, max(stop, first + 1), PHASE_BLOCK, dtype=torch.float64)
         outer = blocks[:, None] * freq  # (B, F)
-        inner = torch.arange(_BLOCK, dtype=torch.float64)[:, None] * freq
+        inner = torch.arange(PHASE_BLOCK, dtype=torch.float64)[:, None] * freq
         co, so = (t.float().to(device)[:, None] for t in (outer.cos(), outer.sin()))
         ci, si = (t.float().to(device) * self.scaling for t in (inner.cos(), inner.sin()))
-        table = torch.empty(len(blocks), _BLOCK, 2 * self.half, device=device)
+        table = torch.empty(len(blocks), PHASE_BLOCK, 2 * self.half, device=device)
         torch.mul(co, ci, out=table[..., : self.half]).sub_(so * si)
         torch.mul(so, ci, out=table[..., self.half :]).add_(co * si)
         return table.view(-1, 2 * self.half)[start - first : stop - first]
@@ -66,6 +66,74 @@ class Rotary:
         angles = positions.cpu().double()[:, None] * self.frequencies(length)
         table = torch.cat((angles.cos(), angles.sin()), -1) * self.scaling
         return table.float().to(positions.device)
+
+
+class PhaseTables:
+    """Phases of all positions as two small tables: cos and sin of a sum from those of its parts.
+
+    outer (B, 2F) of positions 0, 1024, 2048, ...; inner (1024, 2F) of 0..1023, times the attention
+    scaling of the RoPE type. Float32, made in float64; numbers behind each of them may be read.
+    """
+
+    def __init__(self, outer: Tensor, inner: Tensor) -> None:
+        self.outer, self.inner = outer, inner
+        self._length = 0  # of the sequence that they were made for
+
+    @classmethod
+    def empty(cls, rotary: Rotary, device: torch.device) -> PhaseTables:
+        """Tables of no positions."""
+        none = torch.empty(0, 2 * rotary.half, device=device)
+        return cls(none, none)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(table.untyped_storage().nbytes() for table in (self.outer, self.inner))
+
+    def sync(self, rotary: Rotary, length: int) -> None:
+        """Cover positions 0..length-1 of a sequence of ``length``."""
+        covered = len(self.outer) * PHASE_BLOCK
+        if length <= covered and rotary.same_frequencies(self._length, length):
+            return
+        top = -(-length // PHASE_STEP) * PHASE_STEP
+        device = self.outer.device
+        inner = rotary.at(torch.arange(PHASE_BLOCK), length)
+        outer = rotary.at(torch.arange(0, top, PHASE_BLOCK), length) / rotary.scaling
+        self.inner, self.outer = (_with_spare(table.to(device)) for table in (inner, outer))
+        self._length = length
+
+
+class Rotation:
+    """The rotation of T positions, made once and used by every layer.
+
+    Phases (T, 2F) float32 hold cosines, then sines. Products are in ``dtype``.
+    """
+
+    def __init__(self, phases: Tensor, dtype: torch.dtype) -> None:
+        self._half = phases.shape[-1] // 2
+        table = phases[:, None].to(dtype)
+        cos, sin = table[..., : self._half], table[..., self._half :]
+        self._cos = torch.cat((cos, cos), -1)  # (T, 1, 2F)
+        self._sin = torch.cat((-sin, sin), -1)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Rotate the first 2F dimensions of x (T, heads, D); the result has x's type.
+
+        For each pair (a, b) of dimensions f and f + F: (a cos - b sin, b cos + a sin).
+        """
+        width = 2 * self._half
+        if not width:
+            return x
+        part = x[..., :width]
+        swapped = part.roll(self._half, -1)
+        turned = torch.addcmul(part * self._cos, swapped, self._sin)
+        return turned if width == x.shape[-1] else torch.cat((turned, x[..., width:]), -1)
+
+
+def _with_spare(table: Tensor) -> Tensor:
+    """The table with room behind it that may be read."""
+    room = torch.nn.functional.pad(table.flatten(), (0, PHASE_SPARE))
+    return room[: table.numel()].view(table.shape)
 
 
 def _frequencies(config: RopeConfig, length: int) -> Tensor:
