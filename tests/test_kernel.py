@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 import torch
 from checkpoints import GPT_NEOX, nazx
@@ -13,6 +11,7 @@ from torch import Tensor
 from nazx_cli.config import ModelConfig
 from nazx_cli.kernels.lists import PositionLists
 from nazx_cli.kernels.native import compiler, kernel
+from nazx_cli.kernels.rotary import PhaseTables
 
 pytestmark = pytest.mark.skipif(compiler.find_compiler() is None, reason="no compiler")
 
@@ -20,14 +19,6 @@ DTYPES = (torch.float32, torch.bfloat16)
 # heads, rotary pairs, positions: one and two positions in the lanes, full and not; pairs in pieces
 # of 8 and 16; fewer and more lists than a chunk.
 SIZES = ((1, 1, 1), (3, 2, 7), (8, 8, 300), (8, 32, 900), (12, 8, 1500), (16, 20, 400), (5, 17, 90))
-
-
-@dataclass
-class Phases:
-    """Stands for ``PhaseTables``."""
-
-    outer: Tensor
-    inner: Tensor
 
 
 class Case:
@@ -53,7 +44,7 @@ class Case:
         self.query = torch.randn(heads, self.dim, generator=draw)
         self.key = torch.randn(heads, width, generator=draw) * width**-0.5
         self.constants = torch.randn(heads, generator=draw)
-        self.tables = Phases(
+        self.tables = PhaseTables(
             spared(self.table(torch.arange(0, 65_536, 1024)).float()),
             spared(self.table(torch.arange(1024)).float()),
         )
@@ -83,7 +74,7 @@ class Case:
         flat = self.kernel.pair_rows(self.pairs.permute(1, 2, 0)).t().contiguous()
         longest = self.kernel.no_lengths()
         self.kernel.measure(flat, 0, rows, longest)
-        return kernel.Lists(self.lists, self.tables, flat, longest)  # type: ignore[arg-type]
+        return kernel.Lists(self.lists, self.tables, flat, longest)
 
     def weights(self, s: Tensor) -> Tensor:
         """(U, H) float64 by the formula, from s (U, H)."""

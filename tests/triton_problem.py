@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
 from nazx_cli.kernels.lists import PositionLists
+from nazx_cli.kernels.rotary import PhaseTables
 from nazx_cli.kernels.triton.index import Segments
 
 # Of every kind of segment one that is full, one that is not, and some that come after others.
@@ -52,9 +52,8 @@ class Problem:
             self.s.to(device),
             self.keys.transpose(1, 2).flatten(1).to(device),
             held,
-            SimpleNamespace(
-                outer=(self.phases(outer) / self.scaling).to(device),
-                inner=self.phases(inner).to(device),
+            PhaseTables(
+                (self.phases(outer) / self.scaling).to(device), self.phases(inner).to(device)
             ),
         )
         assert found.dtype is torch.float32
