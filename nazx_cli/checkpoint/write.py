@@ -150,6 +150,12 @@ def write_weights(
             (folder / INDEX_FILE).write_bytes(to_json(index))
 
 
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write one safetensors file."""
+    for _ in _write_file(path, [PendingTensor.from_torch(n, t) for n, t in tensors.items()]):
+        pass
+
+
 def _shards(tensors: Sequence[PendingTensor], limit: int) -> list[list[PendingTensor]]:
     """Consecutive tensors in groups of at most ``limit`` bytes; one larger tensor stands alone."""
     shards: list[list[PendingTensor]] = [[]]

@@ -1,0 +1,273 @@
+"""Adapters: low-rank additions to a checkpoint's matrices, in PEFT's LoRA format.
+
+A folder with ``adapter_config.json`` and ``adapter_model.safetensors``. Each adapted matrix W
+(out, in) becomes W + scale * B A when the checkpoint is read, before any stacking or
+quantizing, so that an adapter does not care how the decoder holds its weights.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from nazx_cli.checkpoint.atomic import building, explained, put_in_place
+from nazx_cli.checkpoint.checkpoint import Checkpoint
+from nazx_cli.checkpoint.families import Part, parts
+from nazx_cli.checkpoint.safetensors_header import read_header
+from nazx_cli.checkpoint.write import PendingTensor, to_json, write_tensors
+from nazx_cli.config import ModelConfig
+from nazx_cli.errors import ModelUnavailableError, first_line
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+CARD_FILE = "README.md"
+
+
+class LoraPair(NamedTuple):
+    """A (r, in) and B (out, r)."""
+
+    down: Tensor
+    up: Tensor
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter in memory.
+
+    pairs   A and B of each module, by its name in the checkpoint (``model.layers.0.mlp.up_proj``)
+    scales  what B A is multiplied by, module by module
+    config  ``adapter_config.json`` as it is; ``nazx`` in it holds what PEFT has no place for:
+            the base's name and hash, and the form of the answers
+    """
+
+    name: str
+    pairs: Mapping[str, LoraPair]
+    scales: Mapping[str, float]
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        """What NazX keeps in the config beside PEFT's own keys."""
+        notes = self.config.get("nazx")
+        return notes if isinstance(notes, dict) else {}
+
+    @property
+    def is_reader(self) -> bool:
+        """Whether it was trained to answer in the cited form of ``session.citation``."""
+        return self.notes.get("answers") == "cited"
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that it adds."""
+        return sum(pair.down.numel() + pair.up.numel() for pair in self.pairs.values())
+
+    def check(self, config: ModelConfig) -> None:
+        """``ModelUnavailableError`` where the adapter does not fit a base of this shape."""
+        known = {
+            name.removesuffix(".weight"): shape
+            for part in adaptable_parts(config)
+            for name, shape in part.sources
+        }
+        for module, pair in self.pairs.items():
+            if module not in known:
+                raise _unfit(self.name, f"the model has no layer {module}")
+            rows, columns = known[module]
+            if (pair.up.shape[0], pair.down.shape[1]) != (rows, columns):
+                raise _unfit(
+                    self.name,
+                    f"{module} is {rows} by {columns} in the model, "
+                    f"{pair.up.shape[0]} by {pair.down.shape[1]} in the adapter",
+                )
+
+    def delta(self, module: str) -> Tensor | None:
+        """(out, in) float32: what is added to a module's matrix; None where nothing is."""
+        pair = self.pairs.get(module)
+        if pair is None:
+            return None
+        return (pair.up.float() @ pair.down.float()).mul_(self.scales[module])
+
+
+class AdaptedCheckpoint(Checkpoint):
+    """A checkpoint whose tensors come with an adapter merged, in float32 where it adds."""
+
+    def __init__(self, checkpoint: Checkpoint, adapter: Adapter) -> None:
+        super().__init__(checkpoint.folder, checkpoint.entries)
+        self.adapter = adapter
+
+    def read(
+        self, name: str, rows: slice | None = None, *, stored_as: str | None = None
+    ) -> Tensor:
+        tensor = super().read(name, rows, stored_as=stored_as)
+        delta = self.adapter.delta(name.removesuffix(".weight"))
+        if delta is None or not name.endswith(".weight"):
+            return tensor
+        return tensor.float() + (delta if rows is None else delta[rows])
+
+
+def adaptable_parts(config: ModelConfig) -> Iterator[Part]:
+    """The matrices of the blocks: what an adapter may add to."""
+    for part in parts(config):
+        if part.parameter.startswith("blocks.") and len(part.sources[0][1]) == 2:
+            yield part
+
+
+def row_order(part: Part) -> Tensor:
+    """(out,) int64: which row of its sources, taken one after another, each row of ``part`` is."""
+    indices, at = [], 0
+    for _, shape in part.sources:
+        indices.append(torch.arange(at, at + shape[0]))
+        at += shape[0]
+    return part.arrange(indices) if part.arrange else indices[0]
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """Read an adapter folder.
+
+    ``ModelUnavailableError`` where it is none, damaged, or of a kind that a merge into the
+    weights cannot give.
+    """
+    config = _read_config(folder)
+    path = folder / WEIGHTS_FILE
+    checkpoint = Checkpoint(folder, read_header(path))
+    halves: dict[str, dict[str, Tensor]] = {}
+    for name in checkpoint.entries:
+        found = _TENSOR.fullmatch(name)
+        if found is None:
+            raise _unusable(path, f"it holds {name!r}, which is no part of a LoRA adapter")
+        halves.setdefault(found.group(1), {})[found.group(2)] = checkpoint.read(name)
+    pairs: dict[str, LoraPair] = {}
+    scales: dict[str, float] = {}
+    for module, half in halves.items():
+        if half.keys() != {"A", "B"}:
+            raise _unusable(path, f"it holds only half of {module}")
+        down, up = half["A"], half["B"]
+        if down.dim() != 2 or up.dim() != 2 or down.shape[0] != up.shape[1]:
+            raise _unusable(path, f"the two halves of {module} do not fit together")
+        pairs[module] = LoraPair(down, up)
+        scales[module] = _scale(config, module, down.shape[0])
+    if not pairs:
+        raise _unusable(path, "it is empty")
+    return Adapter(folder.name, pairs, scales, config)
+
+
+def write_adapter(
+    folder: Path,
+    pairs: Iterable[tuple[str, LoraPair]],
+    *,
+    alpha: float,
+    base: str,
+    notes: Mapping[str, Any],
+    card: str,
+    dtype: torch.dtype = torch.bfloat16,
+) -> None:
+    """Write an adapter so that ``folder`` appears whole or not at all; it replaces an older one.
+
+    All pairs have the same rank. ``base`` is the name that PEFT knows the model by.
+    """
+    tensors: dict[str, Tensor] = {}
+    targets: set[str] = set()
+    rank = 0
+    for module, pair in pairs:
+        rank = pair.down.shape[0]
+        targets.add(module.rpartition(".")[2])
+        tensors[f"{_PREFIX}{module}.lora_A.weight"] = pair.down.to(dtype).contiguous()
+        tensors[f"{_PREFIX}{module}.lora_B.weight"] = pair.up.to(dtype).contiguous()
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "target_modules": sorted(targets),
+        "nazx": dict(notes),
+    }
+    with building(folder, keep_lock=False) as scratch:
+        new = scratch / "new"
+        with explained(folder):
+            new.mkdir()
+            (new / CONFIG_FILE).write_bytes(to_json(config))
+            (new / CARD_FILE).write_text(card, encoding="utf-8")
+            write_tensors(new / WEIGHTS_FILE, tensors)
+        put_in_place(new, folder, scratch)
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder looks like an adapter."""
+    return (folder / CONFIG_FILE).is_file()
+
+
+def verify_adapter(folder: Path) -> Adapter:
+    """Read all of an adapter and hold every number of it to being finite."""
+    adapter = read_adapter(folder)
+    for module, pair in adapter.pairs.items():
+        for half in pair:
+            if not torch.isfinite(half).all():
+                raise _unusable(folder / WEIGHTS_FILE, f"{module} holds values that are no numbers")
+    return adapter
+
+
+_PREFIX = "base_model.model."
+_TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelUnavailableError(
+            f"{folder} is no adapter: it has no {CONFIG_FILE}",
+            "name a folder with adapter_config.json and adapter_model.safetensors, or none",
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unusable(path, f"it is no JSON: {first_line(error)}") from None
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise _unusable(path, "it is not of the type LORA")
+    for key, usual in _PLAIN.items():
+        if config.get(key, usual) not in (usual, None, [], {}):
+            raise _unusable(path, f"{key} is {config[key]!r}, which NazX cannot merge")
+    return config
+
+
+_PLAIN: dict[str, Any] = {
+    "bias": "none",
+    "fan_in_fan_out": False,
+    "use_dora": False,
+    "modules_to_save": None,
+    "lora_bias": False,
+    "layer_replication": None,
+}
+"""Settings of PEFT whose other values mean more than W + scale * B A."""
+
+
+def _scale(config: Mapping[str, Any], module: str, rank: int) -> float:
+    """alpha / r, or alpha / sqrt(r) for rank-stabilized adapters (arXiv 2312.03732)."""
+    alpha = config.get("lora_alpha", 8)
+    for pattern, value in (config.get("alpha_pattern") or {}).items():
+        if re.fullmatch(rf"(.*\.)?({pattern})", module):
+            alpha = value
+            break
+    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _unusable(path: Path, reason: str) -> ModelUnavailableError:
+    return ModelUnavailableError(f"{path} cannot be used: {reason}", "take another adapter")
+
+
+def _unfit(name: str, reason: str) -> ModelUnavailableError:
+    return ModelUnavailableError(
+        f"the adapter {name} does not fit this model: {reason}",
+        "name the model that it was trained on with --model, or add --adapter none",
+    )

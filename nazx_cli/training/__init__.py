@@ -1,0 +1,1 @@
+"""Tuning a model: data in the session's own prompt form, LoRA, the trainer."""

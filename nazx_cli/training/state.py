@@ -1,0 +1,139 @@
+"""A run's state on disk: one file that is whole or the one before, so that a run that is killed
+goes on exactly where it was saved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nazx_cli.checkpoint.atomic import explained
+from nazx_cli.checkpoint.checkpoint import Checkpoint
+from nazx_cli.checkpoint.safetensors_header import read_header
+from nazx_cli.checkpoint.write import write_tensors
+from nazx_cli.errors import NazxError
+
+STATE_FILE = "state.safetensors"
+BEST_FILE = "best.safetensors"
+LOG_FILE = "log.jsonl"
+
+
+@dataclass
+class Counters:
+    """Where a run is: steps and packs taken, tokens run, seconds spent; the best held-out loss
+    and when it was, and how many checks have not bettered it."""
+
+    step: int = 0
+    packs: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    best: float = float("inf")
+    best_step: int = 0
+    worse: int = 0
+
+
+def save_state(
+    folder: Path, counters: Counters, parameters: Sequence[Tensor], optimizer: torch.optim.AdamW
+) -> None:
+    """Save all that the next step depends on."""
+    tensors: dict[str, Tensor] = {}
+    for number, parameter in enumerate(parameters):
+        tensors[f"value.{number}"] = parameter.detach()
+        for key in ("exp_avg", "exp_avg_sq"):
+            known = optimizer.state.get(parameter, {}).get(key)
+            if known is not None:
+                tensors[f"{key}.{number}"] = known
+    raw = json.dumps(asdict(counters)).encode()
+    tensors["counters"] = torch.frombuffer(bytearray(raw), dtype=torch.uint8).to(torch.float32)
+    _replace(folder / STATE_FILE, tensors)
+
+
+def load_state(
+    folder: Path, parameters: Sequence[Tensor], optimizer: torch.optim.AdamW
+) -> Counters | None:
+    """Take up what ``save_state`` saved; None where nothing is."""
+    path = folder / STATE_FILE
+    if not path.is_file():
+        return None
+    saved = Checkpoint(folder, read_header(path))
+    raw = bytes(saved.read("counters").to(torch.uint8).tolist())
+    counters = Counters(**json.loads(raw))
+    with torch.no_grad():
+        for number, parameter in enumerate(parameters):
+            value = saved.read(f"value.{number}")
+            if value.shape != parameter.shape:
+                raise NazxError(
+                    f"{path} belongs to a run with other settings", "begin with another --out"
+                )
+            parameter.copy_(value)
+            if f"exp_avg.{number}" in saved.entries:
+                optimizer.state[parameter] = {
+                    "step": torch.tensor(float(counters.step)),
+                    "exp_avg": saved.read(f"exp_avg.{number}").to(parameter.device),
+                    "exp_avg_sq": saved.read(f"exp_avg_sq.{number}").to(parameter.device),
+                }
+    return counters
+
+
+def save_best(folder: Path, parameters: Sequence[Tensor]) -> None:
+    """Keep the parameters as the best so far."""
+    _replace(
+        folder / BEST_FILE, {f"value.{n}": p.detach() for n, p in enumerate(parameters)}
+    )
+
+
+def load_best(folder: Path, parameters: Sequence[Tensor]) -> bool:
+    """Go back to the best ones; False where none were kept."""
+    path = folder / BEST_FILE
+    if not path.is_file():
+        return False
+    saved = Checkpoint(folder, read_header(path))
+    with torch.no_grad():
+        for number, parameter in enumerate(parameters):
+            parameter.copy_(saved.read(f"value.{number}"))
+    return True
+
+
+def _replace(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    scratch = path.with_name(f"{path.name}.new")
+    with explained(path):
+        write_tensors(scratch, tensors)
+        scratch.replace(path)
+
+
+class Log:
+    """JSON lines; what was written after the step that a run goes on from is taken back."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self._path = folder / LOG_FILE
+        kept = [line for line in read_log(folder) if line["step"] <= step]
+        with explained(self._path):
+            text = "".join(json.dumps(line) + "\n" for line in kept)
+            self._path.write_text(text, encoding="utf-8")
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Add one line."""
+        with explained(self._path), self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log; a last one that was cut short is left out."""
+    try:
+        text = (folder / LOG_FILE).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    found: list[dict[str, Any]] = []
+    for raw in text.splitlines():
+        try:
+            line = json.loads(raw)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            found.append(line)
+    return found

@@ -1,0 +1,235 @@
+"""The training loop: batches of packs, AdamW with a cosine schedule, saving, held-out loss."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nazx_cli.errors import UsageError
+from nazx_cli.training.engines import Engine
+from nazx_cli.training.packing import Pack, lay_out
+from nazx_cli.training.state import (
+    Counters,
+    Log,
+    load_best,
+    load_state,
+    save_best,
+    save_state,
+)
+
+_BETAS = (0.9, 0.98)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a run goes.
+
+    steps         optimizer steps in all, or None where ``minutes`` of training are the limit
+    batch_tokens  tokens of packs that make a step, at least
+    rate          the learning rate at its peak, after ``warmup`` of the run; it falls by a
+                  cosine to ``floor`` of it
+    check_every   steps between held-out losses; the run ends early after ``patience`` of them
+                  without a better one
+    save_every    seconds between saves
+    """
+
+    steps: int | None = 1000
+    minutes: float | None = None
+    batch_tokens: int = 4000
+    rate: float = 1e-3
+    warmup: float = 0.03
+    floor: float = 0.02
+    decay: float = 0.0
+    clip: float = 1.0
+    check_every: int = 100
+    patience: int = 5
+    save_every: float = 300.0
+    seed: int = 0
+
+    def done(self, counters: Counters) -> float:
+        """The share of the run that is over."""
+        if self.steps is not None:
+            return counters.step / max(1, self.steps)
+        return counters.seconds / max(1e-9, 60 * (self.minutes or 0.0))
+
+    def rate_at(self, share: float) -> float:
+        """The learning rate when ``share`` of the run is over."""
+        rise = min(1.0, (share + 1e-3) / self.warmup) if self.warmup else 1.0
+        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+        return self.rate * rise * (self.floor + (1 - self.floor) * fall)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a step came to: ``share`` of the run is over, ``seconds_left`` by the pace so far."""
+
+    step: int
+    share: float
+    seconds_left: float
+    loss: float
+    tokens_per_second: float
+    held_out: float | None = None
+
+
+OnProgress = Callable[[Progress], None]
+Check = Callable[[], dict[str, float]]
+
+
+class Trainer:
+    """Trains ``engine`` on packs, in a folder that it saves its state to."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        train: Sequence[Pack],
+        held: Sequence[Pack],
+        schedule: Schedule,
+        folder: Path,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if not train:
+            raise UsageError("there is nothing to train on", "name files with questions or text")
+        self.engine, self.train, self.held = engine, train, held
+        self.schedule, self.folder, self.device = schedule, folder, device
+        self.optimizer = torch.optim.AdamW(
+            engine.parameters, lr=schedule.rate, betas=_BETAS, weight_decay=schedule.decay
+        )
+        found = load_state(folder, engine.parameters, self.optimizer)
+        self.counters = found or Counters()
+        self.log = Log(folder, self.counters.step)
+        self._order: tuple[int, list[int]] = (-1, [])
+        engine.refresh()
+
+    def run(self, on_progress: OnProgress | None = None, check: Check | None = None) -> Counters:
+        """Train to the end; ``check`` gives further held-out figures for the log.
+
+        A run that is interrupted saves its state first. Afterwards the engine holds the best
+        parameters.
+        """
+        saved = time.monotonic()
+        held: float | None = None
+        try:
+            while self.schedule.done(self.counters) < 1 and not self._is_stale:
+                loss = self.step()
+                if self.held and self.counters.step % self.schedule.check_every == 0:
+                    held = self.check(check)
+                if on_progress:
+                    on_progress(self._progress(loss, held))
+                if time.monotonic() - saved > self.schedule.save_every:
+                    saved = time.monotonic()
+                    self.save()
+        finally:
+            self.save()
+        if self.held and self.counters.step % self.schedule.check_every:
+            self.check(check)
+            self.save()
+        if load_best(self.folder, self.engine.parameters):
+            self.engine.refresh()
+        return self.counters
+
+    @property
+    def _is_stale(self) -> bool:
+        return self.counters.worse >= self.schedule.patience
+
+    def step(self) -> float:
+        """One step of the optimizer; the mean loss of its batch."""
+        began = time.monotonic()
+        share = self.schedule.done(self.counters)
+        batch = self._batch()
+        total = sum(float(weights_of(pack).sum()) for pack in batch)
+        loss = 0.0
+        for pack in batch:
+            layout = lay_out(pack, self.device)
+            weights = weights_of(pack).to(self.device)
+            loss += float(self.engine.loss(layout, weights, 1 / total))
+        norm = float(
+            torch.nn.utils.clip_grad_norm_(self.engine.parameters, self.schedule.clip)
+        )
+        rate = self.schedule.rate_at(share)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if math.isfinite(norm):  # a step that overflowed teaches nothing
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.engine.refresh()
+        counters = self.counters
+        counters.step += 1
+        counters.packs += len(batch)
+        counters.tokens += sum(pack.tokens for pack in batch)
+        counters.seconds += time.monotonic() - began
+        self.log.write(
+            {
+                "step": counters.step,
+                "loss": round(loss / total, 5),
+                "norm": round(norm, 4),
+                "rate": rate,
+                "tokens": counters.tokens,
+                "seconds": round(counters.seconds, 1),
+            }
+        )
+        return loss / total
+
+    def check(self, more: Check | None = None) -> float:
+        """The held-out loss; keeps the parameters if it is the best so far."""
+        loss = held_out_loss(self.engine, self.held, self.device)
+        figures = more() if more else {}
+        counters = self.counters
+        counters.worse += 1
+        if loss < counters.best:
+            counters.best, counters.best_step, counters.worse = loss, counters.step, 0
+            save_best(self.folder, self.engine.parameters)
+        self.log.write({"step": counters.step, "held_out": round(loss, 5), **figures})
+        return loss
+
+    def save(self) -> None:
+        """Save the state."""
+        save_state(self.folder, self.counters, self.engine.parameters, self.optimizer)
+
+    def _batch(self) -> list[Pack]:
+        """The next packs in the order of the run, which its seed and the epoch fix."""
+        batch: list[Pack] = []
+        tokens, at = 0, self.counters.packs
+        while tokens < self.schedule.batch_tokens:
+            epoch, place = divmod(at, len(self.train))
+            if self._order[0] != epoch:
+                order = list(range(len(self.train)))
+                random.Random(f"{self.schedule.seed} {epoch}").shuffle(order)
+                self._order = epoch, order
+            batch.append(self.train[self._order[1][place]])
+            tokens += batch[-1].tokens
+            at += 1
+        return batch
+
+    def _progress(self, loss: float, held: float | None) -> Progress:
+        counters = self.counters
+        share = min(1.0, self.schedule.done(counters))
+        left = counters.seconds * (1 - share) / max(share, 1e-9)
+        pace = counters.tokens / max(counters.seconds, 1e-9)
+        return Progress(counters.step, share, left, loss, pace, held)
+
+
+def weights_of(pack: Pack) -> Tensor:
+    """(A,) what each token to be learnt counts: 1 / sqrt(length of its answer), so that long
+    answers do not drown short ones."""
+    return torch.tensor(
+        [len(b.answer) ** -0.5 for b in pack.branches for _ in b.answer], dtype=torch.float32
+    )
+
+
+def held_out_loss(
+    engine: Engine, packs: Sequence[Pack], device: torch.device | str = "cpu"
+) -> float:
+    """The mean loss, weighted as in training."""
+    loss = total = 0.0
+    for pack in packs:
+        weights = weights_of(pack).to(device)
+        loss += float(engine.loss(lay_out(pack, device), weights, None))
+        total += float(weights.sum())
+    return loss / total if total else 0.0
