@@ -1,0 +1,265 @@
+"""Packs of questions about passages, as the session asks them.
+
+The mix is that of use: passages of the right section, alone or among others; groups of passages
+by rank, as the parts of a question are; questions that the passages shown do not answer;
+questions about a whole text; second questions that say "she" for the princess.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from nazx_cli.evaluation.data.stories import SUMMARY, Question, Story
+from nazx_cli.reading.coverage import typical_passages
+from nazx_cli.session.citation import NOT_SAID, write
+from nazx_cli.session.messages import Message
+from nazx_cli.session.prompt import user_message
+from nazx_cli.session.templates import render
+from nazx_cli.training.books import Asked, Book, books, found
+from nazx_cli.training.packing import Pack, pack
+
+if TYPE_CHECKING:
+    from nazx_cli.reading.passages import Passage
+    from nazx_cli.tokenizer import Tokenizer
+
+LONGEST_ANSWER = 220  # characters
+LONGEST_SUMMARY = 420
+_GIVEN = 0.38  # share of packs whose passages are those of a section, not those of recall
+_MERGED = 0.6  # share of packs in which passages that follow on each other are one
+_SIZES = (2, 3, 3, 3, 4, 4, 6)  # passages of a part
+_LOOKED_AT = 16  # passages of a ranking that are divided into parts
+_MOST = 9  # questions of a pack that are answered
+_EMPTY = 0.12  # share of parts that are taken although they do not hold the answer
+_FEW = 2.5  # questions of a stretch: with fewer, stretches are asked about together
+_TOGETHER = (1, 2, 3, 3)
+_LONG_SECTION = 2400  # characters: of a longer one, recall has to find the place
+
+Rows = list[tuple[list[int], list[int]]]
+
+
+class Asker:
+    """Makes packs of stories."""
+
+    def __init__(self, tokenizer: Tokenizer, longest: int, rng: random.Random) -> None:
+        self._tokenizer = tokenizer
+        self._longest = longest
+        self._rng = rng
+        self._end = end_of_answer(tokenizer)
+
+    def packs(self, stories: Sequence[Story], kind: str) -> Iterator[Pack]:
+        """Packs of all stories, each asked about once, in books of a few sizes."""
+        for book in books(stories, self._tokenizer, self._rng):
+            for anchors in self._anchors(book):
+                yield from self._fitting(self._about(book, anchors), kind)
+            for number, story in enumerate(book.stories):
+                yield from self._fitting(self._overview(book, number, story), f"{kind} overview")
+                if self._rng.random() < 0.5:
+                    rows = self._follow_up(book, number)
+                    yield from self._fitting(rows, f"{kind} follow-up")
+
+    def _fitting(self, rows: Rows, kind: str) -> Iterator[Pack]:
+        if rows:
+            made = pack(rows, kind)
+            if made.longest <= self._longest and len(made.prefix) <= 1100:
+                yield made
+
+    def _anchors(self, book: Book) -> Iterator[list[Asked]]:
+        """One question for each stretch of evidence, several of them together where stretches
+        have but one or two questions of their own."""
+        by_place: dict[object, list[Asked]] = {}
+        for asked in book.asked:
+            if asked.question.kind != SUMMARY:
+                place = asked.question.sections if asked.evidence else ("", id(asked))
+                by_place.setdefault((asked.story, place), []).append(asked)
+        groups = list(by_place.values())
+        few = sum(map(len, groups)) < _FEW * len(groups)
+        self._rng.shuffle(groups)
+        at = 0
+        while at < len(groups):
+            count = self._rng.choice(_TOGETHER) if few else 1
+            yield [self._rng.choice(group) for group in groups[at : at + count]]
+            at += count
+
+    def _about(self, book: Book, anchors: list[Asked]) -> Rows:
+        """Rows on passages for ``anchors``: these and the other questions that they bear on."""
+        numbers = self._choose(book, anchors)
+        passages = book.passages(numbers, self._rng.random() < _MERGED)
+        yes: Rows = []
+        no: Rows = []
+        for asked in self._pool(book, anchors):
+            answer = self._answer(asked.question)
+            if answer is None:
+                continue
+            if not asked.question.answers:
+                if asked.evidence and found(book, asked, "", passages).held:
+                    no.append(self._row(asked.question.text, passages, NOT_SAID))
+                continue
+            judged = found(book, asked, answer, passages)
+            if judged.held:
+                text = write(answer, judged.number)
+                yes.append(self._row(asked.question.text, passages, text))
+            elif judged.absent and answer not in ("Yes.", "No."):
+                no.append(self._row(asked.question.text, passages, NOT_SAID))
+        self._rng.shuffle(yes)
+        self._rng.shuffle(no)
+        share = 0.3 + 0.5 * (not yes)
+        kept = len(yes) // 5 + (self._rng.random() < share)
+        rows = yes[:_MOST] + no[:kept]
+        self._rng.shuffle(rows)
+        return rows
+
+    def _choose(self, book: Book, anchors: Sequence[Asked]) -> list[int]:
+        rng, anchor = self._rng, anchors[0]
+        evidence = [span for asked in anchors for span in asked.evidence]
+        gold = set(book.holding(evidence))
+        size = sum(b - a for a, b in evidence)
+        given = _GIVEN if len(anchors) == 1 else 1.0
+        if gold and rng.random() < given and size < _LONG_SECTION:
+            numbers = sorted(gold)
+            if rng.random() < 0.4:
+                order = [i for i in book.ranked(anchor.question.text, 12) if i not in gold]
+                numbers += order[: rng.randint(1, 2)]
+            return numbers
+        order = book.ranked(anchor.question.text, _LOOKED_AT)
+        each = rng.choice(_SIZES)
+        parts = [order[at : at + each] for at in range(0, len(order), each)]
+        good = [part for part in parts if gold.intersection(part)]
+        if good and rng.random() > _EMPTY:
+            return rng.choice(good)
+        if not good and gold and rng.random() < 0.5:
+            return parts[0][: max(1, each - 2)] + rng.sample(sorted(gold), min(2, len(gold)))
+        return rng.choice(parts) if parts else sorted(gold)
+
+    def _pool(self, book: Book, anchors: Sequence[Asked]) -> list[Asked]:
+        """The anchors, the other questions of their story that may be answered beside them, and
+        one of another story."""
+        story, places = anchors[0].story, {asked.evidence for asked in anchors}
+        known = [a for a in book.asked if a.question.kind != SUMMARY and a not in anchors]
+        near = [a for a in known if a.evidence in places]
+        rest = [a for a in known if a.story == story and a.evidence not in places]
+        others = [a for a in known if a.story != story and a.question.answers and a not in near]
+        picked = self._rng.sample(rest, min(len(rest), 14))
+        strange = self._rng.sample(others, min(len(others), 1))
+        return [*anchors, *near, *picked, *strange]
+
+    def _overview(self, book: Book, number: int, story: Story) -> Rows:
+        """A question about the whole of a book that is one story."""
+        asked = [a for a in book.asked if a.question.kind == SUMMARY and a.story == number]
+        if not asked or len(book.stories) > 1:
+            return []
+        question = self._rng.choice(asked).question
+        count = min(self._rng.randint(4, 8), len(book.library.passages))
+        chosen = typical_passages(book.library, count)
+        passages = tuple(book.library.passages[i] for i in chosen)
+        text = first_sentences(self._rng.choice(question.answers), LONGEST_SUMMARY)
+        return [self._row(question.text, passages, text, overview=True)] if text else []
+
+    def _follow_up(self, book: Book, story: int) -> Rows:
+        """A second question that says "he" for whom the first one named."""
+        asked = [a for a in book.asked if a.story == story and a.question.answers]
+        self._rng.shuffle(asked)
+        for second in asked[:12]:
+            said = with_pronoun(second.question.text)
+            if said is None:
+                continue
+            name, text = said
+            firsts = [a for a in asked if a is not second and name in a.question.text]
+            answer = self._answer(second.question)
+            passages = book.passages(self._choose(book, [second]), self._rng.random() < _MERGED)
+            if not firsts or answer is None or not passages:
+                continue
+            judged = found(book, second, answer, passages)
+            before = self._answer(firsts[0].question)
+            if not judged.held or before is None:
+                continue
+            history = [Message("user", firsts[0].question.text), Message("assistant", before)]
+            return [self._row(text, passages, write(answer, judged.number), history)]
+        return []
+
+    def _row(
+        self,
+        question: str,
+        passages: Sequence[Passage],
+        answer: str,
+        history: Sequence[Message] = (),
+        *,
+        overview: bool = False,
+    ) -> tuple[list[int], list[int]]:
+        chat = self._tokenizer.chat_template is not None
+        message = user_message(self._asked(question), passages, overview=overview, chat=chat)
+        text = answer if chat else f" {answer}"
+        prompt = render(self._tokenizer, [*history, message])
+        return prompt, [*self._tokenizer.encode(text), *self._end]
+
+    def _asked(self, question: str) -> str:
+        """The question on one line; half of those written without care, with care."""
+        text = " ".join(question.split())
+        if text[:1].islower() and text[-1:].isalnum() and self._rng.random() < 0.5:
+            text = f"{text[0].upper()}{text[1:]}?"
+        return text
+
+    def _answer(self, question: Question) -> str | None:
+        """One of the answers as a sentence; "" for an unanswerable question, None for one that
+        is too long to learn."""
+        if not question.answers:
+            return ""
+        text = sentence(self._rng.choice(question.answers))
+        return text if text and len(text) <= LONGEST_ANSWER else None
+
+
+def end_of_answer(tokenizer: Tokenizer) -> list[int]:
+    """The token that ends an answer: what the chat template puts behind one, or the end of
+    text."""
+    stops = tokenizer.stop_ids
+    if tokenizer.chat_template is not None:
+        turns = [Message("user", "a"), Message("assistant", "b")]
+        ids = render(tokenizer, turns, add_generation_prompt=False)
+        for token in reversed(ids):
+            if token in stops:
+                return [token]
+    return [min(stops)] if stops else []
+
+
+def sentence(answer: str) -> str:
+    """``answer`` with a capital and a full stop."""
+    text = " ".join(answer.split()).rstrip(" .,;")
+    if not text:
+        return ""
+    return text[0].upper() + text[1:] + ("" if text[-1] in "!?" else ".")
+
+
+def first_sentences(text: str, most: int) -> str:
+    """As many of the first sentences as have at most ``most`` characters together."""
+    text = " ".join(text.split())
+    if len(text) <= most:
+        return text
+    ends = [m.end() for m in re.finditer(r"[.!?][\"'”’)]*(?=\s)", text[: most + 1])]
+    return text[: ends[-1]] if ends else ""
+
+
+_PEOPLE = {
+    "he": "king prince man boy father son brother husband giant wizard fisherman soldier tailor "
+    "merchant farmer shepherd hunter uncle grandfather knight lord master emperor monk",
+    "she": "queen princess woman girl mother daughter sister wife witch maiden lady aunt "
+    "grandmother fairy maid empress bride nurse stepmother",
+    "they": "brothers sisters children people men women princes princesses robbers sons daughters "
+    "soldiers fairies boys girls parents dwarfs",
+}
+_PRONOUN = {noun: pronoun for pronoun, nouns in _PEOPLE.items() for noun in nouns.split()}
+_BEFORE = r"(?:did|does|do|was|is|were|are|will|would|had|has|could|can|should|when|after|before)"
+_PERSON = re.compile(
+    rf"\b({_BEFORE}) (the (?:\w+ ){{0,2}}?({'|'.join(_PRONOUN)}))(?=[ ?,])", re.IGNORECASE
+)
+
+
+def with_pronoun(question: str) -> tuple[str, str] | None:
+    """Whom a question names as its subject, and the question with a pronoun for them; None
+    where it names nobody so, or would name nobody else beside."""
+    match = _PERSON.search(question)
+    if match is None:
+        return None
+    name, pronoun = match.group(2), _PRONOUN[match.group(3).lower()]
+    return name, question[: match.start(2)] + pronoun + question[match.end(2) :]
