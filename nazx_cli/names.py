@@ -24,6 +24,9 @@ READ_MODES: Mapping[str, str] = MappingProxyType(
 
 DEFAULT_MODEL = "nazx-smol-135m"
 
+NO_ADAPTER = "none"
+"""What ``--adapter`` takes for a model as it is."""
+
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 """Number formats of weights and arithmetic (``--dtype``)."""
 

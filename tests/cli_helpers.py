@@ -88,6 +88,9 @@ class ScriptedModel:
     def config(self) -> ModelConfig:
         return _config(self.window or 64, self.kind)
 
+    def about_documents(self, asked: bool) -> bool:
+        return False
+
     def new_context(self) -> Context:
         self.contexts.append(Context(_NoMemory(), self.tokenizer.vocab_size))
         return self.contexts[-1]

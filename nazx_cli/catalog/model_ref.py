@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from nazx_cli.catalog.home import converted_folder
-from nazx_cli.catalog.registry import Registry, RegistryEntry
+from nazx_cli.catalog.registry import AdapterChoice, Registry, RegistryEntry
 from nazx_cli.catalog.stored import Removal, cached_removal, converted_removal
 from nazx_cli.checkpoint.checkpoint import Checkpoint, folder_bytes, is_complete
 from nazx_cli.checkpoint.quantized import weights_dtype
 from nazx_cli.checkpoint.write import Origin
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import ModelUnavailableError, UsageError
-from nazx_cli.names import OnNamedProgress
+from nazx_cli.names import NO_ADAPTER, OnNamedProgress
 
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -99,6 +99,27 @@ class ModelRef(ABC):
         a newer one. The error says what was tried and what to do.
         """
         return self._fetch(offline, refresh, on_progress or _silent)
+
+    def adapters(self, chosen: str | Path | None) -> AdapterChoice:
+        """What ``--adapter`` means for this model: a folder, ``none``, or None for its own.
+
+        ``ModelUnavailableError`` for a folder that holds no adapter.
+        """
+        if chosen is None:
+            return AdapterChoice(reader=self._reader())
+        if str(chosen) == NO_ADAPTER:
+            return AdapterChoice()
+        folder = Path(chosen).expanduser()
+        if not (folder / "adapter_config.json").is_file():
+            raise ModelUnavailableError(
+                f"{chosen} is no adapter: it has no adapter_config.json",
+                "name a folder that nazx tune or PEFT made, or none",
+            )
+        return AdapterChoice(always=folder)
+
+    def _reader(self) -> Path | None:
+        """The folder of the reading adapter that it comes with."""
+        return None
 
     def removal(self) -> Removal:
         """What removing the model takes away; ``UsageError`` for a folder of the person's own."""
@@ -208,6 +229,9 @@ class RegistryModel(ModelRef):
         ):
             removed += f" {origin.source}"
         return f"nazx rm {removed} && nazx pull {self.pinned}"
+
+    def _reader(self) -> Path | None:
+        return self.entry.reader_folder
 
     def _folder(self) -> Path:
         return converted_folder(self.name, self.revision)

@@ -53,11 +53,24 @@ Source = HubSource | PyPISource
 
 
 @dataclass(frozen=True)
+class AdapterChoice:
+    """Folders of adapters: one that is merged in any case, or one that is merged while documents
+    are asked about."""
+
+    always: Path | None = None
+    reader: Path | None = None
+
+    def merged(self, documents: bool) -> Path | None:
+        """What to merge where ``documents`` are asked about, or not."""
+        return self.always or (self.reader if documents else None)
+
+
+@dataclass(frozen=True)
 class RegistryEntry:
     """A model by name; ``sources`` are tried in order.
 
     ``architecture`` is the base model's shape, known before anything is fetched; ``attention``
-    is what it is converted to on arrival.
+    is what it is converted to on arrival, ``reader`` the name of its reading adapter.
     """
 
     name: str
@@ -66,6 +79,15 @@ class RegistryEntry:
     architecture: Mapping[str, Any]
     attention: AttentionConfig
     sources: tuple[Source, ...]
+    reader: str | None = None
+
+    @property
+    def reader_folder(self) -> Path | None:
+        """The reading adapter that comes with the program, None where it does not."""
+        if self.reader is None:
+            return None
+        folder = _FILE.parent / "adapters" / self.reader
+        return folder if (folder / "adapter_config.json").is_file() else None
 
     @property
     def config(self) -> ModelConfig:
@@ -124,6 +146,7 @@ def _load(file: Path, namespace: str) -> Registry:
                 for source in entry["sources"]
                 if namespace or not source.get("hub", "").startswith(_NAMESPACE)
             ),
+            reader=entry.get("reader"),
         )
         for name, entry in data["models"].items()
     }

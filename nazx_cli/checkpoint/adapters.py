@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from nazx_cli.checkpoint.atomic import building, explained, put_in_place
-from nazx_cli.checkpoint.checkpoint import Checkpoint
-from nazx_cli.checkpoint.families import Part, parts
-from nazx_cli.checkpoint.safetensors_header import read_header
-from nazx_cli.checkpoint.write import PendingTensor, to_json, write_tensors
+from nazx_cli.checkpoint.checkpoint import Checkpoint, read_header
+from nazx_cli.checkpoint.families import Recipe, recipes
+from nazx_cli.checkpoint.quantized import stored_kind
+from nazx_cli.checkpoint.write import to_json, write_tensors
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import ModelUnavailableError, first_line
 
@@ -73,8 +73,8 @@ class Adapter:
         """``ModelUnavailableError`` where the adapter does not fit a base of this shape."""
         known = {
             name.removesuffix(".weight"): shape
-            for part in adaptable_parts(config)
-            for name, shape in part.sources
+            for recipe in block_matrices(config)
+            for name, shape in recipe.sources
         }
         for module, pair in self.pairs.items():
             if module not in known:
@@ -102,9 +102,7 @@ class AdaptedCheckpoint(Checkpoint):
         super().__init__(checkpoint.folder, checkpoint.entries)
         self.adapter = adapter
 
-    def read(
-        self, name: str, rows: slice | None = None, *, stored_as: str | None = None
-    ) -> Tensor:
+    def read(self, name: str, rows: slice | None = None, *, stored_as: str | None = None) -> Tensor:
         tensor = super().read(name, rows, stored_as=stored_as)
         delta = self.adapter.delta(name.removesuffix(".weight"))
         if delta is None or not name.endswith(".weight"):
@@ -112,20 +110,30 @@ class AdaptedCheckpoint(Checkpoint):
         return tensor.float() + (delta if rows is None else delta[rows])
 
 
-def adaptable_parts(config: ModelConfig) -> Iterator[Part]:
+def adapted(checkpoint: Checkpoint, config: ModelConfig, adapter: Adapter) -> Checkpoint:
+    """``checkpoint`` with ``adapter`` merged; ``ModelUnavailableError`` where it does not fit."""
+    if stored_kind(config) is not None:
+        raise ModelUnavailableError(
+            f"the adapter {adapter.name} cannot be merged into weights that are kept quantized",
+            "name the model that they were made from, with --quantize, or add --adapter none",
+        )
+    adapter.check(config)
+    return AdaptedCheckpoint(checkpoint, adapter)
+
+
+def block_matrices(config: ModelConfig) -> Iterator[Recipe]:
     """The matrices of the blocks: what an adapter may add to."""
-    for part in parts(config):
-        if part.parameter.startswith("blocks.") and len(part.sources[0][1]) == 2:
-            yield part
+    return (recipe for recipe in recipes(config) if recipe.is_block_matrix)
 
 
-def row_order(part: Part) -> Tensor:
-    """(out,) int64: which row of its sources, taken one after another, each row of ``part`` is."""
+def row_order(recipe: Recipe) -> Tensor:
+    """(out,) int64: which row of its sources, taken one after another, each row of the parameter
+    is."""
     indices, at = [], 0
-    for _, shape in part.sources:
+    for _, shape in recipe.sources:
         indices.append(torch.arange(at, at + shape[0]))
         at += shape[0]
-    return part.arrange(indices) if part.arrange else indices[0]
+    return recipe.arrange(indices) if recipe.arrange else indices[0]
 
 
 def read_adapter(folder: Path) -> Adapter:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from nazx_cli.checkpoint.adapters import Adapter, adapted, block_matrices
 from nazx_cli.checkpoint.checkpoint import Checkpoint
 from nazx_cli.checkpoint.families import Recipe, recipes
 from nazx_cli.checkpoint.quantized import agreed_kind, check_tensors, stored_kind, stored_tensors
@@ -16,13 +17,19 @@ from nazx_cli.model.decoder import Decoder
 from nazx_cli.names import DTYPES
 
 
-def load_decoder(folder: Path, device: str, dtype: str, quantize: str | None = None) -> Decoder:
+def load_decoder(
+    folder: Path,
+    device: str,
+    dtype: str,
+    quantize: str | None = None,
+    adapter: Adapter | None = None,
+) -> Decoder:
     """Read ``config.json`` and the weights of ``folder`` on to ``device`` in ``dtype``.
 
     ``quantize`` (int8 or nf4) quantizes the matrices of the blocks; a checkpoint that is
-    quantized already stays as it is. Names and shapes are checked against the configuration
-    before anything is allocated; the weights are then converted one parameter at a time, so that
-    no second copy of the model is held. ``ModelUnavailableError`` names what is broken,
+    quantized already stays as it is. ``adapter`` is merged before. Names and shapes are checked
+    against the configuration before anything is allocated; the weights are then converted one
+    parameter at a time, so that no second copy of the model is held. ``ModelUnavailableError`` names what is broken,
     ``UsageError`` a wrong device, type or quantization.
     """
     config = ModelConfig.from_folder(folder)
@@ -30,19 +37,42 @@ def load_decoder(folder: Path, device: str, dtype: str, quantize: str | None = N
     stored = stored_kind(config)
     kind = agreed_kind(config, quantize)
     check_tensors(config, checkpoint)
+    if adapter is not None:
+        checkpoint = adapted(checkpoint, config, adapter)
     where = resolve_device(device)
     what = resolve_dtype(dtype, where)
     with torch.device("meta"):
         decoder = Decoder(config)
+    decoder.quantization = kind
     for recipe in recipes(config):
         if kind is not None and recipe.is_block_matrix:
             _quantized(decoder, checkpoint, recipe, kind, where, what, packed=stored is not None)
         else:
             _assign(decoder, recipe.parameter, _assemble(checkpoint, recipe, where, what))
-    decoder.quantization = kind
     if config.tie_embeddings:
         decoder.head.weight = decoder.embed.weight
     return decoder.eval()
+
+
+def change_adapter(
+    decoder: Decoder, folder: Path, before: Adapter | None, after: Adapter | None
+) -> None:
+    """Load the matrices of a decoder anew where ``before`` is merged into them or ``after`` is to
+    be, so that they are as if it had been loaded with ``after``; errors as for that."""
+    config = decoder.config
+    checkpoint = Checkpoint.open(folder)
+    if after is not None:
+        checkpoint = adapted(checkpoint, config, after)
+    touched = {*(before.pairs if before else ()), *(after.pairs if after else ())}
+    for recipe in block_matrices(config):
+        if touched.isdisjoint(name.removesuffix(".weight") for name, _ in recipe.sources):
+            continue
+        if decoder.quantization is not None:
+            kind, where, what = decoder.quantization, decoder.device, decoder.dtype
+            _quantized(decoder, checkpoint, recipe, kind, where, what, packed=False)
+        else:
+            tensor = _assemble(checkpoint, recipe, decoder.device, decoder.dtype)
+            _assign(decoder, recipe.parameter, tensor)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -22,6 +22,7 @@ from nazx_cli.cli import (
     gauge,
     help,
     models,
+    tune,
     vram_estimate,
 )
 from nazx_cli.cli.options import flatten
@@ -41,6 +42,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("gauge", gauge.gauge),
     ("doctor", doctor.doctor),
     ("bench", bench.bench),
+    ("tune", tune.tune),
     ("eval", eval.evaluate),
     ("help", help.help_on),
 )

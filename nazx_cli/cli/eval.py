@@ -47,7 +47,7 @@ class EvalModels(ModelOptions):
             "Adapter of the model, or none for the model without. May be repeated.",
             metavar="NAME",
         ),
-    ] = None
+    ] = None  # type: ignore[assignment]
 
     def each(self) -> list[ModelOptions]:
         """The options of every model with every adapter."""

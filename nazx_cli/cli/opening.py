@@ -56,6 +56,7 @@ def models_of(options: ModelOptions, screen: Screen) -> Models:
         name=options.model,
         revision=options.revision,
         offline=options.offline,
+        adapter=options.adapter,
     )
 
 

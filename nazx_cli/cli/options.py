@@ -98,6 +98,15 @@ class ModelOptions:
     ] = "auto"
     revision: Revision = None
     offline: Offline = False
+    adapter: Annotated[
+        str | None,
+        option(
+            "--adapter",
+            "Folder of an adapter, or none. Default: the model's own, where documents are asked "
+            "about.",
+            metavar="NAME",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

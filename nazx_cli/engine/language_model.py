@@ -8,7 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nazx_cli.checkpoint.load import load_decoder
+from nazx_cli.checkpoint.adapters import Adapter, read_adapter
+from nazx_cli.checkpoint.load import change_adapter, load_decoder
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.context import Context, as_ids
 from nazx_cli.engine.candidates import Candidate, answer_each
@@ -34,6 +35,7 @@ def load_model(
     revision: str | None = None,
     offline: bool = False,
     vram_limit: int | None = None,
+    adapter: str | Path | None = None,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> LanguageModel:
     """Load a registry name, an ``org/repo`` of the Hub, or a checkpoint folder.
@@ -41,20 +43,27 @@ def load_model(
     dtype is auto, float32, bfloat16 or float16; quantize int8 or nf4, for the matrices of the
     blocks, while the rest stays in dtype; layout one of ``LanguageModel.layouts`` or auto.
     With ``vram_limit`` (bytes) what is left to ``auto`` is chosen to fit, and contexts keep to
-    it. Errors: ``ModelUnavailableError`` where the model cannot be had or is broken,
-    ``UsageError`` for a value that makes no sense or where bitsandbytes is needed and missing,
-    ``MemoryLimitError`` where nothing fits the limit.
+    it. ``adapter`` is a folder with an adapter to merge; None: the one that the registry has for
+    the model, where documents are asked about; ``none``: none.
+    Errors: ``ModelUnavailableError`` where the model cannot be had or is broken, or the adapter
+    does not fit, ``UsageError`` for a value that makes no sense or where bitsandbytes is needed
+    and missing, ``MemoryLimitError`` where nothing fits the limit.
     """
     if quantize is not None:
         check_kind(quantize)  # before a download
     from nazx_cli.catalog.model_ref import ModelRef
 
-    folder = ModelRef.parse(name_or_path, revision).fetch(offline=offline, on_progress=on_progress)
+    model = ModelRef.parse(name_or_path, revision)
+    adapters = model.adapters(adapter)
+    folder = model.fetch(offline=offline, on_progress=on_progress)
     if vram_limit is not None:
-        options = LoadOptions(device, dtype, quantize, layout, vram_limit)
+        options = LoadOptions(device, dtype, quantize, layout, vram_limit, adapters=adapters)
         return load_planned(str(name_or_path), folder, TextSize(), options)
-    decoder = load_decoder(folder, device, dtype, quantize)
-    return LanguageModel(str(name_or_path), decoder, folder, layout)
+    merged = read_adapter(adapters.always) if adapters.always else None
+    decoder = load_decoder(folder, device, dtype, quantize, merged)
+    lm = LanguageModel(str(name_or_path), decoder, folder, layout)
+    lm.adapter, lm.reader = merged, adapters.reader
+    return lm
 
 
 def load_planned(
@@ -65,8 +74,12 @@ def load_planned(
     Errors as ``load_model``.
     """
     plan = plan_here(ModelConfig.from_folder(folder), documents, options).check()
-    decoder = load_decoder(folder, options.device, plan.dtype, plan.quantize)
-    return LanguageModel(name, decoder, folder, plan.layout, plan)
+    wanted = options.adapters.merged(documents.tokens > 0)
+    merged = read_adapter(wanted) if wanted else None
+    decoder = load_decoder(folder, options.device, plan.dtype, plan.quantize, merged)
+    lm = LanguageModel(name, decoder, folder, plan.layout, plan)
+    lm.adapter, lm.reader = merged, options.adapters.reader
+    return lm
 
 
 class LanguageModel:
@@ -75,7 +88,8 @@ class LanguageModel:
     ``layouts`` names the memory layouts that this model can use, ``layout`` the one that its
     contexts get. ``window`` is how many live tokens it attends to at once (None: no limit);
     ``reads_resident`` tells whether resident tokens are attended. ``plan`` is what it was loaded
-    by, None where it was loaded without a limit.
+    by, None where it was loaded without a limit. ``adapter`` is what is merged into the weights
+    now, ``reader`` the folder of one that is to be while documents are asked about.
     """
 
     def __init__(
@@ -88,6 +102,8 @@ class LanguageModel:
     ) -> None:
         self.name = name
         self.plan = plan
+        self.adapter: Adapter | None = None
+        self.reader: Path | None = None
         self._limit = None if plan is None else MemoryLimit(decoder.config, plan)
         self.decoder = decoder
         self.folder = folder
@@ -151,6 +167,24 @@ class LanguageModel:
         and limit as they are."""
         held = (self.device, self.dtype, self.quantization, self.layout, self.memory_limit)
         return plan_here(self.config, documents, LoadOptions(*held, ctx))
+
+    @property
+    def answers_cited(self) -> bool:
+        """Whether answers about documents come in the form of ``session.citation``."""
+        return self.adapter is not None and self.adapter.is_reader
+
+    def about_documents(self, asked: bool) -> bool:
+        """Merge the reading adapter if documents are asked about, else take it out again; True
+        where that changed the weights: contexts made before are void then.
+
+        Errors as for loading the model with that adapter; nothing has changed then.
+        """
+        if self.reader is None or asked == (self.adapter is not None):
+            return False
+        adapter = read_adapter(self.reader) if asked else None
+        change_adapter(self.decoder, self.folder, self.adapter, adapter)
+        self.adapter = adapter
+        return True
 
     def new_context(self) -> Context:
         """An empty context in this model's layout."""

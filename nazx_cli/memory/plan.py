@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from nazx_cli.catalog.registry import Registry
+from nazx_cli.catalog.registry import AdapterChoice, Registry
 from nazx_cli.checkpoint.quantized import agreed_kind
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.cost import Size
@@ -42,6 +42,7 @@ class LoadOptions:
     layout    a memory layout, or auto
     limit     bytes to keep to; None: what the device has free, less a margin
     ctx       tokens of conversation to make room for; None: ``CONVERSATION``
+    adapters  what is merged into the weights
     """
 
     device: str = "auto"
@@ -50,6 +51,7 @@ class LoadOptions:
     layout: str = "auto"
     limit: int | None = None
     ctx: int | None = None
+    adapters: AdapterChoice = field(default_factory=AdapterChoice)
 
 
 @dataclass(frozen=True)

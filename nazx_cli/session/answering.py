@@ -92,6 +92,8 @@ class Answerer:
         if not question:
             raise UsageError("the question is empty", 'ask something, as in: nazx ask "Who?"')
         self._setup = setup = self.setup(state)
+        if self.lm.about_documents(setup.mode not in ("none", "resident")):
+            self._synced = self._scratch = None
         yield from self._ctx_notice(state)
         with self.lock:
             self.answering = True

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from nazx_cli.evaluation.data.stories import SUMMARY, Question, Story
 from nazx_cli.reading.coverage import typical_passages
 from nazx_cli.session.citation import NOT_SAID, write
-from nazx_cli.session.messages import Message
 from nazx_cli.session.prompt import user_message
+from nazx_cli.session.state import Message
 from nazx_cli.session.templates import render
 from nazx_cli.training.books import Asked, Book, books, found
 from nazx_cli.training.packing import Pack, pack
@@ -54,11 +54,11 @@ class Asker:
         for book in books(stories, self._tokenizer, self._rng):
             for anchors in self._anchors(book):
                 yield from self._fitting(self._about(book, anchors), kind)
-            for number, story in enumerate(book.stories):
-                yield from self._fitting(self._overview(book, number, story), f"{kind} overview")
-                if self._rng.random() < 0.5:
-                    rows = self._follow_up(book, number)
-                    yield from self._fitting(rows, f"{kind} follow-up")
+            for number in range(len(book.stories)):
+                rows = self._follow_up(book, number)
+                yield from self._fitting(rows, f"{kind} follow-up")
+        for story in stories:
+            yield from self._fitting(self._overview(story), f"{kind} overview")
 
     def _fitting(self, rows: Rows, kind: str) -> Iterator[Pack]:
         if rows:
@@ -145,12 +145,13 @@ class Asker:
         strange = self._rng.sample(others, min(len(others), 1))
         return [*anchors, *near, *picked, *strange]
 
-    def _overview(self, book: Book, number: int, story: Story) -> Rows:
-        """A question about the whole of a book that is one story."""
-        asked = [a for a in book.asked if a.question.kind == SUMMARY and a.story == number]
-        if not asked or len(book.stories) > 1:
+    def _overview(self, story: Story) -> Rows:
+        """A question about the whole of a story, which is a book by itself."""
+        asked = [question for question in story.questions if question.kind == SUMMARY]
+        if not asked:
             return []
-        question = self._rng.choice(asked).question
+        question = self._rng.choice(asked)
+        book = Book([story], self._tokenizer, self._rng)
         count = min(self._rng.randint(4, 8), len(book.library.passages))
         chosen = typical_passages(book.library, count)
         passages = tuple(book.library.passages[i] for i in chosen)

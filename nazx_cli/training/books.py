@@ -31,7 +31,8 @@ _TOUCHES = 40  # characters of the evidence: less of it in a passage is nothing 
 def split_held(stories: Sequence[Story], share: int) -> tuple[list[Story], list[Story]]:
     """Stories to train on and every ``share``-th or so that is held out, by what they say: the
     same story falls on the same side in every run."""
-    train, held = [], []
+    train: list[Story] = []
+    held: list[Story] = []
     for story in stories:
         (held if share and int(story.key, 16) % share == 0 else train).append(story)
     return train, held

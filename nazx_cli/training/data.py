@@ -14,12 +14,12 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from nazx_cli.errors import DocumentError, UsageError
 from nazx_cli.evaluation.data.files import read_data
 from nazx_cli.evaluation.data.stories import Story
-from nazx_cli.session.messages import Message
+from nazx_cli.session.state import Message, Role
 from nazx_cli.session.templates import render
 from nazx_cli.training.asking import Asker, end_of_answer
 from nazx_cli.training.books import split_held
@@ -95,7 +95,7 @@ def make_packs(
 def _of_file(
     source: Source, tokenizer: Tokenizer, longest: int, held_share: int, rng: random.Random
 ) -> Split:
-    kind = source.path.stem
+    kind = f"{source.path.parent.name}/{source.path.stem}"
     chats = _chats(source.path)
     if chats is not None:
         return _of_items(
@@ -172,7 +172,10 @@ def _messages(record: Any) -> list[Message] | None:
     if isinstance(record.get("instruction"), str) and isinstance(record.get("response"), str):
         if record.get("needs_missing_context"):
             return []
-        turns = [("user", record["instruction"]), ("assistant", record["response"])]
+        turns: list[tuple[Any, Any]] = [
+            ("user", record["instruction"]),
+            ("assistant", record["response"]),
+        ]
     elif isinstance(record.get("messages"), list):
         turns = [(m.get("role"), m.get("content")) for m in record["messages"]]
     else:
@@ -180,7 +183,7 @@ def _messages(record: Any) -> list[Message] | None:
     messages = [
         Message(role, content)
         for role, content in turns
-        if role in ("system", "user", "assistant") and isinstance(content, str) and content.strip()
+        if role in get_args(Role) and isinstance(content, str) and content.strip()
     ]
     while messages and messages[-1].role != "assistant":
         messages.pop()

@@ -124,7 +124,7 @@ class _RmsNorm(torch.autograd.Function):
         return (grad - unit * along) * scale.to(grad.dtype), of_weight, None
 
 
-_rms_norm: Callable[[Tensor, Tensor, float], Tensor] = _RmsNorm.apply  # type: ignore[assignment]
+_rms_norm: Callable[[Tensor, Tensor, float], Tensor] = _RmsNorm.apply
 
 
 def normalize(norm: Norm, x: Tensor) -> Tensor:

@@ -48,9 +48,7 @@ class _Merged:
         own = [_weight_of(layer) for layer in layers]
         self.layers = layers
         self.weight = torch.cat(own)
-        exact = [
-            mine if base is None else base for base, mine in zip(bases, own, strict=True)
-        ]
+        exact = [mine if base is None else base for base, mine in zip(bases, own, strict=True)]
         self.base = torch.cat([each.to(self.weight.device) for each in exact])
         self._pieces = list(self._find())
 
@@ -302,10 +300,12 @@ class Fused:
         width = rows.hidden.shape[1]
         by_head = scores.view(self.heads, rows.stop - rows.start, rows.seen)
         by_head[:, :, rows.seen - width :] += rows.hidden
-        return scores.softmax(-1)
+        weights: Tensor = scores.softmax(-1)
+        return weights
 
     def _query(self, q: Tensor, rows: _Rows) -> Tensor:
-        return self._grouped(q, rows) * self.dim**-0.5
+        scaled: Tensor = self._grouped(q, rows) * self.dim**-0.5
+        return scaled
 
     def _grouped(self, x: Tensor, rows: _Rows) -> Tensor:
         """(kv_heads, group * rows, D) of x (heads, T, D)."""
@@ -347,4 +347,5 @@ def _through_norm(norm: Norm, grad: Tensor, unit: Tensor, scale: Tensor) -> Tens
     """The gradient of the norm's input from that of its output."""
     grad = grad * norm.weight
     along = torch.linalg.vecdot(grad, unit).float().div_(grad.shape[-1]).unsqueeze(-1)
-    return (grad - unit * along.to(grad.dtype)).mul_(scale.to(grad.dtype))
+    through: Tensor = (grad - unit * along.to(grad.dtype)).mul_(scale.to(grad.dtype))
+    return through

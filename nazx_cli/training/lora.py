@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nazx_cli.checkpoint.adapters import LoraPair, adaptable_parts, row_order
-from nazx_cli.checkpoint.families import Part
+from nazx_cli.checkpoint.adapters import LoraPair, block_matrices, row_order
+from nazx_cli.checkpoint.families import Recipe
 from nazx_cli.errors import UsageError
 from nazx_cli.model.decoder import Decoder
 from nazx_cli.model.layers import QuantizedLinear, multiply
@@ -119,10 +119,10 @@ class LoraLinear(QuantizedLinear):
 
 @dataclass(frozen=True)
 class Adapted:
-    """A layer with additions, and which part of the checkpoint it stands for."""
+    """A layer with additions, and which recipe of the checkpoint it stands for."""
 
     layer: LoraLinear
-    part: Part
+    recipe: Recipe
 
 
 def attach(decoder: Decoder, settings: LoraSettings) -> list[Adapted]:
@@ -134,20 +134,20 @@ def attach(decoder: Decoder, settings: LoraSettings) -> list[Adapted]:
         parameter.requires_grad_(False)
     found: list[Adapted] = []
     known: set[str] = set()
-    for part in adaptable_parts(decoder.config):
-        leaves = [module_name(name).rpartition(".")[2] for name, _ in part.sources]
+    for recipe in block_matrices(decoder.config):
+        leaves = [module_name(name).rpartition(".")[2] for name, _ in recipe.sources]
         known.update(leaves)
         chosen = [not settings.targets or leaf in settings.targets for leaf in leaves]
         if not any(chosen):
             continue
-        path = part.parameter.removesuffix(".weight")
+        path = recipe.parameter.removesuffix(".weight")
         parent, _, leaf = path.rpartition(".")
         holder = decoder.get_submodule(parent)
-        rows = [shape[0] for _, shape in part.sources]
+        rows = [shape[0] for _, shape in recipe.sources]
         layer = LoraLinear(getattr(holder, leaf), rows, chosen, settings)
         layer.refresh(decoder.dtype)
         setattr(holder, leaf, layer)
-        found.append(Adapted(layer, part))
+        found.append(Adapted(layer, recipe))
     wrong = set(settings.targets) - known
     if wrong or not found:
         raise UsageError(
@@ -166,14 +166,14 @@ def pairs(adapted: Sequence[Adapted]) -> Iterator[tuple[str, LoraPair]]:
     """Each module's A and B as a checkpoint's rows have them, float32."""
     for each in adapted:
         number = 0
-        for (name, _), use in zip(each.part.sources, each.layer.chosen, strict=True):
+        for (name, _), use in zip(each.recipe.sources, each.layer.chosen, strict=True):
             if not use:
                 continue
             rank = each.layer.rank
             down = each.layer.down.detach()[number * rank : (number + 1) * rank]
             up = each.layer.up[number].detach()
-            if len(each.part.sources) == 1:
-                back = torch.argsort(row_order(each.part)).to(up.device)
+            if len(each.recipe.sources) == 1:
+                back = torch.argsort(row_order(each.recipe)).to(up.device)
                 up = up[back]
             yield module_name(name), LoraPair(down, up)
             number += 1
@@ -184,15 +184,15 @@ def load_pairs(adapted: Sequence[Adapted], known: dict[str, LoraPair]) -> None:
     with torch.no_grad():
         for each in adapted:
             number = 0
-            for (name, _), use in zip(each.part.sources, each.layer.chosen, strict=True):
+            for (name, _), use in zip(each.recipe.sources, each.layer.chosen, strict=True):
                 if not use:
                     continue
                 rank = each.layer.rank
                 pair = known.get(module_name(name))
                 if pair is not None:
                     up = pair.up
-                    if len(each.part.sources) == 1:
-                        up = up[row_order(each.part)]
+                    if len(each.recipe.sources) == 1:
+                        up = up[row_order(each.recipe)]
                     each.layer.down[number * rank : (number + 1) * rank].copy_(pair.down)
                     each.layer.up[number].copy_(up)
                 number += 1

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from nazx_cli.checkpoint.atomic import explained
-from nazx_cli.checkpoint.checkpoint import Checkpoint
-from nazx_cli.checkpoint.safetensors_header import read_header
+from nazx_cli.checkpoint.checkpoint import Checkpoint, read_header
 from nazx_cli.checkpoint.write import write_tensors
 from nazx_cli.errors import NazxError
 
@@ -82,9 +81,7 @@ def load_state(
 
 def save_best(folder: Path, parameters: Sequence[Tensor]) -> None:
     """Keep the parameters as the best so far."""
-    _replace(
-        folder / BEST_FILE, {f"value.{n}": p.detach() for n, p in enumerate(parameters)}
-    )
+    _replace(folder / BEST_FILE, {f"value.{n}": p.detach() for n, p in enumerate(parameters)})
 
 
 def load_best(folder: Path, parameters: Sequence[Tensor]) -> bool:

@@ -149,9 +149,7 @@ class Trainer:
             layout = lay_out(pack, self.device)
             weights = weights_of(pack).to(self.device)
             loss += float(self.engine.loss(layout, weights, 1 / total))
-        norm = float(
-            torch.nn.utils.clip_grad_norm_(self.engine.parameters, self.schedule.clip)
-        )
+        norm = float(torch.nn.utils.clip_grad_norm_(self.engine.parameters, self.schedule.clip))
         rate = self.schedule.rate_at(share)
         for group in self.optimizer.param_groups:
             group["lr"] = rate

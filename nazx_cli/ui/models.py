@@ -11,6 +11,7 @@ from nazx_cli.errors import ModelUnavailableError
 from nazx_cli.ui.screen import Screen
 
 if TYPE_CHECKING:
+    from nazx_cli.catalog.registry import AdapterChoice
     from nazx_cli.engine.language_model import LanguageModel
     from nazx_cli.memory.plan import LoadOptions
     from nazx_cli.reading.tokenized import TokenizedDocument
@@ -28,6 +29,7 @@ class Found:
     name: str
     folder: Path
     tokenizer: Tokenizer
+    adapters: AdapterChoice
 
 
 class Models:
@@ -44,11 +46,13 @@ class Models:
         name: str | None = None,
         revision: str | None = None,
         offline: bool = False,
+        adapter: str | None = None,
     ) -> None:
         self._options = options
         self.screen = screen
         self._revisions = {name: revision}
         self._offline = offline
+        self._adapter = adapter
 
     def find(self, name: str) -> Found:
         """The model, fetched if it is not here; ``ModelUnavailableError`` where that fails."""
@@ -57,10 +61,10 @@ class Models:
 
         with self.screen.bar(f"finding {name}") as bar:
             bar.start()
-            folder = ModelRef.parse(name, self._revisions.get(name)).fetch(
-                offline=self._offline, on_progress=bar.update
-            )
-        return Found(name, folder, Tokenizer.from_folder(folder))
+            model = ModelRef.parse(name, self._revisions.get(name))
+            adapters = model.adapters(self._adapter)
+            folder = model.fetch(offline=self._offline, on_progress=bar.update)
+        return Found(name, folder, Tokenizer.from_folder(folder), adapters)
 
     def load(
         self, found: Found, documents: Iterable[TokenizedDocument], ctx: int | None
@@ -73,7 +77,7 @@ class Models:
         size = TextSize.of(document.ids for document in documents)
         with self.screen.bar(f"loading {found.name}") as bar:
             bar.start()
-            options = replace(self._options, ctx=ctx)
+            options = replace(self._options, ctx=ctx, adapters=found.adapters)
             lm = load_planned(found.name, found.folder, size, options)
         if lm.plan and (self._options.limit is not None or not lm.plan.is_first_choice):
             self.screen.note(f"note: {lm.plan.describe()}")

@@ -1,0 +1,238 @@
+"""``nazx tune``: teaching a model to answer, from questions whose answers are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nazx_cli.cli.options import Device, Json, ModelName, Offline, Quiet, Revision, option
+from nazx_cli.cli.report import Report
+from nazx_cli.errors import UsageError
+from nazx_cli.names import DEFAULT_MODEL, DTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from nazx_cli.engine.language_model import LanguageModel
+    from nazx_cli.training.run import RunSettings
+    from nazx_cli.training.trainer import Progress
+
+_WIDE = 1_000  # the bar's units
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """What is trained, on how much, and how fast."""
+
+    full: Annotated[bool, option("--full", "Tune all weights, not an adapter.")] = False
+    rank: Annotated[int, option("--rank", "Rank of the adapter.", min=1, metavar="N")] = 16
+    alpha: Annotated[
+        float | None, option("--alpha", "Its scale times its rank. Default: 2 x rank.", metavar="A")
+    ] = None
+    target: Annotated[
+        list[str] | None,
+        option(
+            "--target",
+            "Matrix to adapt, as q_proj. May be repeated. Default: all.",
+            metavar="NAME",
+        ),
+    ] = None
+    start: Annotated[str | None, option("--start", "Adapter to begin from.", metavar="FOLDER")] = (
+        None
+    )
+    epochs: Annotated[float, option("--epochs", "Passes over the data.", min=0, metavar="N")] = 1.0
+    steps: Annotated[
+        int | None, option("--steps", "Steps, in place of --epochs.", min=1, metavar="N")
+    ] = None
+    minutes: Annotated[
+        float | None, option("--minutes", "Minutes, in place of --epochs.", min=0, metavar="N")
+    ] = None
+    rate: Annotated[
+        float | None,
+        option(
+            "--rate", "Peak of the learning rate. Default: 1e-3; with --full 2e-5.", metavar="R"
+        ),
+    ] = None
+    batch_tokens: Annotated[
+        int, option("--batch-tokens", "Tokens of a step, at least.", min=1, metavar="N")
+    ] = 4000
+    longest: Annotated[
+        int | None, option("--longest", "Most tokens of a prompt.", min=16, metavar="N")
+    ] = None
+    held_share: Annotated[
+        int, option("--held-share", "One document in N is held out; 0: none.", min=0, metavar="N")
+    ] = 16
+    check_every: Annotated[
+        int, option("--check-every", "Steps between held-out losses.", min=1, metavar="N")
+    ] = 100
+    questions: Annotated[
+        int,
+        option("--questions", "Held-out questions to answer at each check.", min=0, metavar="N"),
+    ] = 0
+    patience: Annotated[
+        int, option("--patience", "End after N checks that are no better.", min=1, metavar="N")
+    ] = 5
+    seed: Annotated[int, option("--seed", "Same seed, same run.", metavar="N")] = 0
+
+
+def tune(
+    data: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="FILE[=TIMES]...", help="JSON lines of questions or chats, or plain text."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, option("--out", "Folder of the run and of what comes of it.", metavar="FOLDER")
+    ] = None,
+    resume: Annotated[bool, option("--resume", "Go on with the run in --out.")] = False,
+    export: Annotated[
+        bool, option("--export", "With --resume: write what there is so far, and end.")
+    ] = False,
+    model: ModelName = DEFAULT_MODEL,
+    device: Device = "auto",
+    dtype: Annotated[
+        str, option("--dtype", "Number format of the arithmetic.", choices=DTYPES)
+    ] = "auto",
+    *,
+    options: TuneOptions,
+    revision: Revision = None,
+    offline: Offline = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Tune a model on questions about documents, chats or plain text.
+
+    Questions are put exactly as nazx ask puts them, with passages as it finds them. The result is
+    an adapter (--adapter FOLDER), or with --full a model. A run that was stopped goes on with
+    --resume, to the same end.
+
+    Example: nazx tune questions.jsonl --out run --minutes 60
+    """
+    if out is None:
+        raise UsageError("the run needs a folder", "add --out FOLDER")
+    if export and not resume:
+        raise UsageError("there is nothing to export yet", "add --resume")
+    if resume == bool(data):
+        raise UsageError(
+            "a run begins with files, or goes on with --resume",
+            f"nazx tune questions.jsonl --out {out}, or nazx tune --resume --out {out}",
+        )
+    from nazx_cli.training.run import Run, prepare, read_settings
+
+    report = Report(json=json, quiet=quiet)
+    if resume:
+        settings = read_settings(out)
+        lm = _load(settings, report, offline)
+    else:
+        settings = _settings(data or [], options, (model, revision), device, dtype)
+        lm = _load(settings, report, offline)
+        with report.progress("reading the data") as update:
+            settings = prepare(out, settings, lm, update)
+    run = Run(out, settings, lm)
+    if export:
+        made = run.export()
+    else:
+        try:
+            with report.progress("tuning") as update:
+                made = run.go(_told(update))
+        except KeyboardInterrupt:
+            report.tell({}, note=f"stopped; go on with: nazx tune --resume --out {out}")
+            raise
+    _tell(report, run.trainer.counters, made, settings)
+
+
+def _settings(
+    data: Sequence[str],
+    options: TuneOptions,
+    model: tuple[str, str | None],
+    device: str,
+    dtype: str,
+) -> RunSettings:
+    from nazx_cli.training.data import Source
+    from nazx_cli.training.lora import LoraSettings
+    from nazx_cli.training.run import RunSettings
+    from nazx_cli.training.trainer import Schedule
+
+    if options.steps is not None and options.minutes is not None:
+        raise UsageError("--steps and --minutes both limit the run", "leave one of them out")
+    if options.full and options.start:
+        raise UsageError("--full tunes no adapter, so it begins from none", "leave --start out")
+    lora = None
+    if not options.full:
+        alpha = 2.0 * options.rank if options.alpha is None else options.alpha
+        lora = LoraSettings(options.rank, alpha, tuple(options.target or ()))
+    schedule = Schedule(
+        steps=options.steps,
+        minutes=options.minutes,
+        batch_tokens=options.batch_tokens,
+        rate=options.rate or (2e-5 if options.full else 1e-3),
+        check_every=options.check_every,
+        patience=options.patience,
+        seed=options.seed,
+    )
+    sources = tuple(Source.parse(each) for each in data)
+    start = str(Path(options.start).expanduser().absolute()) if options.start else None
+    return RunSettings(
+        model=model[0],
+        revision=model[1],
+        sources=tuple(Source(s.path.expanduser().absolute(), s.times) for s in sources),
+        schedule=schedule,
+        lora=lora,
+        start=start,
+        longest=options.longest,
+        held_share=options.held_share,
+        questions=options.questions,
+        epochs=options.epochs,
+        device=device,
+        dtype=dtype,
+    )
+
+
+def _load(settings: RunSettings, report: Report, offline: bool) -> LanguageModel:
+    from nazx_cli.engine.language_model import load_model
+    from nazx_cli.names import NO_ADAPTER
+
+    with report.progress(f"loading {settings.model}") as update:
+        return load_model(
+            settings.model,
+            device=settings.device,
+            dtype=settings.dtype,
+            revision=settings.revision,
+            offline=offline,
+            adapter=NO_ADAPTER,
+            on_progress=update,
+        )
+
+
+def _told(update: Callable[..., None]) -> Callable[[Progress], None]:
+    def told(progress: Progress) -> None:
+        held = f", held out {progress.held_out:.3f}" if progress.held_out is not None else ""
+        left = f"{progress.seconds_left / 60:.0f} min left"
+        pace = f"{progress.tokens_per_second:,.0f} tokens/s"
+        stage = f"step {progress.step:,}, loss {progress.loss:.3f}{held}, {pace}, {left}"
+        update(stage, int(_WIDE * progress.share), _WIDE)
+
+    return told
+
+
+def _tell(report: Report, counters: object, made: Path, settings: RunSettings) -> None:
+    from nazx_cli.training.state import Counters
+
+    assert isinstance(counters, Counters)
+    known = counters.best < float("inf")
+    held = f", held-out loss {counters.best:.4f} at step {counters.best_step:,}" if known else ""
+    use = f"-m {made}" if settings.lora is None else f"-m {settings.model} --adapter {made}"
+    facts = {
+        "path": str(made),
+        "steps": counters.step,
+        "tokens": counters.tokens,
+        "seconds": round(counters.seconds, 1),
+        "held_out": counters.best if known else None,
+        "best_step": counters.best_step if known else None,
+    }
+    line = f"{made} is ready: {counters.step:,} steps, {counters.tokens:,} tokens{held}"
+    report.tell(facts, line, note=f"try: nazx ask {use} --file book.txt QUESTION")

@@ -1,0 +1,262 @@
+"""A run in a folder of its own: what was asked for, the packs, the state, and what comes of it.
+
+run.json              what was asked for
+train.npz, held.npz   the packs: a run that goes on has the very same ones
+asked.json            held-out questions, to be answered as the training goes
+state.safetensors     where it is; best.safetensors: the best parameters so far
+log.jsonl             a line a step and a line a check
+adapter/ or model/    what comes of it
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from nazx_cli.checkpoint.adapters import block_matrices, read_adapter, write_adapter
+from nazx_cli.checkpoint.atomic import explained
+from nazx_cli.checkpoint.checkpoint import Checkpoint
+from nazx_cli.checkpoint.quantized import stored_kind
+from nazx_cli.checkpoint.write import Origin, to_json
+from nazx_cli.errors import NazxError, UsageError, first_line
+from nazx_cli.training.card import card
+from nazx_cli.training.data import OnFile, Source, Split, make_packs
+from nazx_cli.training.engines import Engine, FullByAutograd, lora_engine
+from nazx_cli.training.forward import reach
+from nazx_cli.training.full import write_full
+from nazx_cli.training.heldout import HeldQuestion, answer_figures, held_questions
+from nazx_cli.training.lora import Adapted, LoraSettings, attach, load_pairs, pairs
+from nazx_cli.training.packing import Pack, read_packs, write_packs
+from nazx_cli.training.state import Counters, load_best
+from nazx_cli.training.trainer import OnProgress, Schedule, Trainer
+
+if TYPE_CHECKING:
+    from nazx_cli.engine.language_model import LanguageModel
+
+RUN_FILE, ASKED_FILE = "run.json", "asked.json"
+_TRAIN, _HELD = "train.npz", "held.npz"
+_LONGEST = 2048
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run was asked for.
+
+    model, revision   the base, by the name that it is loaded by
+    sources           files, and how often each is gone through
+    lora              None: all weights are tuned
+    start             an adapter to begin from
+    longest           most tokens of a prompt with its answer; None: what the model attends to
+    held_share        one document in so many is held out
+    questions         held-out questions that are answered at each check
+    epochs            passes over all packs, where the schedule has no steps or minutes
+    """
+
+    model: str
+    sources: tuple[Source, ...]
+    schedule: Schedule = field(default_factory=Schedule)
+    lora: LoraSettings | None = field(default_factory=LoraSettings)
+    revision: str | None = None
+    start: str | None = None
+    longest: int | None = None
+    held_share: int = 16
+    questions: int = 0
+    epochs: float = 1.0
+    device: str = "auto"
+    dtype: str = "auto"
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``run.json`` has it."""
+        data = asdict(self)
+        data["sources"] = [[str(source.path), source.times] for source in self.sources]
+        return data
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> RunSettings:
+        """The other way round; ``KeyError`` or ``TypeError`` where it is broken."""
+        values = dict(data)
+        values["sources"] = tuple(Source(Path(path), times) for path, times in data["sources"])
+        values["schedule"] = Schedule(**data["schedule"])
+        if data["lora"] is not None:
+            lora = dict(data["lora"])
+            values["lora"] = LoraSettings(**{**lora, "targets": tuple(lora["targets"])})
+        return cls(**values)
+
+
+def prepare(
+    folder: Path, settings: RunSettings, lm: LanguageModel, on_file: OnFile | None = None
+) -> RunSettings:
+    """Make the packs of a new run; the settings with what was left open filled in.
+
+    ``UsageError`` where ``folder`` holds a run already or the data give nothing to train on.
+    """
+    if (folder / RUN_FILE).exists():
+        raise UsageError(
+            f"{folder} holds a run already", f"go on with it: nazx tune --resume --out {folder}"
+        )
+    longest = min(settings.longest or _LONGEST, reach(lm.config))
+    made = make_packs(
+        settings.sources,
+        lm.tokenizer,
+        longest=longest,
+        held_share=settings.held_share,
+        seed=settings.schedule.seed,
+        on_file=on_file,
+    )
+    if not made.train:
+        raise UsageError(
+            "there is nothing to train on in these files", "name files with questions or text"
+        )
+    schedule = settings.schedule
+    if schedule.steps is None and schedule.minutes is None:
+        tokens = settings.epochs * sum(pack.tokens for pack in made.train)
+        schedule = replace(schedule, steps=max(1, ceil(tokens / schedule.batch_tokens)))
+    settings = replace(settings, longest=longest, schedule=schedule)
+    _keep(folder, settings, made, lm)
+    return settings
+
+
+def _keep(folder: Path, settings: RunSettings, made: Split, lm: LanguageModel) -> None:
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_packs(folder / _TRAIN, made.train)
+        write_packs(folder / _HELD, made.held)
+        asked = held_questions(made.stories, lm.tokenizer, settings.questions)
+        (folder / ASKED_FILE).write_bytes(to_json([asdict(each) for each in asked]))
+        # Last: a folder with it is whole.
+        (folder / RUN_FILE).write_bytes(to_json(settings.to_json()))
+
+
+def read_settings(folder: Path) -> RunSettings:
+    """What the run in ``folder`` was asked for; ``UsageError`` where there is none."""
+    try:
+        data = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        return RunSettings.from_json(data)
+    except FileNotFoundError:
+        raise UsageError(
+            f"{folder} holds no run", "name the folder that --out named when the run began"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NazxError(
+            f"{folder / RUN_FILE} is broken: {first_line(error)}", "begin the run again"
+        ) from None
+
+
+class Run:
+    """A prepared run and the model that it trains, which is its own from here on."""
+
+    def __init__(self, folder: Path, settings: RunSettings, lm: LanguageModel) -> None:
+        if stored_kind(lm.config) is not None or lm.quantization is not None:
+            raise UsageError(
+                f"{lm.name} is quantized, and quantized weights cannot be tuned",
+                "tune the model that it was made from",
+            )
+        self.folder, self.settings, self.lm = folder, settings, lm
+        self.train: list[Pack] = read_packs(folder / _TRAIN)
+        self.held: list[Pack] = read_packs(folder / _HELD)
+        self.asked = _read_asked(folder)
+        torch.manual_seed(settings.schedule.seed)
+        self._adapted: list[Adapted] = []
+        self.engine = self._engine()
+        self.trainer = Trainer(
+            self.engine,
+            self.train,
+            self.held,
+            settings.schedule,
+            folder,
+            lm.decoder.device,
+        )
+
+    def _engine(self) -> Engine:
+        lora, decoder = self.settings.lora, self.lm.decoder
+        if lora is None:
+            return FullByAutograd(decoder)
+        self._adapted = attach(decoder, lora)
+        if self.settings.start is not None:
+            start = read_adapter(Path(self.settings.start))
+            start.check(decoder.config)
+            load_pairs(self._adapted, dict(start.pairs))
+        return lora_engine(decoder, self._adapted, self._exact())
+
+    def _exact(self) -> dict[str, Tensor]:
+        """The matrices with all the digits that the checkpoint has."""
+        if self.lm.decoder.dtype == torch.float32:
+            return {}
+        checkpoint = Checkpoint.open(self.lm.folder)
+        device = self.lm.decoder.device
+        return {
+            recipe.parameter: recipe.read(checkpoint).to(device)
+            for recipe in block_matrices(self.lm.config)
+        }
+
+    def go(self, on_progress: OnProgress | None = None) -> Path:
+        """Train to the end and write what comes of it; the folder of that."""
+        check: Callable[[], dict[str, float]] | None = None
+        if self.asked:
+            check = self._figures
+        self.trainer.run(on_progress, check)
+        return self.export()
+
+    def _figures(self) -> dict[str, float]:
+        for each in self._adapted:  # the decoder's own layers answer here
+            each.layer.refresh(self.lm.decoder.dtype)
+        return answer_figures(self.lm, self.asked)
+
+    def export(self, folder: Path | None = None) -> Path:
+        """Write the best parameters so far (the present ones where nothing was held out)."""
+        if load_best(self.folder, self.engine.parameters):
+            self.engine.refresh()
+        if self.settings.lora is None:
+            folder = folder or self.folder / "model"
+            write_full(folder, self.lm.decoder, self.lm.folder)
+            return folder
+        folder = folder or self.folder / "adapter"
+        counters = self.trainer.counters
+        write_adapter(
+            folder,
+            pairs(self._adapted),
+            alpha=self.settings.lora.alpha,
+            base=_base_name(self.lm),
+            notes=self._notes(counters),
+            card=card(self.settings, counters, self.folder),
+        )
+        return folder
+
+    def _notes(self, counters: Counters) -> dict[str, Any]:
+        origin = Origin.of(self.lm.folder)
+        notes: dict[str, Any] = {
+            "base": self.settings.model,
+            "base_source": str(origin) if origin else None,
+            "base_sha256": dict(origin.sha256) if origin else {},
+            "steps": counters.step,
+            "tokens": counters.tokens,
+        }
+        if any(b.answer for p in self.train for b in p.branches if p.kind and p.prefix):
+            notes["answers"] = "cited"
+        return notes
+
+
+def _base_name(lm: LanguageModel) -> str:
+    """What PEFT is to load: a repository of the Hub where the registry knows one."""
+    from nazx_cli.catalog.registry import HubSource, Registry
+
+    entry = Registry.load().find(lm.name)
+    hub = [each.repo for each in entry.sources if isinstance(each, HubSource)] if entry else []
+    return hub[-1] if hub else lm.name
+
+
+def _read_asked(folder: Path) -> list[HeldQuestion]:
+    try:
+        data: Sequence[dict[str, Any]] = json.loads((folder / ASKED_FILE).read_text("utf-8"))
+        return [HeldQuestion(tuple(each["prompt"]), tuple(each["answers"])) for each in data]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NazxError(
+            f"{folder / ASKED_FILE} is broken: {first_line(error)}", "begin the run again"
+        ) from None

@@ -1,0 +1,184 @@
+"""Adapters: PEFT's format both ways, merging, and refusing what does not fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import LLAMA, write_checkpoint
+from models import random_ids
+from safetensors.torch import load_file, save_file
+from training_models import fresh, with_random_additions
+
+from nazx_cli import load_model
+from nazx_cli.checkpoint.adapters import LoraPair, read_adapter, verify_adapter, write_adapter
+from nazx_cli.errors import ModelUnavailableError
+from nazx_cli.training.lora import LoraSettings, load_pairs, pairs
+
+IDS = random_ids(50, seed=4)
+
+
+def trained(folder: Path, base: str, settings: LoraSettings | None = None) -> tuple[Path, Path]:
+    """A model's folder, and an adapter for it with random additions."""
+    lm = fresh(folder / base, base)
+    adapted = with_random_additions(lm, settings or LoraSettings(4, 8.0))
+    made = folder / f"{base}-adapter"
+    write_adapter(
+        made,
+        pairs(adapted),
+        alpha=(settings or LoraSettings(4, 8.0)).alpha,
+        base="tiny",
+        notes={"answers": "cited"},
+        card="# Card\n",
+        dtype=torch.float32,
+    )
+    torch.save(lm.logits(IDS), folder / "want.pt")
+    return folder / base, made
+
+
+@pytest.mark.parametrize("base", ("llama", "neox-sequential"))
+@pytest.mark.parametrize("targets", ((), ("all-but-first",)))
+def test_merged_logits_are_those_of_training(
+    tmp_path: Path, base: str, targets: tuple[str, ...]
+) -> None:
+    if targets:
+        targets = ("v_proj", "up_proj") if base == "llama" else ("query_key_value",)
+    model, adapter = trained(tmp_path, base, LoraSettings(3, 5.0, targets))
+    want = torch.load(tmp_path / "want.pt")
+    lm = load_model(model, adapter=adapter)
+    assert (lm.logits(IDS) - want).abs().max() < 1e-4
+    assert (load_model(model).logits(IDS) - want).abs().max() > 1e-2
+    assert lm.answers_cited
+
+
+@pytest.mark.parametrize("base", ("llama", "neox-sequential"))
+def test_peft_gives_the_same_logits_with_our_adapter(tmp_path: Path, base: str) -> None:
+    peft = pytest.importorskip("peft")
+    transformers = pytest.importorskip("transformers")
+    model, adapter = trained(tmp_path, base)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    theirs = peft.PeftModel.from_pretrained(theirs, adapter).eval()
+    with torch.no_grad():
+        want = theirs(torch.tensor([IDS])).logits[0]
+    assert (load_model(model, adapter=adapter).logits(IDS) - want).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("rslora", (False, True))
+def test_an_adapter_that_peft_wrote_is_merged(tmp_path: Path, rslora: bool) -> None:
+    peft = pytest.importorskip("peft")
+    transformers = pytest.importorskip("transformers")
+    model = write_checkpoint(tmp_path / "model", LLAMA)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    config = peft.LoraConfig(
+        r=5,
+        lora_alpha=7,
+        target_modules=["q_proj", "v_proj", "down_proj"],
+        use_rslora=rslora,
+        rank_pattern={"v_proj": 3},
+        init_lora_weights=False,
+    )
+    theirs = peft.get_peft_model(theirs, config).eval()
+    theirs.save_pretrained(tmp_path / "adapter")
+    with torch.no_grad():
+        want = theirs(torch.tensor([IDS])).logits[0]
+    lm = load_model(model, adapter=tmp_path / "adapter")
+    assert (lm.logits(IDS) - want).abs().max() < 1e-4
+    assert not lm.answers_cited
+
+
+def test_an_adapter_is_merged_before_quantizing(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    model, adapter = trained(tmp_path, "llama")
+    merged = load_model(model, adapter=adapter)
+    whole = fresh(tmp_path / "llama")
+    for mine, theirs in zip(whole.decoder.parameters(), merged.decoder.parameters(), strict=True):
+        mine.data.copy_(theirs.data)
+    from nazx_cli.training.full import write_full
+
+    write_full(tmp_path / "whole", whole.decoder, model)
+    want = load_model(tmp_path / "whole", quantize="int8").logits(IDS)
+    assert torch.equal(load_model(model, quantize="int8", adapter=adapter).logits(IDS), want)
+
+
+def test_the_reading_adapter_is_merged_while_documents_are_asked_about(tmp_path: Path) -> None:
+    model, adapter = trained(tmp_path, "llama")
+    want = torch.load(tmp_path / "want.pt")
+    lm = load_model(model)
+    plain = lm.logits(IDS)
+    assert not lm.about_documents(True)
+    lm.reader = adapter
+    assert lm.about_documents(True) and lm.answers_cited
+    assert (lm.logits(IDS) - want).abs().max() < 1e-4
+    assert not lm.about_documents(True)
+    assert lm.about_documents(False) and not lm.answers_cited
+    assert torch.equal(lm.logits(IDS), plain)
+
+
+def test_training_goes_on_from_an_adapter(tmp_path: Path) -> None:
+    for base in ("llama", "neox-sequential"):
+        model, adapter = trained(tmp_path, base)
+        lm = fresh(model, base)
+        adapted = with_random_additions(lm, LoraSettings(4, 8.0), seed=9)
+        load_pairs(adapted, dict(read_adapter(adapter).pairs))
+        assert (lm.logits(IDS) - torch.load(tmp_path / "want.pt")).abs().max() < 1e-5
+
+
+def refusal(model: Path, adapter: Path) -> str:
+    with pytest.raises(ModelUnavailableError) as caught:
+        load_model(model, adapter=adapter)
+    assert caught.value.hint
+    return caught.value.message
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    model, adapter = trained(tmp_path, "llama")
+    other = write_checkpoint(tmp_path / "wide", {**LLAMA, "intermediate_size": 96})
+    assert "does not fit" in refusal(other, adapter) and "96" in refusal(other, adapter)
+    neox = fresh(tmp_path / "neox", "neox-sequential").folder
+    assert "has no layer model.layers.0" in refusal(neox, adapter)
+    assert "is no adapter" in refusal(model, model)
+
+
+def test_what_is_damaged_or_of_another_kind_is_refused(tmp_path: Path) -> None:
+    model, adapter = trained(tmp_path, "llama")
+    weights = adapter / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    for key, value in (("peft_type", "IA3"), ("use_dora", True), ("bias", "all")):
+        (adapter / "adapter_config.json").write_text(json.dumps({**config, key: value}))
+        assert "adapter_config.json cannot be used" in refusal(model, adapter)
+    (adapter / "adapter_config.json").write_text("{")
+    assert "no JSON" in refusal(model, adapter)
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    name = next(iter(tensors))
+    save_file({k: v for k, v in tensors.items() if k != name}, weights)
+    assert "only half" in refusal(model, adapter)
+    save_file({**tensors, "base_model.model.extra": torch.ones(1)}, weights)
+    assert "no part of a LoRA adapter" in refusal(model, adapter)
+    weights.write_bytes(weights.read_bytes()[:-10])
+    assert "truncated" in refusal(model, adapter)
+    weights.unlink()
+    assert "cannot read" in refusal(model, adapter)
+
+
+def test_verifying_reads_every_number(tmp_path: Path) -> None:
+    _, adapter = trained(tmp_path, "llama")
+    verified = verify_adapter(adapter)
+    assert verified.num_parameters == sum(
+        t.numel() for t in load_file(adapter / "adapter_model.safetensors").values()
+    )
+    bad = LoraPair(torch.full((2, 48), torch.nan), torch.zeros(48, 2))
+    write_adapter(
+        adapter, [("model.layers.0.self_attn.o_proj", bad)], alpha=1, base="", notes={}, card=""
+    )
+    with pytest.raises(ModelUnavailableError, match="no numbers"):
+        verify_adapter(adapter)
+
+
+def test_none_means_the_model_as_it_is(tmp_path: Path) -> None:
+    model, adapter = trained(tmp_path, "llama")
+    lm = load_model(model, adapter="none")
+    assert lm.adapter is None and lm.reader is None
+    assert load_model(model, adapter=adapter).adapter is not None
