@@ -138,7 +138,7 @@ def test_second_questions_say_she(packs: list[Pack]) -> None:
 
 def test_passages_are_judged_by_what_they_hold() -> None:
     book = Book(STORIES[:3], TOKENIZER, random.Random(0))
-    asked = [a for a in book.asked if a.question.text.endswith("compass1?")][0]
+    asked = next(a for a in book.asked if a.question.text.endswith("compass1?"))
     begin, end = asked.evidence[0]
     assert book.text[begin:end] == "The princess found the compass1 in the old tower."
     holding = book.holding(asked.evidence)
@@ -159,7 +159,7 @@ def test_a_book_is_put_together_from_all_stories() -> None:
 
 def test_the_same_stories_are_held_out_in_every_run() -> None:
     train, held = split_held(STORIES * 4, 3)
-    again, other = split_held(list(reversed(STORIES * 4)), 3)
+    _, other = split_held(list(reversed(STORIES * 4)), 3)
     assert {s.key for s in held} == {s.key for s in other}
     assert not {s.key for s in held} & {s.key for s in train}
     assert split_held(STORIES, 0) == (STORIES, [])

@@ -36,7 +36,9 @@ def random_pack(seed: int, prefix: int = 20, branches: int = 3) -> Pack:
     return Pack(ids(prefix), made, "random")
 
 
-def with_random_additions(lm: LanguageModel, settings: LoraSettings, seed: int = 0) -> list[Adapted]:
+def with_random_additions(
+    lm: LanguageModel, settings: LoraSettings, seed: int = 0
+) -> list[Adapted]:
     """Additions that make a difference."""
     torch.manual_seed(seed)
     adapted = attach(lm.decoder, settings)
