@@ -79,7 +79,7 @@ class ScriptedModel:
     name: str = "scripted"
     kind: str = "windowed"
     cut: int | None = None
-    cites: bool = False
+    can_cite: bool = False
     prompts: list[str] = field(default_factory=list)
     contexts: list[Context] = field(default_factory=list)
     max_tokens: list[int] = field(default_factory=list)

@@ -50,7 +50,7 @@ def test_merged_logits_are_those_of_training(
     lm = load_model(model, adapter=adapter)
     assert (lm.logits(IDS) - want).abs().max() < 1e-4
     assert (load_model(model).logits(IDS) - want).abs().max() > 1e-2
-    assert lm.answers_cited
+    assert lm.cites
 
 
 @pytest.mark.parametrize("base", ("llama", "neox-sequential"))
@@ -85,7 +85,7 @@ def test_an_adapter_that_peft_wrote_is_merged(tmp_path: Path, rslora: bool) -> N
         want = theirs(torch.tensor([IDS])).logits[0]
     lm = load_model(model, adapter=tmp_path / "adapter")
     assert (lm.logits(IDS) - want).abs().max() < 1e-4
-    assert not lm.answers_cited
+    assert not lm.cites
 
 
 def test_an_adapter_is_merged_before_quantizing(tmp_path: Path) -> None:
@@ -109,10 +109,10 @@ def test_the_reading_adapter_is_merged_while_documents_are_asked_about(tmp_path:
     plain = lm.logits(IDS)
     assert not lm.about_documents(True)
     lm.reader = adapter
-    assert lm.about_documents(True) and lm.answers_cited
+    assert lm.about_documents(True) and lm.cites
     assert (lm.logits(IDS) - want).abs().max() < 1e-4
     assert not lm.about_documents(True)
-    assert lm.about_documents(False) and not lm.answers_cited
+    assert lm.about_documents(False) and not lm.cites
     assert torch.equal(lm.logits(IDS), plain)
 
 

@@ -35,7 +35,7 @@ FACTS = [
 
 
 def session(answers: list[str], text: str | None = None, **settings: object) -> Session:
-    lm = ScriptedModel(answers, cites=True)
+    lm = ScriptedModel(answers, can_cite=True)
     document = Document("animals.txt", text or "\n\n".join(FACTS * 6), "text")
     library = Library.build([document], lm.tokenizer)
     return Session(lm, library)  # type: ignore[arg-type]

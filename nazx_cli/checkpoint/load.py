@@ -29,8 +29,8 @@ def load_decoder(
     ``quantize`` (int8 or nf4) quantizes the matrices of the blocks; a checkpoint that is
     quantized already stays as it is. ``adapter`` is merged before. Names and shapes are checked
     against the configuration before anything is allocated; the weights are then converted one
-    parameter at a time, so that no second copy of the model is held. ``ModelUnavailableError`` names what is broken,
-    ``UsageError`` a wrong device, type or quantization.
+    parameter at a time, so that no second copy of the model is held. ``ModelUnavailableError``
+    names what is broken, ``UsageError`` a wrong device, type or quantization.
     """
     config = ModelConfig.from_folder(folder)
     checkpoint = Checkpoint.open(folder)

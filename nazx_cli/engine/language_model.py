@@ -149,11 +149,6 @@ class LanguageModel:
         return self.attention.reads_resident
 
     @property
-    def cites(self) -> bool:
-        """Whether it was trained to answer from a few numbered passages and to name the one."""
-        return False
-
-    @property
     def window(self) -> int | None:
         """Live tokens attended at once: sinks + window, the trained length of a ``full``
         model, or None for InAttention."""
@@ -169,9 +164,14 @@ class LanguageModel:
         return plan_here(self.config, documents, LoadOptions(*held, ctx))
 
     @property
-    def answers_cited(self) -> bool:
-        """Whether answers about documents come in the form of ``session.citation``."""
+    def cites(self) -> bool:
+        """Whether answers about documents come in the form of ``session.citation`` now."""
         return self.adapter is not None and self.adapter.is_reader
+
+    @property
+    def can_cite(self) -> bool:
+        """Whether they can: with the adapter that is merged, or with the model's reader."""
+        return self.cites or self.reader is not None
 
     def about_documents(self, asked: bool) -> bool:
         """Merge the reading adapter if documents are asked about, else take it out again; True

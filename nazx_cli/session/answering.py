@@ -92,8 +92,6 @@ class Answerer:
         if not question:
             raise UsageError("the question is empty", 'ask something, as in: nazx ask "Who?"')
         self._setup = setup = self.setup(state)
-        if self.lm.about_documents(setup.mode not in ("none", "resident")):
-            self._synced = self._scratch = None
         yield from self._ctx_notice(state)
         with self.lock:
             self.answering = True
@@ -134,8 +132,15 @@ class Answerer:
         history = _fitted(state.history, question, setup)
         if history.left_out > state.history.left_out:
             yield Notice(_left_out_notice(history.left_out, state.settings.read))
-        if self.lm.cites and (yield from self._answer_in_parts(setup, state, question, keep)):
-            return
+        if self.lm.can_cite:
+            followed = followed_turn(question, state.history)
+            prompts = setup.reader.parts(question, followed)
+            # Whatever is not answered in parts is the model's own to answer, without its reader.
+            if self.lm.about_documents(bool(prompts)):
+                self._synced = self._scratch = None
+            if prompts:
+                yield from self._answer_in_parts(setup, state, prompts, followed, keep)
+                return
         earlier = self._earlier.library(history)
         prompt = yield from setup.reader.read(question, history.messages(), earlier)
         if prompt.mode != "none":
@@ -145,13 +150,15 @@ class Answerer:
         )
 
     def _answer_in_parts(
-        self, setup: Setup, state: State, question: str, keep: Callable[[State], None]
-    ) -> Generator[Event, None, bool]:
-        """Ask the question of several small prompts at once; False where that is not its way."""
-        followed = followed_turn(question, state.history)
-        prompts = setup.reader.parts(question, followed)
-        if not prompts:
-            return False
+        self,
+        setup: Setup,
+        state: State,
+        prompts: Sequence[Prompt],
+        followed: Sequence[Message],
+        keep: Callable[[State], None],
+    ) -> Iterator[Event]:
+        """Ask all of ``prompts`` at once and take the surest answer."""
+        question = prompts[0].question
         begin = perf_counter()
         read = tuple(passage for prompt in prompts for passage in prompt.passages)
         yield Reading("recall", read)
@@ -166,7 +173,7 @@ class Answerer:
             [part_answer(p, decode(c.tokens), c) for p, c in zip(prompts, candidates, strict=True)]
         )
         if not chosen.text:
-            return False
+            raise NazxError("the model gave no answer", "ask again, or use another model")
         at = prompts.index(chosen.prompt)
         context = self._begun(setup, [*ids[at], *candidates[at].tokens])
         cited = chosen.cited
@@ -187,7 +194,6 @@ class Answerer:
             "" if cited is None else quoted(cited, f"{chosen.text} {question}"),
             chosen.confidence,
         )
-        return True
 
     def _answer(
         self, setup: Setup, prompt: Prompt, history: History, keep: Callable[[History], None]

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nazx_cli.config import ModelConfig
-from nazx_cli.context.rotation import Turn
 from nazx_cli.errors import UsageError
+from nazx_cli.kernels.rotary import Rotation
 from nazx_cli.model.decoder import Decoder
 from nazx_cli.model.layers import Norm
 from nazx_cli.training.packing import Layout
@@ -44,7 +44,7 @@ def answer_logits(decoder: Decoder, layout: Layout) -> Tensor:
     config = decoder.config
     count, heads = len(layout.ids), config.num_heads
     length = int(layout.positions.max()) + 1
-    turn = Turn(decoder.rotary.at(layout.positions, length), decoder.dtype)
+    turn = Rotation(decoder.rotary.at(layout.positions, length), decoder.dtype)
     masks = _masks(layout, decoder.dtype)
     last = config.num_layers - 1
     split = heads + config.num_kv_heads

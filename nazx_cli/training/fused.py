@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nazx_cli.context.rotation import Turn
+from nazx_cli.kernels.rotary import Rotation
 from nazx_cli.model.decoder import Decoder
 from nazx_cli.model.layers import Norm
 from nazx_cli.training.lora import Adapted, LoraLinear
@@ -177,7 +177,7 @@ class Fused:
         decoder = self.decoder
         length = int(layout.positions.max()) + 1
         phases = decoder.rotary.at(layout.positions, length)
-        turn = Turn(phases, decoder.dtype)
+        turn = Rotation(phases, decoder.dtype)
         mask = _branch_mask(layout, decoder.dtype)
         h = F.embedding(layout.ids, decoder.embed.weight)
         kept: list[_Kept] = []
@@ -195,13 +195,13 @@ class Fused:
         grad = torch.zeros_like(h)
         grad[layout.at] = of_final
         half = phases.shape[-1] // 2
-        back = Turn(torch.cat((phases[:, :half], -phases[:, half:]), -1), decoder.dtype)
+        back = Rotation(torch.cat((phases[:, :half], -phases[:, half:]), -1), decoder.dtype)
         for number in reversed(range(len(decoder.layers))):
             grad = self._backward(number, grad, kept.pop(), back, layout.prefix, mask)
         return total.detach()
 
     def _forward(
-        self, number: int, h: Tensor, turn: Turn, prefix: int, mask: Tensor
+        self, number: int, h: Tensor, turn: Rotation, prefix: int, mask: Tensor
     ) -> tuple[Tensor, _Kept]:
         block, split = self.decoder.layers[number], self.heads + self.kv_heads
         unit1, scale1, a = _normalized(block.norm1, h)
@@ -221,7 +221,7 @@ class Fused:
         return h, kept
 
     def _backward(
-        self, number: int, grad: Tensor, kept: _Kept, back: Turn, prefix: int, mask: Tensor
+        self, number: int, grad: Tensor, kept: _Kept, back: Rotation, prefix: int, mask: Tensor
     ) -> Tensor:
         block = self.decoder.layers[number]
         self.down[number].learn(kept.inner, grad)

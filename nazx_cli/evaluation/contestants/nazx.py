@@ -179,7 +179,7 @@ def _reply(library: Library, answer: Answer) -> Reply:
         answer.mode,
         answer.finish,
         tokens=answer.stats.generated,
-        cites=hasattr(answer, "cited"),
+        cites=answer.confidence is not None,
         cited=found[0] if found else None,
         confidence=getattr(answer, "confidence", None),
     )
