@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nazx_cli.cli.options import Files, ModelName, OutputOptions, option
+from nazx_cli.cli.options import Files, ModelName, OutputOptions, make_screen, option
 from nazx_cli.documents.control import strip_control
 from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.names import DEFAULT_MODEL, DTYPES
+from nazx_cli.ui.phrases import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -137,9 +138,8 @@ def bench(
     Example: nazx bench growth --output bench.json
     """
     from nazx_cli.bench.workloads import choose
-    from nazx_cli.cli.options import make_screen
 
-    screen = make_screen(OutputOptions(json=options.json))
+    screen = make_screen(OutputOptions())
     settings = options.settings(file or ())
     chosen = choose(name or (), settings, every=every)
     _check_output(options.output)
@@ -227,7 +227,7 @@ def _show(report: Report, screen: Screen, options: BenchOptions) -> None:
 
 
 def _environment_line(environment: Environment) -> str:
-    threads = f"{environment.threads} thread{'s' if environment.threads != 1 else ''}"
+    threads = counted(environment.threads, "thread")
     versions = [f"{name} {known or '(missing)'}" for name, known in environment.versions.items()]
     parts = [f"{environment.device}: {environment.cpu}", threads, environment.dtype, *versions]
     return " · ".join(parts)

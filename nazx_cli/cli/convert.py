@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from nazx_cli.cli.options import Json, Offline, Quiet, Revision, option
-from nazx_cli.cli.report import Report
+from nazx_cli.cli.options import Json, Offline, Quiet, Report, Revision, option
 from nazx_cli.config import DEFAULT_ATTENTION, AttentionConfig
 from nazx_cli.errors import UsageError
 from nazx_cli.names import DTYPES
 from nazx_cli.quantization.cost import KINDS
+from nazx_cli.ui.phrases import size_text
 
 Dest = Annotated[Path, typer.Argument(metavar="DEST", help="Folder to make.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a checkpoint at DEST.")]
@@ -78,7 +79,6 @@ def convert(
     from nazx_cli.checkpoint.convert import convert_model
     from nazx_cli.checkpoint.write import check_dest
     from nazx_cli.config import ModelConfig
-    from nazx_cli.ui.phrases import size_text
 
     check_dest(dest.expanduser(), replace=force)
     report = Report(json=json, quiet=quiet)
@@ -90,7 +90,7 @@ def convert(
             chosen,
             revision=asked,
             replace=force,
-            on_progress=lambda done, total: on_progress("converting", done, total),
+            on_progress=partial(on_progress, "converting"),
         )
     kind = ModelConfig.from_folder(made).attention.to_dict()
     nbytes = folder_bytes(made)
@@ -127,8 +127,7 @@ def _attention(
     if kind not in (None, Attention.windowed):
         if window is not None or sinks is not None:
             raise UsageError(
-                "--window and --sinks belong to windowed attention",
-                "leave them out, or the kind",
+                "--window and --sinks belong to windowed attention", "leave them out, or the kind"
             )
         return AttentionConfig(kind.value)
     return AttentionConfig(
@@ -173,7 +172,6 @@ def quantize(
     from nazx_cli.catalog.model_ref import ModelRef
     from nazx_cli.checkpoint.checkpoint import folder_bytes
     from nazx_cli.checkpoint.quantized import quantize_checkpoint
-    from nazx_cli.ui.phrases import size_text
 
     report = Report(json=json, quiet=quiet)
     with report.progress(f"quantizing {source}") as on_progress:
@@ -185,7 +183,7 @@ def quantize(
             kind,
             dtype,
             replace=force,
-            on_progress=lambda done, total: on_progress("quantizing", done, total),
+            on_progress=partial(on_progress, "quantizing"),
         )
     before, after = folder_bytes(folder), folder_bytes(made)
     facts = {"source": source, "path": str(made), "kind": kind, "dtype": dtype}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from nazx_cli import __version__
-from nazx_cli.cli.options import Json, Offline
-from nazx_cli.cli.report import Report
+from nazx_cli.cli.options import Json, Offline, Report
+from nazx_cli.ui.phrases import columns, size_text
 
 _PACKAGES = ("torch", "transformers", "huggingface_hub", "bitsandbytes")
 
@@ -24,15 +25,16 @@ def doctor(*, offline: Offline = False, json: Json = False) -> None:
 
     Example: nazx doctor
     """
-    from nazx_cli.ui.phrases import columns
+    from nazx_cli.kernels.native.compiler import find_compiler
+    from nazx_cli.quantization.quantize import self_test
 
     pool = ThreadPoolExecutor(1)
     hub = pool.submit(_hub, offline)  # while everything else is looked at
     facts: dict[str, Any] = {
         "versions": _versions(),
         "devices": _devices(),
-        "quantization": _quantization(),
-        "compiler": _compiler(),
+        "quantization": self_test(),  # what bitsandbytes did when it was really run
+        "compiler": find_compiler(),  # for the inner loop of InAttention, on a CPU
         "storage": _storage(),
         "models": _models(),
         "advice": _advice(),
@@ -59,10 +61,9 @@ def _hub(offline: bool) -> dict[str, Any]:
 def _versions() -> dict[str, str | None]:
     found: dict[str, str | None] = {"nazx": __version__, "python": sys.version.split()[0]}
     for name in _PACKAGES:
-        try:
+        found[name] = None
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
     return found
 
 
@@ -87,20 +88,6 @@ def _devices() -> list[dict[str, Any]]:
         }
         for name, reading in readings.items()
     ]
-
-
-def _quantization() -> dict[str, str]:
-    """What bitsandbytes did when it was really run."""
-    from nazx_cli.quantization.quantize import self_test
-
-    return self_test()
-
-
-def _compiler() -> str | None:
-    """The C compiler that InAttention's inner loop is compiled with, on a CPU."""
-    from nazx_cli.kernels.native.compiler import find_compiler
-
-    return find_compiler()
 
 
 def _storage() -> list[dict[str, Any]]:
@@ -151,8 +138,6 @@ def _advice() -> str | None:
 
 
 def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    from nazx_cli.ui.phrases import size_text
-
     versions = [f"{name} {known or '(missing)'}" for name, known in facts["versions"].items()]
     lines = [("versions", ", ".join(versions))]
     for device in facts["devices"]:
@@ -167,9 +152,8 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     for place in facts["storage"]:
         lines.append((place["name"], f"{place['path']}, {size_text(place['bytes'])}"))
     here = [name for name, present in facts["models"].items() if present]
-    absent = [name for name, present in facts["models"].items() if not present]
     lines.append(("models here", ", ".join(here) or "none"))
-    if absent:
+    if absent := [name for name in facts["models"] if name not in here]:
         lines.append(("to pull", ", ".join(absent)))
     if facts["advice"]:
         lines.append(("advice", facts["advice"]))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nazx_cli.cli.options import Device, Json, OutputOptions, make_screen
+from nazx_cli.ui.phrases import columns, size_text
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -34,7 +35,7 @@ def gauge(
     """
     from nazx_cli.checkpoint.load import resolve_device
 
-    screen, name = make_screen(OutputOptions(json=json)), str(resolve_device(device))
+    screen, name = make_screen(OutputOptions()), str(resolve_device(device))
     try:
         _show(name, screen, json, interval if watch else None)
     except KeyboardInterrupt:
@@ -66,7 +67,6 @@ class Look:
     def lines(self, width: int) -> list[Text]:
         """Device and memory, then a heading and a line for each chat, if there are any."""
         from nazx_cli.ui.gauge_line import as_text, draw
-        from nazx_cli.ui.phrases import columns, size_text
 
         device = f"{self.reading.device} "
         memory = as_text(draw(self.reading, width - len(device)))

@@ -1,4 +1,4 @@
-"""``nazx ls``, ``nazx show`` and ``nazx rm``: the models on this machine."""
+"""``nazx pull``, ``ls``, ``show``, ``rm`` and ``verify``: the models on this machine."""
 
 from __future__ import annotations
 
@@ -8,13 +8,94 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nazx_cli.cli.options import Json, Revision, option
-from nazx_cli.cli.report import ModelName, Report
-from nazx_cli.errors import UsageError
+from nazx_cli.cli.options import Json, ModelArgument, Offline, Quiet, Report, Revision, option
+from nazx_cli.errors import ModelUnavailableError, UsageError
+from nazx_cli.ui.phrases import columns, size_text
 
 if TYPE_CHECKING:
     from nazx_cli.catalog.registry import RegistryEntry
     from nazx_cli.catalog.stored import Removal, StoredModel
+
+
+def pull(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name or org/repo.")],
+    *,
+    revision: Revision = None,
+    offline: Offline = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fetch a model, or the newest version of one that is there.
+
+    Only what NazX needs comes down, and never a pickle. A pull that was stopped goes on where it
+    was. Set HF_TOKEN for private and gated models.
+
+    Example: nazx pull nazx-smol-360m
+    """
+    from nazx_cli.catalog.model_ref import LocalModel, ModelRef
+    from nazx_cli.checkpoint.checkpoint import folder_bytes
+    from nazx_cli.checkpoint.write import Origin
+
+    model = ModelRef.parse(name, revision)
+    if isinstance(model, LocalModel):
+        raise UsageError(
+            f"{name} is a folder on this machine already", f"use it: nazx chat -m {name}"
+        )
+    report = Report(json=json, quiet=quiet)
+    with report.progress(f"pulling {name}") as on_progress:
+        folder = model.fetch(offline=offline, refresh=True, on_progress=on_progress)
+    origin = Origin.of(folder)
+    nbytes = folder_bytes(folder)
+    facts = {
+        "name": model.name,
+        "path": str(folder),
+        "bytes": nbytes,
+        "source": origin.source if origin else None,
+        "revision": model.revision,
+        "commit": origin.commit if origin else None,
+    }
+    came = f", from {origin}" if origin else ""
+    report.tell(
+        facts,
+        f"{model.pinned} is ready: {size_text(nbytes)}{came}",
+        note=f"in {folder}; try: nazx chat -m {model.pinned}",
+    )
+
+
+def verify(
+    name: ModelArgument, *, revision: Revision = None, json: Json = False, quiet: Quiet = False
+) -> None:
+    """Check that a model is whole and sound.
+
+    Reads all of it: headers, shapes, every value, the tokenizer, recorded hashes. Leaves with 0
+    where all is right, with 5 and the broken file's name where it is not.
+
+    Example: nazx verify nazx-1b
+    """
+    from nazx_cli.catalog.model_ref import ModelRef
+    from nazx_cli.checkpoint.verify import verify_checkpoint
+
+    model = ModelRef.parse(name, revision)
+    folder = model.place()
+    report = Report(json=json, quiet=quiet)
+    facts = {"name": name, "path": str(folder)}
+    try:
+        with report.progress(f"verifying {name}") as on_progress:
+            found = verify_checkpoint(folder, on_progress)
+    except ModelUnavailableError as error:
+        hint = model.repair_command()
+        report.tell(facts | {"ok": False, "problem": error.message, "next": hint})
+        raise ModelUnavailableError(error.message, hint) from None
+    hashes = f"hashes of files that match: {found.hashed}"
+    if found.unhashed:
+        hashes += f"; none is known for {', '.join(found.unhashed)}"
+    sound = {"ok": True, "tensors": found.tensors, "bytes": found.nbytes}
+    report.tell(
+        facts | sound | {"hashed_files": found.hashed},
+        f"{name} is whole: {found.tensors:,} tensors, {size_text(found.nbytes)}, "
+        f"all values finite; {hashes}",
+    )
+
 
 _HEADINGS = ("NAME", "SIZE", "ATTENTION", "DTYPE", "WHERE")
 
@@ -32,7 +113,6 @@ def ls(
     """
     from nazx_cli.catalog.registry import Registry
     from nazx_cli.catalog.stored import stored_models
-    from nazx_cli.ui.phrases import columns
 
     models = stored_models()
     names = {model.name for model in models}
@@ -72,8 +152,6 @@ def _absent_facts(entry: RegistryEntry) -> dict[str, Any]:
 
 
 def _row(model: StoredModel) -> tuple[str, ...]:
-    from nazx_cli.ui.phrases import size_text
-
     if model.config is None:
         kind, dtype = "damaged", f"nazx verify {model.name}"
     else:
@@ -86,12 +164,7 @@ def _absent_row(entry: RegistryEntry) -> tuple[str, ...]:
     return entry.name, "-", entry.attention.kind, "-", f"nazx pull {entry.name}"
 
 
-def show(
-    name: ModelName,
-    *,
-    revision: Revision = None,
-    json: Json = False,
-) -> None:
+def show(name: ModelArgument, *, revision: Revision = None, json: Json = False) -> None:
     """Show what a model is.
 
     Architecture, tokens, files, size and source. Uses no network: a model that is not here is
@@ -100,7 +173,6 @@ def show(
     Example: nazx show nazx-1b
     """
     from nazx_cli.catalog.model_ref import ModelRef
-    from nazx_cli.ui.phrases import columns
 
     facts = ModelRef.parse(name, revision).describe()
     Report(json=json).tell(facts, columns(_lines(facts)))
@@ -112,7 +184,10 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("description", facts["description"]))
     lines += _model_lines(facts)
     lines.append(("chat template", "yes" if facts["chat_template"] else "no"))
-    return lines + (_file_lines(facts) if facts["present"] else _absent_lines(facts))
+    if facts["present"]:
+        return lines + _file_lines(facts)
+    here = f"no; next: nazx pull {facts['name']}"
+    return [*lines, ("sources", ", ".join(facts["sources"])), ("here", here)]
 
 
 def _model_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -140,26 +215,17 @@ def _attention(attention: dict[str, Any]) -> str:
 
 
 def _file_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    from nazx_cli.ui.phrases import size_text
-
     source = facts["source"] or "unknown"
+    files = (f"{name}  {size:,}" for name, size in facts["files"].items())
     if facts["commit"]:
         source += f" at {facts['commit'][:12]}"
-    files = [(name, size) for name, size in facts["files"].items()]
     return [
         ("stop tokens", " ".join(facts["stop_tokens"]) or "none"),
         ("dtype", facts["dtype"]),
         ("source", source),
         ("size", size_text(facts["bytes"])),
         ("folder", facts["path"]),
-        *(("" if at else "files", f"{name}  {size:,}") for at, (name, size) in enumerate(files)),
-    ]
-
-
-def _absent_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    return [
-        ("sources", ", ".join(facts["sources"])),
-        ("here", f"no; next: nazx pull {facts['name']}"),
+        *(("" if at else "files", file) for at, file in enumerate(files)),
     ]
 
 
@@ -181,7 +247,6 @@ def rm(
     """
     from nazx_cli.catalog.model_ref import ModelRef
     from nazx_cli.catalog.stored import freed_bytes
-    from nazx_cli.ui.phrases import size_text
 
     removals = [ModelRef.parse(each).removal() for each in dict.fromkeys(name)]
     freed = freed_bytes(removals)
@@ -204,8 +269,6 @@ def rm(
 
 def _confirm(removals: Sequence[Removal], freed: int) -> None:
     """Ask; leave where the answer is not yes, refuse where there is nobody to ask."""
-    from nazx_cli.ui.phrases import size_text
-
     names = ", ".join(removal.name for removal in removals)
     if not (sys.stdin is not None and sys.stdin.isatty()):
         raise UsageError(

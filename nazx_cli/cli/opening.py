@@ -37,10 +37,7 @@ def read_documents(specs: Sequence[str], piped: str | None, screen: Screen) -> t
 
     with screen.bar("reading") as bar:
         gathered = gather(specs, piped, bar.update)
-    for skipped in gathered.skipped[:_NAMED]:
-        screen.note(f"note: {skipped.name} {skipped.reason}; left out")
-    if (more := len(gathered.skipped) - _NAMED) > 0:
-        screen.note(f"note: {more} more left out")
+    screen.tell_skipped(gathered.skipped, _NAMED)
     return gathered.documents
 
 
@@ -153,7 +150,7 @@ class Opening:
         elif not (more and more.added) and (goes_on or self.options.session is None):
             autosave.mark(session)  # a chat in which nothing is said leaves no file
         if more:
-            chat.tell_skipped(more.skipped)
+            screen.tell_skipped(more.skipped)
         if self.interactive and not (self.options.no_gauge or screen.quiet):
             chat.gauge = Gauge(lambda: chat.workspace.usage(), chat.lm.device, chat.lm.memory_limit)
         chat.save()

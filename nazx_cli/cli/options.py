@@ -1,4 +1,4 @@
-"""The options that commands share: frozen dataclasses whose fields are command-line options.
+"""What commands share: options, as fields of frozen dataclasses, and the report of what was found.
 
 Every option ``--some-name`` can also be set by the environment variable ``NAZX_SOME_NAME``.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -62,6 +63,7 @@ def _go_offline(wanted: bool) -> bool:
     return wanted
 
 
+ModelArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name, org/repo or folder.")]
 ModelName = Annotated[str, option("--model", "Name, org/repo or folder.", "-m", metavar="NAME")]
 Device = Annotated[str, option("--device", "auto, cpu, cuda, cuda:N or mps.", metavar="NAME")]
 Revision = Annotated[
@@ -247,3 +249,31 @@ def make_screen(options: OutputOptions) -> Screen:
         sources=options.sources,
         plain=options.plain,
     )
+
+
+class Report:
+    """Tells what a command that is no chat has found: as one JSON value, or in lines.
+
+    ``quiet`` leaves progress and notes out.
+    """
+
+    def __init__(self, *, json: bool, quiet: bool = False) -> None:
+        self._json = json
+        self._screen = make_screen(OutputOptions(json=json, quiet=quiet))
+
+    @contextmanager
+    def progress(self, label: str) -> Iterator[Callable[..., None]]:
+        """What to call with (stage, done, in all), or with the last two, while the body runs."""
+        with self._screen.bar(label) as bar:
+            bar.start()
+            yield bar.update
+
+    def tell(self, facts: Any, *lines: str, note: str = "") -> None:
+        """``facts`` with --json; for a person ``lines`` on stdout and ``note`` on stderr."""
+        if self._json:
+            self._screen.data(facts)
+            return
+        for line in lines:
+            self._screen.line(line)
+        if note:
+            self._screen.note(note)

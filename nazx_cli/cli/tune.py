@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nazx_cli.cli.options import Device, Json, ModelName, Offline, Quiet, Revision, option
-from nazx_cli.cli.report import Report
+from nazx_cli.cli.options import Device, Json, ModelName, Offline, Quiet, Report, Revision, option
 from nazx_cli.errors import UsageError
 from nazx_cli.names import DEFAULT_MODEL, DTYPES
 

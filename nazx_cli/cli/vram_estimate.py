@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nazx_cli.cli.options import Files, Json, Revision, option
+from nazx_cli.cli.options import Files, Json, Report, Revision, option
+from nazx_cli.errors import UsageError
 from nazx_cli.quantization.cost import KINDS
+from nazx_cli.ui.phrases import columns, size_text
 
 if TYPE_CHECKING:
     from nazx_cli.config import ModelConfig
@@ -39,8 +41,7 @@ class EstimateOptions:
         option("--layout", "InAttention's layout: what the shapes cost under it.", metavar="NAME"),
     ] = "auto"
     distinct: Annotated[
-        int | None,
-        option("--distinct", "Distinct tokens. Default: as in English prose.", min=1),
+        int | None, option("--distinct", "Distinct tokens. Default: as in English prose.", min=1)
     ] = None
 
 
@@ -61,9 +62,7 @@ def vram_estimate(
     """
     from nazx_cli.catalog.model_ref import ModelRef
     from nazx_cli.checkpoint.quantized import stored_kind
-    from nazx_cli.cli.options import OutputOptions, make_screen
     from nazx_cli.context.cost import LAYOUT_BYTES
-    from nazx_cli.errors import UsageError
     from nazx_cli.memory.estimate import as_inattention
     from nazx_cli.memory.plan import LoadOptions, parse_bytes
 
@@ -84,11 +83,8 @@ def vram_estimate(
     stored = stored_kind(config)
     kinds = (stored,) if stored else (None, *KINDS)
     rows = [_row(config, documents, replace(wanted, quantize=kind), cards) for kind in kinds]
-    screen = make_screen(OutputOptions(json=json))
-    if json:
-        screen.data(_record(options.model, config, documents, rows))
-    else:
-        screen.line(_table(options.model, config, documents, rows))
+    shown = options.model, config, documents, rows
+    Report(json=json).tell(_record(*shown), _table(*shown))
 
 
 def _row(
@@ -163,8 +159,6 @@ def _record(
 
 
 def _table(name: str, config: ModelConfig, documents: TextSize, rows: Sequence[Row]) -> str:
-    from nazx_cli.ui.phrases import columns, size_text
-
     first, cards = rows[0]
     kind = config.attention.kind
     held = f"layout {first.layout}" if kind == "inattention" else f"{kind} attention"

@@ -11,7 +11,6 @@ from nazx_cli.ui.screen import Screen
 from nazx_cli.ui.turn import show_turn
 
 if TYPE_CHECKING:
-    from nazx_cli.documents.document import Skipped
     from nazx_cli.engine.language_model import LanguageModel
     from nazx_cli.session.events import Event
     from nazx_cli.session.saving.session_file import ModelTag
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from nazx_cli.ui.gauge_line import Gauge
     from nazx_cli.ui.models import Models
 
-_NAMED = 5  # left-out files that are named; the others are counted
 _MAX_TOKENS = "/set parameter max_tokens"
 
 
@@ -28,16 +26,12 @@ class Chat:
     """What a person chats in.
 
     ``draft`` is what the next prompt begins with; ``leaving`` ends the chat; ``interrupted``
-    tells whether Ctrl-C stopped what was done last. ``gauge`` is None where none is to be shown.
+    tells whether Ctrl-C stopped what was done last; ``watch`` runs since the last command was
+    typed. ``gauge`` is None where none is to be shown.
     """
 
     def __init__(
-        self,
-        workspace: Session,
-        screen: Screen,
-        *,
-        models: Models,
-        autosave: Autosave,
+        self, workspace: Session, screen: Screen, *, models: Models, autosave: Autosave
     ) -> None:
         self.workspace = workspace
         self.screen = screen
@@ -46,6 +40,7 @@ class Chat:
         self.gauge: Gauge | None = None
         self.leaving = self.interrupted = False
         self.draft = ""
+        self.watch = Stopwatch()
         self._lost: set[str] = set()
         self._tag: tuple[LanguageModel, ModelTag] | None = None
 
@@ -75,9 +70,9 @@ class Chat:
         """What a command was asked for; unlike a note, ``--quiet`` does not silence it."""
         self.screen.say(text)
 
-    def done(self, what: str, watch: Stopwatch) -> None:
-        """A short result, and how long it took."""
-        self.say(f"{what} in {watch}")
+    def done(self, what: str) -> None:
+        """A command's short result, and how long it took."""
+        self.say(f"{what} in {self.watch}")
 
     def ask(self, question: str) -> None:
         """Answer ``question`` on the documents as they are on disk now, where they are watched."""
@@ -109,13 +104,6 @@ class Chat:
             if name not in self._lost:
                 self.screen.note(f"note: {name} is gone from disk; what was read of it stays")
         self._lost = missing
-
-    def tell_skipped(self, skipped: tuple[Skipped, ...]) -> None:
-        """Name what a folder or glob left out."""
-        for each in skipped[:_NAMED]:
-            self.screen.note(f"note: {each.name} {each.reason}; left out")
-        if (more := len(skipped) - _NAMED) > 0:
-            self.screen.note(f"note: {more} more left out")
 
     def save(self) -> None:
         """Save what has changed, if this chat is saved at all."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import starmap
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
@@ -119,8 +120,8 @@ def _paths(chat: Chat, word: str) -> Iterator[Offer]:
 
 
 def _documents(chat: Chat, word: str) -> Iterator[Offer]:
-    for n, part in enumerate(chat.workspace.documents, 1):
-        yield Offer(str(n), part.document.name)
+    documents = enumerate(chat.workspace.documents, 1)
+    return (Offer(str(n), part.document.name) for n, part in documents)
 
 
 def _sessions(chat: Chat, word: str) -> Iterator[Offer]:
@@ -148,14 +149,13 @@ def _known_models() -> tuple[Offer, ...]:
 
     here = {model.name: "on this machine" for model in stored_models()}
     known = {entry.name: entry.description for entry in Registry.load().entries.values()}
-    return tuple(Offer(name, about) for name, about in (known | here).items())
+    return tuple(starmap(Offer, (known | here).items()))
 
 
 def _help(chat: Chat, word: str) -> Iterator[Offer]:
     slash = "/" * word.startswith("/")
     known = {f"{slash}{each.names[0][1:]}": each.help for each in commands.COMMANDS}
-    for name, about in (known | topics()).items():
-        yield Offer(name, about)
+    return starmap(Offer, (known | topics()).items())
 
 
 OFFERS: dict[str, Callable[[Chat, str], Iterator[Offer]]] = {

@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -21,7 +21,6 @@ from nazx_cli.reading.passages import source_line
 
 if TYPE_CHECKING:
     from nazx_cli.session.session import Session
-    from nazx_cli.session.state import Turn
 
 _LONGEST = 74_994  # bytes of text: terminals take 100,000 characters of base64, codes included
 
@@ -32,7 +31,7 @@ def export(workspace: Session, model: str, name: str, *, overwrite: bool = False
     ``UsageError`` where the file is there and may not be overwritten.
     """
     path = Path(name).expanduser()
-    text = "\n".join(_lines(workspace, model)) + "\n"
+    text = "\n\n".join(_blocks(workspace, model)) + "\n"
     try:
         with path.open("w" if overwrite else "x", encoding="utf-8", newline="\n") as file:
             file.write(strip_control(text))
@@ -47,41 +46,29 @@ def export(workspace: Session, model: str, name: str, *, overwrite: bool = False
     return path
 
 
-def _lines(workspace: Session, model: str) -> Iterator[str]:
+def _blocks(workspace: Session, model: str) -> Iterator[str]:
+    """The transcript in blocks, between which lines are left blank."""
     yield "# A conversation in NazX"
-    yield ""
     yield f"{datetime.now():%Y-%m-%d %H:%M}, model {model}"
     if system := workspace.settings.system:
-        yield ""
         yield f"System message: {system}"
     if workspace.documents:
-        yield ""
         yield "Documents:"
-        yield ""
-        for number, part in enumerate(workspace.documents, 1):
-            yield f"{number}. {part.document.name} ({len(part):,} tokens)"
+        yield _numbered(f"{each.name} ({len(each):,} tokens)" for each in workspace.documents)
     for number, turn in enumerate(workspace.turns, 1):
-        yield from _turn(number, turn)
+        yield f"## {number}"
+        # quoted, so that headings in a pasted question are not the transcript's own
+        yield "\n".join(f"> {line}".rstrip() for line in turn.question.splitlines())
+        yield turn.answer.strip()
+        if turn.interrupted:
+            yield "*(stopped before its end)*"
+        if turn.sources:
+            yield "Sources:"
+            yield _numbered(map(source_line, turn.sources))
 
 
-def _turn(number: int, turn: Turn) -> Iterator[str]:
-    yield ""
-    yield f"## {number}"
-    yield ""
-    # quoted, so that headings in a pasted question are not the transcript's own
-    for line in turn.question.splitlines():
-        yield f"> {line}".rstrip()
-    yield ""
-    yield turn.answer.strip()
-    if turn.interrupted:
-        yield ""
-        yield "*(stopped before its end)*"
-    if turn.sources:
-        yield ""
-        yield "Sources:"
-        yield ""
-        for at, passage in enumerate(turn.sources, 1):
-            yield f"{at}. {source_line(passage)}"
+def _numbered(lines: Iterable[str]) -> str:
+    return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
 
 
 def copy(text: str, terminal: TextIO) -> str | None:
@@ -128,14 +115,8 @@ def _run(tool: list[str], text: str) -> bool:
     encoding = "utf-16-le" if tool[0] == "clip.exe" else "utf-8"
     try:
         # xclip stays to serve the clipboard and would keep a pipe for its output open
-        subprocess.run(
-            tool,
-            input=text.encode(encoding),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=5,
-            check=True,
-        )
+        nowhere, data = subprocess.DEVNULL, text.encode(encoding)
+        subprocess.run(tool, input=data, stdout=nowhere, stderr=nowhere, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
         return False
     return True

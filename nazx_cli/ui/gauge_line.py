@@ -9,8 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nazx_cli.documents.control import strip_control
 from nazx_cli.memory.probe import Reading, read_memory
@@ -33,6 +32,7 @@ _LONGEST_NAME = 20  # characters of a document's name
 _COLORS = ("green", "yellow", "red")
 _MARKS = ("", " !", " !!")  # the same without colours
 _BETWEEN = " · "
+_OPTIONAL = ("device", "context", "documents", "conversation", "turns", "speed")  # in this order
 
 # What is shortened, or left out at its last form, one step at a time until a line fits.
 # fmt: off
@@ -44,8 +44,7 @@ _STEPS = (
 # fmt: on
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """A stretch of the gauge; ``color`` is empty where it has none."""
 
     text: str
@@ -110,7 +109,7 @@ class Gauge:
         """The line for prompt-toolkit, which leaves out colours where NO_COLOR asks for it."""
         return [
             (f"noreverse bg:default fg:{'ansi' + color if color else 'default'}", text)
-            for text, color in map(astuple, self.pieces(width))
+            for text, color in self.pieces(width)
         ]
 
     def rich_text(self, width: int) -> Text:
@@ -122,7 +121,7 @@ def as_text(pieces: Iterable[Piece]) -> Text:
     """``pieces`` for Rich."""
     from rich.text import Text
 
-    return Text.assemble(*((piece.text, piece.color or "dim") for piece in pieces), end="")
+    return Text.assemble(*((text, color or "dim") for text, color in pieces), end="")
 
 
 def draw(
@@ -176,11 +175,11 @@ def _cut(pieces: list[Piece], width: int) -> list[Piece]:
     from rich.cells import cell_len, set_cell_size
 
     kept: list[Piece] = []
-    for piece in pieces:
-        text = piece.text if cell_len(piece.text) <= width else set_cell_size(piece.text, width)
-        width -= cell_len(text)
-        if text:
-            kept.append(Piece(text, piece.color))
+    for text, color in pieces:
+        shown = text if cell_len(text) <= width else set_cell_size(text, width)
+        width -= cell_len(shown)
+        if shown:
+            kept.append(Piece(shown, color))
     return kept
 
 
@@ -193,12 +192,7 @@ def _forms(
     forms = {
         "name": [name, name.split()[0], ""],
         "bytes": [f"{used} of {most}", _ratio(reading.used, limit), used] if limit else [used],
-        "device": [""],
-        "context": [""],
-        "documents": [""],
-        "conversation": [""],
-        "turns": [""],
-        "speed": [""],
+        **{name: [""] for name in _OPTIONAL},
     }
     if reading.reserved:
         reserved, in_use = size_text(reading.reserved), size_text(reading.in_use)

@@ -110,13 +110,11 @@ def _block(node: SyntaxTreeNode, width: int, depth: int) -> list[Text]:
 
 def _list(node: SyntaxTreeNode, width: int, depth: int) -> list[Text]:
     lines: list[Text] = []
-    items = node.children
     first = first_number(node)
-    for at, item in enumerate(items):
-        if at and _has_gap(items[at - 1], item):
+    for at, item in enumerate(node.children):
+        if at and _has_gap(node.children[at - 1], item):
             lines.append(Text())
-        number = None if first is None else first + at
-        lines += list_item(item, number, width, depth)
+        lines += list_item(item, None if first is None else first + at, width, depth)
     return lines
 
 
@@ -148,8 +146,7 @@ def _table(node: SyntaxTreeNode, width: int) -> list[Text]:
         table.add_column(inline(cell), justify=justify)  # type: ignore[arg-type]
     for row in rows[1:]:
         table.add_row(*(inline(cell) for cell in row.children))
-    console = _measuring(width)
-    lines = console.render_lines(Padding(table, 0), pad=False)
+    lines = _measuring(width).render_lines(Padding(table, 0), pad=False)
     return [_stripped(Text.assemble(*((s.text, s.style or "") for s in line))) for line in lines]
 
 

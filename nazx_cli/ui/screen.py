@@ -20,6 +20,7 @@ from nazx_cli.errors import NazxError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from nazx_cli.documents.document import Skipped
     from nazx_cli.engine.generator import Stats
     from nazx_cli.reading.passages import Passage
     from nazx_cli.session.events import Answer
@@ -30,6 +31,7 @@ except ImportError:  # Windows
     termios = None  # type: ignore[assignment]
 
 _UNSURE = 0.5  # confidence under which an answer is marked: see nazx_cli/training/README.md
+_NAMED = 5  # left-out files that are named
 _LEAST_WORDS = 12  # cells for a source's first words; where there are fewer, the line wraps
 
 
@@ -63,7 +65,7 @@ class Screen:
 
     def error(self, error: NazxError) -> None:
         """A failure and its next step."""
-        print(error_line(error), file=self.err, flush=True)
+        self.say(error_line(error))
 
     def line(self, text: str) -> None:
         """What was asked for, on stdout."""
@@ -76,32 +78,32 @@ class Screen:
 
     def show_sources(self, passages: Sequence[Passage], *, always: bool = False) -> None:
         """Name the passages an answer was given: file, lines, first words."""
-        wanted = self.sources if self.sources is not None else self.err.isatty()
-        if not passages or not (always or wanted) or (self.quiet and not always):
+        if not passages or not (always or self._names_sources):
             return
         from nazx_cli.reading.passages import source_line
 
-        print("\nsources:", file=self.err)
+        self.say("\nsources:")
         for number, passage in enumerate(passages, 1):
             line = f"  [{number}] {strip_control(source_line(passage))}"
-            print(_in_one_row(line) if self.err.isatty() else line, file=self.err)
-        self.err.flush()
+            self.say(_in_one_row(line) if self.err.isatty() else line)
 
     def show_citation(self, answer: Answer) -> None:
         """The passage that an answer stands on, its sentence quoted, and how many others were
         read; all of them where ``--sources`` asks for that."""
-        wanted = self.sources if self.sources is not None else self.err.isatty()
-        if answer.cited is None or self.quiet or not wanted:
+        if answer.cited is None or not self._names_sources:
             return
         from nazx_cli.reading.passages import source_line
 
-        line = strip_control(source_line(answer.cited, answer.quote))
         unsure = "unsure; " if (answer.confidence or 0.0) < _UNSURE else ""
-        print(f"\n{unsure}source: {line}", file=self.err)
+        self.say(f"\n{unsure}source: {source_line(answer.cited, answer.quote)}")
         if others := len(answer.sources) - 1:
             more = "passage was" if others == 1 else "passages were"
-            print(f"({others} more {more} read)", file=self.err)
-        self.err.flush()
+            self.say(f"({others} more {more} read)")
+
+    @property
+    def _names_sources(self) -> bool:
+        wanted = self.sources if self.sources is not None else self.err.isatty()
+        return wanted and not self.quiet
 
     def show_stats(self, stats: Stats, mode: str) -> None:
         """Figures of an answer, where ``--verbose`` asks for them."""
@@ -113,6 +115,13 @@ class Screen:
             f"first token after {stats.first_token_seconds:.2f} s; "
             f"{stats.generated:,} tokens at {stats.tokens_per_second:.1f} tokens/s"
         )
+
+    def tell_skipped(self, skipped: Sequence[Skipped], named: int = _NAMED) -> None:
+        """Name what a folder or glob left out: so many, the others are counted."""
+        for each in skipped[:named]:
+            self.note(f"note: {each.name} {each.reason}; left out")
+        if (more := len(skipped) - named) > 0:
+            self.note(f"note: {more} more left out")
 
     def bar(self, label: str) -> Bar:
         """A progress bar on stderr; nothing is drawn where nothing may be."""

@@ -103,12 +103,12 @@ class MarkdownStream:
         units = self._units(source)
         final: list[Text] = []
         for unit in units if is_over else units[:-1]:
-            final += self._rest(self._lines(unit, width, source))
+            final += self._lines(unit, width, source)[self._printed :]
             self._printed = 0
         if is_over or not units:
             self._source = "" if is_over else self._source
             return Lines(final, [])
-        at = _offset(source, units[-1].line)
+        at = sum(len(row) + 1 for row in source.split("\n")[: units[-1].line])
         if len(units) > 1:
             self._has_gap = units[-1].has_gap
             self._number = None if units[-1].is_first else units[-1].number
@@ -143,10 +143,6 @@ class MarkdownStream:
             lines = render([node], width)
         return [Text(), *lines] if unit.has_gap else lines
 
-    def _rest(self, lines: list[Text]) -> list[Text]:
-        """``lines`` without those that are final already."""
-        return lines[self._printed :]
-
     def _early(self, source: str, width: int, room: int) -> tuple[list[Text], str]:
         """What of the open unit is final although it goes on; the source that remains."""
         unit = self._units(source)[0]
@@ -176,7 +172,7 @@ class MarkdownStream:
             return []
         if units[0].node.type != "fence" and (closed := _closed(source)) != source:
             units = self._units(closed) or units
-        return self._rest(self._lines(units[0], width, source))
+        return self._lines(units[0], width, source)[self._printed :]
 
 
 Stream = PlainStream | MarkdownStream
@@ -206,14 +202,6 @@ def _is_closed(node: SyntaxTreeNode, source: str) -> bool:
     begin, end = node.map or (0, 0)
     last = source.split("\n")[end - 1].strip()
     return end - begin > 1 and last.startswith(node.markup) and not last.strip(node.markup[0])
-
-
-def _offset(source: str, line: int) -> int:
-    """Where a line begins."""
-    at = 0
-    for _ in range(line):
-        at = source.index("\n", at) + 1
-    return at
 
 
 def _cut(source: str, lines: list[Text], count: int) -> int | None:

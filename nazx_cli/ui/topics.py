@@ -12,7 +12,11 @@ _FOLDER = Path(__file__).parent.parent / "help"
 @cache
 def topics() -> dict[str, str]:
     """What each topic is about, its heading, by the topic's name."""
-    return {path.stem: _heading(path) for path in sorted(_FOLDER.glob("*.md"))}
+    headings = {
+        path.stem: path.read_text(encoding="utf-8").partition("\n")[0]
+        for path in sorted(_FOLDER.glob("*.md"))
+    }
+    return {name: heading.partition(": ")[2] for name, heading in headings.items()}
 
 
 def show(topic: str, stream: TextIO) -> None:
@@ -25,8 +29,3 @@ def show(topic: str, stream: TextIO) -> None:
     from rich.markdown import Markdown
 
     Console(file=stream).print(Markdown(text))
-
-
-def _heading(path: Path) -> str:
-    first, _, _ = path.read_text(encoding="utf-8").partition("\n")
-    return first.partition(": ")[2]

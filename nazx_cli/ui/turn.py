@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -144,9 +144,7 @@ def _follow(
     events: Iterator[Event], display: Display, guard: InterruptGuard, outcome: Outcome
 ) -> None:
     """Take in the events until the answer ends or is interrupted."""
-    with ExitStack() as stack:
-        if isinstance(events, Generator):
-            stack.enter_context(closing(events))
+    with closing(events) if isinstance(events, Generator) else nullcontext():
         for event in events:
             if isinstance(event, Delta):
                 guard.defer = True
@@ -191,7 +189,11 @@ class Display:
     def push(self, piece: Delta) -> None:
         """Show a piece of the answer, and how fast it came."""
         if self._is_waiting:
-            self._end_wait()
+            self._is_waiting = False
+            self.show_status("")
+            if self._live is not None and not self._stays:
+                self._live.stop()
+                self._live = None
         if self._live is not None:
             self._live.push(piece.text)
         if self._writer is not None:
@@ -219,13 +221,6 @@ class Display:
         finally:
             if self._writer is not None:
                 self._writer.end()
-
-    def _end_wait(self) -> None:
-        self._is_waiting = False
-        self.show_status("")
-        if self._live is not None and not self._stays:
-            self._live.stop()
-            self._live = None
 
 
 def _live(screen: Screen, gauge: Gauge | None, is_text: bool) -> Live | None:

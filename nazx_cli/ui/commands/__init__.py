@@ -7,8 +7,9 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 from nazx_cli.errors import UsageError
-from nazx_cli.ui.commands import conversation, documents, reports, sessions, settings
+from nazx_cli.ui.commands import conversation, documents, settings
 from nazx_cli.ui.commands.command import Argument, Command, Words
+from nazx_cli.ui.phrases import Stopwatch
 from nazx_cli.ui.topics import show, topics
 
 if TYPE_CHECKING:
@@ -34,15 +35,10 @@ def get(name: str) -> Command:
     """The same; ``UsageError`` with the nearest name where there is none."""
     command = find(name)
     if command is None:
-        raise UsageError(f"there is no {name}", f"did you mean {_nearest(name)}?")
+        names = [each for command in COMMANDS for each in command.names if len(each) > 2]
+        nearest = [*difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5), "/help"][0]
+        raise UsageError(f"there is no {name}", f"did you mean {nearest}?")
     return command
-
-
-def _nearest(name: str) -> str:
-    """The command name most like ``name``; /help where none is."""
-    names = [each for command in COMMANDS for each in command.names if len(each) > 2]
-    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
-    return close[0] if close else "/help"
 
 
 def row(command: Command) -> str:
@@ -56,6 +52,7 @@ def run(chat: Chat, line: str) -> None:
     """Carry out ``line``, a name and its arguments."""
     name, _, rest = line.partition(" ")
     command = get(name)
+    chat.watch = Stopwatch()
     command.run(chat, command.parse(rest.strip()))
 
 
@@ -86,9 +83,7 @@ def _exit(chat: Chat, _: Words) -> None:
 
 COMMANDS: tuple[Command, ...] = (
     *documents.COMMANDS,
-    *reports.COMMANDS,
     *conversation.COMMANDS,
-    *sessions.COMMANDS,
     *settings.COMMANDS,
     Command(
         ("/help", "/?"),

@@ -78,7 +78,7 @@ class Command:
 
     def parse(self, text: str) -> Words:
         """The arguments in ``text``; ``UsageError`` where there are too few or too many."""
-        words: tuple[str, ...] = () if self.raw else tuple(split_words(text))
+        words = () if self.raw else tuple(split_words(text))
         given = int(bool(text)) if self.raw else len(words)
         needed = [argument.hint for argument in self.arguments if argument.required]
         if given < len(needed):

@@ -1,17 +1,21 @@
-"""Commands on what was said: again, back, elsewhere."""
+"""Commands on what was said: again, back, elsewhere, in a fork, in a saved session."""
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from nazx_cli.errors import UsageError
 from nazx_cli.ui.commands.command import Argument, Command, Words
 from nazx_cli.ui.export import copy, export
-from nazx_cli.ui.phrases import Stopwatch, counted
+from nazx_cli.ui.phrases import ago, columns, counted, size_text
 
 if TYPE_CHECKING:
-    from nazx_cli.session.state import Turn
+    from nazx_cli.session.saving.session_file import SessionInfo
+    from nazx_cli.session.state import State, Turn
     from nazx_cli.ui.chat import Chat
+
+_FORCE = "--force"
 
 
 def _clear(chat: Chat, _: Words) -> None:
@@ -20,13 +24,11 @@ def _clear(chat: Chat, _: Words) -> None:
 
 
 def _undo(chat: Chat, _: Words) -> None:
-    watch = Stopwatch()
-    chat.say(f"undone: {chat.workspace.undo()} ({watch})")
+    chat.say(f"undone: {chat.workspace.undo()} ({chat.watch})")
 
 
 def _redo(chat: Chat, _: Words) -> None:
-    watch = Stopwatch()
-    chat.say(f"done again: {chat.workspace.redo()} ({watch})")
+    chat.say(f"done again: {chat.workspace.redo()} ({chat.watch})")
 
 
 def _regen(chat: Chat, _: Words) -> None:
@@ -74,6 +76,85 @@ def _last(chat: Chat) -> Turn:
     return turns[-1]
 
 
+def _fork(chat: Chat, words: Words) -> None:
+    origin = chat.workspace.branch
+    chat.workspace.fork(words.values[0])
+    chat.done(f"now in {words.values[0]}, a fork of {origin},")
+
+
+def _switch(chat: Chat, words: Words) -> None:
+    name = words.get(0)
+    if name is None:
+        for each, state in chat.workspace.branches.items():
+            here = "*" if each == chat.workspace.branch else " "
+            chat.say(f"{here} {each}  {_contents(state)}")
+        return
+    chat.workspace.switch(name)
+    chat.done(f"now in {name} ({_contents(chat.workspace.state)})")
+
+
+def _contents(state: State) -> str:
+    """``2 turns, 1 document``."""
+    turns, documents = len(state.history.turns), len(state.documents)
+    return f"{counted(turns, 'turn')}, {counted(documents, 'document')}"
+
+
+def _save(chat: Chat, words: Words) -> None:
+    autosave, name = chat.autosave, words.get(0)
+    if name is None or name == autosave.name:
+        autosave.save_now(chat.workspace, chat.tag)
+    else:
+        autosave.save_as(name, chat.workspace, chat.tag)
+    chat.done(f"saved as {autosave.name}")
+
+
+def _load(chat: Chat, words: Words) -> None:
+    autosave, name, option = chat.autosave, words.values[0], words.get(1)
+    if option not in (None, _FORCE):
+        raise UsageError(f"/load knows no {option}", f"type /load {name}")
+    if name == autosave.name:
+        raise UsageError(f"{name} is the session you are in", "type /sessions to see the others")
+    chat.save()
+    file = autosave.store.open(name, create=False)
+    try:
+        force = option == _FORCE
+        model = chat.tag.name if force else None
+        found, saved = chat.models.find_saved(file, model, force=force)
+        workspace = chat.models.restore(found, saved, loaded=chat.lm)
+    except BaseException:
+        file.close()
+        raise
+    autosave.change(file, workspace)
+    chat.enter(workspace)
+    chat.done(f"now in {name} ({_contents(workspace.state)})")
+
+
+def _sessions(chat: Chat, _: Words) -> None:
+    autosave = chat.autosave
+    infos = autosave.store.infos()
+    if not infos:
+        chat.say("No session is saved yet.")
+        return
+    heading = ("", "NAME", "SAVED", "TURNS", "DOCS", "TOKENS", "SIZE", "MODEL", "")
+    rows = [heading, *(_row(info, info.name == autosave.name) for info in infos)]
+    chat.say(columns(rows, right=(3, 4, 5, 6)))
+
+
+def _row(info: SessionInfo, is_here: bool) -> tuple[str, ...]:
+    remark = info.problem or (f"open (pid {info.open_by})" if info.open_by and not is_here else "")
+    return (
+        "*" if is_here else "",
+        info.name,
+        ago(datetime.now(timezone.utc) - info.saved),
+        str(info.turns),
+        str(info.documents),
+        f"{info.tokens:,}",
+        size_text(info.nbytes),
+        info.model,
+        remark,
+    )
+
+
 COMMANDS = (
     Command(("/sources",), "the passages that the last answer was given", _sources),
     Command(("/regen",), "answer the last question anew", _regen),
@@ -89,5 +170,37 @@ COMMANDS = (
         (Argument("FILE.md", "path"), Argument("!", choices=("!",), required=False)),
         "/export talk.md",
         "Questions, answers and the sources of each, as Markdown.",
+    ),
+    Command(
+        ("/fork",),
+        "go on in a copy of this conversation",
+        _fork,
+        (Argument("NAME"),),
+        "/fork idea",
+        "Documents are shared, not copied. /switch main goes back.",
+    ),
+    Command(
+        ("/switch",),
+        "go to another fork; without NAME: list them",
+        _switch,
+        (Argument("NAME", "branch", required=False),),
+        "/switch main",
+    ),
+    Command(("/sessions",), "list the saved sessions", _sessions),
+    Command(
+        ("/save",),
+        "save now; NAME: go on under that name",
+        _save,
+        (Argument("NAME", "session", required=False),),
+        "/save notes",
+        "Every turn is saved anyway. With a name, the session so far stays as it is.",
+    ),
+    Command(
+        ("/load",),
+        "go to a saved session",
+        _load,
+        (Argument("NAME", "session"), Argument(_FORCE, choices=(_FORCE,), required=False)),
+        "/load notes",
+        "Its model is loaded with it; --force goes on with the present one instead.",
     ),
 )

@@ -1,4 +1,4 @@
-"""Commands that put documents in, take them out and arrange them."""
+"""Commands that put documents in, take them out and arrange them, and that show what they take."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from nazx_cli.errors import UsageError
 from nazx_cli.session.files import Watcher
 from nazx_cli.ui.commands.command import Argument, Command, Words
-from nazx_cli.ui.phrases import Stopwatch, columns, counted, shortened
+from nazx_cli.ui.phrases import columns, counted, shortened, size_text
 
 if TYPE_CHECKING:
     from nazx_cli.documents.document import Origin
@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 _LISTED = 5  # added documents that are named one by one
 _NAME = 40  # characters of a name in the list
 _EDGE = 12  # documents that are listed of the first and the last, where there are many
+_BAR = 30  # cells
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+_SHOWN = 20  # documents that have a bar: the largest
+_BAR_NAME = 30  # characters of a name beside its bar
 _WATCH, _ALL = "--watch", "all"
 
 
 def _read(chat: Chat, words: Words) -> None:
-    watch = Stopwatch()
     with chat.screen.bar("reading") as bar:
         result = chat.workspace.read(words.values, on_progress=bar.update)
-    chat.tell_skipped(result.skipped)
+    chat.screen.tell_skipped(result.skipped)
     for name in result.known[:_LISTED]:
         chat.say(f"{name} is here already")
     for part in result.added[:_LISTED]:
@@ -34,7 +37,7 @@ def _read(chat: Chat, words: Words) -> None:
         chat.say(f"and {more} more")
     if result.added:
         tokens = sum(len(part) for part in result.added)
-        chat.done(f"{counted(len(result.added), 'document')}, {tokens:,} tokens,", watch)
+        chat.done(f"{counted(len(result.added), 'document')}, {tokens:,} tokens,")
 
 
 def _docs(chat: Chat, words: Words) -> None:
@@ -70,27 +73,23 @@ def _row(chat: Chat, n: int, total: int) -> tuple[str, ...]:
 
 
 def _drop(chat: Chat, words: Words) -> None:
-    n, watch = words.number(0), Stopwatch()
-    chat.done(f"dropped {titled(chat.workspace.drop(n))}", watch)
+    chat.done(f"dropped {titled(chat.workspace.drop(words.number(0)))}")
 
 
 def _swap(chat: Chat, words: Words) -> None:
-    n, watch = words.number(0), Stopwatch()
-    before = chat.workspace.documents
+    n, before = words.number(0), chat.workspace.documents
     with chat.screen.bar("reading") as bar:
         new = chat.workspace.swap(n, words.values[1], on_progress=bar.update)
-    chat.done(f"swapped {before[n - 1].name} for {titled(new)}", watch)
+    chat.done(f"swapped {before[n - 1].name} for {titled(new)}")
 
 
 def _move(chat: Chat, words: Words) -> None:
-    n, to, watch = words.number(0), words.number(1), Stopwatch()
-    part = chat.workspace.move(n, to)
-    chat.done(f"moved {part.name} to place {to}", watch)
+    n, to = words.number(0), words.number(1)
+    chat.done(f"moved {chat.workspace.move(n, to).name} to place {to}")
 
 
 def _reload(chat: Chat, words: Words) -> None:
-    n, watch = words.number(0), Stopwatch()
-    option = words.get(1)
+    n, option = words.number(0), words.get(1)
     if option not in (None, _WATCH):
         raise UsageError(f"/reload knows no {option}", f"type /reload {n} {_WATCH}")
     if option and chat.workspace.is_watched(n):
@@ -101,7 +100,7 @@ def _reload(chat: Chat, words: Words) -> None:
         changed = chat.workspace.reload(n, on_progress=bar.update)
     part = chat.workspace.documents[n - 1]
     if changed:
-        chat.done(f"read {titled(part)} again", watch)
+        chat.done(f"read {titled(part)} again")
     elif not option:
         chat.say(f"{part.name} has not changed")
     if option:
@@ -121,6 +120,65 @@ def _on_disk(origin: Origin | None) -> str:
     if not Path(origin.path).exists():
         return "gone from disk"
     return "changed on disk" if Watcher().changed(origin) else ""
+
+
+def _context(chat: Chat, _: Words) -> None:
+    usage = chat.workspace.usage()
+    total = max(1, usage.document_tokens + usage.conversation_tokens)
+    documents = enumerate(usage.documents, 1)
+    entries = [(f"{n} {shortened(name, _BAR_NAME)}", size) for n, (name, size) in documents]
+    largest = sorted(size for _, size in entries)[-_SHOWN:] or [0]
+    rows = [
+        (name, _bar(size / total), f"{size:,}", f"{100 * size / total:.0f} %")
+        for name, size in (
+            *[entry for entry in entries if entry[1] >= largest[0]][:_SHOWN],
+            ("conversation", usage.conversation_tokens),
+        )
+    ]
+    chat.say(columns(rows, right=(2, 3)))
+    if (more := len(entries) - len(rows) + 1) > 0:
+        chat.say(f"and {more:,} smaller documents; /docs all lists them")
+    chat.say(
+        f"{total if entries else 0:,} tokens; the context takes {size_text(usage.context_bytes)}"
+    )
+    if usage.window is not None:
+        chat.say(f"the window holds {usage.window_used:,} of {usage.window:,} tokens")
+    if usage.left_out:
+        count = usage.left_out
+        what = "turn has left the window; it is" if count == 1 else "turns have left it; they are"
+        chat.say(f"{count} {what} read like a document where a question asks for it")
+
+
+def _estimate(chat: Chat, _: Words) -> None:
+    from nazx_cli.memory.estimate import TextSize
+    from nazx_cli.memory.plan import CONVERSATION
+    from nazx_cli.memory.probe import read_memory
+
+    lm, workspace = chat.lm, chat.workspace
+    documents = TextSize.of(document.ids for document in workspace.documents)
+    room = workspace.settings.ctx or CONVERSATION
+    talk = max(room, workspace.usage().conversation_tokens)
+    plan = lm.plan_for(documents, talk)
+    found, now = plan.estimate, read_memory(lm.device)
+    held = f"{documents.tokens:,} tokens and {talk:,} of conversation, layout {plan.layout}"
+    rows = [
+        ("weights", size_text(found.weights), found.precision),
+        ("context", size_text(found.context), held),
+        ("workspace", size_text(found.workspace), "for a moment, while it computes"),
+        ("total", size_text(found.total), "at most"),
+        ("in use", size_text(now.used), f"of this process, on {lm.device}"),
+        ("free", size_text(now.free), f"of {size_text(now.total)}"),
+        ("dense cache", size_text(found.dense), "what ordinary keys and values would take"),
+    ]
+    if lm.memory_limit is not None:
+        rows.insert(4, ("limit", size_text(plan.limit), "" if plan.fits else "this does not fit"))
+    chat.say(columns(rows, right=(1,)))
+
+
+def _bar(share: float) -> str:
+    """A bar of ``share``, 0 to 1; anything at all shows."""
+    whole, part = divmod(max(round(share * _BAR * 8), int(share > 0)), 8)
+    return "█" * whole + (_EIGHTHS[part] if part else "")
 
 
 _N = Argument("N", "document")
@@ -164,4 +222,6 @@ COMMANDS = (
         "With --watch a changed file is read again before the next answer; asking for that again "
         "ends it.",
     ),
+    Command(("/context",), "what is in it, a bar for each document", _context),
+    Command(("/estimate",), "memory for this model and this context", _estimate),
 )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from nazx_cli.errors import UsageError
 from nazx_cli.ui.commands.command import Argument, Command, Words
-from nazx_cli.ui.phrases import Stopwatch, columns
+from nazx_cli.ui.phrases import columns
 
 if TYPE_CHECKING:
     from nazx_cli.ui.chat import Chat
@@ -53,16 +53,15 @@ def _branches(chat: Chat) -> str:
 
 
 def _model(chat: Chat, words: Words) -> None:
-    models, watch = chat.models, Stopwatch()
-    found = models.find(words.values[0])
+    found = chat.models.find(words.values[0])
     workspace = chat.workspace
     with chat.screen.bar("tokenizing") as bar:
         anew = workspace.retokenized(found.tokenizer, found.folder, bar.update)
     documents = [anew.get(document, document) for document in workspace.documents]
-    lm = models.load(found, documents, workspace.settings.ctx)
+    lm = chat.models.load(found, documents, workspace.settings.ctx)
     workspace.use_model(lm, anew)
     chat.follow_model()
-    chat.done(f"now {lm.name}, the conversation kept,", watch)
+    chat.done(f"now {lm.name}, the conversation kept,")
 
 
 COMMANDS = (
