@@ -80,6 +80,7 @@ class ScriptedModel:
     kind: str = "windowed"
     cut: int | None = None
     can_cite: bool = False
+    cites: bool = False
     prompts: list[str] = field(default_factory=list)
     contexts: list[Context] = field(default_factory=list)
     max_tokens: list[int] = field(default_factory=list)

@@ -15,7 +15,7 @@ from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import Passage, quoted
 from nazx_cli.reading.plan import groups
 from nazx_cli.session.citation import NOT_SAID, is_open, parse, write
-from nazx_cli.session.events import Answer, Reading
+from nazx_cli.session.events import Answer, Delta, Reading
 from nazx_cli.session.parts import PARTS, PASSAGES, PartAnswer, choose, part_answer
 from nazx_cli.session.prompt import Prompt, user_message
 from nazx_cli.session.session import Session
@@ -52,7 +52,7 @@ def test_the_surest_part_answers_and_is_cited() -> None:
     answer = asked(chat, "What does the otter eat in the river?")
     assert answer.text == "Trout."
     assert answer.cited is not None and answer.sources[0] is answer.cited
-    assert answer.confidence == pytest.approx(math.exp(-0.1))
+    assert answer.confidence == pytest.approx(math.exp(-0.1 - 0.1))  # first token and mean
     assert answer.quote and answer.quote in " ".join(answer.cited.text.split())
     assert [turn.answer for turn in chat.turns] == ["Trout."]
     lm = chat.lm
@@ -147,8 +147,25 @@ def test_a_number_that_no_passage_has_cites_nothing() -> None:
 
 def test_of_equally_sure_answers_the_better_ranked_part_stands() -> None:
     prompt = Prompt("Who?", user_message("Who?"))
-    answers = [PartAnswer(prompt, text, False, None, -0.2, "stop") for text in ("a", "b", "c")]
+    answers = [PartAnswer(prompt, text, False, None, 0.8, "stop") for text in ("a", "b", "c")]
     assert choose(answers).text == "a"
+
+
+def test_an_answer_that_may_not_be_one_counts_less() -> None:
+    prompt = Prompt("Who?", user_message("Who?"))
+    doubtful = part_answer(prompt, "[1] a", Candidate((1, 2, 3), (-2.0, 0.0, 0.0, 0.0), "stop"))
+    steady = part_answer(prompt, "[1] b", Candidate((1, 2, 3), (-0.6, -0.6, -0.6, -0.6), "stop"))
+    assert doubtful.confidence == pytest.approx(math.exp(-2.5))
+    assert choose([doubtful, steady]) is steady
+
+
+def test_an_answer_outside_of_parts_shows_no_number() -> None:
+    lm = ScriptedModel(["[1] A summary of [2] animals."], can_cite=True, cites=True)
+    library = Library.build([Document("animals.txt", "\n\n".join(FACTS), "text")], lm.tokenizer)
+    chat = Session(lm, library)  # type: ignore[arg-type]
+    events = list(chat.ask("Summarize the book"))
+    assert "".join(e.text for e in events if isinstance(e, Delta)) == "A summary of [2] animals."
+    assert isinstance(events[-1], Answer) and events[-1].text == "A summary of [2] animals."
 
 
 def test_the_quoted_sentence_is_the_one_that_shares_most() -> None:
@@ -181,5 +198,5 @@ def test_json_has_the_citation_its_sentence_and_the_confidence() -> None:
     show_turn(chat.ask("What does the otter eat?"), "m", Screen(out, io.StringIO()), as_json=True)
     data = json.loads(out.getvalue())
     assert data["answer"] == "Trout." and data["cited"]["file"] == "animals.txt"
-    assert data["quote"] and data["confidence"] == pytest.approx(math.exp(-0.1), abs=1e-4)
+    assert data["quote"] and data["confidence"] == pytest.approx(math.exp(-0.2), abs=1e-4)
     assert data["cited"] == data["sources"][0]

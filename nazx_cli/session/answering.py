@@ -22,6 +22,7 @@ from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import quoted
 from nazx_cli.reading.plan import mode_for
 from nazx_cli.session.choice import EarlierTurns
+from nazx_cli.session.citation import is_open, without_citation
 from nazx_cli.session.events import Answer, Delta, Event, Notice, Reading
 from nazx_cli.session.parts import ANSWER_TOKENS, choose, followed_turn, part_answer
 from nazx_cli.session.prompt import LEAST_ANSWER, Prompt, Prompter
@@ -208,8 +209,13 @@ class Answerer:
         try:
             for step in self._generate(context, limit, setup.settings):
                 said += step.delta
-                # A leading space belongs to the template's form, not to the answer.
-                if visible := step.delta if shown else step.delta.lstrip():
+                # A leading space belongs to the template's form, a citation to that of readers.
+                bare = said.lstrip()
+                if self.lm.cites and step.finish is None and is_open(said):
+                    continue
+                if self.lm.cites:
+                    bare = without_citation(said)
+                if visible := bare[len(shown) :]:
                     shown += visible
                     yield Delta(visible, step.stats)
             interrupted = False

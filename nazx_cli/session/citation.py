@@ -37,10 +37,16 @@ def parse(answer: str) -> Cited:
     A number that no passage of the prompt has is for the caller to refuse.
     """
     found = _CITED.match(answer)
-    text = answer[found.end() :] if found else answer
+    text = without_citation(answer)
     says_not = _words(text) == _words(NOT_SAID)
     number = int(found.group(1)) if found and not says_not else None
     return Cited(number, text.strip(), says_not)
+
+
+def without_citation(answer: str) -> str:
+    """The text of an answer, or of the beginning of one, space at its end and all."""
+    found = _CITED.match(answer)
+    return (answer[found.end() :] if found else answer).lstrip()
 
 
 def is_open(beginning: str) -> bool:

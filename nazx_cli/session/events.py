@@ -48,7 +48,7 @@ class Answer:
     ``mode`` is the read mode that was used, ``none`` without documents. ``sources`` are the
     passages that were read. A model that was trained for it names the one that its answer stands
     on, ``cited``, which is then the first of them, with its sentence in ``quote``, and how sure
-    it is: ``confidence``, the geometric mean of its tokens' probabilities.
+    it is: ``confidence``, 0 to 1, see ``session.parts``.
     """
 
     text: str

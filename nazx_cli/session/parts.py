@@ -2,8 +2,8 @@
 
 The best passages go before the model in several small prompts side by side, and of the answers
 the surest one stands: a small reader is better asked several times about little than once about
-much. ``choose`` says what surest means; it was chosen on stories that neither training nor the
-published figures used.
+much. What surest means was chosen on FairytaleQA stories held out from training, which the
+published figures do not use either.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ ROOM = 900
 """Tokens that the passages of one prompt take, at most."""
 ANSWER_TOKENS = 96
 """Tokens of an answer, at most: a reading adapter is trained on short ones."""
-_LATER = 0.1  # a later part must be surer by this much (mean log-probability) than an earlier one
 
 _POINTS_BACK = re.compile(
     r"\b(he|she|it|they|him|her|his|hers|its|them|their|theirs|this|that|these|those)\b",
@@ -41,19 +40,18 @@ _POINTS_BACK = re.compile(
 
 @dataclass(frozen=True)
 class PartAnswer:
-    """What one part answered; ``cited`` is the passage that it stands on, if it names one."""
+    """What one part answered; ``cited`` is the passage that it stands on, if it names one.
+
+    ``confidence``, 0 to 1, is the probability of the first token, by which it is decided whether
+    the passages answer at all, times the geometric mean of all tokens' probabilities.
+    """
 
     prompt: Prompt
     text: str
     says_not: bool
     cited: Passage | None
-    mean_logprob: float
+    confidence: float
     finish: str
-
-    @property
-    def confidence(self) -> float:
-        """The geometric mean of the tokens' probabilities, 0 to 1."""
-        return math.exp(self.mean_logprob)
 
 
 def part_answer(prompt: Prompt, text: str, candidate: Candidate) -> PartAnswer:
@@ -65,17 +63,17 @@ def part_answer(prompt: Prompt, text: str, candidate: Candidate) -> PartAnswer:
         if at is not None and 1 <= at <= len(prompt.passages):
             cited = prompt.passages[at - 1]
     said = NOT_SAID if found.says_not else found.text
-    return PartAnswer(prompt, said, found.says_not, cited, candidate.mean_logprob, candidate.finish)
+    sure = math.exp(candidate.logprobs[0] + candidate.mean_logprob)
+    return PartAnswer(prompt, said, found.says_not, cited, sure, candidate.finish)
 
 
 def choose(answers: Sequence[PartAnswer]) -> PartAnswer:
     """The surest answer; that the document does not say only where no part says anything else.
 
-    ``answers`` are in the order of their passages' rank.
+    ``answers`` are in the order of their passages' rank: of equally sure ones the first stands.
     """
-    ranked = list(enumerate(answers))
-    saying = [item for item in ranked if item[1].text and not item[1].says_not]
-    return max(saying or ranked, key=lambda item: item[1].mean_logprob - _LATER * item[0])[1]
+    saying = [answer for answer in answers if answer.text and not answer.says_not]
+    return max(saying or answers, key=lambda answer: answer.confidence)
 
 
 def followed_turn(question: str, history: History) -> list[Message]:
