@@ -17,8 +17,7 @@ from typer.testing import CliRunner
 from nazx_cli.cli.app import app
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.context import Context
-from nazx_cli.engine.candidates import Candidate
-from nazx_cli.engine.generator import Stats, Step
+from nazx_cli.engine.generator import Candidate, Stats, Step
 from nazx_cli.engine.sampling import Sampling
 from nazx_cli.tokenizer import Tokenizer
 

@@ -6,8 +6,7 @@ from reading_helpers import small_tokenizer
 from store_helpers import MODEL
 
 from nazx_cli.session.saving.store import Store
-from nazx_cli.session.state import State
-from nazx_cli.session.timeline import Snapshot
+from nazx_cli.session.state import Snapshot, State
 
 TOKENIZER = small_tokenizer()
 

@@ -13,7 +13,7 @@ from checkpoints import GPT_NEOX, nazx, write_checkpoint
 from cli_helpers import tiny_checkpoint
 from typer.testing import CliRunner
 
-from nazx_cli.bench import attention, decode, growth, llama_peer, plots, results
+from nazx_cli.bench import attention, decode, growth, llama_peer, results
 from nazx_cli.bench import transformers_peer as peers
 from nazx_cli.bench.attention import DenseCache, exact
 from nazx_cli.bench.models import (
@@ -205,10 +205,10 @@ def test_growth_measures_all_three_costs_of_both_sides(grown: list[Row]) -> None
 
 def test_plots_show_every_measured_point(grown: list[Row], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    lines = plots.lines_of(grown, growth.FIRST)
+    lines = growth.lines_of(grown, growth.FIRST)
     assert [name.split()[0] for name in lines] == ["nazx", "transformers"]
     assert [count for count, _ in lines["nazx"]] == [100, 200, 1000]
-    written = plots.write_plots(grown, tmp_path)
+    written = growth.write_plots(grown, tmp_path)
     assert [path.name for path in written] == ["growth.svg", "growth.png"]
     assert written[0].read_text().count("<svg") == 1
     assert written[1].read_bytes().startswith(b"\x89PNG")
@@ -216,7 +216,7 @@ def test_plots_show_every_measured_point(grown: list[Row], tmp_path: Path) -> No
 
 def test_rows_of_other_workloads_are_not_plotted(tmp_path: Path) -> None:
     row = Row("decode", "time per token", 5, "s", "float32", Spread((0.5,)))
-    assert plots.write_plots([row], tmp_path) == []
+    assert growth.write_plots([row], tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -241,8 +241,9 @@ def test_plots_are_written_beside_the_json(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_missing_plots_are_told_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (peers, llama_peer, plots):
+    for module in (peers, llama_peer):
         monkeypatch.setattr(module, "is_installed", lambda: False)
+    monkeypatch.setattr(growth, "can_plot", lambda: False)
     arguments = ("growth", "--quick", "--ctx", "300", "--repeat", "1")
     err = bench(*arguments, "--plots", str(tmp_path))
     assert "matplotlib is not installed" in err

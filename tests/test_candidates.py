@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from models import model, random_ids, reference
 
-from nazx_cli.engine.candidates import Candidate, answer_each
+from nazx_cli.engine.generator import Candidate, answer_each
 from nazx_cli.engine.sampling import Sampling
 
 

@@ -7,11 +7,10 @@ from reading_helpers import alice, library_of
 
 from nazx_cli.errors import ContextOverflowError, UsageError
 from nazx_cli.names import READ_MODES
-from nazx_cli.reading.coverage import is_overview, typical_passages
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.mapreduce import NOTHING_FOUND, Partial, blocks, condense, map_reduce
 from nazx_cli.reading.passages import Passage, source_line, source_record
-from nazx_cli.reading.plan import Selection, mode_for, select
+from nazx_cli.reading.plan import Selection, is_overview, mode_for, select, typical_passages
 
 
 def chosen(

@@ -10,7 +10,7 @@ import pytest
 from cli_helpers import ScriptedModel
 
 from nazx_cli.documents.document import Document
-from nazx_cli.engine.candidates import Candidate
+from nazx_cli.engine.generator import Candidate
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import Passage, quoted
 from nazx_cli.reading.plan import groups

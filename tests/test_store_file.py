@@ -110,7 +110,7 @@ def test_closing_removes_what_no_branch_has_and_gives_its_space_back(store: Stor
 def test_much_that_is_unused_does_not_wait_for_the_end(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nazx_cli.session.saving.rows._MOST_WASTE", 50_000)
+    monkeypatch.setattr("nazx_cli.session.saving.records._MOST_WASTE", 50_000)
     with store.open("work", create=True) as file:
         sizes = []
         for number in range(6):

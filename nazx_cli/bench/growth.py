@@ -3,15 +3,21 @@ rivals with ordinary attention at the same shapes. All have random weights.
 
 ``first-token`` measures both sides at the lengths that a rival can take in within minutes, which
 shows how the ratio grows, and extrapolates longer prefills from those. ``growth`` adds further
-tokens and memory, for plots (``plots``), of rivals as far as they can be measured.
+tokens and memory, for plots (by matplotlib where it is installed), of rivals as far as they can be measured.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import cycle
 from math import log
+from pathlib import Path
 from statistics import linear_regression, median
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +26,7 @@ from nazx_cli.bench.models import Engine, Ours, Rival, row_of, zipf_ids
 from nazx_cli.bench.results import Row, Spread, clock, one, timed
 from nazx_cli.bench.setup import Setup
 from nazx_cli.engine.language_model import LanguageModel
+from nazx_cli.errors import NazxError
 
 FIRST_TOKEN, GROWTH = "first-token", "growth"
 CONTEXTS = (100_000, 1_000_000)
@@ -28,9 +35,13 @@ GROWING = (1000, 2000, 4000, 8000, 16_000, 32_000, 100_000, 320_000, 1_000_000)
 LAYOUTS = ("pairs",)
 FIRST, FURTHER, MEMORY = "time to first token", "time per token", "memory of the context"
 _FURTHER = 5  # tokens after the first
-
 Measured = dict[int, tuple[float, ...]]
 """Seconds of every round by prompt length."""
+NO_PLOTS = "matplotlib is not installed, so nothing is plotted: pip install 'nazx[bench]'"
+_PANELS = ((FIRST, "seconds"), (FURTHER, "seconds"), (MEMORY, "bytes"))
+_OURS = "nazx"
+Line = list[tuple[int, float]]
+"""Points (tokens, median) in order of tokens."""
 
 
 @dataclass
@@ -203,3 +214,55 @@ def quadratic_fit(points: Sequence[tuple[int, float]]) -> Callable[[float], floa
 def exponent(points: Sequence[tuple[int, float]]) -> float:
     """k of the power law t ~ n^k nearest to points (n, t): the slope on log-log paper."""
     return linear_regression([log(n) for n, _ in points], [log(t) for _, t in points]).slope
+
+
+def can_plot() -> bool:
+    """Whether matplotlib can be imported."""
+    return find_spec("matplotlib") is not None
+
+
+def write_plots(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """``growth.svg`` and ``growth.png`` in ``folder``, which is made if need be, from the rows of
+    ``growth`` among ``rows``; nothing where there are none. ``NazxError`` where they cannot be
+    written."""
+    rows = [row for row in rows if row.workload == GROWTH]
+    if not rows:
+        return []
+    figure = _figure(rows)
+    written = [folder / f"{GROWTH}.{kind}" for kind in ("svg", "png")]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in written:
+            figure.savefig(path, dpi=150)
+    except OSError as error:
+        raise NazxError(
+            f"cannot write into {folder}: {error.strerror or error}", "name another: --plots DIR"
+        ) from None
+    return written
+
+
+def lines_of(rows: Sequence[Row], measure: str) -> dict[str, Line]:
+    """One line for us and one for each peer, by name."""
+    points: dict[str, dict[int, float]] = defaultdict(dict)
+    for row in rows:
+        if row.measure == measure:
+            points[_OURS][row.tokens] = row.ours.median
+            if row.theirs is not None:
+                points[row.peer][row.tokens] = row.theirs.median
+    return {name: sorted(line.items()) for name, line in points.items()}
+
+
+def _figure(rows: Sequence[Row]) -> Any:
+    """Three panels. Without pyplot: that would pick a window system and keep the figure."""
+    figure = import_module("matplotlib.figure").Figure(figsize=(13, 4.2), layout="constrained")
+    first = rows[0]
+    for axes, (measure, unit) in zip(figure.subplots(1, 3), _PANELS, strict=True):
+        for marker, (name, line) in zip(
+            cycle("os^Dv"), lines_of(rows, measure).items(), strict=False
+        ):
+            axes.loglog(*zip(*line, strict=True), marker=marker, markersize=4, label=name)
+        axes.set(title=measure, xlabel="tokens in the context", ylabel=unit)
+        axes.grid(True, which="both", alpha=0.25)
+    figure.axes[0].legend()
+    figure.suptitle(f"cost growth, {first.dtype}, layout {first.layout}")
+    return figure

@@ -163,14 +163,14 @@ def _check_plots(chosen: Sequence[Workload], folder: Path | None, screen: Screen
     """Tell beforehand where plots cannot be had."""
     if all(workload.name != "growth" for workload in chosen):
         return
-    from nazx_cli.bench import plots
+    from nazx_cli.bench import growth
 
     if folder is None:
         screen.note("nothing is plotted: name a folder with --plots, or a file with --output")
     elif folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is no folder", "name another: --plots DIR")
-    elif not plots.is_installed():
-        screen.note(plots.MISSING)
+    elif not growth.can_plot():
+        screen.note(growth.NO_PLOTS)
 
 
 def _measure(
@@ -197,10 +197,10 @@ def _measure(
 
 def _plot(report: Report, screen: Screen, folder: Path | None) -> None:
     """Plots of the workload growth, where it was run and there is a folder for them."""
-    from nazx_cli.bench import plots
+    from nazx_cli.bench import growth
 
-    if folder is not None and plots.is_installed():
-        for path in plots.write_plots(report.rows, folder):
+    if folder is not None and growth.can_plot():
+        for path in growth.write_plots(report.rows, folder):
             screen.note(f"wrote {path}")
 
 

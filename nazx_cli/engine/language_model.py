@@ -12,9 +12,8 @@ from nazx_cli.checkpoint.adapters import Adapter, read_adapter
 from nazx_cli.checkpoint.load import change_adapter, load_decoder
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.context import Context, as_ids
-from nazx_cli.engine.candidates import Candidate, answer_each
 from nazx_cli.engine.fitting import MemoryLimit, plan_here
-from nazx_cli.engine.generator import Step, generate
+from nazx_cli.engine.generator import Candidate, Step, answer_each, generate
 from nazx_cli.engine.sampling import Sampling
 from nazx_cli.errors import MemoryLimitError, is_out_of_memory
 from nazx_cli.memory.estimate import TextSize

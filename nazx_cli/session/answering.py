@@ -21,12 +21,11 @@ from nazx_cli.names import DEFAULT_WINDOW
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import quoted
 from nazx_cli.reading.plan import mode_for
-from nazx_cli.session.choice import EarlierTurns
 from nazx_cli.session.citation import is_open, without_citation
 from nazx_cli.session.events import Answer, Delta, Event, Notice, Reading
 from nazx_cli.session.parts import ANSWER_TOKENS, choose, followed_turn, part_answer
 from nazx_cli.session.prompt import LEAST_ANSWER, Prompt, Prompter
-from nazx_cli.session.reader import Reader
+from nazx_cli.session.reader import EarlierTurns, Reader
 from nazx_cli.session.settings import SessionSettings
 from nazx_cli.session.state import History, Message, State, Turn
 from nazx_cli.session.templates import StopFilter, stop_strings

@@ -19,7 +19,7 @@ from nazx_cli.session.prompt import Prompt
 from nazx_cli.session.state import Message
 
 if TYPE_CHECKING:
-    from nazx_cli.engine.candidates import Candidate
+    from nazx_cli.engine.generator import Candidate
     from nazx_cli.reading.passages import Passage
     from nazx_cli.session.state import History
 

@@ -14,8 +14,7 @@ from nazx_cli.session.answering import Answerer
 from nazx_cli.session.events import Event, Notice
 from nazx_cli.session.files import ReadResult, Watcher, origin_of, read_again, read_new, rebuilt
 from nazx_cli.session.settings import SessionSettings, parameters, with_parameter
-from nazx_cli.session.state import History, State, Turn
-from nazx_cli.session.timeline import Branches, Snapshot
+from nazx_cli.session.state import Branches, History, Snapshot, State, Turn
 from nazx_cli.session.usage import Meter, Usage
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nazx_cli.session.files import ReadResult
     from nazx_cli.session.saving.session_file import ModelTag, SessionFile
     from nazx_cli.session.session import Session
-    from nazx_cli.session.timeline import Snapshot
+    from nazx_cli.session.state import Snapshot
     from nazx_cli.tokenizer import Tokenizer
 
 

@@ -27,8 +27,7 @@ from nazx_cli.session.saving.database import (
 )
 
 if TYPE_CHECKING:
-    from nazx_cli.session.state import State
-    from nazx_cli.session.timeline import Snapshot
+    from nazx_cli.session.state import Snapshot, State
     from nazx_cli.tokenizer import Tokenizer
 
 
@@ -147,7 +146,7 @@ class SessionFile:
         Raises ``UsageError`` where it was saved with another model. ``force`` takes it all the
         same, and tokenizes the documents again where the tokenizer differs.
         """
-        from nazx_cli.session.saving.rows import restore
+        from nazx_cli.session.saving.records import restore
 
         if self._database is None:
             return None
@@ -170,7 +169,7 @@ class SessionFile:
 
         On return it is on the disk; after an error the file holds what it held before.
         """
-        from nazx_cli.session.saving.rows import save
+        from nazx_cli.session.saving.records import save
 
         with explained(self.path):
             if self._database is None or not self.path.exists():

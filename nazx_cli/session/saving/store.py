@@ -18,7 +18,7 @@ from nazx_cli.session.saving.session_file import SessionFile, SessionInfo, read_
 if TYPE_CHECKING:
     from nazx_cli.session.saving.session_file import ModelTag
     from nazx_cli.session.session import Session
-    from nazx_cli.session.timeline import Snapshot
+    from nazx_cli.session.state import Snapshot
 
 SUFFIX = ".nazx"
 _LONGEST = 100  # characters, and twice that in bytes: file systems take 255
