@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nazx_cli.session.usage import Usage
+from nazx_cli.session.events import Usage
 from nazx_cli.ui.gauge_line import Gauge
 
 

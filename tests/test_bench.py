@@ -103,16 +103,17 @@ def test_prefill_shows_that_both_sides_compute_the_same(model: str) -> None:
 @pytest.mark.parametrize("base", (GPT_NEOX, LLAMA), ids=("gpt_neox", "llama"))
 def test_the_peer_decodes_the_same_tokens(base: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    from nazx_cli.bench.models import greedy, prefilled
+    from nazx_cli.bench.models import Ours
 
     lm = load_model(write_checkpoint(tmp_path, nazx(base, {"kind": "full"})))
     peer = peers.TransformersPeer.from_folder(lm.config, lm.folder, torch.float32)
     ids = zipf_ids(300, 30)
-    context, logits = prefilled(lm, ids)
+    ours = Ours(lm)
+    context, logits = ours.prefill(ids)
     cache, theirs = peer.prefill(ids.long())
     assert (logits - theirs).abs().max() < 1e-4
     token = int(logits.argmax())
-    assert greedy(lm, context, token, 8) == peer.decode(cache, token, 8)
+    assert ours.decode(context, token, 8) == peer.decode(cache, token, 8)
 
 
 def test_without_its_rivals_our_figures_stand_alone(

@@ -20,7 +20,6 @@ from nazx_cli.bench.models import (
     inattention_config,
     prose_ids,
     random_decoder,
-    random_model,
     zipf_ids,
 )
 from nazx_cli.bench.results import Row, Spread
@@ -29,6 +28,7 @@ from nazx_cli.bench.workloads import WORKLOADS
 from nazx_cli.catalog.registry import Registry, RegistryEntry
 from nazx_cli.cli.app import app
 from nazx_cli.config import AttentionConfig
+from nazx_cli.engine.language_model import LanguageModel
 from nazx_cli.memory import probe
 from nazx_cli.memory.estimate import distinct_tokens
 from nazx_cli.model.attention.inattention import InitialStateProjections
@@ -106,7 +106,7 @@ def test_dense_attention_is_the_decoder_s_own(count: int) -> None:
     """Against the model's whole-sequence attention, which knows nothing of layouts."""
     config = replace(inattention_config("tiny"), num_layers=1)
     decoder = random_decoder(config, torch.float32)
-    lm = random_model("tiny", decoder, "ids")
+    lm = LanguageModel("tiny", decoder, Path(), "ids")
     p = InitialStateProjections(decoder)
     ids = zipf_ids(config.vocab_size, count)
     last = decoder.embed(ids[-1:])

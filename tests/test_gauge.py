@@ -19,8 +19,8 @@ from terminals import Board, BoardArea
 from nazx_cli.engine.generator import Stats
 from nazx_cli.memory import probe
 from nazx_cli.memory.probe import Reading, read_memory, resident_bytes
+from nazx_cli.session.events import Usage
 from nazx_cli.session.saving.store import Store
-from nazx_cli.session.usage import Usage
 from nazx_cli.ui.gauge_line import Gauge, draw
 
 GB = 10**9

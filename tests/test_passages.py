@@ -16,7 +16,7 @@ def test_the_library_keeps_every_token_in_order() -> None:
     first, second = tokenizer.encode("One fish."), tokenizer.encode("Two fish, red fish.")
     assert library.ids.tolist() == first + second
     assert library.ids.dtype == np.int32
-    assert library.document_tokens == (len(first), len(second))
+    assert tuple(map(len, library.documents)) == (len(first), len(second))
     assert library.num_tokens == len(first) + len(second)
 
 
@@ -64,6 +64,8 @@ def test_cuts_fall_on_paragraphs_then_lines_then_sentences() -> None:
     )
     sentences = library_of("It was the cat that sat there. " * 40, passage_tokens=30)
     assert all(p.text.strip().startswith("It was") for p in sentences.passages)
+    unspaced = library_of("猫坐在那里。" * 40, passage_tokens=30)
+    assert all(p.text.startswith("猫") for p in unspaced.passages)
 
 
 def test_a_word_longer_than_a_passage_is_cut_all_the_same() -> None:

@@ -186,9 +186,8 @@ def test_every_block_is_asked_in_order_with_progress() -> None:
     parts = list(
         map_reduce(
             "Why?",
-            alice(),
-            budget=8000,
-            ask=ask,
+            blocks(alice(), 8000),
+            ask,
             on_progress=lambda done, of: told.append((done, of)),
         )
     )
@@ -204,7 +203,7 @@ def test_an_interrupt_keeps_what_was_answered() -> None:
             raise KeyboardInterrupt
         return "first"
 
-    parts = map_reduce("q", alice(), budget=8000, ask=ask)
+    parts = map_reduce("q", blocks(alice(), 8000), ask)
     assert next(parts).text == "first"
     with pytest.raises(KeyboardInterrupt):
         next(parts)

@@ -38,7 +38,7 @@ def prefill(setup: Setup) -> Iterator[Row]:
     """From ids to the logits after them: for each prompt length a row for each way to hold the
     weights and each rival."""
     for length in setup.prompt_lengths():
-        yield from _compared(setup, PREFILL, "prefill", length, _prefill_seconds, {})
+        yield from _compared(setup, PREFILL, "prefill", length, prefill_seconds, {})
 
 
 def decode(setup: Setup) -> Iterator[Row]:
@@ -59,7 +59,8 @@ def decode(setup: Setup) -> Iterator[Row]:
         )
 
 
-def _prefill_seconds(engine: Engine, ids: Tensor) -> float:
+def prefill_seconds(engine: Engine, ids: Tensor) -> float:
+    """Of ids (T,), from an empty cache to the logits after the last."""
     return clock(lambda: engine.prefill(ids))[0]
 
 

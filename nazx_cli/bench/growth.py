@@ -3,7 +3,7 @@ rivals with ordinary attention at the same shapes. All have random weights.
 
 ``first-token`` measures both sides at the lengths that a rival can take in within minutes, which
 shows how the ratio grows, and extrapolates longer prefills from those. ``growth`` adds further
-tokens and memory, for plots (by matplotlib where it is installed), of rivals as far as they can be measured.
+tokens and memory, for plots by matplotlib, of rivals as far as they can be measured.
 """
 
 from __future__ import annotations

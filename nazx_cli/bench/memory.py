@@ -20,7 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nazx_cli.bench.models import inattention_config, kernel_name, random_tensors, row_of, zipf_ids
+from nazx_cli.bench.models import (
+    inattention_config,
+    kernel_name,
+    random_tensors,
+    row_of,
+    weight_bytes,
+    zipf_ids,
+)
 from nazx_cli.bench.results import Row, clock, one
 from nazx_cli.bench.setup import Setup
 from nazx_cli.catalog.model_ref import ModelRef
@@ -138,10 +145,7 @@ def _beside_estimate(name: str, folder: Path, precision: str, layout: str, count
     size = cost.Size(count, real["distinct"], kernel=real["kernel"])
     found = estimate(ModelConfig.from_folder(folder), precision, held, size)
     row = _process_row(PEAK, f"peak growth, {name}", count, precision, held, real)
-    predicted = {
-        "predicted_weights_bytes": found.weights,
-        "predicted_context_bytes": found.context,
-    }
+    predicted = {"predicted_weights_bytes": found.weights, "predicted_context_bytes": found.context}
     details = {**row.details, **predicted}
     return replace(row, peer="estimate", theirs=one(found.total), details=details)
 
@@ -196,9 +200,8 @@ def _measure(folder: Path, dtype: str, layout: str, count: int) -> dict[str, flo
     first_token, _ = clock(lambda: lm.next_logits(context))
     context.append([1])
     further_token, _ = clock(lambda: lm.next_logits(context))
-    tensors = {t.data_ptr(): t for t in (*decoder.parameters(), *decoder.buffers())}
     return {
-        "weights": sum(tensor.nbytes for tensor in tensors.values()),
+        "weights": weight_bytes(lm),
         "context": context.nbytes,
         "distinct": len(torch.unique(ids)),
         "kernel": kernel_name(lm),

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -67,32 +66,22 @@ class Ours:
 
     def prefill(self, ids: Tensor) -> tuple[Context, Tensor]:
         """A new context of ids (T,), and the logits after the last of them."""
-        return prefilled(self.lm, ids)
+        context = self.lm.new_context()
+        context.append(ids)
+        return context, self.lm.next_logits(context)
 
     def decode(self, cache: Context, token: int, count: int) -> list[int]:
-        """As ``greedy``."""
-        return greedy(self.lm, cache, token, count)
+        """``count`` greedy tokens after ``token``, which is not yet in ``cache``."""
+        found = []
+        for _ in range(count):
+            cache.append([token])
+            token = int(self.lm.next_logits(cache).argmax())
+            found.append(token)
+        return found
 
     def cache_bytes(self, cache: Context) -> int:
         """Everything beyond the model's weights."""
         return cache.nbytes
-
-
-def prefilled(lm: LanguageModel, ids: Tensor) -> tuple[Context, Tensor]:
-    """A new context of ids (T,), and the logits after the last of them."""
-    context = lm.new_context()
-    context.append(ids)
-    return context, lm.next_logits(context)
-
-
-def greedy(lm: LanguageModel, context: Context, token: int, count: int) -> list[int]:
-    """``count`` greedy tokens after ``token``, which is not yet in ``context``."""
-    found = []
-    for _ in range(count):
-        context.append([token])
-        token = int(lm.next_logits(context).argmax())
-        found.append(token)
-    return found
 
 
 def kernel_of(lm: LanguageModel) -> str:
@@ -140,9 +129,10 @@ def random_decoder(config: ModelConfig, dtype: torch.dtype, seed: int = 0) -> De
     return decoder.eval()
 
 
-def random_model(name: str, decoder: Decoder, layout: str) -> LanguageModel:
-    """A model that gives logits; it has no folder, and so no tokenizer."""
-    return LanguageModel(name, decoder, Path(), layout)
+def weight_bytes(lm: LanguageModel) -> int:
+    """Bytes of everything that the model's weights take in memory."""
+    tensors = {t.data_ptr(): t for t in (*lm.decoder.parameters(), *lm.decoder.buffers())}
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def random_tensors(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nazx_cli.bench.decode import seconds_per_token
-from nazx_cli.bench.models import Ours, zipf_ids
+from nazx_cli.bench.models import Ours, weight_bytes, zipf_ids
 from nazx_cli.bench.results import Row, Spread, one
 from nazx_cli.bench.setup import Setup
 from nazx_cli.documents.gather import gather
@@ -90,12 +90,6 @@ def run(setup: Setup) -> Iterator[Row]:
             yield Row(NAME, name, text, "", kind, one(value))
         yield beside("weights", 0, "bytes", ours=bytes_held, theirs=one(weight_bytes(original)))
         yield beside("time per token", _PROMPT, "s", ours=seconds, theirs=runs[0])
-
-
-def weight_bytes(lm: LanguageModel) -> int:
-    """Bytes of everything that the model's weights take in memory."""
-    tensors = {*lm.decoder.parameters(), *lm.decoder.buffers()}
-    return sum(tensor.nbytes for tensor in tensors)
 
 
 def _text_ids(setup: Setup) -> Tensor:

@@ -26,7 +26,7 @@ from nazx_cli.catalog.model_ref import ModelRef
 from nazx_cli.documents.document import Document
 from nazx_cli.errors import DocumentError
 from nazx_cli.reading.library import Library
-from nazx_cli.reading.plan import select
+from nazx_cli.reading.plan import fitting, select
 from nazx_cli.tokenizer import Tokenizer
 
 NAME = "recall"
@@ -163,11 +163,7 @@ def word_bm25(library: Library) -> Chooser:
             holders = np.count_nonzero(found)
             idf = math.log(1 + (len(scores) - holders + 0.5) / (holders + 0.5))
             scores += idf * found * 2.2 / (found + norms)
-        chosen, room = [], BUDGET
-        for passage in (passages[at] for at in np.argsort(-scores, kind="stable")[:60]):
-            if len(passage) <= room:
-                chosen.append((passage.start, passage.stop))
-                room -= len(passage)
-        return chosen
+        best = (passages[at] for at in np.argsort(-scores, kind="stable")[:60])
+        return [(passage.start, passage.stop) for passage in fitting(best, BUDGET)[0]]
 
     return choose

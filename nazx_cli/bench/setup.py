@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from nazx_cli.bench import llama_peer, transformers_peer
-from nazx_cli.bench.models import Rival, inattention_config, random_decoder, random_model
+from nazx_cli.bench.models import Rival, inattention_config, random_decoder
 from nazx_cli.bench.results import Side, alternate
 from nazx_cli.checkpoint.load import resolve_dtype
 from nazx_cli.config import ModelConfig
@@ -144,7 +144,10 @@ class Setup:
         shapes = shapes or self.settings.shapes
         self.note(f"making random models of {shapes} shapes, {str(dtype).removeprefix('torch.')}")
         decoder = random_decoder(replace(inattention_config(shapes), **changes), dtype)
-        return [random_model(shapes, decoder, name) for name in self.settings.layouts or layouts]
+        return [
+            LanguageModel(shapes, decoder, Path(), name)
+            for name in self.settings.layouts or layouts
+        ]
 
     @contextmanager
     def random_rivals(

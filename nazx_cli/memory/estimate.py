@@ -7,7 +7,8 @@ workspace, what is needed for a moment while loading, indexing or computing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
@@ -125,22 +126,12 @@ def longest_context(config: ModelConfig, precision: str, layout: str, limit: int
         size = Size(positions, distinct_tokens(positions, config.vocab_size))
         return estimate(config, precision, layout, size).total <= limit
 
-    return _largest(fits, (1 << 31) - 1)
+    return bisect_left(range(1, 1 << 31), True, key=lambda positions: not fits(positions))
 
 
 def as_inattention(config: ModelConfig) -> ModelConfig:
     """The same shapes under InAttention, for asking what its layouts would cost."""
     return replace(config, attention=replace(config.attention, kind="inattention"))
-
-
-def _largest(fits: Callable[[int], bool], most: int) -> int:
-    low, high = 0, 1
-    while high < most and fits(high):
-        low, high = high, high * 2
-    while low + 1 < high:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
 
 
 def _numbers(part: Recipe) -> int:

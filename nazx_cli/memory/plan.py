@@ -11,13 +11,7 @@ from nazx_cli.config import ModelConfig
 from nazx_cli.context.cost import Size
 from nazx_cli.errors import MemoryLimitError, UsageError
 from nazx_cli.kernels import KernelName
-from nazx_cli.memory.estimate import (
-    Estimate,
-    TextSize,
-    distinct_tokens,
-    estimate,
-    longest_context,
-)
+from nazx_cli.memory.estimate import Estimate, TextSize, distinct_tokens, estimate, longest_context
 from nazx_cli.quantization.cost import KINDS
 
 CONVERSATION = 4_096

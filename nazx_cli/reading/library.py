@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar, overload
 
@@ -56,11 +56,6 @@ class Library:
     def num_tokens(self) -> int:
         """Tokens in all documents together."""
         return int(self.bounds[-1])
-
-    @property
-    def document_tokens(self) -> tuple[int, ...]:
-        """Tokens of each document."""
-        return tuple(map(len, self.documents))
 
     @cached_property
     def ids(self) -> NDArray[np.int32]:
@@ -164,9 +159,6 @@ class Passages(Sequence[Passage]):
         i = range(len(self))[index]
         cuts = self._library.cuts
         return self._library.span(int(cuts[i]), int(cuts[i + 1]))
-
-    def __iter__(self) -> Iterator[Passage]:
-        return (self[i] for i in range(len(self)))
 
 
 def _end_to_end(arrays: Sequence[NDArray[_Scalar]], dtype: type[_Scalar]) -> NDArray[_Scalar]:

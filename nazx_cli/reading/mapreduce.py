@@ -7,8 +7,9 @@ what fits one prompt; the caller then asks for the final answer, and can stream 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nazx_cli.errors import ContextOverflowError
 from nazx_cli.names import OnProgress
@@ -73,19 +74,15 @@ def blocks(
 
 def map_reduce(
     question: str,
-    library: Library,
-    *,
-    budget: int,
+    parts: Sequence[tuple[Passage, ...]],
     ask: Ask,
-    cost: Callable[[Passage], int] = len,
     on_progress: OnProgress | None = None,
 ) -> Iterator[Partial]:
-    """Ask ``question`` of every block in turn, in document order, and yield each answer.
+    """Ask ``question`` of every one of the ``blocks`` in turn and yield each answer.
 
     ``on_progress`` is called with blocks done and in all, at first with none done. Whatever
     ``ask`` raises, KeyboardInterrupt included, passes through; what was yielded stands.
     """
-    parts = blocks(library, budget, cost)
     if on_progress:
         on_progress(0, len(parts))
     for index, passages in enumerate(parts, 1):
@@ -146,12 +143,5 @@ def _cut_to(partial: Partial, budget: int, count: Callable[[str], int]) -> Parti
     if count(partial.text) <= budget:
         return partial
     ends = [match.end() for match in re.finditer(r"\S+", partial.text)]
-    fits, beyond = 0, len(ends)  # words that fit, words that do not
-    while beyond - fits > 1:
-        middle = (fits + beyond) // 2
-        if count(partial.text[: ends[middle - 1]]) <= budget:
-            fits = middle
-        else:
-            beyond = middle
-    text = partial.text[: ends[fits - 1]] if fits else ""
-    return Partial(partial.index, partial.of, partial.passages, text)
+    fits = bisect_right(ends, budget, key=lambda end: count(partial.text[:end]))
+    return replace(partial, text=partial.text[: ends[fits - 1]] if fits else "")

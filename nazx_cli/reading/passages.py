@@ -25,6 +25,8 @@ _SHORTEST, _LONGEST = 0.6, 1.2  # of the aim
 _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
 _LINE = re.compile(r"\n\s*")
 _SENTENCE = re.compile(r"[.!?…][\"'”’)\]*_]*\s+|[。！？]")
+_QUOTABLE = re.compile(r".+?(?:[.!?][\"'’”)]*(?=\s)|\n\s*\n|$)", re.DOTALL)
+_PAGE = "page "  # how the places of paged documents begin
 
 
 @dataclass(frozen=True)
@@ -106,10 +108,6 @@ def _tokens_at(pattern: re.Pattern[str], text: str, starts: NDArray[np.int32]) -
     return np.unique(at).astype(np.int64)
 
 
-_SENTENCE = re.compile(r".+?(?:[.!?][\"'’”)]*(?=\s)|\n\s*\n|$)", re.DOTALL)
-_PAGE = "page "  # how the places of paged documents begin
-
-
 class SourceRecord(TypedDict):
     """A source as ``--json`` shows it; places are pages or chapters, null for text."""
 
@@ -160,7 +158,7 @@ def _where(passage: Passage) -> str:
 def quoted(passage: Passage, about: str) -> str:
     """The sentence of ``passage`` that shares most with ``about``, on one line."""
     wanted = {stem(word) for word in words(about)} - STOP_WORDS
-    sentences = [" ".join(found.split()) for found in _SENTENCE.findall(passage.text)]
+    sentences = [" ".join(found.split()) for found in _QUOTABLE.findall(passage.text)]
 
     def shared(sentence: str) -> float:
         own = {stem(word) for word in words(sentence)}

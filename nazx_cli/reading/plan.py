@@ -23,7 +23,7 @@ from nazx_cli.reading.recall import occurrences, question_terms, rank
 from nazx_cli.reading.words import words
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    pass
 
 Cost = Callable[[Passage], int]
 """Tokens that a passage takes in a prompt, what formatting adds included."""
@@ -120,9 +120,9 @@ def groups(
     best = [i for i in best if ranking.scores[i] > 0] or best[:size]
     found: list[tuple[Passage, ...]] = []
     for at in range(0, len(best), size):
-        fitting, _ = _fitting((library.passages[i] for i in best[at : at + size]), budget, cost)
-        if fitting:
-            found.append(tuple(library.merged(fitting)))
+        chosen, _ = fitting((library.passages[i] for i in best[at : at + size]), budget, cost)
+        if chosen:
+            found.append(tuple(library.merged(chosen)))
     return found
 
 
@@ -139,7 +139,7 @@ def _ranked(library: Library, question: str, budget: int, cost: Cost) -> tuple[P
     ranking = rank(library, question)
     order = [int(i) for i in ranking.order[:_TRIED] if ranking.scores[i] > 0]
     order = order or [int(i) for i in ranking.order[:_TRIED]]
-    chosen, left = _fitting((library.passages[i] for i in order), budget, cost)
+    chosen, left = fitting((library.passages[i] for i in order), budget, cost)
     if not chosen and order:
         part = _best_part(library, question, library.passages[order[0]], left, cost)
         chosen = [part] if part else []
@@ -158,7 +158,7 @@ def _covering(library: Library, budget: int, cost: Cost) -> tuple[Passage, ...]:
     chosen: list[Passage] = []
     for passage in passages:  # what one leaves unused is the next one's
         room = share * (len(chosen) + 1) - sum(map(cost, chosen))
-        if part := _beginning(library, passage, room, cost):
+        if part := _shortened(passage, room, cost, lambda p, n: library.span(p.start, p.start + n)):
             chosen.append(part)
     return tuple(chosen)
 
@@ -178,7 +178,9 @@ def _tail(library: Library, budget: int, cost: Cost) -> tuple[Passage, ...]:
     return tuple(library.merged(chosen))
 
 
-def _fitting(passages: Iterable[Passage], budget: int, cost: Cost) -> tuple[list[Passage], int]:
+def fitting(
+    passages: Iterable[Passage], budget: int, cost: Cost = len
+) -> tuple[list[Passage], int]:
     """Those that fit beside the ones before them, and what is left of the budget."""
     chosen: list[Passage] = []
     for passage in passages:
@@ -186,10 +188,6 @@ def _fitting(passages: Iterable[Passage], budget: int, cost: Cost) -> tuple[list
             chosen.append(passage)
             budget -= price
     return chosen, budget
-
-
-def _beginning(library: Library, passage: Passage, budget: int, cost: Cost) -> Passage | None:
-    return _shortened(passage, budget, cost, lambda p, n: library.span(p.start, p.start + n))
 
 
 def _best_part(
@@ -257,8 +255,7 @@ def typical_passages(library: Library, count: int) -> list[int]:
         return list(range(total))
     if count <= 0:
         return []
-    weights = library.matcher.weights
-    return [_most_typical(library, weights, *s) for s in _stretches(library, count)]
+    return [_most_typical(library, *stretch) for stretch in _stretches(library, count)]
 
 
 def _stretches(library: Library, count: int) -> list[tuple[int, int]]:
@@ -286,7 +283,7 @@ def _shares(sizes: list[int], count: int) -> list[int]:
     return shares
 
 
-def _most_typical(library: Library, weights: NDArray[np.float64], first: int, stop: int) -> int:
+def _most_typical(library: Library, first: int, stop: int) -> int:
     """Of passages ``first`` to ``stop``, the one that shares most with the others."""
     cuts = library.cuts[first : stop + 1]
     distinct = library.posting_lists.distinct.numpy()
@@ -296,6 +293,6 @@ def _most_typical(library: Library, weights: NDArray[np.float64], first: int, st
     pairs = np.unique(owner * len(distinct) + tokens)
     owner, tokens = pairs // len(distinct), pairs % len(distinct)
     shared = np.bincount(tokens, minlength=len(distinct)) - 1  # other passages that have it
-    value = weights[tokens] * np.log1p(shared[tokens])
+    value = library.matcher.weights[tokens] * np.log1p(shared[tokens])
     sums = np.bincount(owner, weights=value, minlength=stop - first)
     return first + int(np.argmax(sums / np.sqrt(np.diff(cuts))))

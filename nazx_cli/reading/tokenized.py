@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,20 +79,14 @@ class TokenizedDocument:
 
     @classmethod
     def build(
-        cls,
-        document: Document,
-        tokenizer: Tokenizer,
-        on_progress: OnProgress | None = None,
+        cls, document: Document, tokenizer: Tokenizer, on_progress: OnProgress | None = None
     ) -> TokenizedDocument:
         """Tokenize ``document``; ``on_progress`` is told characters done and in all."""
         tokens = tokenizer.encode_document(document.text, on_progress)
         return cls(document, tokens.ids, tokens.starts)
 
     def revised(
-        self,
-        document: Document,
-        tokenizer: Tokenizer,
-        on_progress: OnProgress | None = None,
+        self, document: Document, tokenizer: Tokenizer, on_progress: OnProgress | None = None
     ) -> TokenizedDocument:
         """``build(document)``, quick where ``document`` is this one with a few edits.
 
@@ -163,16 +159,12 @@ class TokenizedDocument:
 
     @cached_property
     def _line_starts(self) -> NDArray[np.int64]:
-        text, found = self.document.text, [0]
-        while (at := text.find("\n", found[-1])) >= 0:
-            found.append(at + 1)
-        return np.asarray(found, dtype=np.int64)
+        ends = (found.end() for found in re.finditer("\n", self.document.text))
+        return np.fromiter(chain((0,), ends), np.int64)
 
 
 def tokenize_documents(
-    documents: Sequence[Document],
-    tokenizer: Tokenizer,
-    on_progress: OnProgress | None = None,
+    documents: Sequence[Document], tokenizer: Tokenizer, on_progress: OnProgress | None = None
 ) -> tuple[TokenizedDocument, ...]:
     """Tokenize ``documents``; ``on_progress`` is told characters done and in all."""
     total = sum(len(document.text) for document in documents)

@@ -7,6 +7,7 @@ without spaces is a word of its own.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 
 _UNSPACED = (
@@ -124,16 +125,17 @@ good better best; bad worse worst; big bigger biggest; strong strength; long len
 """
 
 
-def _families() -> dict[str, frozenset[str]]:
+def _families(table: str, stems_of: Callable[[str], frozenset[str]]) -> dict[str, frozenset[str]]:
+    """Of each stem the stems that stand with it on some line of ``table``."""
     found: dict[str, frozenset[str]] = {}
-    for line in _FORMS.split(";"):
-        family = frozenset(stem(word) for word in line.split())
+    for line in table.split(";"):
+        family = frozenset().union(*map(stems_of, line.split()))
         for member in family:
             found[member] = found.get(member, frozenset()) | family
     return found
 
 
-_FAMILY = _families()
+_FAMILY = _families(_FORMS, lambda word: frozenset((stem(word),)))
 
 
 def related_stems(word: str) -> frozenset[str]:
@@ -185,16 +187,7 @@ knife weapon; stone rock; ring jewel
 """
 
 
-def _kin() -> dict[str, frozenset[str]]:
-    found: dict[str, frozenset[str]] = {}
-    for line in _TOPICS.split(";"):
-        topic = frozenset().union(*(related_stems(word) for word in line.split()))
-        for member in topic:
-            found[member] = found.get(member, frozenset()) | topic
-    return found
-
-
-_KIN = _kin()
+_KIN = _families(_TOPICS, related_stems)
 
 
 def kindred_stems(stems: frozenset[str]) -> frozenset[str]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import eq
 from threading import Lock
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import quoted
 from nazx_cli.reading.plan import mode_for
 from nazx_cli.session.citation import is_open, without_citation
-from nazx_cli.session.events import Answer, Delta, Event, Notice, Reading
+from nazx_cli.session.events import Answer, Delta, Event, Notice, Reading, Usage
 from nazx_cli.session.parts import ANSWER_TOKENS, choose, followed_turn, part_answer
 from nazx_cli.session.prompt import LEAST_ANSWER, Prompt, Prompter
 from nazx_cli.session.reader import EarlierTurns, Reader
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from nazx_cli.engine.generator import Step
     from nazx_cli.engine.language_model import LanguageModel
     from nazx_cli.reading.tokenized import TokenizedDocument
+
+_T = TypeVar("_T")
 
 
 class Answerer:
@@ -49,8 +52,9 @@ class Answerer:
         self.lm = lm
         self.answering = False
         """True while ``answer`` is at work: what the context holds is then ahead of the state."""
-        self.lock = Lock()
-        """Held while ``answering`` turns true, and by who uses the tokenizer beside ``answer``."""
+        # Held while ``answering`` turns true, and by who uses the tokenizer beside ``answer``.
+        self._lock = Lock()
+        self._counted: tuple[object, int] | None = None  # a conversation, and its tokens
         self._earlier = EarlierTurns(lm.tokenizer)
         self._synced: SyncedContext | None = None
         self._scratch: SyncedContext | None = None
@@ -79,6 +83,35 @@ class Answerer:
             self._make_resident(self._synced, setup)
         self._setup = setup
 
+    def usage(self, state: State) -> Usage:
+        """What ``state`` takes, the present one of the conversation; may be asked from another
+        thread during ``answer``."""
+        setup, tokens = self.setup(state), state.num_tokens
+        talk = self._conversation_tokens(setup, state)
+        return Usage(
+            tuple((document.name, len(document)) for document in state.documents),
+            tokens,
+            talk,
+            state.settings.ctx if setup.attends else setup.prompter.window,
+            talk + tokens if setup.attends else talk,
+            0 if self.context is None else self.context.nbytes,
+            state.history.left_out,
+        )
+
+    def _conversation_tokens(self, setup: Setup, state: State) -> int:
+        """During an answer those in the context: the tokenizer is then in use, and it serves one
+        thread."""
+        with self._lock:
+            if not self.answering:
+                talk = (state.history, state.settings.system)
+                if self._counted is None or self._counted[0] != talk:
+                    ids = setup.prompter.conversation(state.history.messages())
+                    self._counted = (talk, len(ids))
+                return self._counted[1]
+        if self.context is None:
+            return self._counted[1] if self._counted else 0
+        return self.context.tokens.live_count
+
     def answer(
         self, state: State, question: str, keep: Callable[[State], None]
     ) -> Generator[Event, None, None]:
@@ -93,7 +126,7 @@ class Answerer:
             raise UsageError("the question is empty", 'ask something, as in: nazx ask "Who?"')
         self._setup = setup = self.setup(state)
         yield from self._ctx_notice(state)
-        with self.lock:
+        with self._lock:
             self.answering = True
         try:
             yield from self._take_turn(setup, state, question, keep)
@@ -305,8 +338,8 @@ class SyncedContext:
     def set_documents(self, documents: Sequence[TokenizedDocument]) -> None:
         """Make ``documents``, in this order, the resident tokens."""
         old, new = self.documents, tuple(documents)
-        first = _agreeing(old, new)
-        last = _agreeing(old[first:][::-1], new[first:][::-1])
+        first = _agreeing(old, new, _same_tokens)
+        last = _agreeing(old[first:][::-1], new[first:][::-1], _same_tokens)
         gone, come = old[first : len(old) - last], new[first : len(new) - last]
         at = sum(map(len, old[:first]))
         self.context.delete(at, at + sum(map(len, gone)))
@@ -317,23 +350,19 @@ class SyncedContext:
 
     def set_live(self, ids: Sequence[int]) -> None:
         """Make ``ids`` the live tokens, keeping what agrees from the beginning."""
-        kept = 0
-        for old, new in zip(self.context.live_ids, ids, strict=False):
-            if old != new:
-                break
-            kept += 1
+        kept = _agreeing(self.context.live_ids, ids, eq)
         self.context.truncate_live(kept)
         self.context.append(ids[kept:])
 
 
-def _agreeing(old: Sequence[TokenizedDocument], new: Sequence[TokenizedDocument]) -> int:
-    """How many documents are the same from the beginning on."""
-    count = 0
-    for a, b in zip(old, new, strict=False):
-        if a is not b and not np.array_equal(a.ids, b.ids):
-            break
-        count += 1
-    return count
+def _agreeing(old: Sequence[_T], new: Sequence[_T], same: Callable[[_T, _T], bool]) -> int:
+    """How many items are the same from the beginning on."""
+    pairs = enumerate(zip(old, new, strict=False))
+    return next((at for at, (a, b) in pairs if not same(a, b)), min(len(old), len(new)))
+
+
+def _same_tokens(one: TokenizedDocument, other: TokenizedDocument) -> bool:
+    return one is other or np.array_equal(one.ids, other.ids)
 
 
 def _fitted(history: History, question: str, setup: Setup) -> History:
@@ -348,8 +377,7 @@ def _fitted(history: History, question: str, setup: Setup) -> History:
     elif history.left_out:
         passages = window // 4  # for what recall brings back of the turns left out
     return history.fitted(
-        lambda messages: prompter.size(messages, message),
-        window - prompter.answer_room - passages,
+        lambda messages: prompter.size(messages, message), window - prompter.answer_room - passages
     )
 
 

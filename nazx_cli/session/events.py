@@ -1,4 +1,4 @@
-"""What a session tells while it answers, in the order it happens."""
+"""What a session tells: while it answers, in the order it happens, and of the room it takes."""
 
 from __future__ import annotations
 
@@ -62,3 +62,25 @@ class Answer:
 
 
 Event = Notice | Progress | Reading | Delta | Answer
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens and bytes of a session.
+
+    documents            name and tokens of each, in their order
+    document_tokens      of all documents
+    conversation_tokens  what the prompt holds of the conversation, passages included
+    window, window_used  tokens that the model takes at once (None: no limit) and those of them
+                         in use: documents count where the model attends to them
+    context_bytes        held for the context beyond the model's weights
+    left_out             turns that outgrew the window and joined the documents for recall
+    """
+
+    documents: tuple[tuple[str, int], ...]
+    document_tokens: int
+    conversation_tokens: int
+    window: int | None
+    window_used: int
+    context_bytes: int
+    left_out: int

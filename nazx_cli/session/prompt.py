@@ -148,20 +148,14 @@ class Prompter:
         over = self.size([], Message("user", question)) + least - self.window
         if over <= 0:
             return
-        takes = f"the model's window takes {self.window:,}, its answer included"
-        system = self._tokens(self._system[0].content) if self._system else 0
-        if system > self._tokens(question):
-            raise ContextOverflowError(
-                f"the system message has {system:,} tokens; {takes}",
-                f"shorten it by {over:,} tokens, or {_AS_FILE}",
-            )
+        texts = [("question", question), *(("system message", m.content) for m in self._system)]
+        counts = {name: len(self.tokenizer.encode(text)) for name, text in texts}
+        longest = max(counts, key=lambda name: counts[name])
         raise ContextOverflowError(
-            f"the question has {self._tokens(question):,} tokens; {takes}",
+            f"the {longest} has {counts[longest]:,} tokens; the model's window takes "
+            f"{self.window:,}, its answer included",
             f"shorten it by {over:,} tokens, or {_AS_FILE}",
         )
-
-    def _tokens(self, text: str) -> int:
-        return len(self.tokenizer.encode(text))
 
     @property
     def answer_room(self) -> int:

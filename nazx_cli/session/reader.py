@@ -6,7 +6,8 @@ Turns that the prompt left out become documents of their own, in which recall ca
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ from nazx_cli.documents.document import Document
 from nazx_cli.errors import ContextOverflowError
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.mapreduce import Partial, blocks, condense, map_reduce
-from nazx_cli.reading.plan import Selection, groups, is_overview, select
+from nazx_cli.reading.plan import Selection, fitting, groups, is_overview, select
 from nazx_cli.reading.recall import occurrences, question_terms, rank
 from nazx_cli.reading.tokenized import TokenizedDocument
 from nazx_cli.session.events import Event, Notice, Progress
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nazx_cli.reading.passages import Passage
-    from nazx_cli.reading.plan import Cost
     from nazx_cli.session.state import History, Turn
     from nazx_cli.tokenizer import Tokenizer
 
@@ -60,7 +60,7 @@ class Reader:
         self._prompter = prompter
         self._mode = mode
         self._say = say
-        self._chooser = Chooser(library, window=prompter.window, cost=self._cost)
+        self._joint: Library | None = None
 
     def read(
         self, question: str, history: Sequence[Message], earlier: Library | None = None
@@ -104,18 +104,19 @@ class Reader:
             return Prompt(question, plain)
         budget = self._prompter.room(history, plain) - self._overhead
         for _ in range(4):
-            choice = self._chooser.choose(question, mode, max(1, budget), earlier)
+            chosen = self._choose(question, mode, max(1, budget), earlier)
+            passages = chosen.passages
             message = user_message(
                 question,
-                choice.passages,
-                overview=choice.selection.overview,
+                passages,
+                overview=chosen.overview,
                 chat=self._prompter.is_chat,
-                recollected=not choice.of_documents,
+                recollected=all(passage.document not in self._names for passage in passages),
             )
             excess = -self._prompter.room(history, message)
-            if excess <= 0 or not choice.passages:
-                return Prompt(question, message, choice.selection.mode, choice.passages)
-            budget = min(budget, sum(map(self._cost, choice.passages))) - excess
+            if excess <= 0 or not passages:
+                return Prompt(question, message, chosen.mode, passages)
+            budget = min(budget, sum(map(self._cost, passages))) - excess
         if earlier is not None:
             return self._select(question, history, mode)
         raise ContextOverflowError(
@@ -124,6 +125,70 @@ class Reader:
             "shorten the question, or use a smaller --max-tokens, in a chat "
             "/set parameter max_tokens",
         )
+
+    def _choose(self, question: str, mode: str, budget: int, earlier: Library | None) -> Selection:
+        """Passages for ``question`` that cost at most ``budget`` tokens together.
+
+        Of ``earlier`` turns come only passages that hold a word of the question. A question about
+        the documents as a whole draws on them alone.
+        """
+        documents = self._library
+        if documents is None:
+            found = self._of_turns(earlier, question, budget)
+            return Selection("recall" if found else "none", found)
+        alone = partial(self._among, documents, question, mode, budget)
+        if earlier is None or mode == "all":
+            return alone()
+        if mode in ("tail", "resident"):
+            return self._beside(alone(), question, budget, earlier)
+        at = _named(earlier, question)
+        if not len(at):
+            return alone()
+        joint = self._with(documents, earlier)
+        if is_overview(documents, question) and is_overview(joint, question):
+            return alone()
+        if documents.num_tokens <= budget:
+            recalled = self._among(documents, question, "recall", budget)
+            chosen = self._beside(recalled, question, budget, earlier)
+            if sum(map(len, chosen.passages)) >= documents.num_tokens:
+                return chosen
+        chosen = self._among(joint, question, "recall", budget)
+        ends = documents.num_tokens
+        passages = tuple(
+            p
+            for p in chosen.passages
+            if p.start < ends or np.any((at >= p.start - ends) & (at < p.stop - ends))
+        )
+        return Selection(chosen.mode, passages)
+
+    def _beside(self, chosen: Selection, question: str, budget: int, earlier: Library) -> Selection:
+        """What was chosen of the documents, and what then fits of the turns."""
+        left = budget - sum(map(self._cost, chosen.passages))
+        found = self._of_turns(earlier, question, left)
+        return replace(chosen, passages=(*chosen.passages, *found))
+
+    def _among(self, library: Library, question: str, mode: str, budget: int) -> Selection:
+        window = self._prompter.window
+        return select(library, question, mode=mode, budget=budget, window=window, cost=self._cost)
+
+    def _of_turns(self, turns: Library | None, question: str, budget: int) -> tuple[Passage, ...]:
+        """Passages of ``turns`` that hold a word of content of ``question``, in their order: the
+        best ones that cost at most ``budget`` tokens together; none where nothing matches."""
+        if turns is None or not len(at := _named(turns, question)):
+            return ()
+        if self._prompter.window is not None:
+            budget = min(budget, self._prompter.window // 4)
+        holding = set((np.searchsorted(turns.cuts, at, side="right") - 1).tolist())
+        best = (i for i in rank(turns, question).order.tolist() if i in holding)
+        chosen, _ = fitting((turns.passages[i] for i in best), budget, self._cost)
+        return tuple(turns.merged(chosen))
+
+    def _with(self, documents: Library, earlier: Library) -> Library:
+        """Documents and turns as one library."""
+        both = (*documents.documents, *earlier.documents)
+        if self._joint is None or self._joint.documents != both:
+            self._joint = Library(both, documents.tokenizer, documents.passage_tokens)
+        return self._joint
 
     def _read_all(self, library: Library, question: str, history: Sequence[Message]) -> Prompting:
         """Ask every block, then make a prompt of what they answered."""
@@ -143,9 +208,9 @@ class Reader:
 
         yield Progress(0, len(parts))
         partials: list[Partial] = []
-        for partial in map_reduce(question, library, budget=budget, ask=ask, cost=self._cost):
-            partials.append(partial)
-            yield Progress(partial.index, partial.of)
+        for part in map_reduce(question, parts, ask):
+            partials.append(part)
+            yield Progress(part.index, part.of)
         notes = self._condense(question, history, partials)
         if not notes:
             yield Notice("no part of the documents gave an answer; asking the likeliest passages")
@@ -157,7 +222,7 @@ class Reader:
         self, question: str, history: Sequence[Message], partials: Sequence[Partial]
     ) -> tuple[Partial, ...]:
         def merge(question: str, group: tuple[Partial, ...]) -> str:
-            texts = [partial.text for partial in group]
+            texts = [each.text for each in group]
             return self._say(notes_message(question, texts, chat=self._prompter.is_chat), 160)
 
         empty = notes_message(question, (), chat=self._prompter.is_chat)
@@ -187,9 +252,9 @@ class Reader:
 def _sources(library: Library, partials: Sequence[Partial]) -> tuple[Passage, ...]:
     """The blocks that had something to say, each as one stretch of its document."""
     return tuple(
-        library.span(partial.passages[0].start, partial.passages[-1].stop)
-        for partial in partials
-        if partial.found
+        library.span(each.passages[0].start, each.passages[-1].stop)
+        for each in partials
+        if each.found
     )
 
 
@@ -218,111 +283,8 @@ class EarlierTurns:
         return self._made[key]
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A selection, and whether any of its passages is a document's."""
-
-    selection: Selection
-    of_documents: bool
-
-    @property
-    def passages(self) -> tuple[Passage, ...]:
-        """What goes into the prompt."""
-        return self.selection.passages
-
-
-class Chooser:
-    """Chooses from ``documents`` (None: there are none); ``window`` is the model's, in tokens."""
-
-    def __init__(self, documents: Library | None, *, window: int | None, cost: Cost) -> None:
-        self._documents = documents
-        self._window = window
-        self._cost = cost
-        self._joint: Library | None = None
-
-    def choose(self, question: str, mode: str, budget: int, earlier: Library | None) -> Choice:
-        """Passages for ``question`` that cost at most ``budget`` tokens together.
-
-        ``mode`` is one of ``mode_for``. Of ``earlier`` turns come only passages that hold a word
-        of the question. A question about the documents as a whole draws on them alone.
-        """
-        documents = self._documents
-        if documents is None:
-            found = self._of_turns(earlier, question, budget)
-            return Choice(Selection("recall" if found else "none", found), False)
-        if earlier is None or mode == "all":
-            chosen = self._select(documents, question, mode, budget)
-            return Choice(chosen, bool(chosen.passages))
-        if mode in ("tail", "resident"):
-            return self._beside(documents, question, mode, budget, earlier)
-        at = _named(earlier, question)
-        if not len(at):
-            return Choice(self._select(documents, question, mode, budget), True)
-        joint = self._with(documents, earlier)
-        if is_overview(documents, question) and is_overview(joint, question):
-            return Choice(self._select(documents, question, mode, budget), True)
-        if documents.num_tokens <= budget:
-            choice = self._beside(documents, question, "recall", budget, earlier)
-            if sum(map(len, choice.passages)) >= documents.num_tokens:
-                return choice
-        chosen = self._select(joint, question, "recall", budget)
-        ends = documents.num_tokens
-        passages = tuple(
-            p
-            for p in chosen.passages
-            if p.start < ends or np.any((at >= p.start - ends) & (at < p.stop - ends))
-        )
-        return Choice(Selection(chosen.mode, passages), any(p.start < ends for p in passages))
-
-    def _beside(
-        self, documents: Library, question: str, mode: str, budget: int, earlier: Library
-    ) -> Choice:
-        """What the documents give, and what then fits of the turns."""
-        chosen = self._select(documents, question, mode, budget)
-        left = budget - sum(map(self._cost, chosen.passages))
-        found = self._of_turns(earlier, question, left)
-        passages = (*chosen.passages, *found)
-        return Choice(Selection(chosen.mode, passages, chosen.overview), bool(chosen.passages))
-
-    def _select(self, documents: Library, question: str, mode: str, budget: int) -> Selection:
-        return select(
-            documents, question, mode=mode, budget=budget, window=self._window, cost=self._cost
-        )
-
-    def _of_turns(self, earlier: Library | None, question: str, budget: int) -> tuple[Passage, ...]:
-        if earlier is None:
-            return ()
-        if self._window is not None:
-            budget = min(budget, self._window // 4)
-        return tuple(_matching(earlier, question, budget, self._cost))
-
-    def _with(self, documents: Library, earlier: Library) -> Library:
-        """Documents and turns as one library."""
-        both = (*documents.documents, *earlier.documents)
-        if self._joint is None or self._joint.documents != both:
-            self._joint = Library(both, documents.tokenizer, documents.passage_tokens)
-        return self._joint
-
-
 def _named(turns: Library, question: str) -> NDArray[np.int64]:
     """Where in ``turns`` the words of content of ``question`` stand: positions, ascending."""
     terms = [t for t in question_terms(question) if t.has_content and t.word not in _LABELS]
     found = [occurrences(turns, term) for term in terms]
     return np.unique(np.concatenate([np.zeros(0, np.int64), *found]))
-
-
-def _matching(turns: Library, question: str, budget: int, cost: Cost) -> list[Passage]:
-    """Passages of ``turns`` that hold a word of content of ``question``, in their order.
-
-    The best ones that cost at most ``budget`` tokens together; none where nothing matches.
-    """
-    at = _named(turns, question)
-    if not len(at):
-        return []
-    holding = set((np.searchsorted(turns.cuts, at, side="right") - 1).tolist())
-    chosen: list[Passage] = []
-    for i in rank(turns, question).order.tolist():
-        if i in holding and (price := cost(turns.passages[i])) <= budget:
-            chosen.append(turns.passages[i])
-            budget -= price
-    return turns.merged(chosen)

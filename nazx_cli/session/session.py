@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,14 +11,14 @@ from nazx_cli.errors import UsageError
 from nazx_cli.names import MAIN_BRANCH, OnProgress
 from nazx_cli.reading.plan import mode_for
 from nazx_cli.session.answering import Answerer
-from nazx_cli.session.events import Event, Notice
+from nazx_cli.session.events import Event, Notice, Usage
 from nazx_cli.session.files import ReadResult, Watcher, origin_of, read_again, read_new, rebuilt
 from nazx_cli.session.settings import SessionSettings, parameters, with_parameter
 from nazx_cli.session.state import Branches, History, Snapshot, State, Turn
-from nazx_cli.session.usage import Meter, Usage
 
 if TYPE_CHECKING:
     from nazx_cli.context.context import Context
+    from nazx_cli.documents.document import Origin
     from nazx_cli.engine.language_model import LanguageModel
     from nazx_cli.reading.library import Library
     from nazx_cli.reading.tokenized import TokenizedDocument
@@ -44,7 +44,6 @@ class Session:
         state = State(documents, History(), settings or SessionSettings())
         self._answerer = Answerer(lm, library)
         self._answerer.prepare(state)
-        self._meter = Meter(self._answerer)
         self._branches = Branches.of({MAIN_BRANCH: state})
         self._watched: set[str] = set()
         self._watcher = Watcher()
@@ -96,7 +95,7 @@ class Session:
 
     def usage(self) -> Usage:
         """Tokens and bytes; may be asked from another thread while an answer comes."""
-        return self._meter.usage(self.state)
+        return self._answerer.usage(self.state)
 
     def ask(self, question: str) -> Generator[Event, None, None]:
         """Answer ``question``; events tell what happens, the last one is the ``Answer``.
@@ -209,18 +208,17 @@ class Session:
 
     def changed(self) -> tuple[int, ...]:
         """Numbers of the watched documents whose files hold something else now."""
-        return tuple(
-            number
-            for number, document in enumerate(self.documents, 1)
-            if self.is_watched(number) and self._watcher.changed(origin_of(document))
-        )
+        return self._watched_where(self._watcher.changed)
 
     def missing(self) -> tuple[int, ...]:
         """Numbers of the watched documents whose files are gone."""
+        return self._watched_where(lambda origin: not Path(origin.path).exists())
+
+    def _watched_where(self, holds: Callable[[Origin], bool]) -> tuple[int, ...]:
         return tuple(
             number
             for number, document in enumerate(self.documents, 1)
-            if self.is_watched(number) and not Path(origin_of(document).path).exists()
+            if self.is_watched(number) and holds(origin_of(document))
         )
 
     def parameters(self) -> Mapping[str, str]:
@@ -283,15 +281,15 @@ class Session:
 
     def undo(self) -> str:
         """Take the last step back; returns what it was (``dropped book.txt``)."""
-        timeline = self._branches.timeline.undone()
-        self._become(self._branches.with_timeline(timeline))
-        return timeline.future[-1].what
+        timeline = self._branches.timeline
+        self._become(self._branches.with_timeline(timeline.undone()))
+        return timeline.steps[timeline.at].what
 
     def redo(self) -> str:
         """Do again what was undone last; returns what it is."""
         timeline = self._branches.timeline.redone()
         self._become(self._branches.with_timeline(timeline))
-        return timeline.past[-1].what
+        return timeline.steps[timeline.at].what
 
     def fork(self, name: str) -> None:
         """Copy the present state to a new branch and go on there."""
@@ -324,10 +322,9 @@ class Session:
 
     def _become(self, branches: Branches, answerer: Answerer | None = None) -> None:
         """Make this the present; what raises has changed nothing."""
-        (answerer or self._answerer).prepare(branches.timeline.present)
-        if answerer is not None:
-            self._answerer, self._meter = answerer, Meter(answerer)
-        self._branches = branches
+        answerer = answerer or self._answerer
+        answerer.prepare(branches.timeline.present)
+        self._answerer, self._branches = answerer, branches
 
     def _edit(self, state: State, what: str) -> None:
         self._become(self._branches.edited(state, what))

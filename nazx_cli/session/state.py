@@ -147,57 +147,44 @@ class State:
         return sum(map(len, self.documents))
 
 
-@dataclass(frozen=True)
-class Step:
-    """A state, and what was done between it and the present one (``dropped book.txt``)."""
+class Step(NamedTuple):
+    """A state, and what was done to come to it (``dropped book.txt``)."""
 
     state: State
-    what: str
+    what: str = ""
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """The present state with the steps behind and ahead of it, the nearest last.
+    """Steps, oldest first; ``at`` is the present one's index, and those after it were undone.
 
     Immutable, as states are: a fork is the same timeline under another name.
     """
 
-    present: State
-    past: tuple[Step, ...] = ()
-    future: tuple[Step, ...] = ()
+    steps: tuple[Step, ...]
+    at: int = 0
+
+    @property
+    def present(self) -> State:
+        """The state that edits start from."""
+        return self.steps[self.at].state
 
     def edited(self, state: State, what: str) -> Timeline:
         """After an edit; what had been undone can then not be redone any more."""
-        past = (*self.past, Step(self.present, what))
-        return Timeline(state, past[-_MOST_STEPS:])
+        steps = (*self.steps[: self.at + 1], Step(state, what))[-_MOST_STEPS - 1 :]
+        return Timeline(steps, len(steps) - 1)
 
     def undone(self) -> Timeline:
         """One step back; ``UsageError`` where there is none."""
-        if not self.past:
+        if not self.at:
             raise UsageError("there is nothing to undo", "ask something or change the documents")
-        step = self.past[-1]
-        future = (*self.future, Step(self.present, step.what))
-        return Timeline(step.state, self.past[:-1], future)
+        return Timeline(self.steps, self.at - 1)
 
     def redone(self) -> Timeline:
         """One step forward; ``UsageError`` where there is none."""
-        if not self.future:
+        if self.at + 1 == len(self.steps):
             raise UsageError("there is nothing to redo", "use /undo first")
-        step = self.future[-1]
-        past = (*self.past, Step(self.present, step.what))
-        return Timeline(step.state, past, self.future[:-1])
-
-    def mapped(self, change: Callable[[State], State]) -> Timeline:
-        """With ``change`` made to every state."""
-        return Timeline(
-            change(self.present),
-            tuple(replace(step, state=change(step.state)) for step in self.past),
-            tuple(replace(step, state=change(step.state)) for step in self.future),
-        )
-
-    def states(self) -> tuple[State, ...]:
-        """Every state, the present one first."""
-        return (self.present, *(step.state for step in (*self.past, *self.future)))
+        return Timeline(self.steps, self.at + 1)
 
 
 class Snapshot(NamedTuple):
@@ -219,7 +206,7 @@ class Branches:
     @classmethod
     def of(cls, states: Mapping[str, State], current: str = MAIN_BRANCH) -> Branches:
         """Branches without anything to undo."""
-        return cls({name: Timeline(state) for name, state in states.items()}, current)
+        return cls({name: Timeline((Step(state),)) for name, state in states.items()}, current)
 
     @property
     def timeline(self) -> Timeline:
@@ -263,16 +250,17 @@ class Branches:
     def states(self) -> Iterator[State]:
         """Every state of every branch."""
         for timeline in self.timelines.values():
-            yield from timeline.states()
+            yield from (step.state for step in timeline.steps)
 
     def mapped(self, change: Callable[[State], State]) -> Branches:
         """With ``change`` made to every state; what was one state stays one."""
         states = {id(state): state for state in self.states()}
         changed = {number: change(state) for number, state in states.items()}
-        return Branches(
-            {
-                name: timeline.mapped(lambda state: changed[id(state)])
-                for name, timeline in self.timelines.items()
-            },
-            self.current,
-        )
+        timelines = {
+            name: replace(
+                timeline,
+                steps=tuple(Step(changed[id(state)], what) for state, what in timeline.steps),
+            )
+            for name, timeline in self.timelines.items()
+        }
+        return Branches(timelines, self.current)

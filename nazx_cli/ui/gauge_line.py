@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from nazx_cli.engine.generator import Stats
-    from nazx_cli.session.usage import Usage
+    from nazx_cli.session.events import Usage
 
 YELLOW, RED = 0.75, 0.90
 """Shares of the limit from which the bar is yellow, and red."""

@@ -206,7 +206,8 @@ def damage_explained(path: Path) -> Iterator[None]:
 def explain(error: sqlite3.Error | OSError, path: Path) -> NazxError:
     """``error`` of reading or writing ``path`` as one line with a next step."""
     reason = (error.strerror if isinstance(error, OSError) else None) or first_line(error)
-    if _is_full(error):
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if error.errno in codes if isinstance(error, OSError) else "is full" in reason:
         return NazxError(
             f"the disk is full: session {path.stem} could not be saved",
             "free some space; the next save takes in what is missing",
@@ -232,12 +233,6 @@ def damaged(path: Path, reason: str) -> NazxError:
         f"session {path.stem} is damaged: {reason}",
         f"move {path} away, or choose another name with --session NAME",
     )
-
-
-def _is_full(error: sqlite3.Error | OSError) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return "is full" in str(error)
 
 
 class LockHeldError(Exception):

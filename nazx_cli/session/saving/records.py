@@ -257,7 +257,6 @@ def save(
         for turn in state.history.turns
         if turn.content_key not in known
     }
-    meta = _meta(branches[branch], branch, watched, model)
     with transaction(database):
         if stale:  # ids of another tokenizer
             database.execute("DELETE FROM parts")
@@ -267,7 +266,7 @@ def save(
             [(key, zlib.compress(turn.record)) for key, turn in turns.items()],
         )
         _put_branches(database, states)
-        _put_meta(database, meta)
+        _put_meta(database, branches[branch], branch, watched, model)
         if _waste(database) > _MOST_WASTE:
             delete_unused(database)
 
@@ -293,11 +292,15 @@ def restore(
     return Snapshot(branches, meta["branch"], frozenset(meta["watched"]))
 
 
-def _meta(
-    present: State, branch: str, watched: Iterable[str], model: ModelTag
-) -> dict[str, object]:
+def _put_meta(
+    database: sqlite3.Connection,
+    present: State,
+    branch: str,
+    watched: Iterable[str],
+    model: ModelTag,
+) -> None:
     """What the file says of the session as a whole."""
-    return {
+    meta = {
         "model": asdict(model),
         "saved": datetime.now(timezone.utc).isoformat(),
         "branch": branch,
@@ -306,6 +309,10 @@ def _meta(
         "documents": len(present.documents),
         "tokens": present.num_tokens,
     }
+    created = dumps(meta["saved"])
+    database.execute("INSERT OR IGNORE INTO meta VALUES ('created', ?)", (created,))
+    rows = [(key, dumps(value)) for key, value in meta.items()]
+    database.executemany("REPLACE INTO meta VALUES (?, ?)", rows)
 
 
 def _row(key: str, document: TokenizedDocument) -> tuple[object, ...]:
@@ -324,13 +331,6 @@ def _put_branches(database: sqlite3.Connection, states: Mapping[bytes, bytes]) -
         "REPLACE INTO branches VALUES (?, ?)",
         [item for item in states.items() if before.get(item[0]) != item[1]],
     )
-
-
-def _put_meta(database: sqlite3.Connection, meta: Mapping[str, object]) -> None:
-    rows = [(key, dumps(value)) for key, value in meta.items()]
-    created = dumps(meta["saved"])
-    database.execute("INSERT OR IGNORE INTO meta VALUES ('created', ?)", (created,))
-    database.executemany("REPLACE INTO meta VALUES (?, ?)", rows)
 
 
 def _waste(database: sqlite3.Connection) -> int:

@@ -155,10 +155,9 @@ class SessionFile:
             if "saved" not in meta:
                 return None
             before = ModelTag(**meta["model"])
-        difference = before.difference(model)
-        if difference and not force:
-            raise _other_model(self.name, before, model, difference)
-        with damage_explained(self.path):
+            difference = before.difference(model)
+            if difference and not force:
+                raise _other_model(self.name, before, model, difference)
             same = before.tokenizer_sha256 == model.tokenizer_sha256
             return restore(self._database, meta, None if same else tokenizer)
 
