@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from nazx_cli.evaluation.data.stories import SUMMARY, Question, Story
-from nazx_cli.reading.coverage import typical_passages
+from nazx_cli.reading.plan import typical_passages
 from nazx_cli.session.citation import NOT_SAID, write
 from nazx_cli.session.prompt import user_message
 from nazx_cli.session.state import Message
