@@ -237,7 +237,7 @@ class LanguageModel:
     def answer_each(
         self, prompts: Sequence[Sequence[int]], *, max_tokens: int, sampling: Sampling | None = None
     ) -> list[Candidate]:
-        """One answer for each prompt, made side by side; see ``engine.candidates``."""
+        """One answer for each prompt, made side by side; see ``engine.generator``."""
         return answer_each(
             self.decoder,
             prompts,
