@@ -10,7 +10,7 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import DummyInput, Input
 from prompt_toolkit.output import DummyOutput
 
-from nazx_cli.catalog.home import nazx_home
+from nazx_cli.catalog.stored import nazx_home
 from nazx_cli.memory.plan import LoadOptions
 from nazx_cli.session.saving.store import Autosave, Store
 from nazx_cli.session.session import Session

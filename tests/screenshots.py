@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from nazx_cli.catalog.home import nazx_home
+from nazx_cli.catalog.stored import nazx_home
 
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / ".assets"

@@ -18,8 +18,8 @@ from checkpoints import GPT_NEOX, LLAMA, write_checkpoint
 from fake_hub import FakeHub, FakeRepo
 from typer.testing import CliRunner
 
-from nazx_cli.catalog.home import models_folder
 from nazx_cli.catalog.hub import cached_snapshot
+from nazx_cli.catalog.stored import models_folder
 from nazx_cli.checkpoint.checkpoint import is_complete
 from nazx_cli.checkpoint.write import Origin
 from nazx_cli.cli.app import app

@@ -19,8 +19,8 @@ from fake_hub import FakeHub, FakeRepo
 from resolve_helpers import resolve_model
 from typer.testing import CliRunner
 
-from nazx_cli.catalog.home import models_folder
 from nazx_cli.catalog.hub import cached_snapshot
+from nazx_cli.catalog.stored import models_folder
 from nazx_cli.cli.app import app
 
 ROOT = Path(__file__).parents[1]

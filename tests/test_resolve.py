@@ -9,8 +9,8 @@ import torch
 from checkpoints import LLAMA, write_checkpoint
 from resolve_helpers import WINDOWED, error_of, resolve_model
 
-from nazx_cli.catalog.home import nazx_home
 from nazx_cli.catalog.registry import Registry
+from nazx_cli.catalog.stored import nazx_home
 from nazx_cli.checkpoint.atomic import building, put_in_place
 from nazx_cli.checkpoint.checkpoint import Checkpoint
 from nazx_cli.checkpoint.write import write_checkpoint as write_nazx

@@ -22,8 +22,8 @@ from resolve_helpers import WINDOWED, error_of, resolve_model
 from tiny_gguf import HIDDEN, VOCAB, llama, write_gguf
 
 from nazx_cli.catalog import pypi
-from nazx_cli.catalog.home import models_folder
 from nazx_cli.catalog.registry import PyPISource, Registry
+from nazx_cli.catalog.stored import models_folder
 from nazx_cli.checkpoint.checkpoint import Checkpoint
 from nazx_cli.config import ModelConfig
 from nazx_cli.tokenizer import Tokenizer

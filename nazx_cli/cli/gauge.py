@@ -80,7 +80,7 @@ class Look:
 
 
 def _look(device: str) -> Look:
-    from nazx_cli.catalog.home import nazx_home
+    from nazx_cli.catalog.stored import nazx_home
     from nazx_cli.memory.probe import read_memory, resident_bytes
     from nazx_cli.session.saving.store import Store
 

@@ -95,7 +95,7 @@ class Opening:
 
     def open(self) -> Chat:
         """The chat; its session, if it is saved, is this process's alone until it is closed."""
-        from nazx_cli.catalog.home import nazx_home
+        from nazx_cli.catalog.stored import nazx_home
         from nazx_cli.session.saving.store import Store
 
         screen = make_screen(self.output)

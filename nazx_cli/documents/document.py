@@ -1,9 +1,13 @@
-"""A document: a name, its text, and where both come from."""
+"""A document, and the contract of the readers that make one."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import BinaryIO
+
+from nazx_cli.errors import DocumentError
 
 
 @dataclass(frozen=True)
@@ -60,3 +64,86 @@ class Gathered:
 
     documents: tuple[Document, ...]
     skipped: tuple[Skipped, ...]
+
+
+HEAD = 8192
+"""Bytes at the start of a file that ``accepts`` is shown."""
+
+Advance = Callable[[float], None]
+"""Told how much of a file is read, from 0 to 1, while a long one is."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a reader makes of a file: its text, and the pages or chapters in it."""
+
+    text: str
+    places: tuple[Place, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A format's reader.
+
+    ``accepts(head, file)`` says from a file's first ``HEAD`` bytes, and from the file where those
+    do not tell, whether ``read(file, advance)`` should be tried; no name is given to it. ``file``
+    can be sought in and stands anywhere. ``read`` raises a DocumentError whose message continues
+    the file's name ("is a binary file"). Its text has ``\\n`` line ends.
+    """
+
+    format: str
+    accepts: Callable[[bytes, BinaryIO], bool]
+    read: Callable[[BinaryIO, Advance], Text]
+
+
+def damaged(kind: str) -> DocumentError:
+    """The error for a file that lacks what its format, ``kind``, requires."""
+    return DocumentError(f"is a damaged {kind} file", "fetch or save it again")
+
+
+LINE, PARAGRAPH = 1, 2
+"""Newlines before a block: one that goes on from the block before, one that stands alone."""
+
+_LABEL = 80  # characters of a heading that name a place
+
+
+class TextBuilder:
+    """A text that grows by blocks."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._places: list[Place] = []
+        self._length = 0
+        self._label = ""
+
+    def __len__(self) -> int:
+        return self._length
+
+    def place(self, label: str) -> None:
+        """The next block begins the page or chapter ``label``."""
+        words = " ".join(label.split())
+        self._label = words if len(words) <= _LABEL else words[: _LABEL - 1].rstrip() + "…"
+
+    def heading(self, text: str) -> None:
+        """A heading, which names the place that begins with it; said twice, it is put in once."""
+        self.place(text)
+        begun = self._places and self._places[-1]
+        if not (begun and begun == Place(self._length - len(text), self._label)):
+            self.add(text)
+        self._label = ""
+
+    def add(self, block: str, gap: int = PARAGRAPH) -> None:
+        """A block of text, ``LINE`` or ``PARAGRAPH`` below the one before."""
+        if self._pieces:
+            self._pieces.append("\n" * gap)
+            self._length += gap
+        if self._label and not (self._places and self._places[-1].label == self._label):
+            self._places.append(Place(self._length, self._label))
+        self._label = ""
+        self._pieces.append(block)
+        self._length += len(block)
+
+    def build(self) -> Text:
+        """All of it, ended by a newline."""
+        ending = "\n" if self._pieces else ""
+        return Text("".join(self._pieces) + ending, tuple(self._places))

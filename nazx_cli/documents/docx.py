@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 from xml.parsers import expat
 
-from nazx_cli.documents.reader import LINE, PARAGRAPH, Advance, Text, TextBuilder
+from nazx_cli.documents.document import LINE, PARAGRAPH, Advance, Text, TextBuilder
 from nazx_cli.documents.zipped_xml import (
     Archive,
     XmlHandler,

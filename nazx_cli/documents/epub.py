@@ -6,8 +6,8 @@ from typing import BinaryIO
 from urllib.parse import unquote, urldefrag
 from xml.parsers import expat
 
+from nazx_cli.documents.document import Advance, Text, TextBuilder
 from nazx_cli.documents.html import add_page
-from nazx_cli.documents.reader import Advance, Text, TextBuilder
 from nazx_cli.documents.zipped_xml import (
     Archive,
     XmlHandler,

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from nazx_cli.documents import docx, epub, html, pdf, text
-from nazx_cli.documents.document import Document, Origin
-from nazx_cli.documents.reader import HEAD, Reader
+from nazx_cli.documents.document import HEAD, Advance, Document, Origin, Reader
 from nazx_cli.errors import DocumentError
 
 READERS: tuple[Reader, ...] = (  # the first that accepts is taken
@@ -22,16 +21,6 @@ READERS: tuple[Reader, ...] = (  # the first that accepts is taken
     Reader("html", html.accepts, html.read),
     Reader("text", text.accepts, text.read),
 )
-
-
-def choose_reader(file: BinaryIO) -> Reader:
-    """The reader for ``file``, by what is in it; DocumentError where there is none."""
-    file.seek(0)
-    head = file.read(HEAD)
-    for reader in READERS:
-        if reader.accepts(head, file):
-            return reader
-    raise DocumentError("is a binary file")
 
 
 _CHUNK = 1 << 20  # bytes hashed at a time
@@ -48,20 +37,21 @@ def read_file(
     """
     try:
         state = path.stat()
-        if (
-            stat.S_ISCHR(state.st_mode)
-            or stat.S_ISBLK(state.st_mode)
-            or stat.S_ISSOCK(state.st_mode)
-        ):
+        if stat.S_IFMT(state.st_mode) in (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK):
             raise DocumentError("is a device, not a file")
         with path.open("rb") as file:
             if not stat.S_ISREG(state.st_mode):
                 return _read(name, io.BytesIO(file.read()), None, lambda done: None)
             state = os.fstat(file.fileno())  # before reading: a later change is seen as one
-            report = _in_bytes(on_progress, state.st_size)
-            digest = hash_file(file, lambda done: report(done * _HASHING))
+            size = state.st_size
+
+            def report(done: float) -> None:
+                if on_progress:
+                    on_progress(int(done * size), size)
+
+            digest = _hash(file, size, lambda done: report(done * _HASHING))
             place = os.path.abspath(path)  # noqa: PTH100 a link may lead elsewhere later
-            origin = Origin(place, digest, state.st_size, state.st_mtime_ns)
+            origin = Origin(place, digest, size, state.st_mtime_ns)
             return _read(name, file, origin, lambda done: report(_HASHING + done * (1 - _HASHING)))
     except PermissionError:
         raise DocumentError("may not be read", "check its permissions") from None
@@ -69,10 +59,7 @@ def read_file(
         raise DocumentError(f"cannot be read: {error.strerror or error}") from None
 
 
-def hash_file(file: BinaryIO, advance: Callable[[float], None] = lambda done: None) -> str:
-    """The SHA-256 of what is in ``file``, in hexadecimal."""
-    size = file.seek(0, io.SEEK_END)
-    file.seek(0)
+def _hash(file: BinaryIO, size: int, advance: Advance) -> str:
     digest = hashlib.sha256()
     while chunk := file.read(_CHUNK):
         digest.update(chunk)
@@ -80,22 +67,16 @@ def hash_file(file: BinaryIO, advance: Callable[[float], None] = lambda done: No
     return digest.hexdigest()
 
 
-def _read(
-    name: str, file: BinaryIO, origin: Origin | None, advance: Callable[[float], None]
-) -> Document:
+def _read(name: str, file: BinaryIO, origin: Origin | None, advance: Advance) -> Document:
     if not file.seek(0, io.SEEK_END):
         raise DocumentError("is empty")
-    reader = choose_reader(file)
+    file.seek(0)
+    head = file.read(HEAD)
+    reader = next((reader for reader in READERS if reader.accepts(head, file)), None)
+    if reader is None:
+        raise DocumentError("is a binary file")
     content = reader.read(file, advance)
     if not content.text or content.text.isspace():
         raise DocumentError("is empty")
     advance(1.0)
     return Document(name, content.text, reader.format, content.places, origin)
-
-
-def _in_bytes(on_progress: Callable[[int, int], None] | None, size: int) -> Callable[[float], None]:
-    def report(done: float) -> None:
-        if on_progress:
-            on_progress(int(done * size), size)
-
-    return report

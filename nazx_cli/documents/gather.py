@@ -1,4 +1,6 @@
-"""From ``--file`` values to documents: files, folders, globs and standard input."""
+"""From ``--file`` values to documents: files, folders without what their ``.gitignore`` files leave
+out, globs and standard input.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,18 @@ import difflib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from glob import has_magic
+from glob import glob, has_magic
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nazx_cli.documents.document import Document, Gathered, Skipped
 from nazx_cli.documents.file import read_file
-from nazx_cli.documents.folders import expand, walk
 from nazx_cli.documents.text import normalize_newlines
 from nazx_cli.errors import DocumentError
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
+
 
 STDIN = "-"
 """The ``--file`` value that stands for standard input."""
@@ -53,11 +59,14 @@ def gather(
 
 def _add(plan: _Plan, spec: str, path: Path) -> None:
     if path.is_dir():
-        found = walk(spec, path)
-        plan.skipped += found.skipped
-        plan.add_members(spec, found.files, "has no readable text in it")
+        files, skipped = _walk(spec, path)
+        plan.skipped += skipped
+        plan.add_members(spec, files, "has no readable text in it")
     elif has_magic(spec) and not os.path.lexists(path):
-        plan.add_members(spec, expand(path), "matches no readable text file")
+        # glob.glob, for Path.glob takes no absolute patterns and finds hidden files
+        names = sorted(glob(str(path), recursive=True))  # noqa: PTH207
+        files = [(name, Path(name)) for name in names if not Path(name).is_dir()]
+        plan.add_members(spec, files, "matches no readable text file")
     elif os.path.lexists(path):
         plan.add_file(spec, path)
     else:
@@ -183,3 +192,140 @@ def _nearest(name: str, path: Path) -> str:
     if not close:
         return "check the path"
     return f"did you mean {Path(name).with_name(by_lower[close[0]])}?"
+
+
+_FILE = ".gitignore"
+_EXCLUDE = Path(".git", "info", "exclude")
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """The patterns of one file, and what they are relative to: an absolute path."""
+
+    base: str
+    file: Path
+    lines: tuple[str, ...]
+    spec: GitIgnoreSpec
+
+    def decide(self, path: str, is_folder: bool) -> tuple[bool, str] | None:
+        """True with the pattern that ignores ``path``, False with the one that keeps it."""
+        below = os.path.relpath(path, self.base).replace(os.sep, "/") + "/" * is_folder
+        result = self.spec.check_file(below)
+        if result.include is None or result.index is None:
+            return None
+        return result.include, self.lines[result.index]
+
+
+class _IgnoreRules:
+    """The rules that hold below a folder: its own, and those of the repository it is part of.
+
+    As in git, a file's rules hold below the folder it stands in, deeper files win, and what is in
+    an ignored folder cannot be taken back. A folder that was asked for by name is not ignored.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """``folder`` is absolute, without links in it."""
+        outer = _outer_rules(folder)
+        if _verdict(outer, str(folder), is_folder=True):
+            outer = ()
+        self._chains: dict[str, tuple[_Rules, ...]] = {str(folder.parent): outer}
+
+    def enter(self, folder: str) -> None:
+        """Take in the rules of a folder, whose parent was entered before."""
+        above = self._chains[os.path.dirname(folder)]  # noqa: PTH120 a Path for each is slow
+        own = _read_rules(Path(folder, _FILE), folder)
+        self._chains[folder] = (*above, own) if own else above
+
+    def ignored_by(self, folder: str, name: str, is_folder: bool) -> str | None:
+        """The rule that leaves out ``name`` in a folder entered before, in words; else None."""
+        chain = self._chains[folder]
+        return _verdict(chain, f"{folder}{os.sep}{name}", is_folder) if chain else None
+
+
+def _verdict(chain: tuple[_Rules, ...], path: str, is_folder: bool) -> str | None:
+    for rules in reversed(chain):
+        decision = rules.decide(path, is_folder)
+        if decision is not None:
+            ignored, pattern = decision
+            return f"{pattern} in {rules.file}" if ignored else None
+    return None
+
+
+def _outer_rules(folder: Path) -> tuple[_Rules, ...]:
+    """Rules from the root of the repository that ``folder`` is in, down to its parent."""
+    above = [folder, *folder.parents]
+    root = next((at for at, path in enumerate(above) if (path / ".git").exists()), None)
+    if root is None:
+        return ()
+    found = [_read_rules(above[root] / _EXCLUDE, str(above[root]))]
+    found += [_read_rules(path / _FILE, str(path)) for path in reversed(above[1 : root + 1])]
+    return tuple(rules for rules in found if rules)
+
+
+def _read_rules(file: Path, base: str) -> _Rules | None:
+    """The rules in ``file``; None where there is no such file, or none in it that can be read."""
+    try:
+        text = file.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return None
+    from pathspec import GitIgnoreSpec
+
+    shown: list[str] = []
+    lines: list[str] = []
+    for line in map(str.rstrip, text.split("\n")):
+        # git: "a/**" is what is in a, not a itself; pathspec would take a for it too
+        strict = f"{line}/*" if line.endswith("/**") else line
+        try:
+            count = len(GitIgnoreSpec.from_lines([strict]).patterns)
+        except ValueError:  # git passes over such lines too
+            continue
+        shown += [line] * count
+        lines += [strict] * count
+    return _Rules(base, file, tuple(shown), GitIgnoreSpec.from_lines(lines)) if lines else None
+
+
+def _walk(spec: str, folder: Path) -> tuple[list[tuple[str, Path]], list[Skipped]]:
+    """Files below ``folder``, sorted by path, with the names to show them under; and what was
+    left out without being opened.
+
+    Hidden files and folders are left out, as is what a ``.gitignore`` names: one ``Skipped`` for
+    each of its patterns, however much it matches.
+    """
+    files: list[tuple[str, Path]] = []
+    skipped: list[Skipped] = []
+    base = os.path.realpath(folder)
+    rules = _IgnoreRules(Path(base))
+    ignored: dict[str, list[str]] = {}
+
+    def shown(path: str) -> str:
+        return str(Path(spec, os.path.relpath(path, base)))
+
+    def refused(error: OSError) -> None:
+        skipped.append(Skipped(shown(str(error.filename)), "may not be listed"))
+
+    for at, folders, names in os.walk(base, onerror=refused):
+        rules.enter(at)
+
+        def kept(name: str, is_folder: bool, at: str = at) -> bool:
+            if name.startswith("."):
+                return False
+            rule = rules.ignored_by(at, name, is_folder)
+            if rule is not None:
+                left_out = shown(f"{at}{os.sep}{name}") + os.sep * is_folder
+                ignored.setdefault(rule, []).append(left_out)
+            return rule is None
+
+        folders[:] = [name for name in folders if kept(name, True)]
+        here = [f"{at}{os.sep}{name}" for name in names if kept(name, False)]
+        files += [(shown(path), Path(path)) for path in here]
+    files.sort(key=lambda item: item[1].parts)
+    skipped += [
+        _ignored(rule.replace(base, spec), names) for rule, names in sorted(ignored.items())
+    ]
+    return files, skipped
+
+
+def _ignored(rule: str, names: list[str]) -> Skipped:
+    if len(names) == 1:
+        return Skipped(names[0], f"is ignored by {rule}")
+    return Skipped(f"{min(names)} and {len(names) - 1:,} more", f"are ignored by {rule}")

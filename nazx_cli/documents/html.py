@@ -8,9 +8,8 @@ from collections import Counter
 from html.parser import HTMLParser
 from typing import BinaryIO
 
-from nazx_cli.documents.encoding import marked_encoding
-from nazx_cli.documents.reader import LINE, PARAGRAPH, Advance, Text, TextBuilder
-from nazx_cli.documents.text import decode, normalize_newlines
+from nazx_cli.documents.document import LINE, PARAGRAPH, Advance, Text, TextBuilder
+from nazx_cli.documents.text import decode, marked_encoding, normalize_newlines
 
 _BEGINNING = re.compile(
     r"\ufeff?(?:\s|<!--.*?-->|<\?xml[^>]*>)*<(?:!doctype\s+html|(?:html|head|body)[\s>])",

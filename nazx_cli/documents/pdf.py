@@ -6,7 +6,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, BinaryIO
 
-from nazx_cli.documents.reader import Advance, Text, TextBuilder, damaged
+from nazx_cli.documents.document import Advance, Text, TextBuilder, damaged
 from nazx_cli.documents.text import normalize_newlines
 from nazx_cli.errors import DocumentError
 

@@ -12,7 +12,7 @@ import zlib
 from typing import BinaryIO
 from xml.parsers import expat
 
-from nazx_cli.documents.reader import damaged
+from nazx_cli.documents.document import damaged
 from nazx_cli.errors import DocumentError
 
 _MAGIC = b"PK\x03\x04"
@@ -84,9 +84,6 @@ def member_beside(base: str, reference: str) -> str:
     return joined.lstrip("/")
 
 
-_TOO_CLEVER = "declares entities in its XML"
-
-
 class XmlHandler:
     """Told of elements and text in document order, and takes no notice; names come without their
     namespace."""
@@ -131,14 +128,11 @@ def parse_xml(data: bytes, handler: XmlHandler) -> None:
     def start(tag: str, attributes: dict[str, str]) -> None:
         handler.start(_local(tag), {_local(name): value for name, value in attributes.items()})
 
-    def end(tag: str) -> None:
-        handler.end(_local(tag))
-
     def refuse(*_: object) -> None:
-        raise DocumentError(_TOO_CLEVER, "save it again as plain text")
+        raise DocumentError("declares entities in its XML", "save it again as plain text")
 
     parser.StartElementHandler = start
-    parser.EndElementHandler = end
+    parser.EndElementHandler = lambda tag: handler.end(_local(tag))
     parser.CharacterDataHandler = handler.data
     parser.EntityDeclHandler = refuse
     parser.Parse(data, True)

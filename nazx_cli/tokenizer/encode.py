@@ -1,9 +1,9 @@
-"""A tokenized text."""
+"""A tokenized text, and making one: whole, in chunks, or from that of an earlier version."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -121,22 +121,17 @@ def encode_in_chunks(
     """As ``encode_whole``; ``on_progress`` is told characters done and in all."""
     found: list[Tokens] = []
     chunks = _Chunks(backend, cutting)
-    for begin, end in _pieces(cutting, text):
+    begin = 0
+    while begin < len(text):
+        end = cutting.first(text, begin + PIECE)
         tokens = chunks.encode(text[begin:end])
         found.append(Tokens(tokens.ids, tokens.starts + np.int32(begin)))
         if on_progress:
             on_progress(end, len(text))
-        if chunks.num_tokens > _KEPT:
+        if len(chunks.tokens) > _KEPT:
             chunks = _Chunks(backend, cutting)
-    return joined(found)
-
-
-def _pieces(cutting: Cutting, text: str) -> Iterator[tuple[int, int]]:
-    begin = 0
-    while begin < len(text):
-        end = cutting.first(text, begin + PIECE)
-        yield begin, end
         begin = end
+    return joined(found)
 
 
 class _Chunks:
@@ -153,12 +148,7 @@ class _Chunks:
         self._numbers.default_factory = self._numbers.__len__
         self._firsts = np.zeros(0, np.int64)
         self._counts = np.zeros(0, np.int64)
-        self._tokens = joined(())
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens that are kept."""
-        return len(self._tokens)
+        self.tokens = joined(())
 
     def encode(self, piece: str) -> Tokens:
         """Tokens of a piece between two cuts."""
@@ -172,7 +162,7 @@ class _Chunks:
         shift = self._firsts[numbers] - _before(counts)
         at = np.repeat(shift, counts) + np.arange(counts.sum())
         begins = np.repeat(_before(lengths).astype(np.int32), counts)
-        return Tokens(self._tokens.ids[at], self._tokens.starts[at] + begins)
+        return Tokens(self.tokens.ids[at], self.tokens.starts[at] + begins)
 
     def _learn(self, new: list[str]) -> None:
         """Have ``new`` chunks encoded, several as one text where that is safe."""
@@ -181,7 +171,7 @@ class _Chunks:
         lengths = np.fromiter(map(len, new), np.int64, len(new))
         firsts = np.zeros(len(new), np.int64)
         counts = np.zeros(len(new), np.int64)
-        parts, at = [self._tokens], len(self._tokens)
+        parts, at = [self.tokens], len(self.tokens)
         for encoding, owned in zip(encodings, owners, strict=True):
             tokens = _tokens(encoding)
             if isinstance(owned, int):
@@ -198,7 +188,7 @@ class _Chunks:
             at += len(tokens)
         self._firsts = np.concatenate([self._firsts, firsts])
         self._counts = np.concatenate([self._counts, counts])
-        self._tokens = joined(parts)
+        self.tokens = joined(parts)
 
     def _texts(self, new: list[str]) -> tuple[list[str], list[int | list[int]]]:
         """Texts for the backend, and which of ``new`` each is: one, or several that have

@@ -18,12 +18,7 @@ from tokenizers import Tokenizer as _Backend
 from nazx_cli.errors import ModelUnavailableError, first_line
 from nazx_cli.names import OnProgress
 from nazx_cli.tokenizer.cutting import Cutting, cutting_of
-from nazx_cli.tokenizer.encode import (
-    Tokens,
-    encode_edited,
-    encode_in_chunks,
-    encode_whole,
-)
+from nazx_cli.tokenizer.encode import Tokens, encode_edited, encode_in_chunks, encode_whole
 
 
 class Tokenizer:
@@ -71,17 +66,16 @@ class Tokenizer:
         separate = folder / "chat_template.jinja"
         if separate.is_file():
             template = separate.read_text(encoding="utf-8")
-        special = {
-            key: text
-            for key, value in settings.items()
-            if key.endswith("_token") and (text := _token_text(value)) is not None
-        }
-        stops = _stop_ids(folder, backend, special)
+        special: dict[str, str] = {}
+        for key, value in settings.items():
+            text = value.get("content") if isinstance(value, dict) else value
+            if key.endswith("_token") and isinstance(text, str):
+                special[key] = text
         return cls(
             backend,
             template if isinstance(template, str) else None,
             special,
-            stops,
+            _stop_ids(folder, backend, special),
             bool(settings.get("add_bos_token")) and "bos_token" in special,
         )
 
@@ -124,11 +118,8 @@ class Tokenizer:
     def encode_edited(
         self, old: str, tokens: Tokens, new: str, on_progress: OnProgress | None = None
     ) -> Tokens:
-        """``encode_document(new)``, from the ``tokens`` of the text ``old``: where the two begin
-        or end alike those are taken over.
-
-        ``tokens`` must come from this tokenizer; ``on_progress`` is told characters done and in
-        all.
+        """``encode_document(new)``, from the ``tokens`` that this tokenizer gave for ``old``: where
+        the two texts begin or end alike those are taken over.
         """
         if self._cutting is None:
             return self.encode_document(new, on_progress)
@@ -148,22 +139,11 @@ class Tokenizer:
 
 
 def _stop_ids(folder: Path, backend: _Backend, special: dict[str, str]) -> frozenset[int]:
-    found: set[int] = set()
+    found: list[Any] = [backend.token_to_id(special.get("eos_token", ""))]
     for name in ("generation_config.json", "config.json"):
-        value: Any = _read_json(folder / name).get("eos_token_id")
-        for item in value if isinstance(value, list) else [value]:
-            if isinstance(item, int) and not isinstance(item, bool):
-                found.add(item)
-    eos = special.get("eos_token")
-    if eos is not None and (eos_id := backend.token_to_id(eos)) is not None:
-        found.add(eos_id)
-    return frozenset(found)
-
-
-def _token_text(value: Any) -> str | None:
-    if isinstance(value, dict):
-        value = value.get("content")
-    return value if isinstance(value, str) else None
+        value = _read_json(folder / name).get("eos_token_id")
+        found += value if isinstance(value, list) else [value]
+    return frozenset(item for item in found if type(item) is int)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
