@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ _LIMITS = {
     "max_position_embeddings": 1 << 31,
 }
 _MAX_PARAMETERS = 2_000_000_000_000
+_DAMAGED = "the checkpoint is damaged; fetch it again"
 
 
 class ConfigError(ModelUnavailableError):
@@ -70,14 +71,7 @@ class AttentionConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The ``attention`` entry of ``config.json``."""
-        if self.kind != "windowed":
-            return {"kind": self.kind}
-        return {
-            "kind": self.kind,
-            "local_window": self.local_window,
-            "sink_tokens": self.sink_tokens,
-            "far": self.far,
-        }
+        return asdict(self) if self.kind == "windowed" else {"kind": self.kind}
 
 
 DEFAULT_ATTENTION = AttentionConfig("windowed", DEFAULT_WINDOW, sink_tokens=4)
@@ -113,13 +107,11 @@ class ModelConfig:
         c, d = self.hidden_size, self.head_dim
         q, kv = self.num_heads * d, self.num_kv_heads * d
         attention = c * (q + 2 * kv) + q * c
-        mlp = (3 if self.family == "llama" else 2) * c * self.intermediate_size
+        mlp_matrices = 3 if self.family == "llama" else 2
+        mlp = mlp_matrices * c * self.intermediate_size
         per_norm = c if self.family == "llama" else 2 * c
-        biases = 0
-        if self.attention_bias:
-            biases += q + 2 * kv + c
-        if self.mlp_bias:
-            biases += (2 if self.family == "llama" else 1) * self.intermediate_size + c
+        biases = (q + 2 * kv + c) * self.attention_bias
+        biases += ((mlp_matrices - 1) * self.intermediate_size + c) * self.mlp_bias
         embeddings = self.vocab_size * c * (1 if self.tie_embeddings else 2)
         layers = self.num_layers * (attention + mlp + 2 * per_norm + biases)
         return embeddings + layers + per_norm
@@ -163,18 +155,18 @@ class ModelConfig:
         kv_heads = reader.size("num_key_value_heads", heads) if family == "llama" else heads
         if data.get("head_dim") is None and hidden % heads:
             raise ConfigError(
-                f"config.json: hidden_size {hidden} is not a multiple of {heads} heads",
-                "the checkpoint is damaged; fetch it again",
+                f"config.json: hidden_size {hidden} is not a multiple of {heads} heads", _DAMAGED
             )
-        default_dim = hidden // heads
-        head_dim = reader.size("head_dim", default_dim) if family == "llama" else default_dim
+        head_dim = hidden // heads
+        if family == "llama":
+            head_dim = reader.size("head_dim", head_dim)
         if heads % kv_heads:
             raise ConfigError(
-                f"config.json: {heads} heads cannot share {kv_heads} key/value heads",
-                "the checkpoint is damaged; fetch it again",
+                f"config.json: {heads} heads cannot share {kv_heads} key/value heads", _DAMAGED
             )
         max_positions = reader.size("max_position_embeddings", 2048)
         neox = family == "gpt_neox"
+        norm = ("layer_norm_eps", 1e-5) if neox else ("rms_norm_eps", 1e-6)
         config = cls(
             family=family,
             vocab_size=reader.size("vocab_size"),
@@ -184,9 +176,7 @@ class ModelConfig:
             num_kv_heads=kv_heads,
             head_dim=head_dim,
             intermediate_size=reader.size("intermediate_size"),
-            norm_eps=reader.number("layer_norm_eps", 1e-5, 1e-12, 1.0)
-            if neox
-            else reader.number("rms_norm_eps", 1e-6, 1e-12, 1.0),
+            norm_eps=reader.number(*norm, 1e-12, 1.0),
             activation=reader.choice("hidden_act", ACTIVATIONS, "gelu" if neox else "silu"),
             parallel_residual=reader.flag("use_parallel_residual", neox) if neox else False,
             tie_embeddings=reader.flag("tie_word_embeddings", False),
@@ -200,7 +190,7 @@ class ModelConfig:
         if config.num_parameters > _MAX_PARAMETERS:
             raise ConfigError(
                 f"config.json describes {config.num_parameters:,} weights, beyond any real model",
-                "the checkpoint is damaged; fetch it again",
+                _DAMAGED,
             )
         return config
 
@@ -250,27 +240,27 @@ def _rope(reader: _Reader, family: str, head_dim: int, max_positions: int) -> Ro
             entry.update(value)
         elif value is not None:
             raise ConfigError(f"config.json: {key} is no JSON object", "fetch the model again")
-    theta_key, share_key = ("rotary_emb_base", "rotary_pct")
-    if family == "llama":
-        theta_key, share_key = ("rope_theta", "partial_rotary_factor")
-    entry.setdefault("rope_theta", data.get(theta_key, data.get("rope_theta")))
+    neox = family == "gpt_neox"
+    theta = data.get("rope_theta")
+    entry.setdefault("rope_theta", data.get("rotary_emb_base", theta) if neox else theta)
+    share_key = "rotary_pct" if neox else "partial_rotary_factor"
     entry.setdefault("partial_rotary_factor", data.get(share_key))
     entry.setdefault("rope_type", entry.get("type"))
-    if data.get("original_max_position_embeddings") is not None:
-        entry["original_max_position_embeddings"] = data["original_max_position_embeddings"]
+    original_key = "original_max_position_embeddings"
+    if data.get(original_key) is not None:
+        entry[original_key] = data[original_key]
     rope = _Reader({key: value for key, value in entry.items() if value is not None})
     kind = rope.choice("rope_type", ROPE_TYPES, "default")
-    share = rope.number("partial_rotary_factor", 0.25 if family == "gpt_neox" else 1.0, 0.0, 1.0)
+    share = rope.number("partial_rotary_factor", 0.25 if neox else 1.0, 0.0, 1.0)
     dim = int(head_dim * share)
-    original = rope.count("original_max_position_embeddings", max_positions, minimum=1)
+    original = rope.count(original_key, max_positions)
     default_factor = max_positions / original if kind == "yarn" else None
     factor = 1.0 if kind == "default" else rope.number("factor", default_factor, 1.0, 1e6)
     if dim % 2:
-        raise ConfigError(
-            f"config.json: {dim} rotated dimensions cannot be paired",
-            "the checkpoint is damaged; fetch it again",
-        )
-    attention_factor = entry.get("attention_factor")
+        raise ConfigError(f"config.json: {dim} rotated dimensions cannot be paired", _DAMAGED)
+    attention_factor = None
+    if entry.get("attention_factor") is not None:
+        attention_factor = rope.number("attention_factor", None, 1e-3, 1e3)
     return RopeConfig(
         dim=dim,
         theta=rope.number("rope_theta", 10_000.0, 1.0, 1e12),
@@ -283,9 +273,7 @@ def _rope(reader: _Reader, family: str, head_dim: int, max_positions: int) -> Ro
         beta_slow=rope.number("beta_slow", 1.0, 1e-6, 1e6) or 1.0,
         mscale=rope.number("mscale", 0.0, 0.0, 1e3),
         mscale_all_dim=rope.number("mscale_all_dim", 0.0, 0.0, 1e3),
-        attention_factor=None
-        if attention_factor is None
-        else rope.number("attention_factor", None, 1e-3, 1e3),
+        attention_factor=attention_factor,
         truncate=rope.flag("truncate", True),
     )
 
@@ -297,8 +285,7 @@ class _Reader:
     data: Mapping[str, Any]
 
     def count(self, key: str, default: int | None, minimum: int = 1, maximum: int = 1 << 31) -> int:
-        value = self.data.get(key)
-        value = default if value is None else value
+        value = self._get(key, default)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if not isinstance(value, int) or isinstance(value, bool):
@@ -307,12 +294,15 @@ class _Reader:
             raise self._error(key, value, f"it must lie between {minimum:,} and {maximum:,}")
         return value
 
+    def _get(self, key: str, default: Any) -> Any:
+        value = self.data.get(key)
+        return default if value is None else value
+
     def size(self, key: str, default: int | None = None) -> int:
         return self.count(key, default, 1, _LIMITS[key])
 
     def number(self, key: str, default: float | None, low: float, high: float) -> float:
-        value = self.data.get(key)
-        value = default if value is None else value
+        value = self._get(key, default)
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise self._error(key, value, "a number is needed")
         if not (math.isfinite(value) and low <= value <= high):
@@ -320,15 +310,13 @@ class _Reader:
         return float(value)
 
     def flag(self, key: str, default: bool) -> bool:
-        value = self.data.get(key)
-        value = default if value is None else value
+        value = self._get(key, default)
         if not isinstance(value, bool):
             raise self._error(key, value, "true or false is needed")
         return value
 
     def choice(self, key: str, allowed: tuple[str, ...], default: str | None) -> str:
-        value = self.data.get(key)
-        value = default if value is None else value
+        value = self._get(key, default)
         if value not in allowed:
             raise self._error(key, value, f"NazX knows {', '.join(allowed)}")
         return str(value)

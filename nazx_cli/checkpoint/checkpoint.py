@@ -29,6 +29,7 @@ FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float6
 _TORCH_NAMES = {**FLOATS, "I8": "int8", "U8": "uint8"}
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _FETCH_AGAIN = "fetch the model again"
+_FOREIGN = f"the weights do not belong to its config.json; {_FETCH_AGAIN}"
 SMALL_FILES = (
     "config.json",
     "generation_config.json",
@@ -83,7 +84,11 @@ class Checkpoint:
             return cls(folder, read_header(folder / SINGLE_FILE))
         if (folder / INDEX_FILE).is_file():
             return cls(folder, _sharded(folder))
-        raise _no_weights(folder)
+        if not folder.is_dir():
+            raise ModelUnavailableError(
+                f"there is no folder {folder}", "name a folder that holds model.safetensors"
+            )
+        raise no_weights(str(folder), sorted(path.name for path in folder.iterdir()))
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -117,14 +122,14 @@ class Checkpoint:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise ModelUnavailableError(
                 f"{self.folder} lacks the tensor {missing[0]}{more}",
-                f"the weights do not belong to its config.json; {_FETCH_AGAIN}",
+                _FOREIGN,
             )
         for name, shape in expected.items():
             entry = self.entries[name]
             if entry.shape != tuple(shape):
                 raise ModelUnavailableError(
                     f"{entry.file}: {name} has the shape {entry.shape}, {tuple(shape)} is wanted",
-                    f"the weights do not belong to its config.json; {_FETCH_AGAIN}",
+                    _FOREIGN,
                 )
             self._check_dtype(name, (stored_as or {}).get(name))
 
@@ -171,7 +176,7 @@ class Checkpoint:
         if wanted is not None and entry.dtype != wanted:
             raise ModelUnavailableError(
                 f"{entry.file}: {name} is stored as {entry.dtype}, {wanted} is wanted",
-                f"the weights do not belong to its config.json; {_FETCH_AGAIN}",
+                _FOREIGN,
             )
         if wanted is None and entry.dtype not in FLOATS:
             raise ModelUnavailableError(
@@ -197,13 +202,14 @@ def is_complete(folder: Path) -> bool:
 
 
 def _sharded(folder: Path) -> dict[str, TensorEntry]:
-    path = folder / INDEX_FILE
-    try:
-        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        placed = {str(name): str(file) for name, file in weight_map.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise ModelUnavailableError(f"{path} is no usable index of shards", _FETCH_AGAIN) from None
-    shards = {file: _shard(folder, file) for file in dict.fromkeys(placed.values())}
+    placed = read_index(folder / INDEX_FILE)
+    shards = {}
+    for file in dict.fromkeys(placed.values()):
+        if not (folder / file).is_file():
+            raise ModelUnavailableError(
+                f"{folder} lacks the file {file} that {INDEX_FILE} names", _FETCH_AGAIN
+            )
+        shards[file] = read_header(folder / file)
     entries = {}
     for name, file in placed.items():
         if name not in shards[file]:
@@ -213,13 +219,28 @@ def _sharded(folder: Path) -> dict[str, TensorEntry]:
             )
         entries[name] = shards[file][name]
     if not entries:
-        raise ModelUnavailableError(f"{path} names no tensors", _FETCH_AGAIN)
+        raise ModelUnavailableError(f"{folder / INDEX_FILE} names no tensors", _FETCH_AGAIN)
     return entries
 
 
-def check_shard_name(name: str, index: Path) -> None:
-    """Refuse a shard that would lie outside its folder or is no safetensors file."""
-    if "/" in name or "\\" in name or ":" in name or name.startswith(".") or "\0" in name:
+def read_index(path: Path, hint: str = _FETCH_AGAIN) -> dict[str, str]:
+    """The name of the shard that each tensor lies in, as an index of shards says.
+
+    ``ModelUnavailableError`` where it makes no sense (then ``hint`` is what to do), or where a
+    shard would lie outside its folder or is no safetensors file.
+    """
+    try:
+        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        placed = {str(name): str(file) for name, file in weight_map.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ModelUnavailableError(f"{path} is no usable index of shards", hint) from None
+    for file in dict.fromkeys(placed.values()):
+        _check_shard_name(file, path)
+    return placed
+
+
+def _check_shard_name(name: str, index: Path) -> None:
+    if name.startswith(".") or any(sign in name for sign in "/\\:\0"):
         raise ModelUnavailableError(
             f"{index} points outside its folder, to {name!r}",
             "the checkpoint is not to be trusted; take another",
@@ -229,23 +250,6 @@ def check_shard_name(name: str, index: Path) -> None:
             f"{index} names {name!r}, which is no safetensors file",
             "NazX reads safetensors only; take another checkpoint",
         )
-
-
-def _shard(folder: Path, name: str) -> dict[str, TensorEntry]:
-    check_shard_name(name, folder / INDEX_FILE)
-    if not (folder / name).is_file():
-        raise ModelUnavailableError(
-            f"{folder} lacks the file {name} that {INDEX_FILE} names", _FETCH_AGAIN
-        )
-    return read_header(folder / name)
-
-
-def _no_weights(folder: Path) -> ModelUnavailableError:
-    if not folder.is_dir():
-        return ModelUnavailableError(
-            f"there is no folder {folder}", "name a folder that holds model.safetensors"
-        )
-    return no_weights(str(folder), sorted(path.name for path in folder.iterdir()))
 
 
 def no_weights(place: str, names: Sequence[str]) -> ModelUnavailableError:
@@ -292,26 +296,19 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
             raw = file.read(length)
     except OSError as error:
         raise ModelUnavailableError(f"cannot read {path}: {error.strerror}", _FETCH_AGAIN) from None
-    entries = _header_entries(path, raw, 8 + length)
-    _check_extent(path, entries, size, 8 + length)
-    return entries
-
-
-def _header_entries(path: Path, raw: bytes, data_start: int) -> dict[str, TensorEntry]:
     try:
         header = json.loads(raw)
     except (ValueError, RecursionError):
         raise _damaged(path, "its header is not valid JSON") from None
     if not isinstance(header, dict):
         raise _damaged(path, "its header is no JSON object")
-    return {
-        name: _header_entry(path, name, value, data_start)
-        for name, value in header.items()
-        if name != "__metadata__"
-    }
+    header.pop("__metadata__", None)
+    entries = {name: _entry(path, name, value, 8 + length) for name, value in header.items()}
+    _check_extent(path, entries, size, 8 + length)
+    return entries
 
 
-def _header_entry(path: Path, name: str, value: Any, data_start: int) -> TensorEntry:
+def _entry(path: Path, name: str, value: Any, data_start: int) -> TensorEntry:
     entry = value if isinstance(value, dict) else {}
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if (
@@ -322,15 +319,15 @@ def _header_entry(path: Path, name: str, value: Any, data_start: int) -> TensorE
         or offsets[0] > offsets[1]
     ):
         raise _damaged(path, f"its entry for {name!r} makes no sense")
-    item = ITEM_BYTES.get(dtype)
-    if item is not None and math.prod(shape) * item != offsets[1] - offsets[0]:
+    found = TensorEntry(path, dtype, tuple(shape), *(data_start + offset for offset in offsets))
+    needed = math.prod(shape) * ITEM_BYTES.get(dtype, 0)
+    if dtype in ITEM_BYTES and needed != found.nbytes:
         raise _damaged(
             path,
-            f"{name!r} is {dtype} {tuple(shape)}, {math.prod(shape) * item:,} bytes, "
-            f"but {offsets[1] - offsets[0]:,} are set aside for it",
+            f"{name!r} is {dtype} {found.shape}, {needed:,} bytes, "
+            f"but {found.nbytes:,} are set aside for it",
         )
-    start, stop = (data_start + offset for offset in offsets)
-    return TensorEntry(path, dtype, tuple(shape), start, stop)
+    return found
 
 
 def _check_extent(path: Path, entries: dict[str, TensorEntry], size: int, data_start: int) -> None:

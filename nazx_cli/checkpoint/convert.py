@@ -108,19 +108,16 @@ def convert_gguf(
     attention: AttentionConfig,
     on_progress: OnProgress | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
-    quantized_as: str = "F32",
 ) -> None:
     """Make ``dest``, a NazX checkpoint, from a GGUF file.
 
-    Tensors are dequantized one at a time as they are written, into ``quantized_as``: F32, which
-    is exact, or F16. ``dest`` must not exist.
+    Tensors are dequantized one at a time as they are written. ``dest`` must not exist.
     """
     file = GgufFile.open(source)
-    config = replace(ModelConfig.from_dict(file.config(quantized_as)), attention=attention)
+    config = replace(ModelConfig.from_dict(file.config()), attention=attention)
     fill_folder(dest, config.to_dict(), tokenizer_files(file))
-    write_weights(
-        dest, file.tensors(quantized_as), max_shard_bytes=max_shard_bytes, on_progress=on_progress
-    )
+    tensors = file.tensors()
+    write_weights(dest, tensors, max_shard_bytes=max_shard_bytes, on_progress=on_progress)
 
 
 def _transfer(source: Path, dest: Path, may_link: bool) -> Iterator[int]:

@@ -192,14 +192,14 @@ class GgufFile:
         """The same, for one that has to be there."""
         value = self.own(key)
         if value is None:
-            raise self._damaged(f"it does not say {self.architecture}.{key}")
+            raise self.damaged(f"it does not say {self.architecture}.{key}")
         return value
 
-    def config(self, quantized_as: str = "F32") -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         """The ``config.json`` of the model, in Hugging Face's keys."""
         tensors = {tensor.name: tensor for tensor in self._reader.tensors}
         if "token_embd.weight" not in tensors:
-            raise self._damaged("it has no token_embd.weight")
+            raise self.damaged("it has no token_embd.weight")
         embedding = tensors["token_embd.weight"]
         config = {
             **self._family.config(self),
@@ -209,26 +209,24 @@ class GgufFile:
             "num_hidden_layers": self.needed("block_count"),
             "max_position_embeddings": self.needed("context_length"),
             "tie_word_embeddings": "output.weight" not in tensors,
-            "torch_dtype": _TORCH_DTYPES[_stored_as(embedding, quantized_as)],
+            "torch_dtype": _TORCH_DTYPES[_stored_as(embedding)],
             "bos_token_id": self.field("tokenizer.ggml.bos_token_id"),
             "eos_token_id": self.field("tokenizer.ggml.eos_token_id"),
         }
         scaling = self._rope_scaling()
         return {**config, "rope_scaling": scaling} if scaling else config
 
-    def tensors(self, quantized_as: str = "F32") -> list[PendingTensor]:
+    def tensors(self) -> list[PendingTensor]:
         """Every tensor under its Hugging Face name, rows in Hugging Face's order.
 
-        F32, F16 and BF16 stay as they are. Quantized ones become ``quantized_as``: exact in F32;
-        half the size in F16, at the cost of rounding (on SmolLM2-135M's Q4_1 it moves logits by
-        0.003 on average and 0.04 at most).
+        F32, F16 and BF16 stay as they are. Quantized ones become F32, which is exact: rounded to
+        F16, SmolLM2-135M's Q4_1 has logits that are 0.003 off on average and 0.04 at most.
         """
-        return [self._pending(tensor, quantized_as) for tensor in self._reader.tensors]
+        return [self._pending(tensor) for tensor in self._reader.tensors]
 
-    def _pending(self, tensor: ReaderTensor, quantized_as: str) -> PendingTensor:
+    def _pending(self, tensor: ReaderTensor) -> PendingTensor:
         name = self._hugging_face_name(tensor.name)
         shape = tuple(int(size) for size in reversed(tensor.shape))
-        dtype = _stored_as(tensor, quantized_as)
         arrange, key = self._family.arranged.get(tensor.name.split(".")[-2], (None, ""))
         heads = self.own(key, self.needed("attention.head_count")) if arrange else 1
 
@@ -237,20 +235,18 @@ class GgufFile:
                 data = arrange(tensor.data, heads) if arrange else tensor.data
             except (ValueError, ZeroDivisionError):
                 reason = f"{tensor.name} has {shape[0]} rows for {heads} heads"
-                raise self._damaged(reason) from None
-            return self._bytes(tensor, data, dtype)
+                raise self.damaged(reason) from None
+            return self._bytes(tensor, data)
 
-        return PendingTensor(name, dtype, shape, load)
+        return PendingTensor(name, _stored_as(tensor), shape, load)
 
-    def _bytes(self, tensor: ReaderTensor, data: NDArray[Any], dtype: str) -> memoryview:
+    def _bytes(self, tensor: ReaderTensor, data: NDArray[Any]) -> memoryview:
         import numpy as np
         from gguf.quants import dequantize
 
         if tensor.tensor_type.name not in _TORCH_DTYPES:
             try:
-                data = dequantize(data, tensor.tensor_type).astype(
-                    np.float16 if dtype == "F16" else np.float32, copy=False
-                )
+                data = dequantize(data, tensor.tensor_type).astype(np.float32, copy=False)
             except NotImplementedError:
                 raise ModelUnavailableError(
                     f"{self.path}: {tensor.name} is quantized as {tensor.tensor_type.name}, "
@@ -258,7 +254,7 @@ class GgufFile:
                     _TAKE_ANOTHER,
                 ) from None
             if not np.isfinite(data).all():
-                raise self._damaged(f"{tensor.name} holds values beyond any real weight")
+                raise self.damaged(f"{tensor.name} holds values beyond any real weight")
         return np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
 
     def _hugging_face_name(self, name: str) -> str:
@@ -284,11 +280,12 @@ class GgufFile:
             f"{self.path}: its rotary scaling {kind!r} cannot be read from GGUF", _TAKE_ANOTHER
         )
 
-    def _damaged(self, reason: str) -> ModelUnavailableError:
+    def damaged(self, reason: str) -> ModelUnavailableError:
+        """The error for a file with which something is wrong: ``reason``."""
         return ModelUnavailableError(f"{self.path} is damaged: {reason}", "fetch the model again")
 
 
-def _stored_as(tensor: ReaderTensor, quantized_as: str) -> str:
+def _stored_as(tensor: ReaderTensor) -> str:
     """Element type that the tensor gets in the checkpoint, in safetensors' words."""
     kind: str = tensor.tensor_type.name
-    return kind if kind in _TORCH_DTYPES else quantized_as
+    return kind if kind in _TORCH_DTYPES else "F32"

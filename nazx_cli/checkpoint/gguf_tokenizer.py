@@ -20,11 +20,11 @@ _DIGITS = {"type": "Digits", "individual_digits": True}
 
 _PRE_TOKENIZERS: dict[str, dict[str, Any]] = {
     "smollm": {"type": "Sequence", "pretokenizers": [_DIGITS, _BYTE_LEVEL]},
-    "gpt-2": _BYTE_LEVEL,
-    "olmo": _BYTE_LEVEL,  # what llama.cpp calls GPT-NeoX's own
-    "mpt": _BYTE_LEVEL,
-    "default": _BYTE_LEVEL,
+    # "olmo" is what llama.cpp calls GPT-NeoX's own.
+    **dict.fromkeys(("gpt-2", "olmo", "mpt", "default"), _BYTE_LEVEL),
 }
+
+_SENSELESS = "its tokenizer makes no sense"
 
 # Texts of tokens that end an answer, whether or not the file names them as such.
 _ENDINGS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "</s>")
@@ -36,14 +36,6 @@ def tokenizer_files(file: GgufFile) -> dict[str, bytes]:
     ``ModelUnavailableError`` for a kind of tokenizer that is not byte-level BPE, or whose way of
     cutting words is not known.
     """
-    return {
-        "tokenizer.json": to_json(_tokenizer(file)),
-        "tokenizer_config.json": to_json(_settings(file)),
-        "generation_config.json": to_json(_generation(file)),
-    }
-
-
-def _tokenizer(file: GgufFile) -> dict[str, Any]:
     kind = file.field("tokenizer.ggml.model")
     cut = file.field("tokenizer.ggml.pre", "default")
     if kind != "gpt2" or cut not in _PRE_TOKENIZERS:
@@ -52,63 +44,51 @@ def _tokenizer(file: GgufFile) -> dict[str, Any]:
             f"{file.path}: its {what} cannot be read from GGUF",
             "take the model's own safetensors checkpoint",
         )
-    tokens = _tokens(file)
+    tokens = file.field("tokenizer.ggml.tokens")
+    if not isinstance(tokens, list) or not tokens:
+        raise file.damaged(_SENSELESS)
+    types = file.field("tokenizer.ggml.token_type") or [1] * len(tokens)
     merges = [merge.split(" ") for merge in file.field("tokenizer.ggml.merges", [])]
-    vocab = {token: number for number, token in enumerate(tokens)}
-    if len(vocab) != len(tokens) or any(len(merge) != 2 for merge in merges):
-        raise _damaged(file)
+    doubled = len(set(tokens)) != len(tokens)
+    if doubled or len(types) != len(tokens) or any(len(merge) != 2 for merge in merges):
+        raise file.damaged(_SENSELESS)
+    return {
+        "tokenizer.json": to_json(_tokenizer(tokens, types, merges, _PRE_TOKENIZERS[cut])),
+        "tokenizer_config.json": to_json(_settings(file, tokens)),
+        "generation_config.json": to_json(_generation(file, tokens, types)),
+    }
+
+
+def _tokenizer(
+    tokens: list[str], types: list[int], merges: list[list[str]], pre_tokenizer: dict[str, Any]
+) -> dict[str, Any]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    added = [
+        {"id": number, "content": token, **flags, "special": kind == _CONTROL}
+        for number, (token, kind) in enumerate(zip(tokens, types, strict=True))
+        if kind in (_CONTROL, _USER_DEFINED)
+    ]
+    affixes = ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix")
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": _added_tokens(file, tokens),
+        "added_tokens": added,
         "normalizer": None,
-        "pre_tokenizer": _PRE_TOKENIZERS[cut],
+        "pre_tokenizer": pre_tokenizer,
         "post_processor": None,
         "decoder": _BYTE_LEVEL,
         "model": {
             "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": vocab,
+            **dict.fromkeys(affixes),
+            **dict.fromkeys(("fuse_unk", "byte_fallback", "ignore_merges"), False),
+            "vocab": {token: number for number, token in enumerate(tokens)},
             "merges": merges,
         },
     }
 
 
-def _tokens(file: GgufFile) -> list[str]:
-    tokens = file.field("tokenizer.ggml.tokens")
-    if not isinstance(tokens, list) or not tokens:
-        raise _damaged(file)
-    return tokens
-
-
-def _added_tokens(file: GgufFile, tokens: list[str]) -> list[dict[str, Any]]:
-    types = file.field("tokenizer.ggml.token_type") or [1] * len(tokens)
-    if len(types) != len(tokens):
-        raise _damaged(file)
-    return [
-        {
-            "id": number,
-            "content": token,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": kind == _CONTROL,
-        }
-        for number, (token, kind) in enumerate(zip(tokens, types, strict=True))
-        if kind in (_CONTROL, _USER_DEFINED)
-    ]
-
-
-def _settings(file: GgufFile) -> dict[str, Any]:
-    tokens = _tokens(file)
+def _settings(file: GgufFile, tokens: list[str]) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
@@ -119,19 +99,17 @@ def _settings(file: GgufFile) -> dict[str, Any]:
         number = file.field(f"tokenizer.ggml.{key}_token_id")
         if number is not None:
             if number >= len(tokens):
-                raise _damaged(file)
+                raise file.damaged(_SENSELESS)
             settings[f"{name}_token"] = tokens[number]
     template = file.field("tokenizer.chat_template")
     return {**settings, "chat_template": template} if template else settings
 
 
-def _generation(file: GgufFile) -> dict[str, Any]:
+def _generation(file: GgufFile, tokens: list[str], types: list[int]) -> dict[str, Any]:
     named = [file.field(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")]
-    tokens = _tokens(file)
-    types = file.field("tokenizer.ggml.token_type") or []
     known = [
         number
-        for number, (token, kind) in enumerate(zip(tokens, types, strict=False))
+        for number, (token, kind) in enumerate(zip(tokens, types, strict=True))
         if kind == _CONTROL and token in _ENDINGS
     ]
     ends = dict.fromkeys(number for number in [*named, *known] if number is not None)
@@ -140,9 +118,3 @@ def _generation(file: GgufFile) -> dict[str, Any]:
         "eos_token_id": list(ends),
         "pad_token_id": file.field("tokenizer.ggml.padding_token_id"),
     }
-
-
-def _damaged(file: GgufFile) -> ModelUnavailableError:
-    return ModelUnavailableError(
-        f"{file.path} is damaged: its tokenizer makes no sense", "fetch the model again"
-    )

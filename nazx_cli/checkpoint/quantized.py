@@ -93,12 +93,6 @@ def agreed_kind(config: ModelConfig, wanted: str | None) -> str | None:
     return wanted
 
 
-def quantization_entry(kind: str, compute_dtype: str) -> dict[str, Any]:
-    """The entry for ``config.json``."""
-    entry: dict[str, Any] = {"method": METHOD, "kind": kind, "compute_dtype": compute_dtype}
-    return {**entry, "block_size": BLOCK} if kind == "nf4" else entry
-
-
 def stored_tensors(recipe: Recipe, kind: str) -> dict[str, Stored]:
     """What is kept of a quantized matrix, by the names that ``quantize`` gives its tensors."""
     name = recipe.sources[0][0]
@@ -117,8 +111,8 @@ def stored_tensors(recipe: Recipe, kind: str) -> dict[str, Stored]:
     }
 
 
-def expected_tensors(config: ModelConfig) -> tuple[dict[str, Shape], dict[str, str]]:
-    """Shapes of all tensors of a checkpoint, quantized or not, and the types of quantized ones."""
+def check_tensors(config: ModelConfig, checkpoint: Checkpoint) -> None:
+    """Hold names, shapes and types of all tensors to the configuration, from their headers."""
     kind = stored_kind(config)
     shapes: dict[str, Shape] = {}
     dtypes: dict[str, str] = {}
@@ -129,12 +123,7 @@ def expected_tensors(config: ModelConfig) -> tuple[dict[str, Shape], dict[str, s
         for stored in stored_tensors(recipe, kind).values():
             shapes[stored.name] = stored.shape
             dtypes[stored.name] = stored.dtype
-    return shapes, dtypes
-
-
-def check_tensors(config: ModelConfig, checkpoint: Checkpoint) -> None:
-    """Hold names, shapes and types of all tensors to the configuration, from their headers."""
-    checkpoint.check(*expected_tensors(config))
+    checkpoint.check(shapes, dtypes)
 
 
 def weights_dtype(config: ModelConfig, checkpoint: Checkpoint) -> str:
@@ -185,18 +174,15 @@ def quantize_checkpoint(
     ]
     files = {name: source / name for name in SMALL_FILES if (source / name).is_file()}
     files.pop("config.json")
-    entries = {**config.to_dict(), ENTRY: quantization_entry(kind, dtype)}
+    entry: dict[str, Any] = {"method": METHOD, "kind": kind, "compute_dtype": dtype}
+    if kind == "nf4":
+        entry["block_size"] = BLOCK
     with building_checkpoint(dest, replace=replace) as new:
-        fill_folder(new, entries, files)
+        fill_folder(new, {**config.to_dict(), ENTRY: entry}, files)
         write_weights(new, tensors, on_progress=on_progress)
-        _origin(source).write(new)
+        origin = Origin.of(source) or Origin("folder", str(source.absolute()))
+        replaced(origin, sha256={}).write(new)  # its hashes are those of other bytes
     return dest
-
-
-def _origin(source: Path) -> Origin:
-    known = Origin.of(source)
-    # Its hashes are those of other bytes.
-    return replaced(known, sha256={}) if known else Origin("folder", str(source.absolute()))
 
 
 def _kept(checkpoint: Checkpoint, recipe: Recipe, kind: str, dtype: str) -> Iterator[PendingTensor]:

@@ -49,25 +49,21 @@ def verify_checkpoint(folder: Path, on_progress: OnProgress | None = None) -> Ve
         if on_progress:
             on_progress(min(done, total), total)
 
-    hashed = _check_hashes(folder, checkpoint, advance)
+    names = {path.name for path in checkpoint.files}
+    hashed = _check_hashes(folder, names, advance)
     done = checkpoint.nbytes
     for name, entry in checkpoint.entries.items():
         _check_finite(checkpoint, name)
         advance(entry.nbytes)
     _check_tokenizer(folder, config)
-    names = {path.name for path in checkpoint.files}
-    return Verified(
-        len(checkpoint.entries), checkpoint.nbytes, len(hashed), tuple(sorted(names - hashed))
-    )
+    unhashed = tuple(sorted(names - hashed))
+    return Verified(len(checkpoint.entries), checkpoint.nbytes, len(hashed), unhashed)
 
 
-def _check_hashes(
-    folder: Path, checkpoint: Checkpoint, advance: Callable[[int], None]
-) -> frozenset[str]:
+def _check_hashes(folder: Path, weights: set[str], advance: Callable[[int], None]) -> set[str]:
     """Hold files to the hashes that the Hub's cache or the conversion kept; their names."""
     origin = Origin.of(folder)
     recorded: Mapping[str, str] = origin.sha256 if origin is not None else {}
-    weights = {path.name for path in checkpoint.files}
     right = set()
     for path in sorted(folder.iterdir()):
         blob = path.resolve().name
@@ -82,7 +78,7 @@ def _check_hashes(
         right.add(path.name)
         if path.name in weights:
             advance(path.stat().st_size)
-    return frozenset(right)
+    return right
 
 
 def _git_hash(path: Path) -> str:

@@ -48,7 +48,7 @@ def gather(
             plan.add_stdin(stdin_text)
             continue
         try:
-            _add(plan, spec, _with_home(spec))
+            _add(plan, spec, Path(os.path.expanduser(spec)))  # noqa: PTH111 Path's raises
         except OSError as error:  # a name too long, a folder on the way that is closed to us
             shown = spec if len(spec) <= 80 else spec[:79] + "…"
             raise DocumentError(
@@ -71,14 +71,6 @@ def _add(plan: _Plan, spec: str, path: Path) -> None:
         plan.add_file(spec, path)
     else:
         raise DocumentError(f"there is no file {spec}", _nearest(spec, path))
-
-
-def _with_home(spec: str) -> Path:
-    """``spec`` with ``~`` expanded, where it names a home folder that there is."""
-    try:
-        return Path(spec).expanduser()
-    except RuntimeError:
-        return Path(spec)
 
 
 @dataclass
@@ -142,10 +134,9 @@ class _Plan:
                 group.any_good = True
 
     def _is_new(self, key: str) -> bool:
-        if key in self._seen:
-            return False
+        is_new = key not in self._seen
         self._seen.add(key)
-        return True
+        return is_new
 
 
 def _read_all(plan: _Plan, on_progress: Callable[[int, int], None] | None) -> Gathered:
@@ -184,14 +175,12 @@ def _nearest(name: str, path: Path) -> str:
     if not parent.is_dir():
         return f"there is no folder {parent} either; check the path"
     try:
-        names = [p.name for p in parent.iterdir() if not p.name.startswith(".")]
+        names = {p.name.lower(): p.name for p in parent.iterdir() if not p.name.startswith(".")}
     except OSError:
         return "check the path"
-    by_lower = {n.lower(): n for n in names}
-    close = difflib.get_close_matches(path.name.lower(), by_lower, n=1)
-    if not close:
-        return "check the path"
-    return f"did you mean {Path(name).with_name(by_lower[close[0]])}?"
+    for close in difflib.get_close_matches(path.name.lower(), names, n=1):
+        return f"did you mean {Path(name).with_name(names[close])}?"
+    return "check the path"
 
 
 _FILE = ".gitignore"
@@ -319,13 +308,10 @@ def _walk(spec: str, folder: Path) -> tuple[list[tuple[str, Path]], list[Skipped
         here = [f"{at}{os.sep}{name}" for name in names if kept(name, False)]
         files += [(shown(path), Path(path)) for path in here]
     files.sort(key=lambda item: item[1].parts)
-    skipped += [
-        _ignored(rule.replace(base, spec), names) for rule, names in sorted(ignored.items())
-    ]
+    for rule, paths in sorted(ignored.items()):
+        reason = f"ignored by {rule.replace(base, spec)}"
+        if len(paths) == 1:
+            skipped.append(Skipped(paths[0], f"is {reason}"))
+        else:
+            skipped.append(Skipped(f"{min(paths)} and {len(paths) - 1:,} more", f"are {reason}"))
     return files, skipped
-
-
-def _ignored(rule: str, names: list[str]) -> Skipped:
-    if len(names) == 1:
-        return Skipped(names[0], f"is ignored by {rule}")
-    return Skipped(f"{min(names)} and {len(names) - 1:,} more", f"are ignored by {rule}")

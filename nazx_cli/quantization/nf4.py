@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Nf4Linear(PiecewiseLinear):
-    """4-bit codes in standard order (see ``nibbles``), two to a byte, and for every 64 of them,
+    """4-bit codes in standard order (see ``piecewise``), two to a byte, and for every 64 of them,
     row-major, the largest magnitude."""
 
     weight: Tensor
@@ -45,11 +45,14 @@ class Nf4Linear(PiecewiseLinear):
         self.register_buffer("absmax", absmax)
 
     def _dense(self, start: int, stop: int) -> Tensor:
+        from bitsandbytes.functional import dequantize_4bit
+
         data, absmax, before = self._blocks(start, stop)
         columns = self.in_features
         # Rows that are whole blocks let bitsandbytes' threads share the work.
-        shape = (-1, columns) if columns % BLOCK == 0 else (1, 2 * len(data))
-        flat = _dequantize(data, absmax, shape, self.compute_dtype)
+        rows = 2 * len(data) // columns if columns % BLOCK == 0 else 1
+        state = _state(absmax, torch.Size((rows, 2 * len(data) // rows)), self.compute_dtype)
+        flat: Tensor = dequantize_4bit(data.view(-1, 1), state).reshape(-1)
         return flat[before : before + (stop - start) * columns].view(stop - start, columns)
 
     def _blocks(self, start: int, stop: int) -> tuple[Tensor, Tensor, int]:
@@ -135,18 +138,6 @@ def quantize_nf4(weight: Tensor, device: torch.device) -> dict[str, Tensor]:
         data[at // 2 : at // 2 + len(codes)] = codes
         absmax[at // BLOCK : at // BLOCK + len(state.absmax)] = state.absmax
     return {"weight": data, "absmax": absmax}
-
-
-def _dequantize(data: Tensor, absmax: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """All weights of bytes ``data`` as one row; ``shape`` (rows, columns), rows -1: whatever
-    comes out."""
-    from bitsandbytes.functional import dequantize_4bit
-
-    columns = shape[1]
-    size = torch.Size((2 * len(data) // columns, columns))
-    state = _state(absmax, size, dtype)
-    out: Tensor = dequantize_4bit(data.view(-1, 1), state)
-    return out.reshape(-1)
 
 
 def _state(absmax: Tensor, shape: torch.Size, dtype: torch.dtype) -> QuantState:

@@ -42,10 +42,9 @@ def quantize_linear(
     afterwards. ``UsageError`` for an unknown kind or where bitsandbytes is missing.
     """
     where = torch.device(device)
+    rows, columns = weight.shape
     packed = quantize_matrix(weight, kind, where)
-    return restore_linear(
-        packed, (weight.shape[0], weight.shape[1]), bias, kind, compute_dtype, where
-    )
+    return restore_linear(packed, (rows, columns), bias, kind, compute_dtype, where)
 
 
 def quantize_matrix(weight: Tensor, kind: str, device: torch.device) -> dict[str, Tensor]:
@@ -80,39 +79,29 @@ def load_library() -> None:
 
     ``UsageError`` where it is not installed, ``NazxError`` where it is broken.
     """
-    noisy = [logging.getLogger(f"bitsandbytes.{name}") for name in _NOISY]
-    for logger in noisy:
-        logger.setLevel(logging.ERROR)
+    for name in ("backends.cpu.ops", "autograd._functions"):  # warn about what is meant to be
+        logging.getLogger(f"bitsandbytes.{name}").setLevel(logging.ERROR)
     # On import bitsandbytes would fetch a kernel from the Hub if the package kernels is there:
     # NazX runs no code that the person did not install.
-    hidden = sys.modules.get("kernels", _ABSENT)
-    if hidden is _ABSENT:
+    hides = "kernels" not in sys.modules
+    if hides:
         sys.modules["kernels"] = None  # type: ignore[assignment]
     try:
         import bitsandbytes  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name and error.name.split(".")[0] == "bitsandbytes":
+    except (ImportError, OSError, RuntimeError) as error:
+        absent = error.name if isinstance(error, ModuleNotFoundError) else None
+        if absent and absent.split(".")[0] == "bitsandbytes":
             raise UsageError(
                 "quantized weights need bitsandbytes, which is not installed",
                 "pip install bitsandbytes",
             ) from None
-        raise _broken(error) from None
-    except (ImportError, OSError, RuntimeError) as error:
-        raise _broken(error) from None
+        raise NazxError(
+            f"bitsandbytes cannot be loaded: {first_line(error)}",
+            "pip install --upgrade bitsandbytes",
+        ) from None
     finally:
-        if hidden is _ABSENT:
+        if hides:
             sys.modules.pop("kernels", None)
-
-
-_ABSENT = object()
-_NOISY = ("backends.cpu.ops", "autograd._functions")  # warn about what is meant to be
-
-
-def _broken(error: Exception) -> NazxError:
-    reason = first_line(error)
-    return NazxError(
-        f"bitsandbytes cannot be loaded: {reason}", "pip install --upgrade bitsandbytes"
-    )
 
 
 def self_test(device: str = "cpu") -> dict[str, str]:

@@ -139,7 +139,9 @@ class Tokenizer:
 
 
 def _stop_ids(folder: Path, backend: _Backend, special: dict[str, str]) -> frozenset[int]:
-    found: list[Any] = [backend.token_to_id(special.get("eos_token", ""))]
+    found: list[Any] = []
+    if (eos := special.get("eos_token")) is not None:
+        found.append(backend.token_to_id(eos))
     for name in ("generation_config.json", "config.json"):
         value = _read_json(folder / name).get("eos_token_id")
         found += value if isinstance(value, list) else [value]
