@@ -73,22 +73,14 @@ def _add(plan: _Plan, spec: str, path: Path) -> None:
         raise DocumentError(f"there is no file {spec}", _nearest(spec, path))
 
 
-@dataclass
-class _Group:
-    """What one folder or glob named: an error with ``empty`` where none of it can be read."""
-
-    spec: str
-    empty: str
-    any_good: bool = False
-
-
 @dataclass(frozen=True)
 class _Item:
-    """A file to read, named by itself or in a group; or a document that is there already."""
+    """A file to read, named by itself or by the folder or glob ``group``; or a document that is
+    there already."""
 
     name: str
     path: Path
-    group: _Group | None = None
+    group: str | None = None
     document: Document | None = None
 
     @property
@@ -105,7 +97,8 @@ class _Plan:
 
     def __init__(self) -> None:
         self.items: list[_Item] = []
-        self.groups: list[_Group] = []
+        self.groups: dict[str, str] = {}  # what to say where none of one can be read
+        self.good: set[str] = set()  # groups of which something can
         self.skipped: list[Skipped] = []
         self._seen: set[str] = set()
 
@@ -125,13 +118,12 @@ class _Plan:
 
     def add_members(self, spec: str, members: Iterable[tuple[str, Path]], empty: str) -> None:
         """Files found below a folder or by a glob: faulty ones are skipped, not errors."""
-        group = _Group(spec, empty)
-        self.groups.append(group)
+        self.groups[spec] = empty
         for name, path in members:
             if self._is_new(str(path.resolve())):
-                self.items.append(_Item(name, path, group))
+                self.items.append(_Item(name, path, spec))
             else:
-                group.any_good = True
+                self.good.add(spec)
 
     def _is_new(self, key: str) -> bool:
         is_new = key not in self._seen
@@ -141,7 +133,6 @@ class _Plan:
 
 def _read_all(plan: _Plan, on_progress: Callable[[int, int], None] | None) -> Gathered:
     documents: list[Document] = []
-    skipped = plan.skipped
     sizes = [item.size for item in plan.items]
     total, before = sum(sizes), 0
     for item, size in zip(plan.items, sizes, strict=True):
@@ -156,17 +147,16 @@ def _read_all(plan: _Plan, on_progress: Callable[[int, int], None] | None) -> Ga
             if item.group is None:
                 hint = error.hint or _CAUSES.get(error.message, "give another file")
                 raise DocumentError(f"{item.name} {error.message}", hint) from None
-            skipped.append(Skipped(item.name, error.message))
+            plan.skipped.append(Skipped(item.name, error.message))
         else:
-            if item.group:
-                item.group.any_good = True
+            if item.group is not None:
+                plan.good.add(item.group)
         before += size
-    for group in plan.groups:
-        if not group.any_good:
-            raise DocumentError(
-                f"{group.spec} {group.empty}", "name a text file, or a folder that holds some"
-            )
-    return Gathered(tuple(documents), tuple(skipped))
+    for spec, empty in plan.groups.items():
+        if spec not in plan.good:
+            hint = "name a text file, or a folder that holds some"
+            raise DocumentError(f"{spec} {empty}", hint)
+    return Gathered(tuple(documents), tuple(plan.skipped))
 
 
 def _nearest(name: str, path: Path) -> str:

@@ -121,7 +121,9 @@ class _Page(HTMLParser):
                 if tag in _HEADINGS:
                     self.flush(heading=True)
                 elif tag == "title":
-                    self._end_title()
+                    if self._with_title:
+                        self.flush(heading=True)
+                    self._words.clear()
                 self._settle(tag)
             self._close(tag)
 
@@ -141,11 +143,6 @@ class _Page(HTMLParser):
         else:
             self._builder.add("- " + text if self._bullet else text, self._gap)
         self._gap, self._bullet = PARAGRAPH if heading else LINE, False
-
-    def _end_title(self) -> None:
-        if self._with_title:
-            self.flush(heading=True)
-        self._words.clear()
 
     def _settle(self, tag: str) -> None:
         """End the block at hand where ``tag`` begins or ends one."""
