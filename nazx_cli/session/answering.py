@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from nazx_cli.engine.generator import Stats
 from nazx_cli.errors import ContextOverflowError, NazxError, UsageError
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from nazx_cli.engine.generator import Step
     from nazx_cli.engine.language_model import LanguageModel
     from nazx_cli.reading.tokenized import TokenizedDocument
-
-_T = TypeVar("_T")
 
 
 class Answerer:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from operator import eq
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ import torch
 if TYPE_CHECKING:
     from nazx_cli.context.context import Context
     from nazx_cli.reading.tokenized import TokenizedDocument
+
+_T = TypeVar("_T")
 
 
 class SyncedContext:
