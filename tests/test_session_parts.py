@@ -174,6 +174,9 @@ def test_the_quoted_sentence_is_the_one_that_shares_most() -> None:
     assert quoted(passage, "The tarts were stolen by the Knave") == (
         '"The Knave stole the tarts," said the King.'
     )
+    # The answer's words decide; the question's only between sentences that have as many of them.
+    assert quoted(passage, "Nobody", "Who was late?") == "Nobody spoke."
+    assert quoted(passage, "Unknown", "Was it late?") == "It was late."
     assert quoted(Passage("a.txt", 1, 1, 0, 1, "   "), "anything") == ""
 
 

@@ -155,13 +155,14 @@ def _where(passage: Passage) -> str:
     return f", {first} – {last}"
 
 
-def quoted(passage: Passage, about: str) -> str:
-    """The sentence of ``passage`` that shares most with ``about``, on one line."""
-    wanted = {stem(word) for word in words(about)} - STOP_WORDS
+def quoted(passage: Passage, answer: str, question: str = "") -> str:
+    """The sentence of ``passage`` that shares most with ``answer``, and then with ``question``,
+    on one line."""
+    said, asked = ({stem(w) for w in words(text)} - STOP_WORDS for text in (answer, question))
     sentences = [" ".join(found.split()) for found in _QUOTABLE.findall(passage.text)]
 
     def shared(sentence: str) -> float:
         own = {stem(word) for word in words(sentence)}
-        return len(own & wanted) - 0.01 * len(own)
+        return 3 * len(own & said) + len(own & (asked - said)) - 0.01 * len(own)
 
     return max(filter(None, sentences), key=shared, default=passage.opening)

@@ -219,7 +219,7 @@ class Answerer:
             stats,
             "recall",
             cited,
-            "" if cited is None else quoted(cited, f"{chosen.text} {question}"),
+            "" if cited is None else quoted(cited, chosen.text, question),
             chosen.confidence,
         )
 
