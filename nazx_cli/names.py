@@ -27,6 +27,9 @@ DEFAULT_MODEL = "nazx-smol-135m"
 NO_ADAPTER = "none"
 """What ``--adapter`` takes for a model as it is."""
 
+ADAPTER_CONFIG = "adapter_config.json"
+"""The file that makes a folder an adapter."""
+
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 """Number formats of weights and arithmetic (``--dtype``)."""
 

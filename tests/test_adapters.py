@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import LLAMA, write_checkpoint
+from cli_helpers import run_nazx
 from models import random_ids
 from safetensors.torch import load_file, save_file
 from training_models import fresh, with_random_additions
@@ -165,10 +166,8 @@ def test_what_is_damaged_or_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 def test_verifying_reads_every_number(tmp_path: Path) -> None:
     _, adapter = trained(tmp_path, "llama")
-    verified = verify_adapter(adapter)
-    assert verified.num_parameters == sum(
-        t.numel() for t in load_file(adapter / "adapter_model.safetensors").values()
-    )
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    assert verify_adapter(adapter) == (len(tensors) // 2, sum(t.numel() for t in tensors.values()))
     bad = LoraPair(torch.full((2, 48), torch.nan), torch.zeros(48, 2))
     write_adapter(
         adapter, [("model.layers.0.self_attn.o_proj", bad)], alpha=1, base="", notes={}, card=""
@@ -182,3 +181,21 @@ def test_none_means_the_model_as_it_is(tmp_path: Path) -> None:
     lm = load_model(model, adapter="none")
     assert lm.adapter is None and lm.reader is None
     assert load_model(model, adapter=adapter).adapter is not None
+
+
+def test_show_and_verify_take_adapters(tmp_path: Path) -> None:
+    _, adapter = trained(tmp_path, "llama")
+    out, err, code = run_nazx("verify", str(adapter))
+    assert code == 0 and "21 matrices" in out, err
+    out, err, code = run_nazx("show", str(adapter), "--json")
+    facts = json.loads(out)
+    assert code == 0 and facts["rank"] == 4 and facts["answers"] == "cited", err
+    assert facts["parameters"] == read_adapter(adapter).num_parameters
+    out, _, code = run_nazx("show", str(adapter))
+    assert code == 0 and "down_proj" in out
+    weights = adapter / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-3])
+    _, err, code = run_nazx("verify", str(adapter))
+    assert code == 5 and "truncated" in err
+    out, _, code = run_nazx("show", "nazx-smol-135m")
+    assert code == 0 and "reading adapter" in out

@@ -20,7 +20,7 @@ from nazx_cli.checkpoint.quantized import weights_dtype
 from nazx_cli.checkpoint.write import Origin
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import ModelUnavailableError, UsageError
-from nazx_cli.names import NO_ADAPTER, OnNamedProgress
+from nazx_cli.names import ADAPTER_CONFIG, NO_ADAPTER, OnNamedProgress
 
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -109,9 +109,9 @@ class ModelRef(ABC):
         if str(chosen) == NO_ADAPTER:
             return AdapterChoice()
         folder = Path(chosen).expanduser()
-        if not (folder / "adapter_config.json").is_file():
+        if not (folder / ADAPTER_CONFIG).is_file():
             raise ModelUnavailableError(
-                f"{chosen} is no adapter: it has no adapter_config.json",
+                f"{chosen} is no adapter: it has no {ADAPTER_CONFIG}",
                 "name a folder that nazx tune or PEFT made, or none",
             )
         return AdapterChoice(always=folder)
@@ -232,7 +232,11 @@ class RegistryModel(ModelRef):
 
     def _registered(self) -> dict[str, Any]:
         sources = [source.name for source in self.entry.sources]
-        return {"description": self.entry.description, "sources": sources}
+        facts: dict[str, Any] = {"description": self.entry.description, "sources": sources}
+        if self.entry.reader is not None:
+            reader = self.entry.reader_folder
+            facts["reader"] = str(reader) if reader else None
+        return facts
 
     def _expected(self) -> dict[str, Any]:
         return _architecture(self.entry.config) | {"chat_template": self.entry.chat}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nazx_cli.config import AttentionConfig, ModelConfig
+from nazx_cli.names import ADAPTER_CONFIG
 
 _FILE = Path(__file__).with_name("registry.json")
 _NAMESPACE = "{namespace}"
@@ -87,7 +88,7 @@ class RegistryEntry:
         if self.reader is None:
             return None
         folder = _FILE.parent / "adapters" / self.reader
-        return folder if (folder / "adapter_config.json").is_file() else None
+        return folder if (folder / ADAPTER_CONFIG).is_file() else None
 
     @property
     def config(self) -> ModelConfig:

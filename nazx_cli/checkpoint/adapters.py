@@ -25,8 +25,8 @@ from nazx_cli.checkpoint.quantized import stored_kind
 from nazx_cli.checkpoint.write import to_json, write_tensors
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import ModelUnavailableError, first_line
+from nazx_cli.names import ADAPTER_CONFIG
 
-CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 CARD_FILE = "README.md"
 
@@ -205,25 +205,41 @@ def write_adapter(
         new = scratch / "new"
         with explained(folder):
             new.mkdir()
-            (new / CONFIG_FILE).write_bytes(to_json(config))
+            (new / ADAPTER_CONFIG).write_bytes(to_json(config))
             (new / CARD_FILE).write_text(card, encoding="utf-8")
             write_tensors(new / WEIGHTS_FILE, tensors)
         put_in_place(new, folder, scratch)
 
 
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder looks like an adapter."""
-    return (folder / CONFIG_FILE).is_file()
+def describe_adapter(folder: Path) -> dict[str, Any]:
+    """What there is to know about an adapter, as a JSON object; errors as for reading it."""
+    adapter = read_adapter(folder)
+    ranks = sorted({pair.down.shape[0] for pair in adapter.pairs.values()})
+    notes = adapter.notes
+    return {
+        "name": adapter.name,
+        "kind": "adapter (LoRA)",
+        "base": notes.get("base") or adapter.config.get("base_model_name_or_path"),
+        "base_source": notes.get("base_source"),
+        "rank": ranks[0] if len(ranks) == 1 else ranks,
+        "matrices": len(adapter.pairs),
+        "targets": " ".join(sorted({name.rpartition(".")[2] for name in adapter.pairs})),
+        "parameters": adapter.num_parameters,
+        "answers": notes.get("answers"),
+        "path": str(folder),
+        "bytes": sum(path.stat().st_size for path in folder.iterdir()),
+    }
 
 
-def verify_adapter(folder: Path) -> Adapter:
-    """Read all of an adapter and hold every number of it to being finite."""
+def verify_adapter(folder: Path) -> tuple[int, int]:
+    """Read all of an adapter and hold every number of it to being finite; how many matrices it
+    adds to, and by how many numbers."""
     adapter = read_adapter(folder)
     for module, pair in adapter.pairs.items():
         for half in pair:
             if not torch.isfinite(half).all():
                 raise _unusable(folder / WEIGHTS_FILE, f"{module} holds values that are no numbers")
-    return adapter
+    return len(adapter.pairs), adapter.num_parameters
 
 
 _PREFIX = "base_model.model."
@@ -231,12 +247,12 @@ _TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weigh
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG_FILE
+    path = folder / ADAPTER_CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelUnavailableError(
-            f"{folder} is no adapter: it has no {CONFIG_FILE}",
+            f"{folder} is no adapter: it has no {ADAPTER_CONFIG}",
             "name a folder with adapter_config.json and adapter_model.safetensors, or none",
         ) from None
     except (OSError, ValueError, RecursionError) as error:

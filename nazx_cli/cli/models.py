@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nazx_cli.cli.options import Json, ModelArgument, Offline, Quiet, Report, Revision, option
 from nazx_cli.errors import ModelUnavailableError, UsageError
+from nazx_cli.names import ADAPTER_CONFIG
 from nazx_cli.ui.phrases import columns, size_text
 
 if TYPE_CHECKING:
@@ -68,16 +70,25 @@ def verify(
     """Check that a model is whole and sound.
 
     Reads all of it: headers, shapes, every value, the tokenizer, recorded hashes. Leaves with 0
-    where all is right, with 5 and the broken file's name where it is not.
+    where all is right, with 5 and the broken file's name where it is not. Takes adapters too.
 
     Example: nazx verify nazx-1b
     """
     from nazx_cli.catalog.model_ref import ModelRef
     from nazx_cli.checkpoint.verify import verify_checkpoint
 
+    report = Report(json=json, quiet=quiet)
+    if ((local := Path(name).expanduser()) / ADAPTER_CONFIG).is_file():
+        from nazx_cli.checkpoint.adapters import verify_adapter
+
+        count, numbers = verify_adapter(local)
+        report.tell(
+            {"name": name, "path": str(local), "ok": True, "matrices": count, "numbers": numbers},
+            f"{name} is whole: an adapter of {count:,} matrices, all values finite",
+        )
+        return
     model = ModelRef.parse(name, revision)
     folder = model.place()
-    report = Report(json=json, quiet=quiet)
     facts = {"name": name, "path": str(folder)}
     try:
         with report.progress(f"verifying {name}") as on_progress:
@@ -174,6 +185,13 @@ def show(name: ModelArgument, *, revision: Revision = None, json: Json = False) 
     """
     from nazx_cli.catalog.model_ref import ModelRef
 
+    if ((folder := Path(name).expanduser()) / ADAPTER_CONFIG).is_file():
+        from nazx_cli.checkpoint.adapters import describe_adapter
+
+        facts = describe_adapter(folder)
+        shown = [(key, str(value)) for key, value in facts.items() if value is not None]
+        Report(json=json).tell(facts, columns(shown))
+        return
     facts = ModelRef.parse(name, revision).describe()
     Report(json=json).tell(facts, columns(_lines(facts)))
 
@@ -183,6 +201,8 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if "description" in facts:
         lines.append(("description", facts["description"]))
     lines += _model_lines(facts)
+    if "reader" in facts:
+        lines.append(("reading adapter", facts["reader"] or "not in this version"))
     lines.append(("chat template", "yes" if facts["chat_template"] else "no"))
     if facts["present"]:
         return lines + _file_lines(facts)
