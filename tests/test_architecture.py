@@ -130,3 +130,24 @@ def test_files_stay_short_enough_to_read() -> None:
         if (lines := len((PACKAGE / path).read_text(encoding="utf-8").splitlines())) > 400
     }
     assert long == {}
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Of what is imported when a file is; what a function imports later can make no circle."""
+    names = {
+        ".".join(("nazx_cli", *path.with_suffix("").parts)).removesuffix(".__init__"): tree
+        for path, tree in modules()
+    }
+    after = {
+        name: {found for found in imports(ast.Module(_at_import(tree), [])) if found in names}
+        for name, tree in names.items()
+    }
+    left = dict(after)
+    while ready := [name for name, found in left.items() if not found & left.keys() - {name}]:
+        for name in ready:
+            del left[name]
+    assert sorted(left) == []
+
+
+def _at_import(tree: ast.Module) -> list[ast.stmt]:
+    return [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]

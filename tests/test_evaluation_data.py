@@ -245,7 +245,7 @@ def test_turns_make_one_conversation_of_a_story(tmp_path: Path) -> None:
 
 
 def test_the_names_that_the_command_line_offers_are_those_that_there_are() -> None:
-    from nazx_cli.cli.eval_runs import WAYS
+    from nazx_cli.cli.judge.runs import WAYS
     from nazx_cli.evaluation.contestants.extracts import EXTRACTS
 
     assert tuple(GIVEN) == names.GIVEN

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cli_helpers import ScriptedModel, run_nazx, tiny_checkpoint
 
-from nazx_cli.cli.eval_table import show
+from nazx_cli.cli.judge.table import show
 from nazx_cli.documents.document import Document
 from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.evaluation.contestants.base import Reply, model_identity

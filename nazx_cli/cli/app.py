@@ -11,19 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from nazx_cli import __version__
-from nazx_cli.cli import (
-    ask,
-    bench,
-    chat,
-    convert,
-    doctor,
-    eval,
-    gauge,
-    help,
-    models,
-    tune,
-    vram_estimate,
-)
+from nazx_cli.cli import ask, bench, chat, convert, doctor, gauge, help, models, tune, vram_estimate
+from nazx_cli.cli.judge import command as eval
 from nazx_cli.cli.options import flatten
 from nazx_cli.errors import NazxError, is_out_of_memory
 

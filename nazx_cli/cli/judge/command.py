@@ -181,7 +181,7 @@ def evaluate(
 
     Example: nazx eval val.jsonl --given section --given book --limit 100 --answers answers.jsonl
     """
-    from nazx_cli.cli.eval_runs import Evaluation
+    from nazx_cli.cli.judge.runs import Evaluation
     from nazx_cli.evaluation.data.files import check_asked, draw, read_data
     from nazx_cli.evaluation.words import check_rouge
 

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nazx_cli.cli import eval_table
-from nazx_cli.cli.eval import EvalAnswers, EvalModels, EvalOptions
+from nazx_cli.cli.judge import table as eval_table
+from nazx_cli.cli.judge.command import EvalAnswers, EvalModels, EvalOptions
 from nazx_cli.cli.opening import models_of
 from nazx_cli.cli.options import ModelOptions
 from nazx_cli.errors import NazxError
