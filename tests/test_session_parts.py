@@ -149,6 +149,8 @@ def test_of_equally_sure_answers_the_better_ranked_part_stands() -> None:
     prompt = Prompt("Who?", user_message("Who?"))
     answers = [PartAnswer(prompt, text, False, None, 0.8, "stop") for text in ("a", "b", "c")]
     assert choose(answers).text == "a"
+    surer = [*answers[:2], PartAnswer(prompt, "c", False, None, 0.95, "stop")]
+    assert choose(surer).text == "c"
 
 
 def test_an_answer_that_may_not_be_one_counts_less() -> None:
