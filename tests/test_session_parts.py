@@ -145,6 +145,20 @@ def test_a_number_that_no_passage_has_cites_nothing() -> None:
     assert found.cited is None and found.text == "Frogs."
 
 
+def test_the_passage_that_has_the_answer_is_cited_where_the_named_one_has_it_not() -> None:
+    texts = ("Nobody came.", "The otter eats trout.", "The heron eats frogs and trout.")
+    passages = tuple(Passage("a.txt", n, n, n, n + 1, text) for n, text in enumerate(texts, 1))
+    prompt = Prompt("What?", user_message("What?", passages), "recall", passages)
+
+    def cited(text: str) -> Passage | None:
+        return part_answer(prompt, text, Candidate((1,), (-0.1, -0.1), "stop")).cited
+
+    assert cited("[1] Trout.") == passages[1]  # the first that has it
+    assert cited("[3] Trout.") == passages[2]  # the named one has it too: it stays
+    assert cited("[1] Frogs and trout.") == passages[2]
+    assert cited("[1] Pebbles.") == passages[0]  # none has it: the named one stays
+
+
 def test_of_equally_sure_answers_the_better_ranked_part_stands() -> None:
     prompt = Prompt("Who?", user_message("Who?"))
     answers = [PartAnswer(prompt, text, False, None, 0.8, "stop") for text in ("a", "b", "c")]

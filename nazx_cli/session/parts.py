@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nazx_cli.reading.words import STOP_WORDS, stem, words
 from nazx_cli.session.citation import NOT_SAID, parse
 from nazx_cli.session.prompt import Prompt
 from nazx_cli.session.state import Message
@@ -62,10 +63,21 @@ def part_answer(prompt: Prompt, text: str, candidate: Candidate) -> PartAnswer:
     if not found.says_not:
         at = 1 if found.number is None and len(prompt.passages) == 1 else found.number
         if at is not None and 1 <= at <= len(prompt.passages):
-            cited = prompt.passages[at - 1]
+            cited = _holding(found.text, prompt.passages, prompt.passages[at - 1])
     said = NOT_SAID if found.says_not else found.text
     sure = math.exp(candidate.logprobs[0] + candidate.mean_logprob)
     return PartAnswer(prompt, said, found.says_not, cited, sure, candidate.finish)
+
+
+def _holding(answer: str, passages: Sequence[Passage], named: Passage) -> Passage:
+    """The passage that ``answer`` stands on: the one that the model named, unless another one of
+    the prompt has more of the answer's words."""
+    said = {stem(word) for word in words(answer)} - STOP_WORDS
+
+    def held(passage: Passage) -> int:
+        return len(said & {stem(word) for word in words(passage.text)})
+
+    return max((named, *passages), key=held)
 
 
 def choose(answers: Sequence[PartAnswer]) -> PartAnswer:
