@@ -15,7 +15,7 @@ from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import Passage, quoted
 from nazx_cli.reading.plan import groups
 from nazx_cli.session.citation import NOT_SAID, is_open, parse, write
-from nazx_cli.session.events import Answer, Delta, Reading
+from nazx_cli.session.events import Answer, Delta, Notice, Reading
 from nazx_cli.session.parts import PARTS, PASSAGES, PartAnswer, choose, part_answer
 from nazx_cli.session.prompt import Prompt, user_message
 from nazx_cli.session.session import Session
@@ -87,6 +87,17 @@ def test_a_question_that_stands_alone_carries_no_turn() -> None:
     asked(chat, "What does the otter eat?")
     asked(chat, "What does the badger eat?")
     assert "otter eat?" not in chat.lm.prompts[PARTS]  # type: ignore[union-attr]
+
+
+def test_a_long_chat_in_parts_gives_up_no_turns_since_its_prompts_carry_none() -> None:
+    chat = session(["[1] " + "Trout and frogs. " * 12 + "|-0.1"] * (40 * PARTS))
+    notices = [
+        event
+        for number in range(40)
+        for event in chat.ask(f"What does otter {number} eat?")
+        if isinstance(event, Notice)
+    ]
+    assert notices == [] and len(chat.turns) == 40
 
 
 def test_a_question_about_the_whole_is_answered_as_before() -> None:

@@ -157,9 +157,6 @@ class Answerer:
         self, setup: Setup, state: State, question: str, keep: Callable[[State], None]
     ) -> Generator[Event, None, None]:
         setup.prompter.check(question)
-        history = _fitted(state.history, question, setup)
-        if history.left_out > state.history.left_out:
-            yield Notice(_left_out_notice(history.left_out, state.settings.read))
         if self.lm.can_cite:
             followed = followed_turn(question, state.history)
             prompts = setup.reader.parts(question, followed)
@@ -169,6 +166,9 @@ class Answerer:
             if prompts:
                 yield from self._answer_in_parts(setup, state, prompts, followed, keep)
                 return
+        history = _fitted(state.history, question, setup)
+        if history.left_out > state.history.left_out:
+            yield Notice(_left_out_notice(history.left_out, state.settings.read))
         earlier = self._earlier.library(history)
         prompt = yield from setup.reader.read(question, history.messages(), earlier)
         if prompt.mode != "none":

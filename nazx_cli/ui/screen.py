@@ -30,7 +30,7 @@ try:
 except ImportError:  # Windows
     termios = None  # type: ignore[assignment]
 
-_UNSURE = 0.5  # confidence under which an answer is marked: see nazx_cli/training/README.md
+_UNSURE = 0.5  # confidence under which an answer is marked: see session.parts
 _NAMED = 5  # left-out files that are named
 _LEAST_WORDS = 12  # cells for a source's first words; where there are fewer, the line wraps
 
