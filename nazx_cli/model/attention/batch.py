@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nazx_cli.errors import NazxError
 from nazx_cli.kernels.rotary import Rotation
+from nazx_cli.model.attention.windowed import attention_over, projected
 from nazx_cli.model.decoder import Attend, Decoder
 
 
@@ -69,13 +70,8 @@ class PromptBatch:
             self._keys[layer, row, :, :count] = k.transpose(0, 1)
             self._values[layer, row, :, :count] = v.transpose(0, 1)
             last = layer == decoder.config.num_layers - 1  # only its last position goes on
-            q = (q[-1:] if last else q).transpose(0, 1)[None]
-            keys, values = k.transpose(0, 1)[None], v.transpose(0, 1)[None]
-            grouped = q.shape[1] != keys.shape[1]
-            out = F.scaled_dot_product_attention(
-                q, keys, values, is_causal=not last, enable_gqa=grouped
-            )
-            return out[0].transpose(0, 1).flatten(1)
+            q, k, v = q[-1:] if last else q, k.transpose(0, 1), v.transpose(0, 1)
+            return attention_over(q, k, v, None, causal=not last)
 
         return decoder.hidden(decoder.embed(torch.tensor(ids, device=decoder.device)), attend)
 
@@ -102,8 +98,6 @@ class PromptBatch:
 
     def _rotated(self, layer: int, a: Tensor, turn: Rotation) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (T, heads, D) and keys (T, kv_heads, D), both rotated, and values of a (T, C)."""
-        config = self._decoder.config
-        rows = self._decoder.layers[layer].qkv(a).view(len(a), -1, config.head_dim)
-        split = config.num_heads + config.num_kv_heads
-        turned = turn(rows[:, :split])
-        return turned[:, : config.num_heads], turned[:, config.num_heads :], rows[:, split:]
+        qk, v = projected(self._decoder, layer, a)
+        turned, heads = turn(qk), self._decoder.config.num_heads
+        return turned[:, :heads], turned[:, heads:], v

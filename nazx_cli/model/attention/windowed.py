@@ -119,7 +119,7 @@ class Full(Windowed):
         return context.tokens.slice(0, len(context)).clone()
 
 
-def _projected(decoder: Decoder, layer: int, a: Tensor) -> tuple[Tensor, Tensor]:
+def projected(decoder: Decoder, layer: int, a: Tensor) -> tuple[Tensor, Tensor]:
     """Un-rotated queries with keys (T, heads + kv_heads, D), and values (T, kv_heads, D)."""
     config = decoder.config
     qkv: Tensor = decoder.layers[layer].qkv(a)
@@ -138,12 +138,12 @@ def _over_sequence(decoder: Decoder, reach: Reach, count: int) -> Attend:
         mask = _mask(reach, 0, count, torch.arange(count, device=device))
 
     def attend(layer: int, a: Tensor) -> Tensor:
-        qk, v = _projected(decoder, layer, a)
+        qk, v = projected(decoder, layer, a)
         rotated = turn(qk)
         q, k = rotated[:, :heads], rotated[:, heads:].transpose(0, 1)
         v = v.transpose(0, 1)
         if capped is None or mask is None:
-            return _attention(q, k, v, None, causal=True)
+            return attention_over(q, k, v, None, causal=True)
         return _two_part(q, capped(qk[:, :heads]), k, v, mask, reach.sinks)
 
     return attend
@@ -168,16 +168,16 @@ def _over_cache(
         mask = _mask(reach, start, stop, torch.arange(stop, device=device))
 
     def attend(layer: int, a: Tensor) -> Tensor:
-        qk, v = _projected(decoder, layer, a)
+        qk, v = projected(decoder, layer, a)
         rotated = turn(qk)
         cache.write(layer, start, rotated[:, heads:], v)
         keys, values = cache.keys[layer], cache.values[layer]
         q = rotated[:, :heads]
         if plain and layer == last_layer:  # nothing but the last position is asked for
-            return _attention(q[-1:], keys[:, window], values[:, window], None, causal=False)
+            return attention_over(q[-1:], keys[:, window], values[:, window], None, causal=False)
         if capped is None or mask is None:
             causal = start == 0 and count > 1
-            return _attention(q, keys[:, window], values[:, window], mask, causal)
+            return attention_over(q, keys[:, window], values[:, window], mask, causal)
         sinks = slice(0, reach.sinks)
         k = torch.cat((keys[:, sinks], keys[:, window]), 1)
         v = torch.cat((values[:, sinks], values[:, window]), 1)
@@ -204,7 +204,7 @@ def _mask(reach: Reach, start: int, stop: int, seen: Tensor) -> Tensor:
     return allowed
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+def attention_over(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
     """(T, heads * D) from q (T, heads, D) and k, v (kv_heads, n, D)."""
     heads, kv_heads = q.shape[1], k.shape[0]
     out = F.scaled_dot_product_attention(
