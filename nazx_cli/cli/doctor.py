@@ -25,7 +25,7 @@ def doctor(*, offline: Offline = False, json: Json = False) -> None:
 
     Example: nazx doctor
     """
-    from nazx_cli.kernels.native.compiler import find_compiler
+    from nazx_cli.kernels.native.compiler import find_compiler, unkept
     from nazx_cli.quantization.quantize import self_test
 
     pool = ThreadPoolExecutor(1)
@@ -35,6 +35,7 @@ def doctor(*, offline: Offline = False, json: Json = False) -> None:
         "devices": _devices(),
         "quantization": self_test(),  # what bitsandbytes did when it was really run
         "compiler": find_compiler(),  # for the inner loop of InAttention, on a CPU
+        "compiler_problem": unkept() or None,
         "storage": _storage(),
         "models": _models(),
         "advice": _advice(),
@@ -146,7 +147,7 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     tested = [f"{kind} {result}" for kind, result in facts["quantization"].items()]
     lines.append(("bitsandbytes", "; ".join(tested)))
     none = "none; gcc or clang would make long contexts quicker on the CPU"
-    lines.append(("C compiler", facts["compiler"] or none))
+    lines.append(("C compiler", facts["compiler_problem"] or facts["compiler"] or none))
     hub = facts["hub"]
     lines.append(("Hub", hub["problem"] or f"{hub['endpoint']} answers"))
     for place in facts["storage"]:

@@ -72,6 +72,7 @@ class Models:
         """Its weights, with room for ``documents``, which are tokenized for it, and for a
         conversation of ``ctx`` tokens (None: a usual one)."""
         from nazx_cli.engine.language_model import load_planned
+        from nazx_cli.kernels.native.compiler import unkept
         from nazx_cli.memory.estimate import TextSize
 
         size = TextSize.of(document.ids for document in documents)
@@ -81,6 +82,8 @@ class Models:
             lm = load_planned(found.name, found.folder, size, options)
         if lm.plan and (self._options.limit is not None or not lm.plan.is_first_choice):
             self.screen.note(f"note: {lm.plan.describe()}")
+        if str(lm.device) == "cpu" and (reason := unkept()):
+            self.screen.note(f"note: {reason}")
         lm.tokenizer = found.tokenizer  # read once
         return lm
 

@@ -1,4 +1,9 @@
-"""Compiling a C file of the package with the system's compiler, once for each machine."""
+"""Compiling a C file of the package with the system's compiler, once for each machine.
+
+What is compiled runs in this process, so that it is loaded from files only that this user alone
+can have written: see ``private``. Where the place to keep it is not such, it is compiled for this
+process alone.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +14,28 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+
+from nazx_cli.kernels.native.private import check_file, private_folder
 
 _COMPILERS = ("cc", "gcc", "clang")
 _COMMON = ("-O3", "-fno-math-errno", "-ffp-contract=fast", "-w", "-shared", "-fPIC")
 _NATIVE = (("-march=native",), ("-mcpu=native",), ())  # x86, ARM, neither
 _TIMEOUT = 120  # seconds; a compiler that hangs is as good as none
+_OPEN = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_DESCRIPTORS = Path("/proc/self/fd")
 
 
-def compile_library(source: Path, defines: Mapping[str, int]) -> ctypes.CDLL | None:
+def compile_library(
+    source: Path, defines: Mapping[str, int], symbols: Sequence[str]
+) -> ctypes.CDLL | None:
     """``source``, with the headers beside it, compiled for this machine with ``-DNAME=value``;
     None where that cannot be had.
 
-    The result is kept in ``cache_folder`` under a name made of all that it depends on.
+    The result, which must have the functions ``symbols``, is kept in ``cache_folder`` under a
+    name made of all that it depends on. One that is there and cannot be used is made again.
     """
     flags = tuple(f"-D{name}={value}" for name, value in sorted(defines.items()))
     compiler = find_compiler()
@@ -32,12 +44,15 @@ def compile_library(source: Path, defines: Mapping[str, int]) -> ctypes.CDLL | N
     texts = (path.read_text(encoding="utf-8") for path in (source, *_headers(source)))
     depends = (*texts, *flags, *_COMMON, compiler, _machine())
     key = hashlib.sha256("\0".join(depends).encode()).hexdigest()[:32]
+    name = f"{source.stem}-{key}.so"
+    command = (compiler, *_COMMON, *flags, str(source))
     try:
-        made = cache_folder() / f"{source.stem}-{key}.so"
-        if not made.is_file():
-            made.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _compile(compiler, source, flags, made)
-        return ctypes.CDLL(str(made))
+        try:
+            made = kept_folder() / name
+        except OSError:
+            with tempfile.TemporaryDirectory(prefix="nazx-") as folder:
+                return _made(command, Path(folder) / name, symbols)
+        return _load(made, symbols) or _made(command, made, symbols)
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -55,14 +70,60 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nazx"
 
 
-def _compile(compiler: str, source: Path, flags: tuple[str, ...], made: Path) -> None:
+def kept_folder() -> Path:
+    """``cache_folder``, made where it is missing; ``OSError`` where libraries cannot be kept in
+    it, for others can write there, or it cannot be used at all."""
+    folder = cache_folder()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return private_folder(folder)
+
+
+def unkept() -> str:
+    """Why each process has to compile anew, in one line; empty: what it compiles is kept, or
+    there is no compiler."""
+    if find_compiler() is None:
+        return ""
+    try:
+        kept_folder()
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}" if error.strerror else str(error)
+        return f"compiled code is not kept: {reason}"
+    return ""
+
+
+def _load(path: Path, symbols: Sequence[str]) -> ctypes.CDLL | None:
+    """The library at ``path``; None where there is none that can be trusted and used."""
+    library = None
+    try:
+        descriptor = os.open(path, _OPEN)
+        try:
+            check_file(descriptor, path)
+            library = _opened(descriptor, path)
+        finally:
+            if library is None:
+                os.close(descriptor)
+    except OSError:
+        return None
+    return library if all(hasattr(library, name) for name in symbols) else None
+
+
+def _opened(descriptor: int, path: Path) -> ctypes.CDLL:
+    """The very file that was looked at, where the system can load one by its descriptor.
+
+    That stays open: the system takes a second library of the same name for the first one.
+    """
+    return ctypes.CDLL(str(_DESCRIPTORS / str(descriptor) if _DESCRIPTORS.is_dir() else path))
+
+
+def _made(command: Sequence[str], made: Path, symbols: Sequence[str]) -> ctypes.CDLL | None:
     """Compile to a file of its own and rename it: no process loads a half-written library."""
     handle, name = tempfile.mkstemp(dir=made.parent, suffix=".so")
     os.close(handle)
+    scratch = Path(name)
     try:
         for attempt, native in enumerate(_NATIVE, 1):
             done = subprocess.run(
-                [compiler, *_COMMON, *native, *flags, str(source), "-o", name, "-lm"],
+                [*command, *native, "-o", name, "-lm"],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=_TIMEOUT,
@@ -70,9 +131,13 @@ def _compile(compiler: str, source: Path, flags: tuple[str, ...], made: Path) ->
             )
             if done.returncode == 0:
                 break
-        Path(name).replace(made)
+        scratch.chmod(0o700)  # a linker makes the file anew, as the umask has it
+        library = _load(scratch, symbols)
+        if library is not None:
+            scratch.replace(made)
+        return library
     finally:
-        Path(name).unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
 
 
 def find_compiler() -> str | None:

@@ -24,6 +24,7 @@ from nazx_cli.kernels.native.compiler import compile_library
 from nazx_cli.kernels.rotary import PhaseTables
 
 _SOURCE = Path(__file__).with_name("attention.c")
+_SYMBOLS = ("prepare", "measure", "weigh", "attend", "combine")
 _LEAST_WORK = 50_000  # positions for each thread, below which one more does not pay
 
 _POINTERS = (
@@ -183,7 +184,7 @@ def kernel_for(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
 @lru_cache(maxsize=8)
 def _compiled(heads: int, half: int, dim: int, dtype: torch.dtype) -> Kernel | None:
     shape = {"HEADS": heads, "HALF": half, "BF16": int(dtype is torch.bfloat16)}
-    library = compile_library(_SOURCE, shape)
+    library = compile_library(_SOURCE, shape, _SYMBOLS)
     return None if library is None else Kernel(library, heads, half, dim, dtype)
 
 

@@ -62,4 +62,4 @@ def _library_for(matrices: Tensor) -> ctypes.CDLL | None:
 
 @lru_cache(maxsize=1)
 def _compiled() -> ctypes.CDLL | None:
-    return compile_library(_SOURCE, {})
+    return compile_library(_SOURCE, {}, ("from_left", "from_right"))
