@@ -1,0 +1,8 @@
+"""The fuzz suite: inputs that went wrong on purpose, and the one law for what ``nazx`` does then.
+
+A target is a module with ``cases(rng)``, which yields cases without end. To add one, add its line.
+"""
+
+TARGETS: dict[str, str] = {  # name -> module
+    "documents": "fuzz.documents",
+}
