@@ -7,19 +7,31 @@ escapes is a bug and is reported as one.
 
 from __future__ import annotations
 
+import re
+
+_NAMES = "token|key|secret|signature|sig|password|passwd|pwd|auth|credential"
+_LONG = 500  # characters looked through for an end, so that no text takes long
+_CREDENTIALS = re.compile(
+    # user and password; a password may have the marks in it that should have been escaped
+    rf"(?P<before>://)(?:[^\s/?#]{{0,{_LONG}}}|(?!\[)[^\s/?#@:]*:(?!\d*[/?#])\S{{0,{_LONG}}})@"
+    rf"|(?P<name>[?&;#][\w.-]{{0,80}}(?:{_NAMES})=)[^\s&;#'\"]+",
+    re.IGNORECASE,
+)
+
 
 class NazxError(Exception):
     """A failure with a known cause.
 
-    ``message`` names the cause in one line; ``hint`` names the next step, or is empty.
+    ``message`` names the cause in one line; ``hint`` names the next step, or is empty. Neither
+    keeps the credentials of a URL.
     """
 
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = without_credentials(message)
+        self.hint = without_credentials(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
@@ -55,7 +67,16 @@ class ModelUnavailableError(NazxError):
 
 def first_line(error: BaseException) -> str:
     """What a library's error says, without what follows; its type where it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return without_credentials((str(error).splitlines() or [type(error).__name__])[0])
+
+
+def without_credentials(text: str) -> str:
+    """``text``, ``***`` in place of user and password, and of secret parameters, of its URLs."""
+    return _CREDENTIALS.sub(_hidden, text)
+
+
+def _hidden(found: re.Match[str]) -> str:
+    return f"{found['before']}***@" if found["before"] else f"{found['name']}***"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

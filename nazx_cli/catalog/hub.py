@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from nazx_cli.checkpoint.atomic import explain
 from nazx_cli.checkpoint.checkpoint import is_complete
-from nazx_cli.errors import ModelUnavailableError, first_line
+from nazx_cli.errors import ModelUnavailableError, first_line, without_credentials
 
 PROBE_SECONDS = 2.5
 _TRUE = ("1", "ON", "YES", "TRUE")
@@ -34,10 +34,27 @@ class HubUnreachableError(ModelUnavailableError):
 
 
 def endpoint() -> str:
-    """The Hub's address, without a slash at the end."""
+    """The Hub's address, without a slash at the end; for the client, since it may hold a password.
+
+    To be shown there is ``shown_endpoint``.
+    """
     from huggingface_hub import constants
 
     return (os.environ.get("HF_ENDPOINT") or str(constants.ENDPOINT)).rstrip("/")
+
+
+def shown_endpoint() -> str:
+    """The Hub's address without credentials; says so where it is none."""
+    return without_credentials(endpoint()) if _is_address(endpoint()) else "(no address)"
+
+
+def _is_address(text: str) -> bool:
+    """Whether the client can make sense of it; else its errors name pieces of a password."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def cache_folder() -> Path:
@@ -85,6 +102,12 @@ def snapshot_folder(repo: str, revision: str | None = None) -> Path | None:
 
 def check_reachable(seconds: float = PROBE_SECONDS) -> None:
     """Raise ``HubUnreachableError`` unless the Hub gives any answer within ``seconds``."""
+    if not _is_address(endpoint()):
+        raise HubUnreachableError(
+            "HF_ENDPOINT is no address of a Hub",
+            "set it as in https://huggingface.co, escape special characters of a password as "
+            "%XX, or unset it",
+        )
     failure = "it gave no answer"
     answered = False
 
@@ -104,7 +127,7 @@ def check_reachable(seconds: float = PROBE_SECONDS) -> None:
     thread.join(seconds)
     if not answered:
         raise HubUnreachableError(
-            f"the Hub at {urlsplit(endpoint()).netloc} cannot be reached: {failure}",
+            f"the Hub at {urlsplit(shown_endpoint()).netloc} cannot be reached: {failure}",
             "connect to the network, check HF_ENDPOINT, or name a local folder",
         )
 

@@ -14,7 +14,7 @@ from nazx_cli import __version__
 from nazx_cli.cli import ask, bench, chat, convert, doctor, gauge, help, models, tune, vram_estimate
 from nazx_cli.cli.judge import command as eval
 from nazx_cli.cli.options import flatten
-from nazx_cli.errors import NazxError, is_out_of_memory
+from nazx_cli.errors import NazxError, is_out_of_memory, without_credentials
 
 COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("ask", ask.ask),
@@ -83,7 +83,8 @@ def handled(body: Callable[..., None]) -> Callable[..., None]:
                     "next: use a smaller model, a smaller --ctx, or --device cpu",
                     _NO_MEMORY,
                 )
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            reason = without_credentials(f"{type(error).__name__}: {error}")
+            reason = " ".join(reason.split())[:300]
             _fail(f"internal error: {reason} (NAZX_DEBUG=1 shows the traceback)", 1)
 
     return command
@@ -94,7 +95,7 @@ def _fail(text: str, code: int) -> None:
     if os.environ.get("NAZX_DEBUG", "") not in ("", "0"):
         import traceback
 
-        traceback.print_exc()
+        print(without_credentials(traceback.format_exc()), end="", file=sys.stderr)
     if text:
         print(text, file=sys.stderr)
     raise typer.Exit(code)

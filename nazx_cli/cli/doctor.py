@@ -46,7 +46,12 @@ def doctor(*, offline: Offline = False, json: Json = False) -> None:
 
 def _hub(offline: bool) -> dict[str, Any]:
     """Whether the Hub can be reached."""
-    from nazx_cli.catalog.hub import HubUnreachableError, check_reachable, endpoint, is_offline
+    from nazx_cli.catalog.hub import (
+        HubUnreachableError,
+        check_reachable,
+        is_offline,
+        shown_endpoint,
+    )
 
     problem = None
     if offline or is_offline():
@@ -56,7 +61,7 @@ def _hub(offline: bool) -> dict[str, Any]:
             check_reachable()
         except HubUnreachableError as error:
             problem = error.message
-    return {"endpoint": endpoint(), "reachable": problem is None, "problem": problem}
+    return {"endpoint": shown_endpoint(), "reachable": problem is None, "problem": problem}
 
 
 def _versions() -> dict[str, str | None]:
