@@ -12,7 +12,8 @@ from prompt_toolkit.output import DummyOutput
 
 from nazx_cli.catalog.stored import nazx_home
 from nazx_cli.memory.plan import LoadOptions
-from nazx_cli.session.saving.store import Autosave, Store
+from nazx_cli.session.saving.autosave import Autosave
+from nazx_cli.session.saving.store import Store
 from nazx_cli.session.session import Session
 from nazx_cli.ui.chat import Chat
 from nazx_cli.ui.models import Models

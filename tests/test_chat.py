@@ -13,7 +13,8 @@ from prompt_toolkit.input import DummyInput
 from nazx_cli.cli.opening import Opening
 from nazx_cli.cli.options import AnswerOptions, ChatOptions, ModelOptions, OutputOptions
 from nazx_cli.errors import NazxError
-from nazx_cli.session.saving.store import Autosave, Store
+from nazx_cli.session.saving.autosave import Autosave
+from nazx_cli.session.saving.store import Store
 from nazx_cli.ui.chat import Chat
 
 SHORT = ("--max-tokens", "4")

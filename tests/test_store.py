@@ -91,7 +91,7 @@ def test_a_session_can_be_saved_again_after_it_was_loaded(store: Store) -> None:
 def test_a_new_session_has_nothing_to_load_and_leaves_no_file(store: Store) -> None:
     with store.open("work", create=True) as file:
         assert file.load(TOKENIZER, MODEL) is None
-        assert file.info.open_by is not None
+        assert [name for name, _ in store.running()] == ["work"] and file.model == ""
     assert store.infos() == []
     assert list(store.folder.iterdir()) == []
 
@@ -235,7 +235,8 @@ def test_a_session_is_saved_under_another_name_and_the_old_one_stays(store: Stor
     with store.open("work", create=True) as file:
         file.save({"main": full_state()}, "main", {"w"}, MODEL)
         with file.save_as("kept") as copy:
-            assert copy.info.name == "kept" and copy.info.turns == 2
+            assert copy.name == "kept" and copy.model == "tiny"
+            assert {info.name: info.turns for info in store.infos()} == {"work": 2, "kept": 2}
             copy.save({"main": full_state(7)}, "main", (), MODEL)
             assert {name for name, _ in store.running()} == {"work", "kept"}
         file.save({"main": full_state(8)}, "main", (), MODEL)

@@ -239,7 +239,8 @@ from nazx_cli.session.state import State
 from nazx_cli.session.saving.store import Store
 from reading_helpers import alice_text
 from store_helpers import MODEL, full_state, part_of
-file = Store(Path(sys.argv[1])).open("work", create=True)
+store = Store(Path(sys.argv[1]))
+file = store.open("work", create=True)
 file.save({"main": full_state()}, "main", (), MODEL)
 big = State((part_of("alice.txt", alice_text()),))
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -249,7 +250,7 @@ try:
 except NazxError as error:
     print(error.message)
     print(error.hint)
-print(file.info.turns)
+print(store.infos()[0].turns)
 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 file.save({"main": full_state(), "big": big}, "big", (), MODEL)
 file.close()

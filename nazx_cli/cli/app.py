@@ -11,7 +11,19 @@ from typing import Annotated, Any
 import typer
 
 from nazx_cli import __version__
-from nazx_cli.cli import ask, bench, chat, convert, doctor, gauge, help, models, tune, vram_estimate
+from nazx_cli.cli import (
+    ask,
+    bench,
+    chat,
+    convert,
+    doctor,
+    gauge,
+    help,
+    models,
+    sessions,
+    tune,
+    vram_estimate,
+)
 from nazx_cli.cli.judge import command as eval
 from nazx_cli.cli.options import flatten
 from nazx_cli.errors import NazxError, is_out_of_memory, without_credentials
@@ -34,6 +46,11 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("eval", eval.evaluate),
     ("help", help.help_on),
 )
+
+GROUPS: tuple[tuple[str, Callable[..., None], tuple[tuple[str, Callable[..., None]], ...]], ...] = (
+    ("sessions", sessions.sessions, sessions.COMMANDS),
+)
+"""Commands that have commands of their own; without one the first function is run."""
 
 _INTERRUPTED = 130
 _NO_MEMORY = 3
@@ -110,17 +127,25 @@ def _leave_closed_pipe() -> None:
 
 def build() -> typer.Typer:
     """The program with all its commands."""
-    program = typer.Typer(
-        name="nazx",
-        no_args_is_help=True,
+    program = _typer(COMMANDS, no_args_is_help=True)
+    program.callback()(_root)
+    for name, alone, commands in GROUPS:
+        group = _typer(commands)
+        group.callback(invoke_without_command=True)(handled(flatten(alone)))
+        program.add_typer(group, name=name)
+    return program
+
+
+def _typer(commands: tuple[tuple[str, Callable[..., None]], ...], **settings: Any) -> typer.Typer:
+    made = typer.Typer(
         rich_markup_mode=None,  # importing Rich would double the time of --help
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["--help", "-h"]},
+        **settings,
     )
-    program.callback()(_root)
-    for name, command in COMMANDS:
-        program.command(name)(handled(flatten(command)))
-    return program
+    for name, command in commands:
+        made.command(name)(handled(flatten(command)))
+    return made
 
 
 app = build()

@@ -11,7 +11,15 @@ from typing import Annotated
 
 import typer
 
-from nazx_cli.cli.options import AnswerOptions, Files, ModelOptions, OutputOptions, make_screen
+from nazx_cli.cli.options import (
+    AnswerOptions,
+    AskOptions,
+    ChatOptions,
+    Files,
+    ModelOptions,
+    OutputOptions,
+    make_screen,
+)
 from nazx_cli.documents.text import decode
 from nazx_cli.errors import DocumentError, UsageError
 from nazx_cli.ui.screen import Screen
@@ -20,6 +28,7 @@ _PATIENCE = 2.0  # seconds without input until the person is told what is waited
 
 
 def ask(
+    context: typer.Context,
     question: Annotated[
         str | None,
         typer.Argument(metavar="QUESTION", help="What to ask; text on stdin comes before it."),
@@ -29,23 +38,28 @@ def ask(
     model: ModelOptions,
     answers: AnswerOptions,
     output: OutputOptions,
+    options: AskOptions,
 ) -> None:
     """Ask one question, about documents if any are given.
 
+    Nothing is kept of it, unless --continue or --session names a session to go on with.
+
     Example: nazx ask --file book.txt "Who is on trial, and what for?"
     """
-    from nazx_cli.cli.opening import models_of, open_session, read_documents
+    from nazx_cli.cli.opening import Opening, named_options
 
-    screen = make_screen(output)
-    question, specs, piped = _inputs(question, file or (), screen)
-    documents = read_documents(specs, piped, screen)
-    settings = answers.settings()  # first: a wrong value should not wait for a download
-    session = open_session(model.model, models_of(model, screen), settings, documents)
-    from nazx_cli.ui.turn import show_turn
-
-    events = session.ask(question)
-    if show_turn(events, session.lm.name, screen, as_json=output.json).interrupted:
-        raise typer.Exit(130)
+    question, specs, piped = _inputs(question, file or (), make_screen(output))
+    chosen = ChatOptions(options.go_on, options.session, options.force)
+    named = named_options(context)
+    opening = Opening(tuple(specs), model, answers, output, chosen, named, piped=piped)
+    chat = opening.open()
+    try:
+        outcome = chat.answer(question, as_json=output.json)
+        failure = chat.autosave.failure  # told already
+    finally:
+        chat.autosave.close()
+    if outcome.interrupted or failure:
+        raise typer.Exit(failure.exit_code if failure else 130)
 
 
 def _inputs(

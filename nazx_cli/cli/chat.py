@@ -44,15 +44,15 @@ def chat(
     with no_echo() if interactive else nullcontext():
         chat = opening.open()
     try:
-        if interactive:
-            _converse(chat)
-        else:
-            _answer_lines(chat, output.json)
+        code = _converse(chat) if interactive else _answer_lines(chat, output.json)
+        code = code or chat.leave()
     finally:
         chat.autosave.close()
+    if code:
+        raise typer.Exit(code)
 
 
-def _converse(chat: Chat) -> None:
+def _converse(chat: Chat) -> int:
     from nazx_cli.catalog.stored import nazx_home
     from nazx_cli.memory.plan import better_model
     from nazx_cli.ui.repl import Repl
@@ -61,6 +61,7 @@ def _converse(chat: Chat) -> None:
     if (limit := chat.lm.memory_limit) and (advice := better_model(chat.lm.name, limit)):
         chat.screen.note(advice)
     Repl(chat, nazx_home() / "history").run()
+    return 0
 
 
 def _greeting(chat: Chat) -> str:
@@ -83,24 +84,21 @@ def _greeting(chat: Chat) -> str:
     return " · ".join(parts) + "\n/help lists the commands"
 
 
-def _answer_lines(chat: Chat, as_json: bool) -> None:
-    """One answer for each line; a question that fails is reported and the next one taken."""
-    from nazx_cli.ui.turn import show_turn
+def _answer_lines(chat: Chat, as_json: bool) -> int:
+    """One answer for each line; a question that fails is reported and the next one taken.
 
+    Returns the exit code.
+    """
     failure: NazxError | None = None
     for line in sys.stdin:
         if not line.strip():
             continue
         try:
-            chat.take_in_changes()
-            events = chat.workspace.ask(line)
-            outcome = show_turn(events, chat.lm.name, chat.screen, as_json=as_json)
+            outcome = chat.answer(line, as_json=as_json)
         except NazxError as error:
             chat.screen.error(error)
             failure = failure or error
             continue
-        chat.save()
         if outcome.interrupted:
-            raise typer.Exit(130)
-    if failure is not None:
-        raise typer.Exit(failure.exit_code)
+            return 130
+    return failure.exit_code if failure is not None else 0

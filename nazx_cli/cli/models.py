@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nazx_cli.cli.options import Json, ModelArgument, Offline, Quiet, Report, Revision, option
+from nazx_cli.cli.options import (
+    Json,
+    ModelArgument,
+    Offline,
+    Quiet,
+    Report,
+    Revision,
+    Yes,
+    confirm,
+    option,
+)
 from nazx_cli.errors import ModelUnavailableError, UsageError
 from nazx_cli.names import ADAPTER_CONFIG
 from nazx_cli.ui.phrases import columns, size_text
@@ -252,7 +261,7 @@ def _file_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
 def rm(
     name: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names or org/repo.")],
     *,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be removed.")
     ] = False,
@@ -271,7 +280,8 @@ def rm(
     removals = [ModelRef.parse(each).removal() for each in dict.fromkeys(name)]
     freed = freed_bytes(removals)
     if not dry_run and not yes:
-        _confirm(removals, freed)
+        names = ", ".join(removal.name for removal in removals)
+        confirm(names, f", {size_text(freed)}")
     if not dry_run:
         for removal in removals:
             removal.execute()
@@ -285,19 +295,6 @@ def rm(
     gone = [f"{verb} {each.name}: {', '.join(map(str, each.folders))}" for each in removals]
     freed_text = f"{size_text(freed)} {'would be ' if dry_run else ''}freed"
     Report(json=json).tell(facts, *gone, freed_text, note=_kept_note(removals))
-
-
-def _confirm(removals: Sequence[Removal], freed: int) -> None:
-    """Ask; leave where the answer is not yes, refuse where there is nobody to ask."""
-    names = ", ".join(removal.name for removal in removals)
-    if not (sys.stdin is not None and sys.stdin.isatty()):
-        raise UsageError(
-            f"removing {names} needs a yes, and there is no terminal to ask on", "add --yes"
-        )
-    print(f"remove {names}, {size_text(freed)}? [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        print("nothing was removed", file=sys.stderr)
-        raise typer.Exit(1)
 
 
 def _kept_note(removals: Sequence[Removal]) -> str:

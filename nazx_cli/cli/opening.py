@@ -1,4 +1,5 @@
-"""From options to a session: a new one for ``nazx ask`` and ``nazx chat``, or one that goes on."""
+"""From options to a conversation, of ``nazx ask`` as of ``nazx chat``: a new one, or one that goes
+on."""
 
 from __future__ import annotations
 
@@ -83,7 +84,7 @@ def named_options(context: typer.Context) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Opening:
-    """What a chat is opened from."""
+    """What a conversation is opened from; ``piped`` is the document that ``-`` in ``files`` is."""
 
     files: tuple[str, ...]
     model: ModelOptions
@@ -91,7 +92,8 @@ class Opening:
     output: OutputOptions
     options: ChatOptions
     named: frozenset[str]
-    interactive: bool
+    interactive: bool = False
+    piped: str | None = None
 
     def open(self) -> Chat:
         """The chat; its session, if it is saved, is this process's alone until it is closed."""
@@ -101,49 +103,56 @@ class Opening:
         screen = make_screen(self.output)
         settings = self.answers.settings()  # first: a wrong value should not wait for a model
         store = Store(nazx_home() / "sessions")
-        file = self._file(store, screen)
+        failure: NazxError | None = None
         try:
-            return self._chat(store, file, settings, screen)
+            file = self._file(store)
+        except NazxError as error:
+            if self.options.resume or self.options.session is not None:
+                raise
+            screen.error(NazxError(f"this chat will not be saved: {error.message}", error.hint))
+            file, failure = None, error
+        try:
+            return self._chat(store, file, settings, screen, failure)
         except BaseException:
             if file is not None:
                 file.close()
             raise
 
-    def _file(self, store: Store, screen: Screen) -> SessionFile | None:
+    def _file(self, store: Store) -> SessionFile | None:
         """The session that is asked for, or a new one where this chat is to be saved."""
         name = self.options.session
         if self.options.resume:
             if name is not None:
-                raise UsageError("--resume and --session name two sessions", "give one of them")
+                raise UsageError(
+                    "the last session and another are asked for", "give --session alone"
+                )
             name = store.latest()
             if name is None:
                 raise UsageError("there is no session to resume", "begin one with: nazx chat")
         if name is not None:
             return store.open(name, create=True)
-        if self.options.no_save or not self.interactive:
-            return None
-        try:
-            return store.open_fresh()
-        except NazxError as error:
-            screen.note(f"note: this chat will not be saved: {error.message}")
-            return None
+        return store.open_fresh() if self.interactive and not self.options.no_save else None
 
     def _chat(
-        self, store: Store, file: SessionFile | None, settings: SessionSettings, screen: Screen
+        self,
+        store: Store,
+        file: SessionFile | None,
+        settings: SessionSettings,
+        screen: Screen,
+        failure: NazxError | None,
     ) -> Chat:
-        from nazx_cli.session.saving.store import Autosave
+        from nazx_cli.session.saving.autosave import Autosave
         from nazx_cli.ui.chat import Chat
-        from nazx_cli.ui.gauge_line import Gauge
 
         models = models_of(self.model, screen)
         more: ReadResult | None = None
-        goes_on = file is not None and bool(file.info.model)
+        goes_on = file is not None and bool(file.model)
         if file is not None and goes_on:
             session, more = self._resumed(file, models, settings)
         else:
-            documents = read_documents(self.files, None, screen)
+            documents = read_documents(self.files, self.piped, screen)
             session = open_session(self.model.model, models, settings, documents)
-        autosave = Autosave(store, file, screen.error)
+        autosave = Autosave(store, file, screen.error, failure)
         chat = Chat(session, screen, models=models, autosave=autosave)
         if self.options.no_save and file is not None:
             autosave.close()
@@ -152,6 +161,8 @@ class Opening:
         if more:
             screen.tell_skipped(more.skipped)
         if self.interactive and not (self.options.no_gauge or screen.quiet):
+            from nazx_cli.ui.gauge_line import Gauge
+
             chat.gauge = Gauge(lambda: chat.workspace.usage(), chat.lm.device, chat.lm.memory_limit)
         chat.save()
         return chat
@@ -168,7 +179,9 @@ class Opening:
         more = None
         if self.files:
             with models.screen.bar("tokenizing") as bar:
-                more = read_new(self.files, state.documents, found.tokenizer, bar.update)
+                more = read_new(
+                    self.files, state.documents, found.tokenizer, bar.update, piped=self.piped
+                )
         own = {key: value for key, value in vars(given).items() if key in self.named}
         drawn = {key: value for key, value in vars(given.sampling).items() if key in self.named}
         sampling = replace(state.settings.sampling, **drawn)

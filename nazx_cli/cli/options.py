@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from nazx_cli.documents.control import strip_control
+from nazx_cli.errors import UsageError
 from nazx_cli.names import DEFAULT_MODEL, DTYPES, READ_MODES
 from nazx_cli.quantization.cost import KINDS
 from nazx_cli.ui.screen import Screen
@@ -71,6 +73,7 @@ Revision = Annotated[
 ]
 Offline = Annotated[bool, option("--offline", "Use no network.", callback=_go_offline)]
 Json = Annotated[bool, option("--json", "Print JSON.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Quiet = Annotated[bool, option("--quiet", "Nothing on stderr but errors.")]
 
 
@@ -183,18 +186,42 @@ class OutputOptions:
     ] = False
 
 
+def session_names() -> list[str]:
+    """Names of the saved sessions, for completion."""
+    from nazx_cli.catalog.stored import nazx_home
+    from nazx_cli.session.saving.store import Store
+
+    return Store(nazx_home() / "sessions").names()
+
+
+SessionName = Annotated[
+    str | None,
+    option(
+        "--session",
+        "Go on with this session, or begin it.",
+        metavar="NAME",
+        autocompletion=session_names,
+    ),
+]
+Force = Annotated[bool, option("--force", "Open the session although its model differs.")]
+
+
+@dataclass(frozen=True)
+class AskOptions:
+    """Which session a question goes on with, if any."""
+
+    go_on: Annotated[bool, option("--continue", "Go on with the session saved last.")] = False
+    session: SessionName = None
+    force: Force = False
+
+
 @dataclass(frozen=True)
 class ChatOptions:
     """Which session a chat goes on with, and whether it is kept; for terminals, the gauge."""
 
     resume: Annotated[bool, option("--resume", "Go on with the session saved last.")] = False
-    session: Annotated[
-        str | None,
-        option("--session", "Go on with this session, or begin it.", metavar="NAME"),
-    ] = None
-    force: Annotated[bool, option("--force", "Open the session although its model differs.")] = (
-        False
-    )
+    session: SessionName = None
+    force: Force = False
     no_save: Annotated[bool, option("--no-save", "Do not save this chat.")] = False
     no_gauge: Annotated[bool, option("--no-gauge", "Show no gauge of the memory.")] = False
 
@@ -249,6 +276,22 @@ def make_screen(options: OutputOptions) -> Screen:
         sources=options.sources,
         plain=options.plain,
     )
+
+
+def confirm(names: str, more: str = "") -> None:
+    """Ask whether to remove ``names``; leave where the answer is not yes.
+
+    ``UsageError`` where there is nobody to ask.
+    """
+    if not (sys.stdin is not None and sys.stdin.isatty()):
+        raise UsageError(
+            f"removing {names} needs a yes, and there is no terminal to ask on", "add --yes"
+        )
+    question = strip_control(f"remove {names}{more}? [y/N] ")
+    print(question, end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        print("nothing was removed", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 class Report:

@@ -34,13 +34,15 @@ def read_new(
     tokenizer: Tokenizer,
     on_progress: OnProgress | None = None,
     like: TokenizedDocument | None = None,
+    piped: str | None = None,
 ) -> ReadResult:
-    """Read what ``specs`` name and is not among ``present``; ``DocumentError`` as ``gather``.
+    """Read what ``specs`` name and is not among ``present``; ``DocumentError`` as ``gather``,
+    which ``piped`` is for.
 
     A single document that has much in common with ``like`` is done sooner.
     ``on_progress`` is told bytes read and in all, then characters tokenized and in all.
     """
-    gathered = gather(specs, on_progress=on_progress)
+    gathered = gather(specs, piped, on_progress)
     new = [doc for doc in gathered.documents if not any(_same(doc, p.document) for p in present)]
     known = tuple(doc.name for doc in gathered.documents if doc not in new)
     if like is not None and len(new) == 1:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from nazx_cli.errors import DocumentError
+from nazx_cli.errors import DocumentError, NazxError
 from nazx_cli.ui.phrases import Stopwatch
 from nazx_cli.ui.screen import Screen
-from nazx_cli.ui.turn import show_turn
+from nazx_cli.ui.turn import Outcome, show_turn
 
 if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel
     from nazx_cli.session.events import Event
+    from nazx_cli.session.saving.autosave import Autosave
     from nazx_cli.session.saving.session_file import ModelTag
-    from nazx_cli.session.saving.store import Autosave
     from nazx_cli.session.session import Session
     from nazx_cli.ui.gauge_line import Gauge
     from nazx_cli.ui.models import Models
@@ -79,6 +79,14 @@ class Chat:
         self.take_in_changes()
         self.follow(self.workspace.ask(question))
 
+    def answer(self, question: str, *, as_json: bool = False) -> Outcome:
+        """``ask`` where nobody sits before the screen: what came of it, which is saved."""
+        self.take_in_changes()
+        events = self.workspace.ask(question)
+        outcome = show_turn(events, self.lm.name, self.screen, as_json=as_json)
+        self.save()
+        return outcome
+
     def follow(self, events: Iterator[Event]) -> None:
         """Show an answer as it comes."""
         outcome = show_turn(events, self.lm.name, self.screen, gauge=self.gauge, longer=_MAX_TOKENS)
@@ -109,3 +117,12 @@ class Chat:
         """Save what has changed, if this chat is saved at all."""
         if self.autosave.name is not None:
             self.autosave.save(self.workspace, self.tag)
+
+    def leave(self) -> int:
+        """Save what is not saved yet; the exit code, after telling what cannot be."""
+        self.save()
+        failure = self.autosave.failure
+        if failure is None or not self.workspace.turns:
+            return 0
+        self.screen.error(NazxError(f"this chat is not saved: {failure.message}"))
+        return failure.exit_code

@@ -1,4 +1,4 @@
-"""What was said, taken elsewhere: to a Markdown file, or to the clipboard.
+"""What was said, taken elsewhere: as Markdown or JSON, to a file, or to the clipboard.
 
 The clipboard is reached by the system's own tool, or by the terminal (OSC 52).
 """
@@ -13,32 +13,29 @@ import sys
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from nazx_cli.documents.control import strip_control
 from nazx_cli.errors import NazxError, UsageError
-from nazx_cli.reading.passages import source_line
+from nazx_cli.reading.passages import source_line, source_record
 
 if TYPE_CHECKING:
-    from nazx_cli.session.session import Session
+    from nazx_cli.session.saving.conversation import Conversation
 
 _LONGEST = 74_994  # bytes of text: terminals take 100,000 characters of base64, codes included
 
 
-def export(workspace: Session, model: str, name: str, *, overwrite: bool = False) -> Path:
-    """Write the transcript to file ``name``; the path.
+def export(text: str, name: str, *, overwrite: bool, how: str) -> Path:
+    """Write ``text`` to the file ``name``; the path.
 
-    ``UsageError`` where the file is there and may not be overwritten.
+    ``UsageError`` where the file is there and may not be overwritten; ``how`` says how it may.
     """
     path = Path(name).expanduser()
-    text = "\n\n".join(_blocks(workspace, model)) + "\n"
     try:
         with path.open("w" if overwrite else "x", encoding="utf-8", newline="\n") as file:
-            file.write(strip_control(text))
+            file.write(text)
     except FileExistsError:
-        raise UsageError(
-            f"{name} is there already", f'type /export "{name}" ! to overwrite it'
-        ) from None
+        raise UsageError(f"{name} is there already", how) from None
     except OSError as error:
         raise NazxError(
             f"{name} cannot be written: {error.strerror or error}", "name another file"
@@ -46,16 +43,39 @@ def export(workspace: Session, model: str, name: str, *, overwrite: bool = False
     return path
 
 
-def _blocks(workspace: Session, model: str) -> Iterator[str]:
+def as_markdown(said: Conversation) -> str:
+    """The transcript, without control sequences."""
+    return strip_control("\n\n".join(_blocks(said)) + "\n")
+
+
+def as_data(said: Conversation) -> dict[str, Any]:
+    """The transcript as one JSON object."""
+    return {
+        "model": said.model,
+        "system": said.system,
+        "documents": [{"name": name, "tokens": tokens} for name, tokens in said.documents],
+        "turns": [
+            {
+                "question": turn.question,
+                "answer": turn.answer.strip(),
+                "interrupted": turn.interrupted,
+                "sources": [source_record(passage) for passage in turn.sources],
+            }
+            for turn in said.turns
+        ],
+    }
+
+
+def _blocks(said: Conversation) -> Iterator[str]:
     """The transcript in blocks, between which lines are left blank."""
     yield "# A conversation in NazX"
-    yield f"{datetime.now():%Y-%m-%d %H:%M}, model {model}"
-    if system := workspace.settings.system:
-        yield f"System message: {system}"
-    if workspace.documents:
+    yield f"{datetime.now():%Y-%m-%d %H:%M}, model {said.model}"
+    if said.system:
+        yield f"System message: {said.system}"
+    if said.documents:
         yield "Documents:"
-        yield _numbered(f"{each.name} ({len(each):,} tokens)" for each in workspace.documents)
-    for number, turn in enumerate(workspace.turns, 1):
+        yield _numbered(f"{name} ({tokens:,} tokens)" for name, tokens in said.documents)
+    for number, turn in enumerate(said.turns, 1):
         yield f"## {number}"
         # quoted, so that headings in a pasted question are not the transcript's own
         yield "\n".join(f"> {line}".rstrip() for line in turn.question.splitlines())

@@ -111,7 +111,7 @@ class Models:
         ``force`` takes a model that differs from the session's; without it that is a
         ``UsageError``.
         """
-        found = self.find(model or file.info.model)
+        found = self.find(model or file.model)
         saved = file.load(found.tokenizer, self.tag(found.name, found.folder), force=force)
         assert saved is not None, "a session that was never saved"
         return found, saved

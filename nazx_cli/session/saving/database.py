@@ -1,31 +1,30 @@
-"""The file beneath a session: which process holds it, its tables, and its errors in plain words.
-
-The system drops a lock when its process ends, however it ends, so none is ever stale. The
-``filelock`` library empties the file of whoever holds it, and could not tell who that is.
-"""
+"""The file beneath a session: its tables, and its errors in plain words."""
 
 from __future__ import annotations
 
 import errno
 import os
+import shlex
+import shutil
 import sqlite3
-import sys
-import time
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from nazx_cli.errors import NazxError, first_line
-from nazx_cli.reading.content import loads
+from nazx_cli.errors import NazxError, UsageError, first_line
+from nazx_cli.reading.content import dumps, key_of, loads
 
 APPLICATION = 0x4E417A58  # "NAzX": tells a session from any other SQLite file
 _WAIT = 5.0  # seconds for another process that lists sessions, or writes the one listed
-_PATIENCE = 0.25  # seconds: others may hold the lock for a moment to see whether it is held
-_PAUSE = 0.01
-_BEYOND = 1 << 16  # Windows locks bytes against reading too: one that holds no number
-_NOT_AS_WRITTEN = (LookupError, ValueError, TypeError, AttributeError, OverflowError, zlib.error)
+_BESIDE = ("-journal", "-wal", "-shm")  # what SQLite keeps beside a file, by its name
+_CONTENTS = ("branches", "turns", "parts")
+_NO_ACCESS = ("unable to open", "readonly", "access permission", "not authorized")
+NOT_AS_WRITTEN = (
+    *(LookupError, ValueError, TypeError, AttributeError, OverflowError, RecursionError),
+    *(zlib.error, UsageError),  # the latter of a setting that nobody could have chosen
+)
 
 
 def _create_tables(database: sqlite3.Connection) -> None:
@@ -42,12 +41,40 @@ def _create_tables(database: sqlite3.Connection) -> None:
         database.execute(statement)
 
 
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_create_tables]
+def _sign_branches(database: sqlite3.Connection) -> None:
+    """Version 2. ``meta`` names all branches by their content: one that is lost is missed."""
+    branches = list(database.execute("SELECT name, state FROM branches"))
+    if branches:
+        put_meta(database, {"states": key_of_states(branches)})
+
+
+def key_of_states(branches: Iterable[tuple[bytes, bytes]]) -> str:
+    """Names all branches (name and state, as they are stored) by their content."""
+    return key_of(
+        b"".join(len(each).to_bytes(8, "big") + each for row in sorted(branches) for each in row)
+    )
+
+
+def put_meta(database: sqlite3.Connection, values: dict[str, Any]) -> None:
+    """Have the file say this of the session as a whole, besides what it says already."""
+    rows = [(key, dumps(value)) for key, value in values.items()]
+    database.executemany("REPLACE INTO meta VALUES (?, ?)", rows)
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_create_tables, _sign_branches]
 """Step n makes a file of version n one of version n + 1; an empty file is of version 0."""
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """Open the file that is there, whatever it is; close the connection after use.
+def require_file(path: Path) -> None:
+    """``NazxError`` where something other than a file lies at ``path``."""
+    if path.exists() and not path.is_file():
+        raise NazxError(
+            f"{path} is no file, so it is no session", "move it away, or choose another name"
+        )
+
+
+def connect(path: Path, *settings: str) -> sqlite3.Connection:
+    """Open the file that is there, whatever it is, with pragmas; close the connection after use.
 
     A rollback journal, not a write-ahead log: a session at rest is one file, readable without
     writing beside it, also on a network drive.
@@ -61,7 +88,7 @@ def connect(path: Path) -> sqlite3.Connection:
     )
     try:
         # EXTRA: also the journal's removal, which makes a change final, is on the disk.
-        for setting in ("trusted_schema = OFF", "synchronous = EXTRA"):
+        for setting in (*settings, "trusted_schema = OFF", "synchronous = EXTRA"):
             database.execute(f"PRAGMA {setting}")
     except BaseException:
         database.close()
@@ -74,6 +101,8 @@ def create(path: Path) -> sqlite3.Connection:
 
     Only who holds the session's lock may call this.
     """
+    if path.exists():
+        keep_before(path)
     if not path.exists() or not path.stat().st_size:
         _create_empty(path)
     database = connect(path)
@@ -101,8 +130,33 @@ def _create_empty(path: Path) -> None:
 
 def delete(path: Path) -> None:
     """Remove a database with what a killed process may have left beside it."""
-    for name in (path.name, f"{path.name}-journal"):
-        path.with_name(name).unlink(missing_ok=True)
+    for each in parts_of(path):
+        each.unlink(missing_ok=True)
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The files that make up a database, whether they are there or not."""
+    return [path, *(path.with_name(f"{path.name}{end}") for end in _BESIDE)]
+
+
+def copy(path: Path, to: Path) -> None:
+    """Copy a database as it lies there, with what is beside it, byte by byte."""
+    delete(to)
+    for source, target in zip(parts_of(path), parts_of(to), strict=True):
+        if source.exists():
+            shutil.copyfile(source, target)
+            target.chmod(0o600)
+
+
+def before(path: Path) -> Path:
+    """Where a session lies as it was before SQLite took back what a killed process had begun."""
+    return path.with_name(f".{path.stem}.before")
+
+
+def keep_before(path: Path) -> None:
+    """Keep the file while it is not known to be whole: what lies beside need not belong to it."""
+    if any(each.exists() for each in parts_of(path)[1:]) and not before(path).exists():
+        copy(path, before(path))
 
 
 def bring_up_to_date(database: sqlite3.Connection, path: Path) -> None:
@@ -126,8 +180,13 @@ def checked_version(database: sqlite3.Connection, path: Path) -> int:
     (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if kind != APPLICATION and (found or tables):
         raise NazxError(f"{path} is no session of NazX", "choose another name with --session NAME")
-    if not tables and path.stat().st_size:
+    if found < 0 or bool(found) != bool(tables) or (not tables and path.stat().st_size):
         raise damaged(path, "most of it is missing")
+    strange = database.execute(
+        "SELECT type, name FROM sqlite_master WHERE type NOT IN ('table', 'index')"
+    ).fetchone()
+    if strange is not None:
+        raise damaged(path, f"it holds a {strange[0]} named {strange[1]}, which NazX never made")
     if found > len(MIGRATIONS):
         raise NazxError(
             f"session {path.stem} was written by a newer NazX (format {found}; "
@@ -151,10 +210,21 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def read_meta(database: sqlite3.Connection) -> dict[str, Any]:
-    """What the file says of the session as a whole; without ``saved``: nothing was saved yet."""
+def read_meta(database: sqlite3.Connection) -> dict[str, Any] | None:
+    """What the file says of the session as a whole; None: nothing was saved yet.
+
+    ``LookupError`` where something was, and it does not say what.
+    """
     rows = database.execute("SELECT key, value FROM meta")
-    return {key: loads(value) for key, value in rows}
+    meta = {key: loads(value) for key, value in rows}
+    if "saved" not in meta and (meta or any(_rows(database, name) for name in _CONTENTS)):
+        raise LookupError("saved")
+    return meta or None
+
+
+def _rows(database: sqlite3.Connection, table: str) -> int:
+    (count,) = database.execute(f"SELECT count(*) FROM {table}").fetchone()
+    return int(count)
 
 
 def stored(database: sqlite3.Connection, table: str) -> set[str]:
@@ -198,7 +268,7 @@ def damage_explained(path: Path) -> Iterator[None]:
     try:
         with explained(path):
             yield
-    except _NOT_AS_WRITTEN as error:
+    except NOT_AS_WRITTEN as error:
         missing = isinstance(error, LookupError)  # whose text is no more than a key
         raise damaged(path, "a piece is missing" if missing else first_line(error)) from None
 
@@ -220,7 +290,7 @@ def explain(error: sqlite3.Error | OSError, path: Path) -> NazxError:
         )
     if "locked" in reason:
         return NazxError(f"session {path.stem} is in use by another program ({path})", "try again")
-    if isinstance(error, OSError | sqlite3.OperationalError) and "no such" not in reason:
+    if isinstance(error, OSError) or any(each in reason for each in _NO_ACCESS):
         return NazxError(
             f"cannot use {path}: {reason}", "set NAZX_HOME to a folder that you may write to"
         )
@@ -231,106 +301,5 @@ def damaged(path: Path, reason: str) -> NazxError:
     """What to say of a file that is not as it was written."""
     return NazxError(
         f"session {path.stem} is damaged: {reason}",
-        f"move {path} away, or choose another name with --session NAME",
+        f"nazx sessions repair {shlex.quote(path.stem)}, or choose another with --session NAME",
     )
-
-
-class LockHeldError(Exception):
-    """Another process, or this one, holds the lock; ``pid`` is 0 where that cannot be told."""
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(f"held by process {pid}")
-        self.pid = pid
-
-
-class ProcessLock:
-    """The lock file at ``path``, held from here to ``release()``.
-
-    Raises ``LockHeldError`` where it is held, ``OSError`` where it cannot be made.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor = self._acquire(time.monotonic() + _PATIENCE)
-
-    def _acquire(self, deadline: float) -> int:
-        while True:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                if _locked(descriptor) and _is_at(descriptor, self._path):
-                    os.ftruncate(descriptor, 0)
-                    os.write(descriptor, str(os.getpid()).encode())
-                    return descriptor
-                if time.monotonic() > deadline:
-                    raise LockHeldError(_pid_in(descriptor))
-            except BaseException:
-                os.close(descriptor)
-                raise
-            os.close(descriptor)
-            time.sleep(_PAUSE)
-
-    def release(self) -> None:
-        """Let others have it; the file goes."""
-        if self._descriptor < 0:
-            return
-        if sys.platform != "win32":
-            # While it is held: whoever waits for this very file sees that it is gone.
-            with suppress(OSError):
-                self._path.unlink()
-        os.close(self._descriptor)
-        self._descriptor = -1
-        if sys.platform == "win32":  # no open file can go there, so nobody's lock is lost
-            with suppress(OSError):
-                self._path.unlink()
-
-
-def holder(path: Path) -> int | None:
-    """The process that holds the lock file at ``path``, 0 if that cannot be told; None: nobody."""
-    try:
-        descriptor = os.open(path, os.O_RDWR)
-    except OSError:
-        return None
-    try:
-        if _locked(descriptor, shared=True):
-            return None
-        deadline = time.monotonic() + _PATIENCE
-        while not (pid := _pid_in(descriptor)) and time.monotonic() < deadline:
-            time.sleep(_PAUSE)
-        return pid
-    finally:
-        os.close(descriptor)
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether the open file is still the one at ``path``."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _pid_in(descriptor: int) -> int:
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    digits = os.read(descriptor, 20)
-    return int(digits) if digits.isdigit() else 0
-
-
-def _locked(descriptor: int, shared: bool = False) -> bool:
-    """Lock the open file if nobody has; closing it unlocks it."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        os.lseek(descriptor, _BEYOND, os.SEEK_SET)
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -1,42 +1,38 @@
 """What a session file holds: documents, turns and states as bytes, and back; what is new is
 written in one transaction.
-
-A tokenized document comes back without the tokenizer or the file it was read from. Each token
-stands for the stretch of text from its first character to that of the next. A token mostly stands
-for the same stretch wherever it is, so the text and the tokens' starts follow from the ids, one
-stretch for each distinct id, and the exceptions. Where there are too many of those (a script of
-which most characters take several tokens) text and starts are kept as they are.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from nazx_cli.documents.document import Document, Origin, Place
 from nazx_cli.engine.sampling import Sampling
-from nazx_cli.reading.content import dumps, key_of, loads
+from nazx_cli.reading.content import dumps, key_of, loads, made
 from nazx_cli.reading.passages import Passage
 from nazx_cli.reading.tokenized import TokenizedDocument
-from nazx_cli.session.saving.database import delete_unused, read_meta, stored, transaction, used
+from nazx_cli.session.saving.database import (
+    delete_unused,
+    key_of_states,
+    put_meta,
+    read_meta,
+    stored,
+    transaction,
+    used,
+)
+from nazx_cli.session.saving.packed import Packed, pack, unpack
 from nazx_cli.session.settings import SessionSettings
 from nazx_cli.session.state import History, Message, Snapshot, State, Turn
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from nazx_cli.session.saving.session_file import ModelTag
     from nazx_cli.tokenizer import Tokenizer
 
-_STEP = 1 << 18  # tokens at a time: a list of their stretches takes about 70 bytes each
-_MOST_EXCEPTIONS = 0.25  # of the tokens; more take more room than the text
-_T = TypeVar("_T")
 _MOST_WASTE = 32 << 20  # bytes of documents that no branch has; more do not wait for the end
 
 
@@ -44,12 +40,15 @@ def document_from(key: str, header: bytes, packed: Packed) -> TokenizedDocument:
     """The document that was stored as ``key``; ``ValueError`` where it is another now."""
     data = loads(header)
     text, ids, starts = unpack(packed)
-    places = tuple(Place(start, label) for start, label in data["places"])
-    origin = _made(Origin, data["origin"]) if data["origin"] else None
-    document = Document(data["name"], text, data["format"], places, origin)
+    places = [made(Place, {"start": start, "label": label}) for start, label in data["places"]]
+    origin = made(Origin, data["origin"]) if data["origin"] else None
+    whole = data | {"text": text, "places": tuple(places), "origin": origin}
+    document = made(Document, whole)
+    if len(ids) and not (ids.min() >= 0 <= starts.min() and starts.max() <= len(text)):
+        raise ValueError(f"the tokens of {document.name} do not fit its text")
     tokenized = TokenizedDocument(document, ids, starts)
     if tokenized.content_key != key:
-        raise ValueError(f"the text of {data['name']} is not what was saved")
+        raise ValueError(f"the text of {document.name} is not what was saved")
     return tokenized
 
 
@@ -59,8 +58,8 @@ def turn_from(key: str, row: bytes) -> Turn:
     if key_of(record) != key:
         raise ValueError("a turn is not what was saved")
     data = loads(record)
-    sources = tuple(_made(Passage, passage) for passage in data["sources"])
-    return _made(Turn, data | {"message": _made(Message, data["message"]), "sources": sources})
+    sources = tuple(made(Passage, passage) for passage in data["sources"])
+    return made(Turn, data | {"message": made(Message, data["message"]), "sources": sources})
 
 
 def state_record(state: State) -> bytes:
@@ -85,147 +84,9 @@ def state_from(
     history = record["history"] | {"turns": tuple(turns[key] for key in record["turns"])}
     return State(
         tuple(documents[key] for key in record["parts"]),
-        _made(History, history),
-        _made(SessionSettings, settings | {"sampling": _made(Sampling, settings["sampling"])}),
+        made(History, history),
+        made(SessionSettings, settings | {"sampling": made(Sampling, settings["sampling"])}),
     )
-
-
-def _made(kind: type[_T], data: Mapping[str, Any]) -> _T:
-    """A dataclass from its fields; one that the record lacks is newer and has its default."""
-    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: value for name, value in data.items() if name in names})
-
-
-@dataclass(frozen=True)
-class Packed:
-    """A packed document of ``tokens`` tokens.
-
-    ``ids`` are places in the ``vocabulary``; ``text`` and ``starts`` are None where they follow.
-    """
-
-    tokens: int
-    ids: bytes
-    vocabulary: bytes
-    text: bytes | None = None
-    starts: bytes | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all of it."""
-        blobs = (self.ids, self.vocabulary, self.text, self.starts)
-        return sum(len(blob) for blob in blobs if blob is not None)
-
-
-def pack(text: str, ids: NDArray[np.int32], starts: NDArray[np.int32]) -> Packed:
-    """Pack a ``text`` whose tokens ``ids`` (n,) begin at the characters ``starts`` (n,)."""
-    distinct, places, first = _distinct(ids)
-    bounds = np.append(starts, np.int32(len(text)))
-    stretches = [text[bounds[at] : bounds[at + 1]] for at in first.tolist()]
-    exceptions = _exceptions(text, bounds, places, stretches)
-    words: dict[str, Any] = {"ids": np.diff(distinct, prepend=0).tolist()}
-    if exceptions is not None:
-        words |= {"head": text[: bounds[0]], "stretches": stretches, "exceptions": exceptions}
-    packed_ids = _compressed(places.astype(_kind_of(len(distinct))).tobytes())
-    vocabulary = _compressed(dumps(words))
-    if exceptions is not None:
-        return Packed(len(ids), packed_ids, vocabulary)
-    steps = np.diff(starts.astype("<i4"), prepend=np.int32(0))
-    whole = text.encode("utf-8", "surrogatepass")
-    return Packed(len(ids), packed_ids, vocabulary, _compressed(whole), _compressed(steps))
-
-
-def unpack(packed: Packed) -> tuple[str, NDArray[np.int32], NDArray[np.int32]]:
-    """Text, ids and starts; ``ValueError``, ``KeyError`` and the like for what is damaged."""
-    words = loads(zlib.decompress(packed.vocabulary))
-    distinct = np.cumsum(np.asarray(words["ids"], np.int64)).astype(np.int32)
-    places = _spread(packed.ids, _kind_of(len(distinct)), packed.tokens)
-    if packed.tokens and int(places.max()) >= len(distinct):
-        raise ValueError("a token is not in the vocabulary")
-    ids: NDArray[np.int32] = distinct[places]
-    if packed.text is None or packed.starts is None:
-        text, starts = _follow(words, places)
-        return text, ids, starts
-    steps = _spread(packed.starts, "<i4", packed.tokens)
-    text = zlib.decompress(packed.text).decode("utf-8", "surrogatepass")
-    return text, ids, np.cumsum(steps, dtype=np.int64).astype(np.int32)
-
-
-def _distinct(
-    ids: NDArray[np.int32],
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
-    """The distinct ids (u,), each token's place among them (n,), where each is first seen (u,)."""
-    if not len(ids):
-        return ids, np.zeros(0, np.int32), np.zeros(0, np.int64)
-    # As large as the vocabulary, and much quicker than sorting as many as the document.
-    first = np.full(int(ids.max()) + 1, -1, np.int64)
-    first[ids[::-1]] = np.arange(len(ids) - 1, -1, -1)
-    distinct = np.flatnonzero(first >= 0)
-    place = np.zeros(len(first), np.int32)
-    place[distinct] = np.arange(len(distinct))
-    return distinct.astype(np.int32), place[ids], first[distinct]
-
-
-def _exceptions(
-    text: str, bounds: NDArray[np.int32], places: NDArray[np.int32], stretches: list[str]
-) -> list[tuple[int, str]] | None:
-    """Tokens that stand for another stretch than theirs, and which; None: text must be kept."""
-    if len(places) and (np.diff(bounds) < 0).any():
-        return None  # a tokenizer that turns pieces of the text around
-    lengths = np.asarray([len(stretch) for stretch in stretches], np.int64)
-    found: list[tuple[int, str]] = []
-    for begin, chosen in _chosen(places, stretches):
-        end = begin + len(chosen)
-        # Both are needed: other borders can make up the same text.
-        same = (np.diff(bounds[begin : end + 1]) == lengths[places[begin:end]]).all()
-        if same and "".join(chosen) == text[bounds[begin] : bounds[end]]:
-            continue
-        own = bounds[begin : end + 1].tolist()
-        for at, stretch in enumerate(chosen):
-            if (here := text[own[at] : own[at + 1]]) != stretch:
-                found.append((begin + at, here))
-        if len(found) > _MOST_EXCEPTIONS * len(places):
-            return None
-    return found
-
-
-def _follow(words: dict[str, Any], places: NDArray[Any]) -> tuple[str, NDArray[np.int32]]:
-    """Text and starts of a document whose ``words`` tell them."""
-    exceptions = dict(words["exceptions"])
-    lengths = np.asarray([len(stretch) for stretch in words["stretches"]], np.int64)[places]
-    lengths[list(exceptions)] = [len(stretch) for stretch in exceptions.values()]
-    pieces = [words["head"]]
-    waiting = iter(exceptions.items())
-    at, other = next(waiting, (len(places), ""))
-    for begin, chosen in _chosen(places, words["stretches"]):
-        while at < begin + len(chosen):
-            chosen[at - begin] = other
-            at, other = next(waiting, (len(places), ""))
-        pieces.append("".join(chosen))
-    starts = len(words["head"]) + np.cumsum(lengths) - lengths
-    return "".join(pieces), starts.astype(np.int32)
-
-
-def _chosen(places: NDArray[Any], stretches: list[str]) -> Iterator[tuple[int, list[str]]]:
-    """The stretches of the tokens, some at a time, with the first one's position."""
-    for begin in range(0, len(places), _STEP):
-        yield begin, [stretches[place] for place in places[begin : begin + _STEP].tolist()]
-
-
-def _kind_of(distinct: int) -> str:
-    return "<u2" if distinct <= 1 << 16 else "<u4"
-
-
-def _compressed(data: bytes | NDArray[Any]) -> bytes:
-    # Level 9 takes twice as long and gains nothing on token ids.
-    return zlib.compress(data if isinstance(data, bytes) else data.tobytes(), 6)
-
-
-def _spread(data: bytes, kind: str, count: int) -> NDArray[Any]:
-    """``count`` numbers of a compressed array; ``ValueError`` where they are more or fewer."""
-    numbers = np.frombuffer(zlib.decompress(data), kind)
-    if len(numbers) != count:
-        raise ValueError(f"{len(numbers)} numbers where {count} belong")
-    return numbers
 
 
 def save(
@@ -239,8 +100,8 @@ def save(
 
     Raises ``sqlite3.Error`` where that fails.
     """
-    before = read_meta(database).get("model")
-    stale = before is not None and before["tokenizer_sha256"] != model.tokenizer_sha256
+    before = read_meta(database)
+    stale = before is not None and before["model"]["tokenizer_sha256"] != model.tokenizer_sha256
     states = {dumps(name): state_record(state) for name, state in branches.items()}
     known = set() if stale else stored(database, "parts")
     documents = {
@@ -266,53 +127,78 @@ def save(
             [(key, zlib.compress(turn.record)) for key, turn in turns.items()],
         )
         _put_branches(database, states)
-        _put_meta(database, branches[branch], branch, watched, model)
+        _describe(database, branches[branch], branch, watched, model)
         if _waste(database) > _MOST_WASTE:
             delete_unused(database)
 
 
 def restore(
-    database: sqlite3.Connection, meta: Mapping[str, Any], tokenizer: Tokenizer | None
+    database: sqlite3.Connection, meta: Mapping[str, Any], tokenizer: Tokenizer | None = None
 ) -> Snapshot:
     """All branches of the file whose ``meta`` this is, and what is watched.
 
     Documents are tokenized again where there is a ``tokenizer``. ``ValueError``, ``KeyError`` and
     the like for what is damaged.
     """
+    records = read_branches(database, meta)
+    documents = _documents(database, {key for each in records.values() for key in each["parts"]})
+    if tokenizer is not None:
+        documents = {
+            key: TokenizedDocument.build(each.document, tokenizer)
+            for key, each in documents.items()
+        }
+    turns = read_turns(database, {key for each in records.values() for key in each["turns"]})
+    branches = {name: state_from(record, documents, turns) for name, record in records.items()}
+    return Snapshot(branches, meta["branch"], frozenset(map(_text, meta["watched"])))
+
+
+def check_ids(states: Iterable[State], vocab_size: int) -> None:
+    """``ValueError`` where a document has a token that is none of a vocabulary of this size."""
+    for document in {id(each): each for state in states for each in state.documents}.values():
+        if len(document) and int(document.ids.max()) >= vocab_size:
+            raise ValueError(f"{document.name} has tokens that the model does not know")
+
+
+def read_branches(
+    database: sqlite3.Connection, meta: Mapping[str, Any]
+) -> dict[str, Mapping[str, Any]]:
+    """The ``state_record`` of each branch, by its name; errors as ``restore``."""
     rows = list(database.execute("SELECT name, state FROM branches"))
-    records = [loads(record) for _, record in rows]
-    documents = _documents(database, {key for each in records for key in each["parts"]}, tokenizer)
-    turns = _turns(database, {key for each in records for key in each["turns"]})
-    branches = {
-        loads(name): state_from(record, documents, turns)
-        for (name, _), record in zip(rows, records, strict=True)
-    }
-    if meta["branch"] not in branches:
+    if meta["states"] != key_of_states(rows):
+        raise ValueError("its branches are not what was saved")
+    records = {_text(loads(name)): loads(record) for name, record in rows}
+    if meta["branch"] not in records:
         raise ValueError(f"there is no branch {meta['branch']}")
-    return Snapshot(branches, meta["branch"], frozenset(meta["watched"]))
+    return records
 
 
-def _put_meta(
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a name is a {type(value).__name__}")
+    return value
+
+
+def _describe(
     database: sqlite3.Connection,
     present: State,
     branch: str,
     watched: Iterable[str],
     model: ModelTag,
 ) -> None:
-    """What the file says of the session as a whole."""
+    """Have the file say what it holds, once it does."""
+    saved = datetime.now(timezone.utc).isoformat()
+    database.execute("INSERT OR IGNORE INTO meta VALUES ('created', ?)", (dumps(saved),))
     meta = {
         "model": asdict(model),
-        "saved": datetime.now(timezone.utc).isoformat(),
+        "saved": saved,
+        "states": key_of_states(database.execute("SELECT name, state FROM branches")),
         "branch": branch,
         "watched": sorted(watched),
         "turns": len(present.history.turns),
         "documents": len(present.documents),
         "tokens": present.num_tokens,
     }
-    created = dumps(meta["saved"])
-    database.execute("INSERT OR IGNORE INTO meta VALUES ('created', ?)", (created,))
-    rows = [(key, dumps(value)) for key, value in meta.items()]
-    database.executemany("REPLACE INTO meta VALUES (?, ?)", rows)
+    put_meta(database, meta)
 
 
 def _row(key: str, document: TokenizedDocument) -> tuple[object, ...]:
@@ -339,20 +225,18 @@ def _waste(database: sqlite3.Connection) -> int:
     return sum(nbytes for key, nbytes in sizes if key not in needed)
 
 
-def _documents(
-    database: sqlite3.Connection, keys: set[str], tokenizer: Tokenizer | None
-) -> dict[str, TokenizedDocument]:
-    found: dict[str, TokenizedDocument] = {}
+def _documents(database: sqlite3.Connection, keys: set[str]) -> dict[str, TokenizedDocument]:
     rows = database.execute(
         "SELECT key, document, tokens, ids, vocabulary, text, starts FROM parts"
     )
-    for key, header, *packed in rows:
-        if key in keys:
-            saved = document_from(key, header, Packed(*packed))
-            found[key] = TokenizedDocument.build(saved.document, tokenizer) if tokenizer else saved
-    return found
+    return {
+        key: document_from(key, header, Packed(*packed))
+        for key, header, *packed in rows
+        if key in keys
+    }
 
 
-def _turns(database: sqlite3.Connection, keys: set[str]) -> dict[str, Turn]:
+def read_turns(database: sqlite3.Connection, keys: set[str]) -> dict[str, Turn]:
+    """The turns that are named ``keys``, by these."""
     rows = database.execute("SELECT key, turn FROM turns")
     return {key: turn_from(key, row) for key, row in rows if key in keys}

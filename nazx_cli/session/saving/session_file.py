@@ -3,30 +3,34 @@ of it."""
 
 from __future__ import annotations
 
-import os
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nazx_cli.checkpoint.atomic import sha256_of
 from nazx_cli.errors import NazxError, UsageError
+from nazx_cli.reading.content import made
 from nazx_cli.session.saving.database import (
-    ProcessLock,
+    before,
     checked_version,
     connect,
     create,
     damage_explained,
     delete,
     explained,
+    keep_before,
     purge,
     read_meta,
+    require_file,
 )
+from nazx_cli.session.saving.lock import ProcessLock
 
 if TYPE_CHECKING:
+    from nazx_cli.session.saving.conversation import Conversation
     from nazx_cli.session.state import Snapshot, State
     from nazx_cli.tokenizer import Tokenizer
 
@@ -82,26 +86,63 @@ class SessionInfo:
 def read_info(path: Path, open_by: int | None) -> SessionInfo | None:
     """What a list says of the session file ``path``; None where nothing was saved there yet."""
     try:
-        stat = path.stat()
-    except FileNotFoundError:
+        status = path.lstat()
+    except OSError:
         return None
     try:
-        with damage_explained(path), closing(connect(path)) as database:
-            if not checked_version(database, path) or "saved" not in (meta := read_meta(database)):
+        with _reading(path, open_by) as database:
+            if not checked_version(database, path) or (meta := read_meta(database)) is None:
                 return None
-            return SessionInfo(
-                path.stem,
-                str(meta["model"]["name"]),
-                int(meta["turns"]),
-                int(meta["documents"]),
-                int(meta["tokens"]),
-                datetime.fromisoformat(meta["saved"]).astimezone(timezone.utc),
-                stat.st_size,
-                open_by,
-            )
+            return info_of(path, meta, status.st_size, open_by)
     except NazxError as error:
-        changed = datetime.fromtimestamp(stat.st_mtime, timezone.utc)
-        return SessionInfo(path.stem, "", 0, 0, 0, changed, stat.st_size, open_by, error.message)
+        changed = datetime.fromtimestamp(status.st_mtime, timezone.utc)
+        return SessionInfo(path.stem, "", 0, 0, 0, changed, status.st_size, open_by, error.message)
+
+
+def info_of(
+    path: Path, meta: Mapping[str, Any], nbytes: int = 0, open_by: int | None = None
+) -> SessionInfo:
+    """What a list says of the session file ``path`` whose ``meta`` this is.
+
+    ``ValueError``, ``KeyError`` and the like for what is damaged.
+    """
+    return SessionInfo(
+        path.stem,
+        _tag(meta).name,
+        int(meta["turns"]),
+        int(meta["documents"]),
+        int(meta["tokens"]),
+        datetime.fromisoformat(meta["saved"]).astimezone(timezone.utc),
+        nbytes,
+        open_by,
+    )
+
+
+def read_conversation(path: Path, open_by: int | None) -> Conversation:
+    """What was said in the session file ``path``; ``NazxError`` where it cannot be read."""
+    from nazx_cli.session.saving.conversation import conversation_of
+
+    with _reading(path, open_by) as database:
+        if not checked_version(database, path) or (meta := read_meta(database)) is None:
+            raise NazxError(f"nothing is saved in session {path.stem} yet", "nazx sessions")
+        return conversation_of(database, meta, _tag(meta).name)
+
+
+@contextmanager
+def _reading(path: Path, open_by: int | None) -> Iterator[sqlite3.Connection]:
+    """The file as it is at one moment, whoever has it open; nothing is written to it."""
+    with damage_explained(path):
+        require_file(path)
+        if open_by is None:
+            keep_before(path)
+        with closing(connect(path)) as database:
+            database.execute("BEGIN")
+            yield database
+
+
+def _tag(meta: Mapping[str, Any]) -> ModelTag:
+    """The model that a session was saved with."""
+    return made(ModelTag, meta["model"])
 
 
 class SessionFile:
@@ -115,8 +156,10 @@ class SessionFile:
         self._lock = lock
         self._claim = claim
         self._database: sqlite3.Connection | None = None
-        if path.exists():
-            with explained(path):
+        self._is_whole = False  # known to be: else nothing may be removed from it
+        with damage_explained(path):
+            require_file(path)
+            if path.exists():
                 self._database = create(path)
 
     def __enter__(self) -> SessionFile:
@@ -131,12 +174,13 @@ class SessionFile:
         return self.path.stem
 
     @property
-    def info(self) -> SessionInfo:
-        """What a list says of this session; its model is empty before the first save."""
-        info = read_info(self.path, os.getpid()) if self._database else None
-        return info or SessionInfo(
-            self.name, "", 0, 0, 0, datetime.now(timezone.utc), 0, os.getpid()
-        )
+    def model(self) -> str:
+        """Name of the model that the session was saved with; empty before the first save."""
+        if self._database is None:
+            return ""
+        with damage_explained(self.path):
+            meta = read_meta(self._database)
+            return _tag(meta).name if meta is not None else ""
 
     def load(
         self, tokenizer: Tokenizer, model: ModelTag, *, force: bool = False
@@ -146,20 +190,25 @@ class SessionFile:
         Raises ``UsageError`` where it was saved with another model. ``force`` takes it all the
         same, and tokenizes the documents again where the tokenizer differs.
         """
-        from nazx_cli.session.saving.records import restore
+        from nazx_cli.session.saving.records import check_ids, restore
 
         if self._database is None:
             return None
         with damage_explained(self.path):
             meta = read_meta(self._database)
-            if "saved" not in meta:
+            if meta is None:
                 return None
-            before = ModelTag(**meta["model"])
-            difference = before.difference(model)
-            if difference and not force:
-                raise _other_model(self.name, before, model, difference)
-            same = before.tokenizer_sha256 == model.tokenizer_sha256
-            return restore(self._database, meta, None if same else tokenizer)
+            info_of(self.path, meta)
+            saved = _tag(meta)
+            difference = saved.difference(model)
+        if difference and not force:
+            raise _other_model(self.name, saved, model, difference)
+        same = saved.tokenizer_sha256 == model.tokenizer_sha256
+        with damage_explained(self.path):
+            found = restore(self._database, meta, None if same else tokenizer)
+            check_ids(found.branches.values(), tokenizer.vocab_size)
+        self._settle()
+        return found
 
     def save(
         self, branches: Mapping[str, State], branch: str, watched: Iterable[str], model: ModelTag
@@ -168,13 +217,17 @@ class SessionFile:
 
         On return it is on the disk; after an error the file holds what it held before.
         """
-        from nazx_cli.session.saving.records import save
+        from nazx_cli.session.saving.records import restore, save
 
-        with explained(self.path):
+        with damage_explained(self.path):
             if self._database is None or not self.path.exists():
                 self._disconnect()  # from a file that somebody deleted
                 self._database = create(self.path)
+            elif not self._is_whole and (meta := read_meta(self._database)) is not None:
+                info_of(self.path, meta)  # a damaged file is not written to
+                restore(self._database, meta)
             save(self._database, branches, branch, watched, model)
+            self._settle()
 
     def save_as(self, name: str) -> SessionFile:
         """A copy of what was saved last, as the new session ``name``; this one stays open.
@@ -194,13 +247,18 @@ class SessionFile:
     def close(self) -> None:
         """Let other processes have the session; what no branch needs any more is removed."""
         try:
-            if self._database is not None and self.path.exists():
+            if self._database is not None and self._is_whole and self.path.exists():
                 # It can be done at the next end as well.
                 with suppress(sqlite3.Error):
                     purge(self._database)
             self._disconnect()
         finally:
             self._lock.release()
+
+    def _settle(self) -> None:
+        """All of it was read or written: nothing that is in it is needed besides that."""
+        self._is_whole = True
+        delete(before(self.path))
 
     def _copy(self, path: Path) -> None:
         assert self._database is not None

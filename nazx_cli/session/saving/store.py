@@ -1,24 +1,28 @@
-"""The sessions on this machine, a folder with one file each, and keeping the open one saved."""
+"""The sessions on this machine, a folder with one file each."""
 
 from __future__ import annotations
 
 import os
 import re
 import unicodedata
-from collections.abc import Callable
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nazx_cli.errors import NazxError, UsageError
-from nazx_cli.session.saving.database import LockHeldError, ProcessLock, delete, explained, holder
-from nazx_cli.session.saving.session_file import SessionFile, SessionInfo, read_info
+from nazx_cli.session.saving.database import before, delete, explained
+from nazx_cli.session.saving.lock import LockHeldError, ProcessLock, holder
+from nazx_cli.session.saving.session_file import (
+    SessionFile,
+    SessionInfo,
+    read_conversation,
+    read_info,
+)
 
 if TYPE_CHECKING:
-    from nazx_cli.session.saving.session_file import ModelTag
-    from nazx_cli.session.session import Session
-    from nazx_cli.session.state import Snapshot
+    from nazx_cli.session.saving.conversation import Conversation
+    from nazx_cli.session.saving.repair import Repair
 
 SUFFIX = ".nazx"
 _LONGEST = 100  # characters, and twice that in bytes: file systems take 255
@@ -34,6 +38,10 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def names(self) -> list[str]:
+        """Names of all sessions, damaged ones too, without opening any."""
+        return [path.stem for path in self._files()]
 
     def infos(self) -> list[SessionInfo]:
         """All sessions, last saved first; a damaged one with what is wrong with it."""
@@ -90,6 +98,10 @@ class Store:
                 return SessionFile(path, lock, self._new)
             lock.release()
 
+    def require(self, name: str) -> None:
+        """``UsageError`` where there is no session ``name``."""
+        self._require(self._path(name))
+
     def remove(self, name: str) -> None:
         """Delete the session ``name``, which nobody may have open."""
         path = self._path(name)
@@ -97,9 +109,32 @@ class Store:
         lock = self._lock(path)
         try:
             with explained(path):
+                delete(before(path))
                 delete(path)
         finally:
             lock.release()
+
+    def repair(self, name: str) -> Repair:
+        """Make the session ``name``, which nobody may have open, one that opens again.
+
+        A file that is not whole is kept beside what could be read of it, as it was. Raises
+        ``NazxError`` where nothing could.
+        """
+        from nazx_cli.session.saving.repair import repair
+
+        path = self._path(name)
+        self._require(path)
+        lock = self._lock(path)
+        try:
+            return repair(path)
+        finally:
+            lock.release()
+
+    def read(self, name: str) -> Conversation:
+        """What was said in the session ``name``, also while somebody has it open."""
+        path = self._path(name)
+        self._require(path)
+        return read_conversation(path, holder(_lock_path(path)))
 
     def _new(self, name: str) -> tuple[Path, ProcessLock]:
         """Path and lock of a session that is not there yet."""
@@ -140,78 +175,8 @@ class Store:
         near = get_close_matches(path.stem, [other.stem for other in self._files()], n=1)
         raise UsageError(
             f"there is no session named {path.stem}",
-            f"did you mean {near[0]}?" if near else "list them with /sessions",
+            f"did you mean {near[0]}?" if near else "list them with: nazx sessions",
         )
-
-
-class Autosave:
-    """Saves to ``file`` (None: to nothing, until ``save_now`` or ``save_as``) what has changed.
-
-    ``tell`` gets a failure once, until a save succeeds again.
-    """
-
-    def __init__(
-        self, store: Store, file: SessionFile | None, tell: Callable[[NazxError], None]
-    ) -> None:
-        self.store = store
-        self.file = file
-        self._tell = tell
-        self._last: Snapshot | None = None
-        self._failed = False
-
-    @property
-    def name(self) -> str | None:
-        """The session's name; None where nothing is saved."""
-        return self.file.name if self.file is not None else None
-
-    def mark(self, session: Session) -> None:
-        """Take the session for saved as it is: there is nothing in it to be lost yet."""
-        self._last = session.snapshot()
-
-    def save(self, session: Session, model: ModelTag) -> None:
-        """Save if anything changed; a failure is told and does not stop the chat."""
-        snapshot = session.snapshot()
-        if self.file is None or snapshot == self._last:
-            return
-        try:
-            self._save(snapshot, model)
-        except NazxError as error:
-            if not self._failed:
-                self._tell(error)
-            self._failed = True
-
-    def save_now(self, session: Session, model: ModelTag) -> None:
-        """Save, changed or not; raises where that fails."""
-        if self.file is None:
-            self.file = self.store.open_fresh()
-        self._save(session.snapshot(), model)
-
-    def save_as(self, name: str, session: Session, model: ModelTag) -> None:
-        """Go on in a new session called ``name``; the one that was open stays as it is."""
-        if self.file is None:
-            self.file = self.store.open(name, create=True)
-        else:
-            old = self.file
-            self.file = old.save_as(name)
-            old.close()
-        self._save(session.snapshot(), model)
-
-    def change(self, file: SessionFile, session: Session) -> None:
-        """Leave the open session for another one, which ``session`` was read from."""
-        self.close()
-        self.file, self._failed = file, False
-        self.mark(session)
-
-    def close(self) -> None:
-        """Let go of the session."""
-        if self.file is not None:
-            self.file.close()
-            self.file = None
-
-    def _save(self, snapshot: Snapshot, model: ModelTag) -> None:
-        assert self.file is not None
-        self.file.save(*snapshot, model)
-        self._last, self._failed = snapshot, False
 
 
 def checked_name(name: str) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from nazx_cli.errors import UsageError
+from nazx_cli.session.saving.conversation import Conversation
 from nazx_cli.ui.commands.command import Argument, Command, Words
-from nazx_cli.ui.export import copy, export
-from nazx_cli.ui.phrases import ago, columns, counted, size_text
+from nazx_cli.ui.export import as_markdown, copy, export
+from nazx_cli.ui.phrases import counted
+from nazx_cli.ui.saved import table
 
 if TYPE_CHECKING:
-    from nazx_cli.session.saving.session_file import SessionInfo
     from nazx_cli.session.state import State, Turn
     from nazx_cli.ui.chat import Chat
 
@@ -65,7 +65,9 @@ def _export(chat: Chat, words: Words) -> None:
     mark = words.get(1)
     if mark not in (None, "!"):
         raise UsageError(f"/export takes one file, not {mark!r} too", "put quotes around its name")
-    path = export(chat.workspace, chat.lm.name, words.values[0], overwrite=mark == "!")
+    name = words.values[0]
+    text = as_markdown(Conversation.of(chat.workspace.state, chat.lm.name))
+    path = export(text, name, overwrite=mark == "!", how=f'type /export "{name}" ! to overwrite it')
     chat.say(f"wrote {counted(len(chat.workspace.turns), 'turn')} to {path}")
 
 
@@ -135,24 +137,7 @@ def _sessions(chat: Chat, _: Words) -> None:
     if not infos:
         chat.say("No session is saved yet.")
         return
-    heading = ("", "NAME", "SAVED", "TURNS", "DOCS", "TOKENS", "SIZE", "MODEL", "")
-    rows = [heading, *(_row(info, info.name == autosave.name) for info in infos)]
-    chat.say(columns(rows, right=(3, 4, 5, 6)))
-
-
-def _row(info: SessionInfo, is_here: bool) -> tuple[str, ...]:
-    remark = info.problem or (f"open (pid {info.open_by})" if info.open_by and not is_here else "")
-    return (
-        "*" if is_here else "",
-        info.name,
-        ago(datetime.now(timezone.utc) - info.saved),
-        str(info.turns),
-        str(info.documents),
-        f"{info.tokens:,}",
-        size_text(info.nbytes),
-        info.model,
-        remark,
-    )
+    chat.say(table(infos, autosave.name))
 
 
 COMMANDS = (

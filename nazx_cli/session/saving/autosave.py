@@ -1,0 +1,89 @@
+"""Keeping the open session saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from nazx_cli.errors import NazxError
+
+if TYPE_CHECKING:
+    from nazx_cli.session.saving.session_file import ModelTag, SessionFile
+    from nazx_cli.session.saving.store import Store
+    from nazx_cli.session.session import Session
+    from nazx_cli.session.state import Snapshot
+
+
+class Autosave:
+    """Saves to ``file`` (None: to nothing, until ``save_now`` or ``save_as``) what has changed.
+
+    ``tell`` gets a failure once, until a save succeeds again. ``failure`` is what keeps the
+    session from being saved as it is now; None: nothing does.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        file: SessionFile | None,
+        tell: Callable[[NazxError], None],
+        failure: NazxError | None = None,
+    ) -> None:
+        self.store = store
+        self.file = file
+        self.failure = failure
+        self._tell = tell
+        self._last: Snapshot | None = None
+
+    @property
+    def name(self) -> str | None:
+        """The session's name; None where nothing is saved."""
+        return self.file.name if self.file is not None else None
+
+    def mark(self, session: Session) -> None:
+        """Take the session for saved as it is: there is nothing in it to be lost yet."""
+        self._last = session.snapshot()
+
+    def save(self, session: Session, model: ModelTag) -> None:
+        """Save if anything changed; a failure is told and does not stop the chat."""
+        snapshot = session.snapshot()
+        if self.file is None or snapshot == self._last:
+            return
+        try:
+            self._save(snapshot, model)
+        except NazxError as error:
+            if self.failure is None:
+                self._tell(error)
+            self.failure = error
+
+    def save_now(self, session: Session, model: ModelTag) -> None:
+        """Save, changed or not; raises where that fails."""
+        if self.file is None:
+            self.file = self.store.open_fresh()
+        self._save(session.snapshot(), model)
+
+    def save_as(self, name: str, session: Session, model: ModelTag) -> None:
+        """Go on in a new session called ``name``; the one that was open stays as it is."""
+        if self.file is None:
+            self.file = self.store.open(name, create=True)
+        else:
+            old = self.file
+            self.file = old.save_as(name)
+            old.close()
+        self._save(session.snapshot(), model)
+
+    def change(self, file: SessionFile, session: Session) -> None:
+        """Leave the open session for another one, which ``session`` was read from."""
+        self.close()
+        self.file, self.failure = file, None
+        self.mark(session)
+
+    def close(self) -> None:
+        """Let go of the session."""
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+    def _save(self, snapshot: Snapshot, model: ModelTag) -> None:
+        assert self.file is not None
+        self.file.save(*snapshot, model)
+        self._last, self.failure = snapshot, None
