@@ -5,4 +5,5 @@ A target is a module with ``cases(rng)``, which yields cases without end. To add
 
 TARGETS: dict[str, str] = {  # name -> module
     "documents": "fuzz.documents",
+    "sessions": "fuzz.sessions",
 }
