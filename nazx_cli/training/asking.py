@@ -31,8 +31,12 @@ _GIVEN = 0.38  # share of packs whose passages are those of a section, not those
 _MERGED = 0.6  # share of packs in which passages that follow on each other are one
 _SIZES = (2, 3, 3, 3, 4, 4, 6)  # passages of a part
 _LOOKED_AT = 16  # passages of a ranking that are divided into parts
+_ASKED_OF = 12  # passages of a ranking that a question is put to in use
 _MOST = 9  # questions of a pack that are answered
-_EMPTY = 0.12  # share of parts that are taken although they do not hold the answer
+_EMPTY = 0.3  # share of parts that are taken although they do not hold the answer
+_HARD = 8  # questions of a pack that recall would put to its passages, which do not answer them
+_REFUSED = 0.8  # questions that are not answered, for each that is: of a question's parts in use
+_ALONE = 3  # most hold nothing. And so many of them where none is answered
 _FEW = 2.5  # questions of a stretch: with fewer, stretches are asked about together
 _TOGETHER = (1, 2, 3, 3)
 _LONG_SECTION = 2400  # characters: of a longer one, recall has to find the place
@@ -89,7 +93,7 @@ class Asker:
         passages = book.passages(numbers, self._rng.random() < _MERGED)
         yes: Rows = []
         no: Rows = []
-        for asked in self._pool(book, anchors):
+        for asked in self._pool(book, anchors, numbers):
             answer = self._answer(asked.question)
             if answer is None:
                 continue
@@ -104,10 +108,9 @@ class Asker:
             elif judged.absent and answer not in ("Yes.", "No."):
                 no.append(self._row(asked.question.text, passages, NOT_SAID))
         self._rng.shuffle(yes)
-        self._rng.shuffle(no)
-        share = 0.3 + 0.5 * (not yes)
-        kept = len(yes) // 5 + (self._rng.random() < share)
-        rows = yes[:_MOST] + no[:kept]
+        answered = yes[:_MOST]
+        kept = int(len(answered) * _REFUSED + self._rng.random()) if answered else _ALONE
+        rows = answered + no[:kept]
         self._rng.shuffle(rows)
         return rows
 
@@ -133,9 +136,9 @@ class Asker:
             return parts[0][: max(1, each - 2)] + rng.sample(sorted(gold), min(2, len(gold)))
         return rng.choice(parts) if parts else sorted(gold)
 
-    def _pool(self, book: Book, anchors: Sequence[Asked]) -> list[Asked]:
-        """The anchors, the other questions of their story that may be answered beside them, and
-        one of another story."""
+    def _pool(self, book: Book, anchors: Sequence[Asked], numbers: Sequence[int]) -> list[Asked]:
+        """The anchors, questions that recall would put to the same passages, the other questions
+        of the story that may be answered beside them, and one of another story."""
         story, places = anchors[0].story, {asked.evidence for asked in anchors}
         known = [a for a in book.asked if a.question.kind != SUMMARY and a not in anchors]
         near = [a for a in known if a.evidence in places]
@@ -143,7 +146,16 @@ class Asker:
         others = [a for a in known if a.story != story and a.question.answers and a not in near]
         picked = self._rng.sample(rest, min(len(rest), 14))
         strange = self._rng.sample(others, min(len(others), 1))
-        return [*anchors, *near, *picked, *strange]
+        shown = set(numbers)
+        alike = [
+            a
+            for a in (*picked, *self._rng.sample(others, min(len(others), 40)))
+            if len(shown.intersection(book.ranked(a.question.text, _ASKED_OF)))
+            >= min(2, len(shown))
+        ]
+        hard = self._rng.sample(alike, min(len(alike), _HARD))
+        rest = [a for a in (*picked, *strange) if a not in hard]
+        return [*anchors, *near, *hard, *rest]
 
     def _overview(self, story: Story) -> Rows:
         """A question about the whole of a story, which is a book by itself."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _BETWEEN = "\n\n\n"
 _SIZES = (1, 1, 2, 6, 12, 25)  # stories of a book
 _NAMES = ("stories.txt", "book.txt", "document.pdf", "notes.md", "text.txt", "page.html")
+_RANKED = 16  # passages of a ranking that are looked at
 _TOUCHES = 40  # characters of the evidence: less of it in a passage is nothing of it
 
 
@@ -68,6 +69,7 @@ class Book:
         if len(stories) == 1 and rng.random() < 0.7:
             name = f"{re.sub(r'[^A-Za-z0-9-]+', '-', stories[0].title)[:40].strip('-')}.txt"
         self.library = Library.build([Document(name, self.text, "text")], tokenizer)
+        self._ranked: dict[str, list[int]] = {}
 
     @cached_property
     def asked(self) -> list[Asked]:
@@ -98,8 +100,11 @@ class Book:
         return [i for i, place in enumerate(self.places) if overlap(place, spans) > _TOUCHES]
 
     def ranked(self, question: str, count: int) -> list[int]:
-        """The ``count`` best passages for a question, best first."""
-        return [int(i) for i in rank(self.library, question).order[:count]]
+        """The ``count`` best passages for a question, best first; at most ``_RANKED``."""
+        if question not in self._ranked:
+            order = rank(self.library, question).order[:_RANKED]
+            self._ranked[question] = [int(i) for i in order]
+        return self._ranked[question][:count]
 
     def passages(self, numbers: Sequence[int], merged: bool) -> tuple[Passage, ...]:
         """Passages in document order; ``merged`` joins those that follow on each other."""
