@@ -121,8 +121,20 @@ class ScriptedModel:
             if finish:
                 return
 
+    @property
+    def reader_notes(self) -> dict[str, object]:
+        """Answers count by how sure the model is to answer at all and of its words, less a little
+        for each part before."""
+        weights = {"constant": 1.0, "opens": 1.0, "mean": 1.0, "rank": -0.1}
+        return {"choice": {"weights": weights, "refuse": 0.1}}
+
     def answer_each(
-        self, prompts: Sequence[Sequence[int]], *, max_tokens: int, sampling: Sampling
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_tokens: int,
+        sampling: Sampling,
+        opening: int | None = None,
     ) -> list[Candidate]:
         """The answers that were scripted, ``TEXT|MEAN``: each token has that log-probability."""
         found = []

@@ -16,7 +16,7 @@ from nazx_cli.reading.passages import Passage, quoted
 from nazx_cli.reading.plan import groups
 from nazx_cli.session.citation import NOT_SAID, is_open, parse, write
 from nazx_cli.session.events import Answer, Delta, Notice, Reading
-from nazx_cli.session.parts import PARTS, PASSAGES, PartAnswer, choose, part_answer
+from nazx_cli.session.parts import PARTS, PASSAGES, PartAnswer, part_answer
 from nazx_cli.session.prompt import Prompt, user_message
 from nazx_cli.session.session import Session
 from nazx_cli.ui.screen import Screen
@@ -52,7 +52,7 @@ def test_the_surest_part_answers_and_is_cited() -> None:
     answer = asked(chat, "What does the otter eat in the river?")
     assert answer.text == "Trout."
     assert answer.cited is not None and answer.sources[0] is answer.cited
-    assert answer.confidence == pytest.approx(math.exp(-0.1 - 0.1))  # first token and mean
+    assert answer.confidence == pytest.approx(1 / (1 + math.exp(0.1 + 0.1 + 0.1 - 1)))
     assert answer.quote and answer.quote in " ".join(answer.cited.text.split())
     assert [turn.answer for turn in chat.turns] == ["Trout."]
     lm = chat.lm
@@ -61,9 +61,17 @@ def test_the_surest_part_answers_and_is_cited() -> None:
 
 
 def test_only_where_no_part_says_anything_the_document_does_not_say() -> None:
-    answer = asked(session([f"{NOT_SAID}|-0.5"] * PARTS), "Who painted the heron?")
+    answer = asked(session([f"{NOT_SAID}|-0.01"] * PARTS), "Who painted the heron?")
     assert answer.text == NOT_SAID
     assert answer.cited is None and answer.quote == ""
+    assert answer.confidence == pytest.approx(math.exp(-0.01), abs=1e-6)
+
+
+def test_an_answer_that_the_model_would_rather_not_give_is_not_said() -> None:
+    answer = asked(session([f"[1] Frogs.|{math.log(0.09)}"] * PARTS), "Who painted the heron?")
+    assert answer.text == NOT_SAID and answer.cited is None
+    answer = asked(session([f"[1] Frogs.|{math.log(0.11)}"] * PARTS), "Who painted the heron?")
+    assert answer.text == "Frogs." and answer.cited is not None
 
 
 def test_a_document_that_fits_is_read_in_one_prompt_and_cited_without_a_number() -> None:
@@ -149,41 +157,44 @@ def test_what_is_written_is_what_is_read() -> None:
     assert is_open("[1") and is_open(" ") and not is_open("[1] F") and not is_open("The")
 
 
+def taken_apart(text: str, passages: tuple[Passage, ...], *logprobs: float) -> PartAnswer:
+    """``text`` as a model that says each of its characters as a token."""
+    prompt = Prompt("Who?", user_message("Who?", passages), "recall", passages)
+    tokens = tuple(map(ord, text))
+    told = (*logprobs, *(-0.1,) * (len(tokens) + 1 - len(logprobs)))
+    return part_answer(prompt, Candidate(tokens, told, "stop"), lambda ids: "".join(map(chr, ids)))
+
+
 def test_a_number_that_no_passage_has_cites_nothing() -> None:
     passages = tuple(Passage("a.txt", n, n, n, n + 1, f"text {n}") for n in (1, 2))
-    prompt = Prompt("Who?", user_message("Who?", passages), "recall", passages)
-    found = part_answer(prompt, "[7] Frogs.", Candidate((1,), (-0.1, -0.1), "stop"))
+    found = taken_apart("[7] Frogs.", passages)
     assert found.cited is None and found.text == "Frogs."
+
+
+def test_an_answer_is_as_sure_as_its_own_words_are() -> None:
+    passages = (Passage("a.txt", 1, 1, 0, 1, "text"),)
+    found = taken_apart("[1] No", passages, -3.0, -4.0, -5.0, -0.3, -0.2, -0.25, -0.5)
+    assert found.opens == -3.0 and found.logprobs == (-0.3, -0.2, -0.25, -0.5)
+    bare = taken_apart("No", passages, -0.3, -0.2, -0.5)
+    assert bare.opens == -0.3 and bare.logprobs == (-0.3, -0.2, -0.5)
+
+
+def test_a_model_that_says_not_is_as_likely_to_answer_as_it_had_left_for_it() -> None:
+    found = taken_apart(NOT_SAID, (), math.log(0.75))
+    assert found.text == "" and math.exp(found.opens) == pytest.approx(0.25)
 
 
 def test_the_passage_that_has_the_answer_is_cited_where_the_named_one_has_it_not() -> None:
     texts = ("Nobody came.", "The otter eats trout.", "The heron eats frogs and trout.")
     passages = tuple(Passage("a.txt", n, n, n, n + 1, text) for n, text in enumerate(texts, 1))
-    prompt = Prompt("What?", user_message("What?", passages), "recall", passages)
 
     def cited(text: str) -> Passage | None:
-        return part_answer(prompt, text, Candidate((1,), (-0.1, -0.1), "stop")).cited
+        return taken_apart(text, passages).cited
 
     assert cited("[1] Trout.") == passages[1]  # the first that has it
     assert cited("[3] Trout.") == passages[2]  # the named one has it too: it stays
     assert cited("[1] Frogs and trout.") == passages[2]
     assert cited("[1] Pebbles.") == passages[0]  # none has it: the named one stays
-
-
-def test_of_equally_sure_answers_the_better_ranked_part_stands() -> None:
-    prompt = Prompt("Who?", user_message("Who?"))
-    answers = [PartAnswer(prompt, text, False, None, 0.8, "stop") for text in ("a", "b", "c")]
-    assert choose(answers).text == "a"
-    surer = [*answers[:2], PartAnswer(prompt, "c", False, None, 0.95, "stop")]
-    assert choose(surer).text == "c"
-
-
-def test_an_answer_that_may_not_be_one_counts_less() -> None:
-    prompt = Prompt("Who?", user_message("Who?"))
-    doubtful = part_answer(prompt, "[1] a", Candidate((1, 2, 3), (-2.0, 0.0, 0.0, 0.0), "stop"))
-    steady = part_answer(prompt, "[1] b", Candidate((1, 2, 3), (-0.6, -0.6, -0.6, -0.6), "stop"))
-    assert doubtful.confidence == pytest.approx(math.exp(-2.5))
-    assert choose([doubtful, steady]) is steady
 
 
 def test_an_answer_outside_of_parts_shows_no_number() -> None:
@@ -217,7 +228,7 @@ def test_the_terminal_shows_the_one_source_and_how_many_others_were_read() -> No
     show_turn(chat.ask("What does the otter eat?"), "m", Screen(out, err, sources=True))
     assert "\nsource: animals.txt:" in err.getvalue() and " read)" in err.getvalue()
     assert "unsure" not in err.getvalue()
-    chat = session(["[1] Trout.|-3"] * PARTS)
+    chat = session(["[1] Trout.|-1.5"] * PARTS)
     show_turn(chat.ask("What does the otter eat?"), "m", Screen(out, err, sources=True))
     assert "\nunsure; source: animals.txt:" in err.getvalue()
 
@@ -228,5 +239,5 @@ def test_json_has_the_citation_its_sentence_and_the_confidence() -> None:
     show_turn(chat.ask("What does the otter eat?"), "m", Screen(out, io.StringIO()), as_json=True)
     data = json.loads(out.getvalue())
     assert data["answer"] == "Trout." and data["cited"]["file"] == "animals.txt"
-    assert data["quote"] and data["confidence"] == pytest.approx(math.exp(-0.2), abs=1e-4)
+    assert data["quote"] and data["confidence"] == pytest.approx(1 / (1 + math.exp(0.2 - 1)), abs=1e-4)
     assert data["cited"] == data["sources"][0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,6 +71,15 @@ class TuneOptions:
         int,
         option("--questions", "Held-out questions to answer at each check.", min=0, metavar="N"),
     ] = 0
+    calibrate: Annotated[
+        int | None,
+        option(
+            "--calibrate",
+            "Held-out questions to fit the choice between answers on, at the end.",
+            min=0,
+            metavar="N",
+        ),
+    ] = None
     patience: Annotated[
         int, option("--patience", "End after N checks that are no better.", min=1, metavar="N")
     ] = 5
@@ -125,6 +134,8 @@ def tune(
     report = Report(json=json, quiet=quiet)
     if resume:
         settings = read_settings(out)
+        if options.calibrate is not None:
+            settings = replace(settings, calibrate=options.calibrate)
         lm = _load(settings, report, offline)
     else:
         settings = _settings(data or [], options, (model, revision), device, dtype)
@@ -132,15 +143,15 @@ def tune(
         with report.progress("reading the data") as update:
             settings = prepare(out, settings, lm, update)
     run = Run(out, settings, lm)
-    if export:
-        made = run.export()
-    else:
-        try:
+    try:
+        if not export:
             with report.progress("tuning") as update:
-                made = run.go(_told(update))
-        except KeyboardInterrupt:
-            report.tell({}, note=f"stopped; go on with: nazx tune --resume --out {out}")
-            raise
+                run.go(_told(update))
+        with report.progress("writing") as update:
+            made = run.export(lambda done, total: update("calibrating", done, total))
+    except KeyboardInterrupt:
+        report.tell({}, note=f"stopped; go on with: nazx tune --resume --out {out}")
+        raise
     _tell(report, run.trainer.counters, made, settings)
 
 
@@ -185,6 +196,7 @@ def _settings(
         longest=options.longest,
         held_share=options.held_share,
         questions=options.questions,
+        calibrate=options.calibrate or 0,
         epochs=options.epochs,
         device=device,
         dtype=dtype,

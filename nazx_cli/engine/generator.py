@@ -112,10 +112,12 @@ def answer_each(
     max_tokens: int,
     sampling: Sampling,
     stop_ids: frozenset[int],
+    opening: int | None = None,
     on_token: Callable[[int], None] | None = None,
 ) -> list[Candidate]:
     """One answer of 1 to ``max_tokens`` tokens for each prompt, in their order.
 
+    With ``opening`` every answer begins with that token, whatever the model would say first.
     ``on_token`` is told after every round how many tokens the longest answer has. Prompts must
     fit the model's window together with ``max_tokens``; each row draws with its own generator of
     the same seed, so a prompt's answer does not depend on its neighbours.
@@ -132,7 +134,9 @@ def answer_each(
         likely = batch.logits.log_softmax(-1)
         going: list[int] = []  # rows of the batch
         for at, row in enumerate(running):
-            token = samplers[row].choose(batch.logits[at], tokens[row])
+            token = opening
+            if token is None or count > 1:
+                token = samplers[row].choose(batch.logits[at], tokens[row])
             logprobs[row].append(float(likely[at, token]))
             if token in stop_ids:
                 finish[row] = "stop"

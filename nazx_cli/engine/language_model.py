@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -172,6 +173,11 @@ class LanguageModel:
         """Whether they can: with the adapter that is merged, or with the model's reader."""
         return self.cites or self.reader is not None
 
+    @property
+    def reader_notes(self) -> Mapping[str, Any]:
+        """What the merged adapter keeps for reading: see ``session.choice``."""
+        return {} if self.adapter is None else self.adapter.notes
+
     def about_documents(self, asked: bool) -> bool:
         """Merge the reading adapter if documents are asked about, else take it out again; True
         where that changed the weights: contexts made before are void then.
@@ -235,7 +241,12 @@ class LanguageModel:
         )
 
     def answer_each(
-        self, prompts: Sequence[Sequence[int]], *, max_tokens: int, sampling: Sampling | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_tokens: int,
+        sampling: Sampling | None = None,
+        opening: int | None = None,
     ) -> list[Candidate]:
         """One answer for each prompt, made side by side; see ``engine.generator``."""
         return answer_each(
@@ -244,4 +255,5 @@ class LanguageModel:
             max_tokens=max_tokens,
             sampling=sampling or Sampling(),
             stop_ids=self.tokenizer.stop_ids,
+            opening=opening,
         )

@@ -18,7 +18,8 @@ from nazx_cli.names import DEFAULT_WINDOW
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import quoted
 from nazx_cli.reading.plan import mode_for
-from nazx_cli.session.citation import is_open, without_citation
+from nazx_cli.session.choice import Choice
+from nazx_cli.session.citation import is_open, opening, without_citation
 from nazx_cli.session.events import Answer, Delta, Event, Notice, Reading, Usage
 from nazx_cli.session.parts import ANSWER_TOKENS, choose, followed_turn, part_answer
 from nazx_cli.session.prompt import LEAST_ANSWER, Prompt, Prompter
@@ -195,18 +196,17 @@ class Answerer:
             ids,
             max_tokens=min(setup.settings.max_tokens, ANSWER_TOKENS),
             sampling=replace(setup.settings.sampling, repeat_penalty=1.0),
+            opening=opening(self.lm.tokenizer),
         )
         decode = self.lm.tokenizer.decode
-        chosen = choose(
-            [part_answer(p, decode(c.tokens), c) for p, c in zip(prompts, candidates, strict=True)]
-        )
-        if not chosen.text:
-            raise NazxError("the model gave no answer", "ask again, or use another model")
-        at = prompts.index(chosen.prompt)
+        answers = [part_answer(p, c, decode) for p, c in zip(prompts, candidates, strict=True)]
+        chosen = choose(answers, Choice.of(self.lm.reader_notes))
+        part = chosen.part
+        at = prompts.index(part.prompt)
         context = self._begun(setup, [*ids[at], *candidates[at].tokens])
-        cited = chosen.cited
+        cited = None if chosen.says_not else part.cited
         sources = read if cited is None else (cited, *(p for p in read if p is not cited))
-        said = Turn(question, chosen.prompt.message, sources, chosen.text, interrupted=False)
+        said = Turn(question, part.prompt.message, sources, chosen.text, interrupted=False)
         keep(replace(state, history=state.history.with_turn(said)))
         seconds = perf_counter() - begin
         count = sum(len(candidate.tokens) for candidate in candidates)
@@ -215,7 +215,7 @@ class Answerer:
         yield Answer(
             chosen.text,
             sources,
-            chosen.finish,
+            part.finish,
             stats,
             "recall",
             cited,

@@ -7,7 +7,10 @@ answers with ``write`` and use reads them with ``parse``, so that the two cannot
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from nazx_cli.tokenizer import Tokenizer
 
 NOT_SAID = "The document does not say."
 """The whole answer where the passages do not hold one."""
@@ -41,6 +44,13 @@ def parse(answer: str) -> Cited:
     says_not = _words(text) == _words(NOT_SAID)
     number = int(found.group(1)) if found and not says_not else None
     return Cited(number, text.strip(), says_not)
+
+
+def opening(tokenizer: Tokenizer) -> int | None:
+    """The token that every answer begins with that stands on a passage; None where it holds more
+    than the bracket."""
+    first = tokenizer.encode(write("A", 1))[0]
+    return first if tokenizer.decode([first]) == "[" else None
 
 
 def without_citation(answer: str) -> str:

@@ -1,20 +1,21 @@
 """Reading little at a time, for models with a reading adapter.
 
 The best passages go before the model in several small prompts side by side, and of the answers
-the surest one stands: a small reader is better asked several times about little than once about
-much. What surest means was chosen on FairytaleQA stories held out from training, which the
-published figures do not use either.
+one stands: a small reader is better asked several times about little than once about much.
+Every part is made to answer, also where the model would rather say that its passages do not
+tell: how likely it found that is what ``session.choice`` decides by, over all parts together.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nazx_cli.reading.words import STOP_WORDS, stem, words
+from nazx_cli.session.choice import Choice
 from nazx_cli.session.citation import NOT_SAID, parse
 from nazx_cli.session.prompt import Prompt
 from nazx_cli.session.state import Message
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from nazx_cli.reading.passages import Passage
     from nazx_cli.session.state import History
 
+Decode = Callable[[Sequence[int]], str]
+"""The text of tokens."""
 PARTS = 4
 """Prompts that a question is asked in, at most."""
 PASSAGES = 3
@@ -32,8 +35,6 @@ ROOM = 900
 """Tokens that the passages of one prompt take, at most."""
 ANSWER_TOKENS = 96
 """Tokens of an answer, at most: a reading adapter is trained on short ones."""
-_LATER = 0.95  # what a part's answer counts beside one of the part before it
-
 _POINTS_BACK = re.compile(
     r"\b(he|she|it|they|him|her|his|hers|its|them|their|theirs|this|that|these|those)\b",
     re.IGNORECASE,
@@ -44,29 +45,38 @@ _POINTS_BACK = re.compile(
 class PartAnswer:
     """What one part answered; ``cited`` is the passage that it stands on, if it names one.
 
-    ``confidence``, 0 to 1, is the probability of the first token, by which it is decided whether
-    the passages answer at all, times the geometric mean of all tokens' probabilities.
+    ``opens`` is the log-probability that the model gave to answering at all, and ``logprobs`` are
+    those of the answer's own tokens, behind the passage's number.
     """
 
     prompt: Prompt
     text: str
-    says_not: bool
     cited: Passage | None
-    confidence: float
+    opens: float
+    logprobs: tuple[float, ...]
     finish: str
 
 
-def part_answer(prompt: Prompt, text: str, candidate: Candidate) -> PartAnswer:
-    """Take apart what the model said to ``prompt``; ``text`` is the candidate's, decoded."""
-    found = parse(text)
+def part_answer(prompt: Prompt, candidate: Candidate, decode: Decode) -> PartAnswer:
+    """Take apart what the model said to ``prompt``."""
+    found = parse(decode(candidate.tokens))
+    opens = candidate.logprobs[0]
+    if found.says_not:  # a model that could not be made to answer
+        return PartAnswer(prompt, "", None, math.log1p(-math.exp(opens) + 1e-9), (), "stop")
     cited = None
-    if not found.says_not:
-        at = 1 if found.number is None and len(prompt.passages) == 1 else found.number
-        if at is not None and 1 <= at <= len(prompt.passages):
-            cited = _holding(found.text, prompt.passages, prompt.passages[at - 1])
-    said = NOT_SAID if found.says_not else found.text
-    sure = math.exp(candidate.logprobs[0] + candidate.mean_logprob)
-    return PartAnswer(prompt, said, found.says_not, cited, sure, candidate.finish)
+    at = 1 if found.number is None and len(prompt.passages) == 1 else found.number
+    if at is not None and 1 <= at <= len(prompt.passages):
+        cited = _holding(found.text, prompt.passages, prompt.passages[at - 1])
+    first = 0  # token of the answer itself
+    if found.number is not None:
+        first = next(
+            n
+            for n in range(1, len(candidate.tokens) + 1)
+            if parse(decode(candidate.tokens[:n])).number is not None
+        )
+    return PartAnswer(
+        prompt, found.text, cited, opens, candidate.logprobs[first:], candidate.finish
+    )
 
 
 def _holding(answer: str, passages: Sequence[Passage], named: Passage) -> Passage:
@@ -80,15 +90,28 @@ def _holding(answer: str, passages: Sequence[Passage], named: Passage) -> Passag
     return max((named, *passages), key=held)
 
 
-def choose(answers: Sequence[PartAnswer]) -> PartAnswer:
-    """The surest answer; that the document does not say only where no part says anything else.
+@dataclass(frozen=True)
+class Chosen:
+    """What stands as the answer: one of the parts' or, where ``says_not``, that the document does
+    not say; ``confidence`` is the chance, 0 to 1, that this is right."""
 
-    ``answers`` are in the order of their passages' rank: a later one must be surer by a little
-    than one before it.
-    """
-    ranked = list(enumerate(answers))
-    saying = [(at, found) for at, found in ranked if found.text and not found.says_not]
-    return max(saying or ranked, key=lambda item: item[1].confidence * _LATER ** item[0])[1]
+    part: PartAnswer
+    text: str
+    says_not: bool
+    confidence: float
+
+
+def choose(answers: Sequence[PartAnswer], choice: Choice) -> Chosen:
+    """The likeliest of ``answers``, which are in the order of their passages' rank; that the
+    document does not say where none is likely."""
+    question = answers[0].prompt.question
+    sure = choice.confidences(answers, question)
+    ranked = sorted(range(len(answers)), key=lambda at: (bool(answers[at].text), sure[at]))
+    best = ranked[-1]
+    if choice.says_not(answers) or not answers[best].text:
+        unlikely = 1 - max(math.exp(answer.opens) for answer in answers)
+        return Chosen(answers[best], NOT_SAID, True, unlikely)
+    return Chosen(answers[best], answers[best].text, False, sure[best])
 
 
 def followed_turn(question: str, history: History) -> list[Message]:

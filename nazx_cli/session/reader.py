@@ -57,7 +57,7 @@ class Reader:
     def __init__(self, library: Library | None, prompter: Prompter, mode: str, say: Say) -> None:
         self._library = library
         self._names = [d.name for d in library.documents] if library is not None else []
-        self._prompter = prompter
+        self.prompter = prompter
         self._mode = mode
         self._say = say
         self._joint: Library | None = None
@@ -82,11 +82,11 @@ class Reader:
         ``followed`` is the turn that the question speaks of, if it does.
         """
         library = self._library
-        if library is None or self._mode not in ("auto", "recall") or not self._prompter.is_chat:
+        if library is None or self._mode not in ("auto", "recall") or not self.prompter.is_chat:
             return ()
         if self._mode == "auto" and is_overview(library, question):
             return ()
-        room = self._prompter.room(followed, user_message(question)) - self._overhead
+        room = self.prompter.room(followed, user_message(question)) - self._overhead
         about = " ".join([*(message.content for message in followed), question])
         budget = min(ROOM, room)
         found = groups(library, about, count=PARTS, size=PASSAGES, budget=budget, cost=self._cost)
@@ -102,7 +102,7 @@ class Reader:
         plain = user_message(question)
         if self._library is None and earlier is None:
             return Prompt(question, plain)
-        budget = self._prompter.room(history, plain) - self._overhead
+        budget = self.prompter.room(history, plain) - self._overhead
         for _ in range(4):
             chosen = self._choose(question, mode, max(1, budget), earlier)
             passages = chosen.passages
@@ -110,10 +110,10 @@ class Reader:
                 question,
                 passages,
                 overview=chosen.overview,
-                chat=self._prompter.is_chat,
+                chat=self.prompter.is_chat,
                 recollected=all(passage.document not in self._names for passage in passages),
             )
-            excess = -self._prompter.room(history, message)
+            excess = -self.prompter.room(history, message)
             if excess <= 0 or not passages:
                 return Prompt(question, message, chosen.mode, passages)
             budget = min(budget, sum(map(self._cost, passages))) - excess
@@ -121,7 +121,7 @@ class Reader:
             return self._select(question, history, mode)
         raise ContextOverflowError(
             "no passage fits beside the question: the model's window takes "
-            f"{self._prompter.window:,} tokens",
+            f"{self.prompter.window:,} tokens",
             "shorten the question, or use a smaller --max-tokens, in a chat "
             "/set parameter max_tokens",
         )
@@ -168,7 +168,7 @@ class Reader:
         return replace(chosen, passages=(*chosen.passages, *found))
 
     def _among(self, library: Library, question: str, mode: str, budget: int) -> Selection:
-        window = self._prompter.window
+        window = self.prompter.window
         return select(library, question, mode=mode, budget=budget, window=window, cost=self._cost)
 
     def _of_turns(self, turns: Library | None, question: str, budget: int) -> tuple[Passage, ...]:
@@ -176,8 +176,8 @@ class Reader:
         best ones that cost at most ``budget`` tokens together; none where nothing matches."""
         if turns is None or not len(at := _named(turns, question)):
             return ()
-        if self._prompter.window is not None:
-            budget = min(budget, self._prompter.window // 4)
+        if self.prompter.window is not None:
+            budget = min(budget, self.prompter.window // 4)
         holding = set((np.searchsorted(turns.cuts, at, side="right") - 1).tolist())
         best = (i for i in rank(turns, question).order.tolist() if i in holding)
         chosen, _ = fitting((turns.passages[i] for i in best), budget, self._cost)
@@ -193,12 +193,12 @@ class Reader:
     def _read_all(self, library: Library, question: str, history: Sequence[Message]) -> Prompting:
         """Ask every block, then make a prompt of what they answered."""
         overview = is_overview(library, question)
-        chat = self._prompter.is_chat
+        chat = self.prompter.is_chat
         empty = part_message(question, (), overview=overview, chat=chat)
-        room = self._prompter.room([], empty) + self._prompter.answer_room - PART_TOKENS
+        room = self.prompter.room([], empty) + self.prompter.answer_room - PART_TOKENS
         budget = room - self._overhead
         parts = blocks(library, budget, self._cost)
-        if len(parts) == 1 and self._prompter.room(history, user_message(question, parts[0])) >= 0:
+        if len(parts) == 1 and self.prompter.room(history, user_message(question, parts[0])) >= 0:
             message = user_message(question, parts[0], overview=overview, chat=chat)
             return Prompt(question, message, "all", parts[0])
 
@@ -223,14 +223,14 @@ class Reader:
     ) -> tuple[Partial, ...]:
         def merge(question: str, group: tuple[Partial, ...]) -> str:
             texts = [each.text for each in group]
-            return self._say(notes_message(question, texts, chat=self._prompter.is_chat), 160)
+            return self._say(notes_message(question, texts, chat=self.prompter.is_chat), 160)
 
-        empty = notes_message(question, (), chat=self._prompter.is_chat)
+        empty = notes_message(question, (), chat=self.prompter.is_chat)
         return condense(
             question,
             partials,
-            budget=max(1, self._prompter.room(history, empty)),
-            count=lambda text: len(self._prompter.tokenizer.encode(f"[100] {text}\n\n")),
+            budget=max(1, self.prompter.room(history, empty)),
+            count=lambda text: len(self.prompter.tokenizer.encode(f"[100] {text}\n\n")),
             merge=merge,
         )
 
@@ -240,13 +240,13 @@ class Reader:
         text = passage_entry(100, passage) + "\n\n"
         if len(self._names) > 1 or passage.document not in self._names:
             text += document_line(passage.document) + "\n\n"
-        return len(self._prompter.tokenizer.encode(text))
+        return len(self.prompter.tokenizer.encode(text))
 
     @property
     def _overhead(self) -> int:
         """Tokens that wording and a document's name add around the passages, at most."""
         longest = max(self._names, key=len, default="")
-        return 48 + len(self._prompter.tokenizer.encode(document_line(longest)))
+        return 48 + len(self.prompter.tokenizer.encode(document_line(longest)))
 
 
 def _sources(library: Library, partials: Sequence[Partial]) -> tuple[Passage, ...]:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from nazx_cli.reading.passages import Passage
     from nazx_cli.tokenizer import Tokenizer
 
-_BETWEEN = "\n\n\n"
+BETWEEN = "\n\n\n"
+"""What stands between the stories of a book."""
 _SIZES = (1, 1, 2, 6, 12, 25)  # stories of a book
 _NAMES = ("stories.txt", "book.txt", "document.pdf", "notes.md", "text.txt", "page.html")
 _RANKED = 16  # passages of a ranking that are looked at
@@ -64,7 +65,7 @@ class Book:
 
     def __init__(self, stories: Sequence[Story], tokenizer: Tokenizer, rng: random.Random) -> None:
         self.stories = tuple(stories)
-        self.text = _BETWEEN.join(story.text for story in stories)
+        self.text = BETWEEN.join(story.text for story in stories)
         name = rng.choice(_NAMES)
         if len(stories) == 1 and rng.random() < 0.7:
             name = f"{re.sub(r'[^A-Za-z0-9-]+', '-', stories[0].title)[:40].strip('-')}.txt"
@@ -81,7 +82,7 @@ class Book:
                 spans = _evidence(story, question)
                 moved = tuple((first + at, last + at) for first, last in spans)
                 found.append(Asked(question, number, moved))
-            at += len(story.text) + len(_BETWEEN)
+            at += len(story.text) + len(BETWEEN)
         return found
 
     @cached_property

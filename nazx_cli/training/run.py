@@ -26,7 +26,10 @@ from nazx_cli.checkpoint.checkpoint import Checkpoint
 from nazx_cli.checkpoint.quantized import stored_kind
 from nazx_cli.checkpoint.write import Origin, to_json
 from nazx_cli.errors import NazxError, UsageError, first_line
+from nazx_cli.evaluation.data.files import read_data
+from nazx_cli.training.books import split_held
 from nazx_cli.training.card import card
+from nazx_cli.training.choosing import OnQuestion, fit, try_out
 from nazx_cli.training.data import OnFile, Source, Split, make_packs
 from nazx_cli.training.engines import Engine, FullByAutograd, lora_engine
 from nazx_cli.training.forward import reach
@@ -68,6 +71,7 @@ class RunSettings:
     longest: int | None = None
     held_share: int = 16
     questions: int = 0
+    calibrate: int = 0
     epochs: float = 1.0
     device: str = "auto"
     dtype: str = "auto"
@@ -196,38 +200,52 @@ class Run:
             for recipe in block_matrices(self.lm.config)
         }
 
-    def go(self, on_progress: OnProgress | None = None) -> Path:
-        """Train to the end and write what comes of it; the folder of that."""
+    def go(self, on_progress: OnProgress | None = None) -> None:
+        """Train to the end."""
         check: Callable[[], dict[str, float]] | None = None
         if self.asked:
             check = self._figures
         self.trainer.run(on_progress, check)
-        return self.export()
 
     def _figures(self) -> dict[str, float]:
-        for each in self._adapted:  # the decoder's own layers answer here
-            each.layer.refresh(self.lm.decoder.dtype)
+        self._answer_as_tuned()
         return answer_figures(self.lm, self.asked)
 
-    def export(self, folder: Path | None = None) -> Path:
-        """Write the best parameters so far (the present ones where nothing was held out)."""
+    def _answer_as_tuned(self) -> None:
+        for each in self._adapted:  # the decoder's own layers answer
+            each.layer.refresh(self.lm.decoder.dtype)
+
+    def export(self, on_question: OnQuestion | None = None) -> Path:
+        """Write the best parameters so far (the present ones where nothing was held out), with
+        the choice between parts fitted to them where that was asked for."""
         if load_best(self.folder, self.engine.parameters):
             self.engine.refresh()
+        folder: Path
         if self.settings.lora is None:
-            folder = folder or self.folder / "model"
+            folder = self.folder / "model"
             write_full(folder, self.lm.decoder, self.lm.folder)
             return folder
-        folder = folder or self.folder / "adapter"
+        folder = self.folder / "adapter"
         counters = self.trainer.counters
         write_adapter(
             folder,
             pairs(self._adapted),
             alpha=self.settings.lora.alpha,
             base=_base_name(self.lm),
-            notes=self._notes(counters),
+            notes=self._notes(counters) | self._choice(on_question),
             card=card(self.settings, counters, self.folder),
         )
         return folder
+
+    def _choice(self, on_question: OnQuestion | None) -> dict[str, Any]:
+        """The note of how answers are chosen between, where that is to be fitted."""
+        if not self.settings.calibrate:
+            return {}
+        self._answer_as_tuned()
+        known = read_data([source.path for source in self.settings.sources]).stories
+        held = split_held(known, self.settings.held_share)[1]
+        tried = try_out(self.lm, held, self.settings.calibrate, on_question)
+        return {"choice": fit(tried).to_json()} if tried else {}
 
     def _notes(self, counters: Counters) -> dict[str, Any]:
         origin = Origin.of(self.lm.folder)

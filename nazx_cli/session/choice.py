@@ -1,0 +1,114 @@
+"""Choosing between the answers that the parts of a question give.
+
+How likely an answer is right is told by a logistic model of what is known about it beside the
+others: how sure the model was that its passages answer at all, and of its words; the part's rank;
+whether other parts say the same; whether the passage speaks of what is asked. Its weights are
+fitted on questions held out from training (``training.choosing``) and kept in the adapter's
+config, since another adapter is sure of other things.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from nazx_cli.reading.words import QUESTION_WORDS, STOP_WORDS, stem, words
+
+if TYPE_CHECKING:
+    from nazx_cli.session.parts import PartAnswer
+
+FEATURES = (
+    "constant",
+    "opens",  # log-probability that the passages answer
+    "opens_beside",  # less that of the surest other part
+    "mean",  # log-probability of the answer's tokens, their mean
+    "least",  # and that of the least likely one
+    "rank",  # of the part, 0 for the best passages
+    "agreed",  # how alike the most alike other answer is, times its chance of being one
+    "asked",  # share of the question's words that the cited passage has
+    "echo",  # share of the answer's words that the question has
+)
+"""What an answer is judged by, each a number of about unit size."""
+_FLOOR = -6.0  # a log-probability below is as good as this one
+_DEFAULT: Mapping[str, float] = dict.fromkeys(FEATURES, 0.0) | {
+    "opens": 1.0,
+    "mean": 1.0,
+    "rank": -0.1,
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """``weights`` of the features; answers are held back as not said where no part finds it
+    likelier than ``refuse`` that its passages answer."""
+
+    weights: Mapping[str, float] = field(default_factory=lambda: _DEFAULT)
+    refuse: float = 0.1
+
+    @classmethod
+    def of(cls, notes: Mapping[str, Any]) -> Choice:
+        """That of an adapter's notes; the default where they hold none that makes sense."""
+        try:
+            own = notes["choice"]
+            weights = {name: float(own["weights"].get(name, 0.0)) for name in FEATURES}
+            return cls(weights, float(own["refuse"]))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return cls()
+
+    def to_json(self) -> dict[str, Any]:
+        """As an adapter's notes hold it."""
+        return {"weights": dict(self.weights), "refuse": self.refuse}
+
+    def confidences(self, answers: Sequence[PartAnswer], question: str) -> list[float]:
+        """The chance, 0 to 1, of each answer to be right."""
+        return [
+            1 / (1 + math.exp(-sum(self.weights[name] * row[name] for name in FEATURES)))
+            for row in features(answers, question)
+        ]
+
+    def says_not(self, answers: Sequence[PartAnswer]) -> bool:
+        """Whether none of ``answers`` is likely enough to be one."""
+        return max(math.exp(answer.opens) for answer in answers) < self.refuse
+
+
+def features(answers: Sequence[PartAnswer], question: str) -> list[dict[str, float]]:
+    """The features of each of ``answers`` to ``question``."""
+    wanted = _content(question) - QUESTION_WORDS
+    said = [_content(answer.text) for answer in answers]
+    opens = [max(answer.opens, _FLOOR) for answer in answers]
+    rows: list[dict[str, float]] = []
+    for at, answer in enumerate(answers):
+        others = [k for k in range(len(answers)) if k != at]
+        passage = _content(answer.cited.text) if answer.cited else frozenset()
+        logprobs = [max(p, _FLOOR) for p in answer.logprobs] or [_FLOOR]
+        rows.append(
+            {
+                "constant": 1.0,
+                "opens": opens[at],
+                "opens_beside": opens[at] - max((opens[k] for k in others), default=_FLOOR),
+                "mean": sum(logprobs) / len(logprobs),
+                "least": min(logprobs),
+                "rank": float(at),
+                "agreed": max(
+                    (_alike(said[at], said[k]) * math.exp(opens[k]) for k in others), default=0.0
+                ),
+                "asked": _share(wanted, passage),
+                "echo": _share(said[at], wanted),
+            }
+        )
+    return rows
+
+
+def _content(text: str) -> frozenset[str]:
+    return frozenset(stem(word) for word in words(text) if word not in STOP_WORDS)
+
+
+def _share(part: frozenset[str], whole: frozenset[str]) -> float:
+    return len(part & whole) / len(part) if part else 0.0
+
+
+def _alike(one: frozenset[str], other: frozenset[str]) -> float:
+    both = len(one) + len(other)
+    return 2 * len(one & other) / both if both else 0.0

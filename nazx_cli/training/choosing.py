@@ -1,0 +1,119 @@
+"""Fitting how the answers of a question's parts are chosen between, on held-out questions.
+
+Each question is put as in use, in the parts that recall makes, and each part's answer is scored
+by its token F1. The weights of ``session.choice`` are those of the logistic model that tells the
+scores best; the bar for "does not say" is set so that few questions that have an answer are turned
+away.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+from nazx_cli.documents.document import Document
+from nazx_cli.engine.sampling import Sampling
+from nazx_cli.evaluation.data.stories import SUMMARY, Story
+from nazx_cli.evaluation.words import token_f1
+from nazx_cli.reading.library import Library
+from nazx_cli.session.choice import FEATURES, Choice, features
+from nazx_cli.session.citation import opening
+from nazx_cli.session.parts import ANSWER_TOKENS, PartAnswer, part_answer
+from nazx_cli.session.prompt import Prompter
+from nazx_cli.session.reader import Reader
+from nazx_cli.session.settings import SessionSettings
+from nazx_cli.training.books import BETWEEN
+
+if TYPE_CHECKING:
+    from nazx_cli.engine.language_model import LanguageModel
+
+OnQuestion = Callable[[int, int], None]
+"""Told how many questions of how many were put."""
+TURNED_AWAY = 0.05
+"""Share of the questions that have an answer which may be held back as not said."""
+_DECAY = 1e-3  # of the weights, so that few questions cannot drive them far
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A question that has an answer, what its parts answered, and how well, 0 to 1 each."""
+
+    question: str
+    answers: tuple[PartAnswer, ...]
+    scores: tuple[float, ...]
+
+
+def try_out(
+    lm: LanguageModel,
+    stories: Sequence[Story],
+    count: int,
+    on_question: OnQuestion | None = None,
+) -> list[Tried]:
+    """Put ``count`` questions of ``stories``, half of them to a book of all stories and half to
+    their own story alone; the same ones in every run. ``lm`` must have a reader merged."""
+    asked = [
+        (story, question.text, question.answers)
+        for story in stories
+        for question in story.questions
+        if question.kind != SUMMARY and question.answers
+    ]
+    random.Random(0).shuffle(asked)
+    asked = asked[:count]
+    book = _reader(lm, BETWEEN.join(story.text for story in stories))
+    alone = {story.key: _reader(lm, story.text) for story, *_ in asked[1::2]}
+    tried: list[Tried] = []
+    for number, (story, question, references) in enumerate(asked):
+        reader = alone[story.key] if number % 2 else book
+        found = _answers(lm, reader, " ".join(question.split()))
+        if found:
+            scores = tuple(max(token_f1(a.text, each) for each in references) for a in found)
+            tried.append(Tried(question, found, scores))
+        if on_question:
+            on_question(number + 1, len(asked))
+    return tried
+
+
+def fit(tried: Sequence[Tried]) -> Choice:
+    """The choice that tells the scores of ``tried`` best; the default where there are none."""
+    rows = [row for each in tried for row in features(each.answers, each.question)]
+    if not rows:
+        return Choice()
+    x = torch.tensor([[row[name] for name in FEATURES] for row in rows], dtype=torch.float64)
+    y = torch.tensor([score for each in tried for score in each.scores], dtype=torch.float64)
+    weights = torch.zeros(len(FEATURES), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=500, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = F.binary_cross_entropy_with_logits(x @ weights, y) + _DECAY * weights.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    surest = torch.tensor([max(a.opens for a in each.answers) for each in tried]).exp()
+    refuse = float(surest.quantile(TURNED_AWAY))
+    fitted = zip(FEATURES, weights.tolist(), strict=True)
+    return Choice({name: round(value, 4) for name, value in fitted}, round(refuse, 5))
+
+
+def _reader(lm: LanguageModel, text: str) -> Reader:
+    library = Library.build([Document("book.txt", text, "text")], lm.tokenizer)
+    prompter = Prompter(lm.tokenizer, SessionSettings(), lm.window)
+    return Reader(library, prompter, "recall", lambda message, limit: "")
+
+
+def _answers(lm: LanguageModel, reader: Reader, question: str) -> tuple[PartAnswer, ...]:
+    prompts = reader.parts(question, ())
+    candidates = lm.answer_each(
+        [reader.prompter.ids([], prompt.message) for prompt in prompts],
+        max_tokens=ANSWER_TOKENS,
+        sampling=Sampling(),
+        opening=opening(lm.tokenizer),
+    )
+    decode = lm.tokenizer.decode
+    return tuple(part_answer(p, c, decode) for p, c in zip(prompts, candidates, strict=True))

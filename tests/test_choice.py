@@ -1,0 +1,131 @@
+"""Choosing between the answers of a question's parts, and fitting how that is done."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from cli_helpers import ScriptedModel
+
+from nazx_cli.evaluation.data.stories import Question, Section, Story
+from nazx_cli.reading.passages import Passage
+from nazx_cli.session.choice import FEATURES, Choice, features
+from nazx_cli.session.citation import NOT_SAID
+from nazx_cli.session.parts import PartAnswer, choose
+from nazx_cli.session.prompt import Prompt, user_message
+from nazx_cli.training.choosing import Tried, fit, try_out
+
+PROMPT = Prompt("What does the otter eat?", user_message("What does the otter eat?"))
+
+
+def answer(
+    text: str, opens: float = -0.1, logprobs: tuple[float, ...] = (-0.2, -0.4), cited: str = ""
+) -> PartAnswer:
+    passage = Passage("a.txt", 1, 1, 0, 1, cited) if cited else None
+    return PartAnswer(PROMPT, text, passage, opens, logprobs, "stop")
+
+
+def weighing(**weights: float) -> Choice:
+    return Choice({name: weights.get(name, 0.0) for name in FEATURES}, refuse=0.1)
+
+
+def test_the_features_are_what_they_say() -> None:
+    answers = [
+        answer("Trout.", -0.5, (-0.2, -0.6), "The otter eats trout."),
+        answer("Fresh trout!", -0.1, (-9.0,), "Nobody came."),
+        answer("Eat otters.", -20.0),
+    ]
+    first, second, third = features(answers, PROMPT.question)
+    assert all(set(row) == set(FEATURES) for row in (first, second, third))
+    assert first["opens"] == -0.5 and first["opens_beside"] == pytest.approx(-0.4)
+    assert first["mean"] == pytest.approx(-0.4) and first["least"] == -0.6
+    assert second["mean"] == second["least"] == third["opens"] == -6.0  # no less than that
+    assert [row["rank"] for row in (first, second, third)] == [0, 1, 2]
+    assert first["agreed"] == pytest.approx(2 / 3 * math.exp(-0.1))  # one of two words, and of one
+    assert second["agreed"] == pytest.approx(2 / 3 * math.exp(-0.5))
+    assert (first["asked"], second["asked"], third["asked"]) == (1.0, 0.0, 0.0)
+    assert (first["echo"], third["echo"]) == (0.0, 1.0)
+
+
+def test_the_likeliest_answer_stands_and_the_first_of_equals() -> None:
+    equal = [answer("a"), answer("b"), answer("c")]
+    assert choose(equal, weighing(rank=-0.1)).text == "a"
+    surer = [*equal[:2], answer("c", logprobs=(-0.01,))]
+    assert choose(surer, weighing(mean=1.0, rank=-0.1)).text == "c"
+    said = [answer("Frogs."), answer("Trout."), answer("Trout.")]
+    assert choose(said, weighing(agreed=1.0, rank=-0.1)).text == "Trout."
+
+
+def test_the_confidence_is_that_of_the_logistic_model() -> None:
+    found = choose([answer("a", -0.5)], weighing(constant=1.0, opens=2.0))
+    assert not found.says_not and found.confidence == pytest.approx(0.5)
+
+
+def test_an_empty_answer_stands_behind_every_other_and_alone_says_not() -> None:
+    assert choose([answer("", -0.01), answer("b", -2.0)], weighing(opens=1.0)).text == "b"
+    assert choose([answer("", -0.01)], weighing()).says_not
+
+
+def test_no_part_likely_to_answer_says_not() -> None:
+    found = choose([answer("a", math.log(0.05)), answer("b", math.log(0.09))], weighing(opens=1.0))
+    assert (found.text, found.says_not) == (NOT_SAID, True)
+    assert found.confidence == pytest.approx(0.91)
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [{}, {"choice": None}, {"choice": {"weights": 3}}, {"choice": {"weights": {"mean": "x"}}}],
+)
+def test_notes_that_make_no_sense_leave_the_default(notes: dict[str, object]) -> None:
+    assert Choice.of(notes) == Choice()
+
+
+def test_notes_are_what_was_kept() -> None:
+    kept = weighing(mean=0.5, agreed=1.5)
+    assert Choice.of({"choice": kept.to_json()}) == kept
+
+
+def test_fitting_finds_what_tells_right_from_wrong() -> None:
+    rng = random.Random(5)
+    tried = []
+    for _ in range(200):
+        sure = [rng.uniform(-4.0, -0.1) for _ in range(4)]
+        answers = tuple(answer(f"w{at}", -0.2, (each,)) for at, each in enumerate(sure))
+        chance = [1 / (1 + math.exp(-2 - 2 * each)) for each in sure]
+        scores = tuple(float(rng.random() < each) for each in chance)
+        tried.append(Tried(PROMPT.question, answers, scores))
+    choice = fit(tried)
+    told = choice.confidences(tried[0].answers, PROMPT.question)
+    wanted = [1 / (1 + math.exp(-2 - 2 * a.logprobs[0])) for a in tried[0].answers]
+    assert told == pytest.approx(wanted, abs=0.1)
+    assert choice.refuse == pytest.approx(math.exp(-0.2), abs=1e-4)  # all are as sure to answer
+
+
+def test_few_questions_that_have_an_answer_are_turned_away() -> None:
+    chances = [at / 100 for at in range(1, 101)]
+    tried = [Tried("Who?", (answer("a", math.log(each)),), (1.0,)) for each in chances]
+    refused = sum(fit(tried).says_not(each.answers) for each in tried)
+    assert refused == 5
+
+
+def test_nothing_to_fit_on_leaves_the_default() -> None:
+    assert fit([]) == Choice()
+
+
+def test_trying_out_puts_questions_to_a_book_and_to_their_own_story_and_scores_answers() -> None:
+    stories = [
+        Story(
+            title=animal,
+            sections=(Section("1", f"The {animal} lives in the {place}. " * 30),),
+            questions=(Question(f"Where does the {animal} live?", (f"in the {place}",)),),
+        )
+        for animal, place in [("heron", "marsh"), ("otter", "river")]
+    ]
+    lm = ScriptedModel(["[1] In the marsh.|-0.1"] * 8, can_cite=True)
+    told: list[tuple[int, int]] = []
+    tried = try_out(lm, stories, 10, lambda done, of: told.append((done, of)))  # type: ignore[arg-type]
+    assert told == [(1, 2), (2, 2)] and len(tried) == 2
+    assert {each.question for each in tried} == {q.text for s in stories for q in s.questions}
+    marsh = next(each for each in tried if "heron" in each.question)
+    assert set(marsh.scores) == {1.0}
