@@ -239,5 +239,7 @@ def test_json_has_the_citation_its_sentence_and_the_confidence() -> None:
     show_turn(chat.ask("What does the otter eat?"), "m", Screen(out, io.StringIO()), as_json=True)
     data = json.loads(out.getvalue())
     assert data["answer"] == "Trout." and data["cited"]["file"] == "animals.txt"
-    assert data["quote"] and data["confidence"] == pytest.approx(1 / (1 + math.exp(0.2 - 1)), abs=1e-4)
+    assert data["quote"] and data["confidence"] == pytest.approx(
+        1 / (1 + math.exp(0.2 - 1)), abs=1e-4
+    )
     assert data["cited"] == data["sources"][0]
