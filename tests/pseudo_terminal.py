@@ -30,7 +30,7 @@ class Terminal:
         self._rows, self._timeout = rows, timeout
         self.process = pexpect.spawn(
             sys.executable,
-            ["-m", "nazx_cli.cli", *arguments],
+            ["-m", "nazx_cli", *arguments],
             encoding="utf-8",
             dimensions=(rows, columns),
             timeout=timeout,

@@ -42,7 +42,7 @@ def book(tmp_path: Path) -> str:
 def program(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
     """Run as a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "nazx_cli.cli", *arguments],
+        [sys.executable, "-m", "nazx_cli", *arguments],
         capture_output=True,
         text=True,
         timeout=60,
@@ -353,7 +353,7 @@ def test_failures_become_exit_codes(
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(model: str) -> None:
-    ask = f"{sys.executable} -m nazx_cli.cli ask -m {model} --max-tokens 5000 'Who?'"
+    ask = f"{sys.executable} -m nazx_cli ask -m {model} --max-tokens 5000 'Who?'"
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", f"{ask} | head -c 5"],
         capture_output=True,
@@ -368,7 +368,7 @@ def test_an_interrupt_keeps_what_was_said_and_names_the_sources(model: str, book
 
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "nazx_cli.cli", "ask", "-m", model, "-f", book, "--sources"),
+            *(sys.executable, "-m", "nazx_cli", "ask", "-m", model, "-f", book, "--sources"),
             *("--max-tokens", "1000000", "What did the heron buy?"),
         ],
         stdout=subprocess.PIPE,

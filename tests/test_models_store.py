@@ -223,7 +223,7 @@ def test_rm_asks_on_a_terminal(hub: FakeHub) -> None:
     for answer, code in (("n", 1), ("y", 0)):
         child = pexpect.spawn(
             sys.executable,
-            ["-m", "nazx_cli.cli", "rm", "org/tiny"],
+            ["-m", "nazx_cli", "rm", "org/tiny"],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             timeout=20,
             encoding="utf-8",

@@ -145,7 +145,7 @@ def test_a_state_of_other_settings_is_refused(tmp_path: Path) -> None:
         trainer(tmp_path / "none", schedule, [], [])
 
 
-COMMAND = (sys.executable, "-m", "nazx_cli.cli", "tune")
+COMMAND = (sys.executable, "-m", "nazx_cli", "tune")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")

@@ -27,6 +27,9 @@ from nazx_cli.cli import (
 from nazx_cli.cli.judge import command as eval
 from nazx_cli.cli.options import flatten
 from nazx_cli.errors import NazxError, is_out_of_memory, without_credentials
+from nazx_cli.ui.interrupts import INTERRUPTED, interruptible
+from nazx_cli.ui.screen import error_line
+from nazx_cli.ui.streams import OutputError, open_streams
 
 COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("ask", ask.ask),
@@ -52,7 +55,6 @@ GROUPS: tuple[tuple[str, Callable[..., None], tuple[tuple[str, Callable[..., Non
 )
 """Commands that have commands of their own; without one the first function is run."""
 
-_INTERRUPTED = 130
 _NO_MEMORY = 3
 
 
@@ -80,49 +82,47 @@ def handled(body: Callable[..., None]) -> Callable[..., None]:
     @wraps(body)
     def command(*args: Any, **kwargs: Any) -> None:
         try:
-            body(*args, **kwargs)
-            sys.stdout.flush()
+            with interruptible():
+                body(*args, **kwargs)
+                sys.stdout.flush()
         except typer.Exit:
             raise
-        except NazxError as error:
-            from nazx_cli.ui.screen import error_line
-
-            _fail(error_line(error), error.exit_code)
-        except KeyboardInterrupt:
-            _fail("", _INTERRUPTED)
-        except BrokenPipeError:
-            _leave_closed_pipe()
         # Whatever else comes up is a fault of NazX; a person is not to be shown a traceback.
-        except Exception as error:
-            if is_out_of_memory(error):
-                _fail(
-                    "error: there is not enough memory for this model or context; "
-                    "next: use a smaller model, a smaller --ctx, or --device cpu",
-                    _NO_MEMORY,
-                )
-            reason = without_credentials(f"{type(error).__name__}: {error}")
-            reason = " ".join(reason.split())[:300]
-            _fail(f"internal error: {reason} (NAZX_DEBUG=1 shows the traceback)", 1)
+        except (Exception, KeyboardInterrupt) as error:
+            raise typer.Exit(_tell(error)) from None
 
     return command
 
 
-def _fail(text: str, code: int) -> None:
-    """Say what happened and leave; called where an exception is being handled."""
+def _tell(error: BaseException) -> int:
+    """Say what happened, in a line; its exit code. Called where ``error`` is being handled."""
     if os.environ.get("NAZX_DEBUG", "") not in ("", "0"):
         import traceback
 
         print(without_credentials(traceback.format_exc()), end="", file=sys.stderr)
-    if text:
-        print(text, file=sys.stderr)
-    raise typer.Exit(code)
+    line, code = _line_of(error)
+    if line:
+        print(line, file=sys.stderr)
+    return code
 
 
-def _leave_closed_pipe() -> None:
-    """The reader of our output has gone, as ``head`` does: nothing is wrong."""
-    # Python flushes stdout once more at exit; give it something that takes the rest.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise typer.Exit(0)
+def _line_of(error: BaseException) -> tuple[str, int]:
+    if isinstance(error, NazxError):
+        return error_line(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "", INTERRUPTED
+    if isinstance(error, OutputError):
+        line = f"error: cannot write to stdout: {error.reason}; next: look where it goes"
+        return (line, 1) if error.reason else ("", 0)
+    if is_out_of_memory(error):
+        return (
+            "error: there is not enough memory for this model or context; "
+            "next: use a smaller model, a smaller --ctx, or --device cpu",
+            _NO_MEMORY,
+        )
+    reason = without_credentials(f"{type(error).__name__}: {error}")
+    reason = " ".join(reason.split())[:300]
+    return f"internal error: {reason} (NAZX_DEBUG=1 shows the traceback)", 1
 
 
 def build() -> typer.Typer:
@@ -153,8 +153,11 @@ app = build()
 
 def main() -> None:
     """Run the program on the process's own arguments."""
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
-        # A character that cannot be read or shown is substituted; it is no reason to fail.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
-    app(prog_name="nazx")
+    open_streams()
+    try:
+        try:
+            app(prog_name="nazx")
+        finally:
+            sys.stdout.flush()
+    except OutputError as error:  # where no command was run, as for --help
+        sys.exit(_tell(error))

@@ -15,6 +15,7 @@ from nazx_cli.documents.control import strip_control
 from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.names import DEFAULT_MODEL, DTYPES
 from nazx_cli.ui.phrases import counted
+from nazx_cli.ui.streams import raw
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -216,7 +217,7 @@ def _show(report: Report, screen: Screen, options: BenchOptions) -> None:
     from rich.console import Console
 
     lively = screen.out.isatty()
-    console = Console(file=screen.out, width=None if lively else _PLAIN_WIDTH, highlight=False)
+    console = Console(file=raw(screen.out), width=None if lively else _PLAIN_WIDTH, highlight=False)
     console.print(_environment_line(report.environment), markup=False)
     by_workload: dict[str, list[Row]] = defaultdict(list)
     for row in report.rows:

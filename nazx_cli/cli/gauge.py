@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nazx_cli.cli.options import Device, Json, OutputOptions, make_screen
+from nazx_cli.ui.interrupts import InterruptGuard
 from nazx_cli.ui.phrases import columns, size_text
 
 if TYPE_CHECKING:
@@ -36,11 +36,7 @@ def gauge(
     from nazx_cli.checkpoint.load import resolve_device
 
     screen, name = make_screen(OutputOptions()), str(resolve_device(device))
-    try:
-        _show(name, screen, json, interval if watch else None)
-    except KeyboardInterrupt:
-        if not watch:
-            raise
+    _show(name, screen, json, interval if watch else None)
 
 
 @dataclass(frozen=True)
@@ -97,22 +93,23 @@ def _show(device: str, screen: Screen, as_json: bool, interval: float | None) ->
     a terminal, one a line anywhere else."""
     from nazx_cli.ui.live import Area, can_draw
 
-    area = Area(screen.out) if not as_json and can_draw(screen.out) else None
     look = _look(device)
-    try:
-        while interval is not None:
+    if interval is None:
+        _print(look, screen, as_json, is_one_line=False)
+        return
+    area = Area(screen.out) if not as_json and can_draw(screen.out) else None
+    with InterruptGuard(defer=True) as guard:
+        while True:
             if area is not None:
                 area.draw([], look.lines(area.size[0] - 1))
             else:
                 _print(look, screen, as_json, is_one_line=True)
-            time.sleep(interval)
+            if guard.wait(interval):
+                break
             look = _look(device)
-        if area is None:
-            _print(look, screen, as_json, is_one_line=False)
-    finally:
-        if area is not None:  # the last reading stays on the screen
-            area.draw(look.lines(area.size[0] - 1), [])
-            area.close()
+    if area is not None:  # the last reading stays on the screen
+        area.draw(look.lines(area.size[0] - 1), [])
+        area.close()
 
 
 def _print(look: Look, screen: Screen, as_json: bool, *, is_one_line: bool) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 
+_UNSAFE = r"\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff"
 _LONGEST = 4096  # characters of an OSC or DCS string; past that its text is shown as text
 _STRING = rf"(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c\n]{{0,{_LONGEST}}}"
 _CSI = r"(?:\x1b\[|\x9b)[0-?]{0,64}[ -/]{0,8}"
@@ -19,14 +20,20 @@ _REMOVED = re.compile(
     rf"|{_CSI}[@-~]"
     r"|\x1b[ -/]{1,8}[0-~]"  # two-byte escapes with intermediates, such as a character set
     r"|\x1b[0-~]?"
-    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+    rf"|[\x00-\x08\x0b-\x1f{_UNSAFE}]"
 )
+_ESCAPED = re.compile(f"[{_UNSAFE}]")  # JSON escapes the others itself
 _UNFINISHED = re.compile(rf"(?:{_STRING}\x1b?|{_CSI}|\x1b[ -/]{{0,8}})\Z")
 
 
 def strip_control(text: str) -> str:
     """``text`` without anything that would act on a terminal."""
     return _REMOVED.sub("", text)
+
+
+def escape_control(text: str) -> str:
+    """JSON ``text`` that means the same; what would act on a terminal is written ``\\u202e``."""
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class ControlFilter:

@@ -8,6 +8,7 @@ rendered chat templates, recognises special tokens.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,8 @@ from nazx_cli.errors import ModelUnavailableError, first_line
 from nazx_cli.names import OnProgress
 from nazx_cli.tokenizer.cutting import Cutting, cutting_of
 from nazx_cli.tokenizer.encode import Tokens, encode_edited, encode_in_chunks, encode_whole
+
+_HALVES = re.compile("[\ud800-\udfff]")
 
 
 class Tokenizer:
@@ -93,12 +96,12 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; nothing in it is taken for a special token."""
         self._backend.encode_special_tokens = True
-        return list(self._backend.encode(text, add_special_tokens=False).ids)
+        return list(self._backend.encode(_whole(text), add_special_tokens=False).ids)
 
     def encode_markup(self, text: str) -> list[int]:
         """Ids of a rendered template: special tokens in it become their ids."""
         self._backend.encode_special_tokens = False
-        return list(self._backend.encode(text, add_special_tokens=False).ids)
+        return list(self._backend.encode(_whole(text), add_special_tokens=False).ids)
 
     def encode_document(self, text: str, on_progress: OnProgress | None = None) -> Tokens:
         """Tokenize a whole document, remembering where in the text each token starts.
@@ -108,6 +111,7 @@ class Tokenizer:
         tokens alone; ``on_progress`` is told characters done and in all.
         """
         self._backend.encode_special_tokens = True
+        text = _whole(text)
         if self._cutting is not None:
             return encode_in_chunks(self._backend, self._cutting, text, on_progress)
         tokens = encode_whole(self._backend, text)
@@ -136,6 +140,12 @@ class Tokenizer:
     @cached_property
     def _cutting(self) -> Cutting | None:
         return cutting_of(json.loads(self._backend.to_str()))
+
+
+def _whole(text: str) -> str:
+    """``text`` with halves of characters, which no encoding knows, shown as what they are. They
+    come from bytes of a command line or a file name that are no text."""
+    return text if text.isascii() else _HALVES.sub("�", text)
 
 
 def _stop_ids(folder: Path, backend: _Backend, special: dict[str, str]) -> frozenset[int]:

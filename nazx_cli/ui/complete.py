@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 
+from nazx_cli.documents.control import strip_control
 from nazx_cli.errors import NazxError
 from nazx_cli.names import READ_MODES
 from nazx_cli.ui import commands
@@ -48,7 +49,8 @@ class ChatCompleter(Completer):
             return
         word = last_word(rest)
         for offer in self._offers(command, word):
-            if offer.text.startswith(word.text):
+            # A name that would act on the terminal cannot be typed, nor be shown as it is.
+            if offer.text.startswith(word.text) and strip_control(offer.text) == offer.text:
                 yield _completion(word, offer)
 
     def _offers(self, command: Command, word: LastWord) -> list[Offer]:
@@ -81,7 +83,7 @@ def _completion(word: LastWord, offer: Offer) -> Completion:
         word.written(offer.text, closed=not offer.goes_on),
         -len(word.raw),
         display=shown,
-        display_meta=offer.about,
+        display_meta=strip_control(offer.about),
     )
 
 

@@ -31,6 +31,7 @@ from nazx_cli.documents.control import ControlFilter, strip_control
 from nazx_cli.ui.gauge_line import Gauge
 from nazx_cli.ui.screen import knows_unicode, no_echo
 from nazx_cli.ui.stream import Stream, fold
+from nazx_cli.ui.streams import raw
 
 _SIZE = (80, 24)  # where the terminal does not tell
 
@@ -59,7 +60,7 @@ class Area:
     """An area at the end of what the terminal ``out`` shows. One thread at a time may use it."""
 
     def __init__(self, out: TextIO) -> None:
-        self._out = out
+        self._out = raw(out)
         # It only turns text into sequences, which go out in one write.
         self._console = Console(file=io.StringIO(), force_terminal=True, highlight=False)
         self._shown: tuple[tuple[int, int], list[str]] | None = None
@@ -80,7 +81,7 @@ class Area:
         are shown. Nothing is written where nothing has changed.
         """
         size = self.size
-        rows = [row for line in lines for row in fold(line, size[0])]
+        rows = [row for line in map(_clean, lines) for row in fold(line, size[0])]
         drawn = [self._ansi(row) for row in rows[-max(1, size[1] - 1) :]]
         if not final and (size, drawn) == self._shown:
             return
@@ -93,7 +94,7 @@ class Area:
             erased = _place([""] * len(before[1]), 0)
         elif before is not None:
             stale = max(0, len(before[1]) - len(drawn))
-        above = "".join(f"{self._ansi(line)}\r\n" for line in final)
+        above = "".join(f"{self._ansi(_clean(line))}\r\n" for line in final)
         self._write(f"{_BEGIN}{_HIDE}\r{erased}{above}{_place(drawn, stale)}{_END}")
 
     def close(self) -> None:
@@ -110,6 +111,12 @@ class Area:
     def _write(self, text: str) -> None:
         self._out.write(text)
         self._out.flush()
+
+
+def _clean(line: Text) -> Text:
+    """``line`` without anything that would act on the terminal."""
+    plain = strip_control(line.plain)
+    return line if plain == line.plain else Text(plain, line.style)
 
 
 def _place(drawn: Sequence[str], stale: int) -> str:
@@ -171,13 +178,13 @@ class Live:
     def note(self, text: str) -> None:
         """Print a line above what is still open."""
         with self._lock:
-            self._notes += [Text(line) for line in strip_control(text).split("\n")]
+            self._notes += map(Text, text.split("\n"))
         self._wake.set()
 
     def show_status(self, text: str) -> None:
         """Show what is going on; nothing where ``text`` is empty."""
         with self._lock:
-            self._status = strip_control(text)
+            self._status = text
         self._wake.set()
 
     def stop(self) -> None:

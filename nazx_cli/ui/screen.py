@@ -14,8 +14,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
-from nazx_cli.documents.control import strip_control
+from nazx_cli.documents.control import escape_control, strip_control
 from nazx_cli.errors import NazxError
+from nazx_cli.ui.streams import gated, raw
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -37,7 +38,7 @@ _LEAST_WORDS = 12  # cells for a source's first words; where there are fewer, th
 
 @dataclass(frozen=True)
 class Screen:
-    """The two streams and what the person wants on them.
+    """The two streams, behind gates, and what the person wants on them.
 
     ``sources`` None: in a terminal; ``plain``: answers as they are, Markdown marks and all.
     """
@@ -48,6 +49,10 @@ class Screen:
     verbose: bool = False
     sources: bool | None = None
     plain: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "out", gated(self.out))
+        object.__setattr__(self, "err", gated(self.err, lossy=True))
 
     @property
     def is_lively(self) -> bool:
@@ -61,7 +66,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """What a command was asked for, on stderr; unlike a note, ``quiet`` does not silence it."""
-        print(strip_control(text), file=self.err, flush=True)
+        print(text, file=self.err, flush=True)
 
     def error(self, error: NazxError) -> None:
         """A failure and its next step."""
@@ -69,11 +74,12 @@ class Screen:
 
     def line(self, text: str) -> None:
         """What was asked for, on stdout."""
-        print(strip_control(text), file=self.out, flush=True)
+        print(text, file=self.out, flush=True)
 
     def data(self, value: Any) -> None:
         """A JSON object on a line of stdout."""
-        self.out.write(json.dumps(value, ensure_ascii=not knows_unicode(self.out)) + "\n")
+        text = json.dumps(value, ensure_ascii=not knows_unicode(self.out))
+        self.out.write(escape_control(text) + "\n")
         self.out.flush()
 
     def show_sources(self, passages: Sequence[Passage], *, always: bool = False) -> None:
@@ -125,7 +131,7 @@ class Screen:
 
     def bar(self, label: str) -> Bar:
         """A progress bar on stderr; nothing is drawn where nothing may be."""
-        return Bar(self.err if self.is_lively else None, label)
+        return Bar(raw(self.err) if self.is_lively else None, label)
 
 
 def knows_unicode(stream: TextIO) -> bool:
@@ -147,8 +153,7 @@ def _in_one_row(line: str) -> str:
 
 def error_line(error: NazxError) -> str:
     """What is wrong and what to do next, in one line."""
-    message = " ".join(strip_control(error.message).split())
-    hint = " ".join(strip_control(error.hint).split())
+    message, hint = (" ".join(text.split()) for text in (error.message, error.hint))
     return f"error: {message}" + (f"; next: {hint}" if hint else "")
 
 
@@ -161,7 +166,7 @@ class Bar:
 
     def __init__(self, stream: TextIO | None, label: str) -> None:
         self._stream = stream
-        self._label = label
+        self._label = strip_control(label)
         self._progress: Progress | None = None
         self._drawn = ExitStack()
 
@@ -197,7 +202,7 @@ class Bar:
             self._progress.columns += bar
         self._progress.update(
             self._progress.task_ids[0],
-            description=str(stage[0]) if stage else self._label,
+            description=strip_control(str(stage[0])) if stage else self._label,
             completed=float(done),
             total=float(total) or None,
         )

@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import TextIO
 
+from nazx_cli.ui.streams import raw
+
 _FOLDER = Path(__file__).parent.parent / "help"
 
 
@@ -28,4 +30,4 @@ def show(topic: str, stream: TextIO) -> None:
     from rich.console import Console
     from rich.markdown import Markdown
 
-    Console(file=stream).print(Markdown(text))
+    Console(file=raw(stream)).print(Markdown(text))

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Generator, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
-from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from nazx_cli.documents.control import ControlFilter, strip_control
+from nazx_cli.documents.control import ControlFilter
 from nazx_cli.reading.passages import source_record
 from nazx_cli.session.events import Answer, Delta, Event, Notice, Progress, Reading
+from nazx_cli.ui.interrupts import InterruptGuard
 from nazx_cli.ui.screen import Screen
 
 if TYPE_CHECKING:
@@ -43,25 +41,18 @@ class Outcome:
         cited: dict[str, Any] = {}
         if self.answer is not None and self.answer.confidence is not None:
             passage = self.answer.cited
-            cited["cited"] = None if passage is None else _source(passage)
-            cited["quote"] = strip_control(self.answer.quote)
+            cited["cited"] = None if passage is None else source_record(passage)
+            cited["quote"] = self.answer.quote
             cited["confidence"] = round(self.answer.confidence, 4)
         return {
-            "answer": strip_control(self.text.strip()),
+            "answer": self.text.strip(),
             **cited,
-            "sources": [_source(passage) for passage in self.sources],
+            "sources": [source_record(passage) for passage in self.sources],
             "mode": self.mode,
             "model": model,
             "finish": self.answer.finish if self.answer else "interrupted",
             "stats": asdict(stats) if stats else None,
         }
-
-
-def _source(passage: Passage) -> dict[str, Any]:
-    return {
-        key: strip_control(value) if isinstance(value, str) else value
-        for key, value in source_record(passage).items()
-    }
 
 
 def show_turn(
@@ -109,35 +100,6 @@ def _show_sources(outcome: Outcome, screen: Screen) -> None:
         if not screen.sources:
             return
     screen.show_sources(outcome.sources)
-
-
-class InterruptGuard:
-    """While entered, decides what Ctrl-C does.
-
-    With ``defer`` off it raises KeyboardInterrupt as usual. With ``defer`` on, the first one
-    only sets ``pending``, so that the work in hand can end cleanly; the second one raises.
-    """
-
-    def __init__(self) -> None:
-        self.defer = False
-        self.pending = False
-        self._previous: object = None
-
-    def __enter__(self) -> InterruptGuard:
-        if threading.current_thread() is threading.main_thread():
-            self._previous = signal.getsignal(signal.SIGINT)
-            signal.signal(signal.SIGINT, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)  # type: ignore[arg-type]
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.defer and not self.pending:
-            self.pending = True
-            return
-        raise KeyboardInterrupt
 
 
 def _follow(

@@ -10,6 +10,7 @@ from nazx_cli.ui.commands.command import Argument, Command, Words
 from nazx_cli.ui.export import as_markdown, copy, export
 from nazx_cli.ui.phrases import counted
 from nazx_cli.ui.saved import table
+from nazx_cli.ui.streams import raw
 
 if TYPE_CHECKING:
     from nazx_cli.session.state import State, Turn
@@ -51,7 +52,7 @@ def _sources(chat: Chat, _: Words) -> None:
 
 def _copy(chat: Chat, _: Words) -> None:
     answer = _last(chat).answer.strip()
-    how = copy(answer, chat.screen.out)
+    how = copy(answer, raw(chat.screen.out))
     if how is None:
         raise UsageError(
             "there is no clipboard that can be reached",

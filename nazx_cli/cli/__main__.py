@@ -1,6 +1,0 @@
-"""``python -m nazx_cli.cli`` is ``nazx``."""
-
-from nazx_cli.cli.app import main
-
-if __name__ == "__main__":
-    main()
