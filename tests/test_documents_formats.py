@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,6 +111,34 @@ def test_a_page_is_decoded_as_it_says_or_as_it_is(head: str, encoding: str) -> N
     words = "Все счастливые семьи похожи друг на друга. " * 5
     document = document_of(page(f"<p>{words}", head).encode(encoding))
     assert (document.format, document.text) == ("html", words.strip() + "\n")
+
+
+@pytest.mark.parametrize(
+    "charset", ["zlib", "rot13", "unicode_escape", "punycode", "undefined", "idna"]
+)
+def test_a_charset_that_is_none_is_passed_over(charset: str) -> None:
+    words = "Größer \\x41 "
+    document = document_of(page(f"<p>{words * 40}", f"<meta charset={charset}>").encode("cp1252"))
+    assert document.text.startswith(words)
+
+
+@pytest.mark.parametrize(
+    "part", ["<!--", "<a", "</", "<![1]>", "<![CDATA[", "<?", "<a href='", "&", "<div>", "<b><p>"]
+)
+def test_a_page_takes_time_and_memory_by_its_length_alone(part: str) -> None:
+    begun = time.process_time()
+    assert document_of(page("words<p>" + part * (300_000 // len(part)))).text.startswith("words")
+    assert time.process_time() - begun < 5
+
+
+def test_elements_nested_to_any_depth_are_read() -> None:
+    text = document_of(page("<div>" * 20_000 + "deep" + "</div>" * 20_000 + "<p>after")).text
+    assert text == "deep\n\nafter\n"
+
+
+def test_comments_without_end_before_a_page_are_told_at_once() -> None:
+    assert document_of("<!---->" * 1000).format == "text"
+    assert document_of("<!-- a --><!-- b -->" + page("words")).format == "html"
 
 
 def test_a_page_without_words_is_empty() -> None:
@@ -306,6 +335,27 @@ def test_a_file_that_unpacks_to_far_too_much_is_refused(
     }[kind]()
     assert len(bomb) < 1 << 16
     assert reason(bomb) == "unpacks to more than 2 MiB"
+
+
+def test_a_small_file_may_unpack_to_little() -> None:
+    text = "a " * (9 << 20)
+    packed = zip_bytes(docx_members(word_paragraph(text)))
+    assert len(packed) < 1 << 16
+    assert reason(packed) == "unpacks to more than 16 MiB"
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda deep: docx_members("<w:tc>" * deep + "x" + "</w:tc>" * deep),
+        lambda deep: {
+            **epub_members({"a.xhtml": "x"}, {}),
+            "META-INF/container.xml": "<a>" * deep + "x" + "</a>" * deep,
+        },
+    ],
+)
+def test_xml_nested_without_end_is_refused(made: Callable[[int], dict[str, str | bytes]]) -> None:
+    assert reason(zip_bytes(made(5000))) == "has more than 256 elements in each other"
 
 
 ENTITIES = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;">]>'

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 
 import numpy as np
 import pytest
@@ -128,6 +129,14 @@ def test_a_script_without_spaces_is_searched_by_character() -> None:
     library = library_of("昔々、山に狐がいた。" * 20, "海に大きな魚がいた。" * 20)
     best = library.passages[int(rank(library, "魚はどこ?").order[0])]
     assert best.document == "b.txt"
+
+
+@pytest.mark.parametrize("text", ["魚が" * 100_000, "ßé" * 100_000, "ß é " * 50_000])
+def test_characters_split_between_tokens_are_looked_at_once(text: str) -> None:
+    library = library_of("Here is a fox. " + text, vocab=256)
+    begun = time.process_time()
+    assert len(library.matcher.find("fox")) == 1
+    assert time.process_time() - begun < 5
 
 
 def test_a_document_lends_nothing_to_its_neighbour() -> None:

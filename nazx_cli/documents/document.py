@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,6 +106,20 @@ LINE, PARAGRAPH = 1, 2
 """Newlines before a block: one that goes on from the block before, one that stands alone."""
 
 _LABEL = 80  # characters of a heading that name a place
+_SPACE = re.compile(r"\s")
+_SETTLED = 1 << 16  # characters at a time: the words of a long text take ten times its memory
+
+
+def settled(text: str) -> str:
+    """``text`` with one space for each run of white space, and none at its ends."""
+    pieces: list[str] = []
+    begin = 0
+    while begin < len(text):
+        space = _SPACE.search(text, begin + _SETTLED)
+        end = space.start() if space else len(text)
+        pieces.append(" ".join(text[begin:end].split()))
+        begin = end
+    return " ".join(filter(None, pieces))
 
 
 class TextBuilder:
@@ -121,7 +136,7 @@ class TextBuilder:
 
     def place(self, label: str) -> None:
         """The next block begins the page or chapter ``label``."""
-        words = " ".join(label.split())
+        words = settled(label)
         self._label = words if len(words) <= _LABEL else words[: _LABEL - 1].rstrip() + "…"
 
     def heading(self, text: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 from xml.parsers import expat
 
-from nazx_cli.documents.document import LINE, PARAGRAPH, Advance, Text, TextBuilder
+from nazx_cli.documents.document import LINE, PARAGRAPH, Advance, Text, TextBuilder, settled
 from nazx_cli.documents.zipped_xml import (
     Archive,
     XmlHandler,
@@ -122,7 +122,7 @@ class _Body(XmlHandler):
         if tag == "p":
             self._end_paragraph(self._paragraphs.pop())
         elif tag == "tc" and self._rows:
-            self._rows[-1].append(" ".join(" ".join(self._cells.pop()).split()))
+            self._rows[-1].append(settled(" ".join(self._cells.pop())))
         elif tag == "tr":
             self._end_row("\t".join(self._rows.pop()).rstrip("\t"))
         elif tag == "tbl" and not self._cells:
@@ -151,7 +151,7 @@ class _Body(XmlHandler):
         if self._cells:
             self._cells[-1].append(text)
         elif paragraph.heading:
-            self._builder.heading(" ".join(text.split()))
+            self._builder.heading(settled(text))
         else:
             self._builder.add("- " + text if paragraph.listed else text)
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import codecs
 import re
-from collections import Counter
-from html.parser import HTMLParser
 from typing import BinaryIO
 
-from nazx_cli.documents.document import LINE, PARAGRAPH, Advance, Text, TextBuilder
+from nazx_cli.documents.document import LINE, PARAGRAPH, Advance, Text, TextBuilder, settled
 from nazx_cli.documents.text import decode, marked_encoding, normalize_newlines
 
 _BEGINNING = re.compile(
-    r"\ufeff?(?:\s|<!--.*?-->|<\?xml[^>]*>)*<(?:!doctype\s+html|(?:html|head|body)[\s>])",
+    r"\ufeff?(?:\s|<!--(?:(?!-->).)*-->|<\?xml[^>]*>)*<(?:!doctype\s+html|(?:html|head|body)[\s>])",
     re.IGNORECASE | re.DOTALL,
 )
 _CHARSET = re.compile(
-    rb"<\?xml[^>]+encoding=[\"']([\w-]+)|<meta[^>]+charset=[\"']?\s*([\w-]+)", re.IGNORECASE
+    rb"<\?xml[^>]+encoding=[\"']([\w-]{1,40})|<meta[^>]+charset=[\"']?\s*([\w-]{1,40})",
+    re.IGNORECASE,
 )
 _CHARSET_WITHIN = 4096  # bytes; the standard asks for 1024
+_ASCII = r"<a href='\x41\u0041'>+AGE- xn--a"
+"""What an encoding leaves as it is in which what it is called could be read: not UTF-16, and none
+of Python's that stand for something else than characters (``unicode_escape``, ``punycode``)."""
 _SLICE = 1 << 18  # characters parsed between two reports of progress
 
 
@@ -36,8 +37,7 @@ _PARAGRAPHS = _HEADINGS | _tags(
     "hr main menu ol p pre section table ul"
 )
 _LINES = _tags("body br caption dd div dt figcaption html legend li summary title tr")
-_VOID = _tags("area base br col embed hr img input link meta param source track wbr")
-_UNENDED = _tags("p li td th tr dt dd option thead tbody tfoot colgroup rt rp")
+_CELLS = _tags("td th")
 _CELL = "\x1f"  # stands between cells until white space is settled
 
 
@@ -59,14 +59,19 @@ def add_page(
     builder: TextBuilder, data: bytes, advance: Advance | None = None, with_title: bool = False
 ) -> None:
     """Add the text of a page, given as it is stored, to ``builder``."""
+    from lxml.etree import HTMLParser
+
     markup = _decode(data)
-    page = _Page(builder, with_title)
+    if not markup or markup.isspace():
+        return
+    # Told of elements as they go by, it builds no tree: its time and memory do not depend on how
+    # deep or how badly they are nested. Without huge_tree it would end at a depth of 256.
+    parser = HTMLParser(target=_Page(builder, with_title), huge_tree=True)
     for start in range(0, len(markup), _SLICE):
-        page.feed(markup[start : start + _SLICE])
+        parser.feed(markup[start : start + _SLICE])
         if advance:
             advance(start / len(markup))
-    page.close()
-    page.flush()
+    parser.close()
 
 
 def _decode(data: bytes) -> str:
@@ -75,67 +80,74 @@ def _decode(data: bytes) -> str:
     if said is None or marked_encoding(data):
         return decode(data)
     for name in ("utf-8", (said[1] or said[2]).decode("ascii", "replace")):
-        if name.lower().startswith(("utf-16", "utf-32")):  # then it could not have been read here
-            continue
         try:
-            return normalize_newlines(codecs.decode(data, name))
-        except (LookupError, UnicodeError, TypeError):  # unknown, wrong, no text encoding
+            if _ASCII.encode().decode(name) == _ASCII:
+                return normalize_newlines(data.decode(name))
+        except (LookupError, UnicodeError):  # unknown or no text encoding; wrong
             continue
     return decode(data)
 
 
-class _Page(HTMLParser):
-    """Writes the blocks of a page to a builder as its tags go by."""
+class _Page:
+    """Writes the blocks of a page to a builder as its elements go by; the parser ends each that
+    begins, in the order that they stand in."""
 
     def __init__(self, builder: TextBuilder, with_title: bool) -> None:
-        super().__init__(convert_charrefs=True)
         self._builder = builder
         self._with_title = with_title
         self._words: list[str] = []  # of the block at hand
         self._gap = PARAGRAPH
         self._bullet = False
-        self._open: list[str] = []
-        self._open_counts: Counter[str] = Counter()
+        self._depth = 0
         self._dropped_from: int | None = None  # depth of the element that is being left out
+        self._headings = self._verbatim = 0  # how many are open
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def start(self, tag: str, attributes: object) -> None:
+        """An element begins."""
         self._settle(tag)
-        if tag not in _VOID and tag not in _UNENDED:
-            self._open.append(tag)
-            self._open_counts[tag] += 1
-            if tag in _DROPPED and self._dropped_from is None:
-                self._dropped_from = len(self._open)
-        elif tag in ("td", "th"):
+        self._depth += 1
+        self._headings += tag in _HEADINGS
+        self._verbatim += tag == "pre"
+        if tag in _DROPPED and self._dropped_from is None:
+            self._dropped_from = self._depth
+        elif tag in _CELLS:
             self._words.append(_CELL)
         elif tag == "li":
             self._bullet = True
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def end(self, tag: str) -> None:
+        """An element ends."""
+        if self._dropped_from is None:
+            self._end_block(tag)
+        elif self._dropped_from == self._depth:
+            self._dropped_from = None
+        self._depth -= 1
+        self._headings -= tag in _HEADINGS
+        self._verbatim -= tag == "pre"
+
+    def data(self, text: str) -> None:
+        """Text, in pieces of any size."""
+        if self._dropped_from is None:
+            self._words.append(text)
+
+    def close(self) -> None:
+        """The page ends."""
+        self._flush()
+
+    def _end_block(self, tag: str) -> None:
+        if tag in _HEADINGS:
+            self._flush(heading=True)
+        elif tag == "title":
+            if self._with_title:
+                self._flush(heading=True)
+            self._words.clear()
         self._settle(tag)
 
-    def handle_endtag(self, tag: str) -> None:
-        if tag in _UNENDED:
-            self._settle(tag)
-        elif self._open_counts[tag]:
-            if self._dropped_from is None:
-                if tag in _HEADINGS:
-                    self.flush(heading=True)
-                elif tag == "title":
-                    if self._with_title:
-                        self.flush(heading=True)
-                    self._words.clear()
-                self._settle(tag)
-            self._close(tag)
-
-    def handle_data(self, data: str) -> None:
-        if self._dropped_from is None:
-            self._words.append(data)
-
-    def flush(self, heading: bool = False) -> None:
+    def _flush(self, heading: bool = False) -> None:
         """End the block at hand."""
         text = "".join(self._words)
         self._words.clear()
-        text = text.strip("\n") if self._open_counts["pre"] else _settled(text)
+        text = text.strip("\n") if self._verbatim else _settled(text)
         if not text or text.isspace():
             return
         if heading:
@@ -146,29 +158,19 @@ class _Page(HTMLParser):
 
     def _settle(self, tag: str) -> None:
         """End the block at hand where ``tag`` begins or ends one."""
-        if tag in _LINES and any(self._open_counts[heading] for heading in _HEADINGS):
+        if tag in _LINES and self._headings:
             self._words.append(" ")  # a heading of two lines is one heading
         elif tag in _PARAGRAPHS:
-            self.flush()
+            self._flush()
             if not self._bullet:  # the first paragraph of an item belongs to its bullet
                 self._gap = PARAGRAPH
         elif tag in _LINES:
-            self.flush()
-
-    def _close(self, tag: str) -> None:
-        """Close ``tag``, and what was left open inside it."""
-        while self._open:
-            last = self._open.pop()
-            self._open_counts[last] -= 1
-            if last == tag:
-                break
-        if self._dropped_from is not None and len(self._open) < self._dropped_from:
-            self._dropped_from = None
+            self._flush()
 
 
 def _settled(text: str) -> str:
     """White space as a browser shows it, a tab between the cells of a row."""
     if _CELL not in text:
-        return " ".join(text.split())
-    before, *cells = (" ".join(cell.split()) for cell in text.split(_CELL))
+        return settled(text)
+    before, *cells = map(settled, text.split(_CELL))
     return "\t".join([before, *cells] if before else cells).rstrip("\t")

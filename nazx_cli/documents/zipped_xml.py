@@ -4,6 +4,7 @@ XML as a row of events, entities refused.
 
 from __future__ import annotations
 
+import io
 import lzma
 import posixpath
 import struct
@@ -19,6 +20,11 @@ _MAGIC = b"PK\x03\x04"
 
 UNPACKED_LIMIT = 256 << 20
 """Bytes that the members read of one file may come to: far more than any book's text."""
+_RATIO = (
+    200  # times the file's own size that they may come to; text packs to a third, at best to 2 %
+)
+_ALWAYS = 16 << 20  # bytes that they may come to whatever the file's size
+_DEEPEST = 256  # elements in each other; a table in a table in a table takes a dozen
 
 _DAMAGE = (  # what zipfile and the unpackers below it say to damaged files
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
@@ -32,7 +38,8 @@ class Archive:
     def __init__(self, file: BinaryIO, kind: str) -> None:
         """``kind`` names the format in errors ("EPUB")."""
         self._kind = kind
-        self._left = UNPACKED_LIMIT
+        size = file.seek(0, io.SEEK_END)
+        self._limit = self._left = min(UNPACKED_LIMIT, max(_ALWAYS, _RATIO * size))
         try:
             self._zip = zipfile.ZipFile(file)
         except _DAMAGE:
@@ -56,8 +63,8 @@ class Archive:
         self._left -= len(data)
         if self._left < 0:
             raise DocumentError(
-                f"unpacks to more than {UNPACKED_LIMIT >> 20} MiB",
-                "take out of it what you want to read",
+                f"unpacks to more than {self._limit >> 20} MiB",
+                "take the text that you want out of it, and give that",
             )
         return data
 
@@ -119,20 +126,32 @@ def parse_xml(data: bytes, handler: XmlHandler) -> None:
     """Tell ``handler`` what is in ``data``.
 
     Raises ``expat.ExpatError`` for what is not well-formed, and a DocumentError for a document
-    that declares entities: no honest one does, and they can unpack to any size. Nothing outside
-    of ``data`` is ever read.
+    that declares entities, which can unpack to any size, or that nests its elements without end:
+    no honest one does. Nothing outside of ``data`` is ever read.
     """
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.buffer_text = True
+    depth = 0
 
     def start(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > _DEEPEST:
+            raise DocumentError(
+                f"has more than {_DEEPEST} elements in each other", "save it again as plain text"
+            )
         handler.start(_local(tag), {_local(name): value for name, value in attributes.items()})
+
+    def end(tag: str) -> None:
+        nonlocal depth
+        depth -= 1
+        handler.end(_local(tag))
 
     def refuse(*_: object) -> None:
         raise DocumentError("declares entities in its XML", "save it again as plain text")
 
     parser.StartElementHandler = start
-    parser.EndElementHandler = lambda tag: handler.end(_local(tag))
+    parser.EndElementHandler = end
     parser.CharacterDataHandler = handler.data
     parser.EntityDeclHandler = refuse
     parser.Parse(data, True)

@@ -22,6 +22,7 @@ one sought are followed, list by list, to tokens that carry the word on, until i
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,8 +34,8 @@ import numpy as np
 from nazx_cli.reading.words import (
     LONGEST_SUFFIX,
     QUESTION_WORDS,
+    SPACED_WORD,
     STOP_WORDS,
-    WORD,
     is_unspaced,
     is_word_character,
     kindred_stems,
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from nazx_cli.reading.library import Library
 
 _BROKEN = "\ufffd"  # what a token decodes to that holds part of a character
+_NOWHERE = np.zeros(0, np.int64)
+_STRETCH = 1 << 18  # characters looked at in one go
 _K1, _B = 0.8, 0.75
 _SHARE, _REACH = 0.5, 300  # a passage d tokens away gets share * exp(-d / reach) of a count ...
 _FARTHEST = 700  # ... up to this many tokens away
@@ -99,8 +102,8 @@ class Matcher:
                         chains.append(at)
                 else:
                     self._follow(at, 1, word, target, chains)
-            chains.append(np.asarray(self._split_words.get(target, ()), dtype=np.int64))
-            self._found[target] = np.unique(np.concatenate(chains))
+            chains += self._split_words.get(target, ())
+            self._found[target] = np.unique(np.concatenate([_NOWHERE, *chains]))
         return self._found[target]
 
     def _follow(
@@ -164,22 +167,21 @@ class Matcher:
         return weights * (content & (holding > 1))
 
     @cached_property
-    def _split_words(self) -> dict[str, list[int]]:
+    def _split_words(self) -> dict[str, list[NDArray[np.int64]]]:
         """Stems of the words that have a character split between tokens, and where they begin."""
-        found: dict[str, list[int]] = {}
+        found: defaultdict[str, list[NDArray[np.int64]]] = defaultdict(list)
         library = self._library
-        for p in sorted(int(p) for u in self._broken for p in self._postings(u)):
-            d = library.document_of(p)
+        broken = np.sort(np.concatenate([_NOWHERE, *map(self._postings, self._broken)]))
+        for d, document in enumerate(library.documents):
             first, end = int(library.bounds[d]), int(library.bounds[d + 1])
-            text = library.documents[d].text
-            low = int(library.starts[p])
-            high = int(library.starts[p + 1]) + 1 if p + 1 < end else len(text)
-            for word, begin in _words_touching(text, low, max(high, low + 1)):
-                own = library.starts[first:end]
-                at = first + int(np.searchsorted(own, begin, side="right")) - 1
-                at = first + int(np.searchsorted(own, own[at - first], side="left"))
-                found.setdefault(stem(word), []).append(at)
-        return found
+            low, high = np.searchsorted(broken, (first, end))
+            own = document.starts
+            for stretch in _stretches(document.text, own, broken[low:high] - first):
+                for word, begins in _words_in(document.text, *stretch):
+                    # int32 as they are: else numpy would turn all of its own into int64 each time
+                    at = np.searchsorted(own, begins, side="right") - 1
+                    found[stem(word)].append(first + np.searchsorted(own, own[at], side="left"))
+        return dict(found)
 
 
 def _is_content(pieces: list[str]) -> bool:
@@ -189,15 +191,46 @@ def _is_content(pieces: list[str]) -> bool:
     return len(word) >= 3 and not word.isdigit() and word not in STOP_WORDS
 
 
-def _words_touching(text: str, low: int, high: int) -> Iterator[tuple[str, int]]:
-    """Words that overlap the characters ``low`` to ``high``, and where they begin."""
-    begin, end = low, min(high, len(text))
-    while begin > 0 and _spaced(text[begin]) and _spaced(text[begin - 1]):
-        begin -= 1
-    while end < len(text) and _spaced(text[end - 1]) and _spaced(text[end]):
-        end += 1
-    for match in WORD.finditer(text, begin, end):
-        yield match.group().casefold(), match.start()
+def _stretches(
+    text: str, starts: NDArray[np.int32], tokens: NDArray[np.int64]
+) -> Iterator[tuple[int, int]]:
+    """The characters that ``tokens``, ascending, touch, as stretches (begin, end) that cut no word
+    and do not overlap; a long one comes in parts."""
+    if not len(tokens):
+        return
+    lows = starts[tokens].astype(np.int64)
+    after = np.append(starts, np.int32(len(text)))[tokens + 1].astype(np.int64)
+    highs = np.minimum(np.maximum(after, lows) + 1, len(text))
+    apart = np.flatnonzero(lows[1:] >= highs[:-1]) + 1
+    done = 0
+    for low, high in zip(
+        lows[np.append(0, apart)].tolist(),
+        highs[np.append(apart, len(lows)) - 1].tolist(),
+        strict=True,
+    ):
+        begin = max(low, done)
+        while begin < high:
+            while begin > done and _spaced(text[begin]) and _spaced(text[begin - 1]):
+                begin -= 1
+            done = min(begin + _STRETCH, high)
+            while done < len(text) and _spaced(text[done - 1]) and _spaced(text[done]):
+                done += 1
+            yield begin, done
+            begin = done
+
+
+def _words_in(text: str, begin: int, end: int) -> Iterator[tuple[str, NDArray[np.int32]]]:
+    """The distinct words of a stretch of the text that cuts none, each with where it begins."""
+    spaced: defaultdict[str, list[int]] = defaultdict(list)
+    for match in SPACED_WORD.finditer(text, begin, end):
+        spaced[match.group().casefold()].append(match.start())
+    yield from ((word, np.array(begins, np.int32)) for word, begins in spaced.items())
+    codes = np.frombuffer(text[begin:end].encode("utf-32-le", "surrogatepass"), np.uint32)
+    order = np.argsort(codes, kind="stable").astype(np.int32)
+    distinct, firsts = np.unique(codes[order], return_index=True)
+    for code, places in zip(distinct.tolist(), np.split(order, firsts[1:]), strict=True):
+        if is_unspaced(chr(code)):
+            yield chr(code).casefold(), np.int32(begin) + places
 
 
 def _spaced(character: str) -> bool:

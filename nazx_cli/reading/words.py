@@ -17,7 +17,8 @@ _UNSPACED = (
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # Han
     "\U00020000-\U0003ffff"
 )
-WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
+SPACED_WORD = re.compile(rf"[^\W_{_UNSPACED}]+")
+WORD = re.compile(rf"[{_UNSPACED}]|{SPACED_WORD.pattern}")
 _UNSPACED_CHARACTER = re.compile(rf"[{_UNSPACED}]")
 
 _STOP_WORDS = """

@@ -73,8 +73,13 @@ _XML_TOKENS = (
 
 def cases(rng: random.Random) -> Iterator[Case]:
     """Each document is asked about as a file, or is piped in."""
+    made = sorted(_MADE)
+    rng.shuffle(made)
     every = list(chain.from_iterable(_SEEDS.values()))
-    for kind in chain.from_iterable(repeat(("html", "pdf", "epub", "docx"))):
+    for kind in chain.from_iterable(repeat(tuple(_SEEDS))):
+        if made:
+            name = made.pop()
+            yield _case(f"made {name}", name, _MADE[name])
         data = rng.choice(_SEEDS[kind])
         if kind in ("epub", "docx") and rng.random() < 0.6:
             data = _mutated_inside(rng, _EPUB if kind == "epub" else _DOCX)
@@ -96,3 +101,29 @@ def _mutated_inside(rng: random.Random, members: dict[str, str | bytes]) -> byte
     data = members[name]
     inside = mutated(rng, data if isinstance(data, bytes) else data.encode(), _XML_TOKENS)
     return zip_bytes({**members, name: inside})
+
+
+def _with_page(body: str) -> bytes:
+    return zip_bytes(epub_members({"a.xhtml": body}, {}))
+
+
+_BIG = 300_000
+
+_MADE: dict[str, bytes] = {
+    **{
+        f"{number}.html": b"<html><body>" + part * (_BIG // len(part))
+        for number, part in enumerate(_TOKENS["html"])
+    },
+    "nested.html": b"<html>" + b"<div>" * 50_000 + b"deep" + b"</div>" * 50_000,
+    "attributes.html": b"<html><a " + b"x=1 " * 100_000 + b">words",
+    "nested.epub": _with_page("<div>" * 50_000 + "deep" + "</div>" * 50_000),
+    "nested.docx": zip_bytes(docx_members("<w:tbl><w:tr><w:tc>" * 20_000 + "x")),
+    "deep.docx": zip_bytes(
+        docx_members(
+            "<w:tbl><w:tr><w:tc>" * 5_000 + word_paragraph("x") + "</w:tc></w:tr></w:tbl>" * 5_000
+        )
+    ),
+    "one line.txt": b"word " * 500_000,
+    "one character.txt": "漢".encode() * 500_000,
+    "spaces.txt": b" " * 2_000_000 + b"x",
+}
