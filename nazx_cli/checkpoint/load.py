@@ -14,6 +14,7 @@ from nazx_cli.checkpoint.quantized import agreed_kind, check_tensors, stored_kin
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import ModelUnavailableError, UsageError, first_line
 from nazx_cli.model.decoder import Decoder
+from nazx_cli.model.libraries import give_back, keep_little
 from nazx_cli.names import DTYPES
 
 
@@ -32,6 +33,7 @@ def load_decoder(
     parameter at a time, so that no second copy of the model is held. ``ModelUnavailableError``
     names what is broken, ``UsageError`` a wrong device, type or quantization.
     """
+    keep_little()
     config = ModelConfig.from_folder(folder)
     checkpoint = Checkpoint.open(folder)
     stored = stored_kind(config)
@@ -51,6 +53,7 @@ def load_decoder(
             _assign(decoder, recipe.parameter, _assemble(checkpoint, recipe, where, what))
     if config.tie_embeddings:
         decoder.head.weight = decoder.embed.weight
+    give_back()
     return decoder.eval()
 
 
@@ -73,6 +76,7 @@ def change_adapter(
         else:
             tensor = _assemble(checkpoint, recipe, decoder.device, decoder.dtype)
             _assign(decoder, recipe.parameter, tensor)
+    give_back()
 
 
 def resolve_device(name: str) -> torch.device:

@@ -24,6 +24,7 @@ from nazx_cli.kernels.rotary import Rotation
 from nazx_cli.model.attention.base import AttentionKind
 from nazx_cli.model.decoder import Attend, Decoder
 
+_STEP = 64  # of lengths in attention in 16 bits
 _CHUNK = 512  # positions run at a time once some of them are past the window
 
 
@@ -206,7 +207,9 @@ def _mask(reach: Reach, start: int, stop: int, seen: Tensor) -> Tensor:
 
 def attention_over(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
     """(T, heads * D) from q (T, heads, D) and k, v (kv_heads, n, D)."""
-    heads, kv_heads = q.shape[1], k.shape[0]
+    count, heads, kv_heads = len(q), q.shape[1], k.shape[0]
+    if count > 1 and q.device.type == "cpu" and q.dtype != torch.float32:
+        q, k, v, mask = _in_steps(q, k, v, mask)
     out = F.scaled_dot_product_attention(
         q.transpose(0, 1)[None],
         k[None],
@@ -215,7 +218,20 @@ def attention_over(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal:
         is_causal=causal,
         enable_gqa=kv_heads != heads,
     )
-    return out[0].transpose(0, 1).flatten(1)
+    return out[0, :, :count].transpose(0, 1).flatten(1)
+
+
+def _in_steps(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """The same with zeros at the end of queries and keys, to multiples of ``_STEP``.
+
+    PyTorch's attention in 16 bits compiles code for each pair of lengths and keeps it for good,
+    up to a megabyte for each. No query comes to see a key that is added: those stand behind it.
+    """
+    rows, columns = -len(q) % _STEP, -k.shape[1] % _STEP
+    q, k, v = F.pad(q, (0, 0, 0, 0, 0, rows)), *(F.pad(x, (0, 0, 0, columns)) for x in (k, v))
+    return q, k, v, None if mask is None else F.pad(mask, (0, columns, 0, rows))
 
 
 def _two_part(q: Tensor, q_sinks: Tensor, k: Tensor, v: Tensor, mask: Tensor, sinks: int) -> Tensor:
