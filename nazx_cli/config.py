@@ -6,14 +6,13 @@ entry (docs: README, "Checkpoints"). Everything is checked here, before anything
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nazx_cli.errors import ModelUnavailableError
+from nazx_cli.foreign import Fields, read_object
 from nazx_cli.names import DEFAULT_WINDOW
 
 FAMILIES = ("gpt_neox", "llama")
@@ -22,9 +21,11 @@ FAR_KINDS = ("none", "inattention", "infini")
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3")
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "relu", "silu")
 
+MAX_VOCABULARY = 4_000_000
+
 # The largest value that any published model comes near, with room; beyond it a file is broken.
 _LIMITS = {
-    "vocab_size": 4_000_000,
+    "vocab_size": MAX_VOCABULARY,
     "hidden_size": 65_536,
     "num_hidden_layers": 1_024,
     "num_attention_heads": 1_024,
@@ -127,20 +128,17 @@ class ModelConfig:
 
     @classmethod
     def from_folder(cls, folder: Path) -> ModelConfig:
-        """Read ``folder/config.json``; a ``ConfigError`` says what is wrong with it."""
-        path = folder / "config.json"
-        hint = "the folder is no usable checkpoint; fetch the model again"
+        """Read ``folder/config.json``; ``ModelUnavailableError`` says what is wrong with it."""
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = read_object(
+                folder / "config.json",
+                "the folder is no usable checkpoint; fetch the model again",
+            )
         except FileNotFoundError:
             raise ConfigError(
                 f"{folder} is no checkpoint: it has no config.json",
                 "name a folder with config.json, model.safetensors and tokenizer.json",
             ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read {path}: {error}", hint) from None
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise ConfigError(f"{path} is not valid JSON: {error}", hint) from None
         return cls.from_dict(data)
 
     @classmethod
@@ -148,34 +146,34 @@ class ModelConfig:
         """Build and validate a configuration from the parsed ``config.json``."""
         if not isinstance(data, dict):
             raise ConfigError("config.json does not hold a JSON object", "fetch the model again")
-        reader = _Reader(data)
+        reader = _fields(data)
         family = _family(data)
-        hidden = reader.size("hidden_size")
-        heads = reader.size("num_attention_heads")
-        kv_heads = reader.size("num_key_value_heads", heads) if family == "llama" else heads
+        hidden = _size(reader, "hidden_size")
+        heads = _size(reader, "num_attention_heads")
+        kv_heads = _size(reader, "num_key_value_heads", heads) if family == "llama" else heads
         if data.get("head_dim") is None and hidden % heads:
             raise ConfigError(
                 f"config.json: hidden_size {hidden} is not a multiple of {heads} heads", _DAMAGED
             )
         head_dim = hidden // heads
         if family == "llama":
-            head_dim = reader.size("head_dim", head_dim)
+            head_dim = _size(reader, "head_dim", head_dim)
         if heads % kv_heads:
             raise ConfigError(
                 f"config.json: {heads} heads cannot share {kv_heads} key/value heads", _DAMAGED
             )
-        max_positions = reader.size("max_position_embeddings", 2048)
+        max_positions = _size(reader, "max_position_embeddings", 2048)
         neox = family == "gpt_neox"
         norm = ("layer_norm_eps", 1e-5) if neox else ("rms_norm_eps", 1e-6)
         config = cls(
             family=family,
-            vocab_size=reader.size("vocab_size"),
+            vocab_size=_size(reader, "vocab_size"),
             hidden_size=hidden,
-            num_layers=reader.size("num_hidden_layers"),
+            num_layers=_size(reader, "num_hidden_layers"),
             num_heads=heads,
             num_kv_heads=kv_heads,
             head_dim=head_dim,
-            intermediate_size=reader.size("intermediate_size"),
+            intermediate_size=_size(reader, "intermediate_size"),
             norm_eps=reader.number(*norm, 1e-12, 1.0),
             activation=reader.choice("hidden_act", ACTIVATIONS, "gelu" if neox else "silu"),
             parallel_residual=reader.flag("use_parallel_residual", neox) if neox else False,
@@ -195,16 +193,20 @@ class ModelConfig:
         return config
 
 
+def _fields(data: Mapping[str, Any]) -> Fields:
+    def complain(what: str) -> ConfigError:
+        return ConfigError(f"config.json: {what}", "correct it or fetch the model again")
+
+    return Fields(data, complain)
+
+
+def _size(reader: Fields, key: str, default: int | None = None) -> int:
+    return reader.count(key, default, 1, _LIMITS[key])
+
+
 def _family(data: Mapping[str, Any]) -> str:
-    kind = data.get("model_type")
-    family = data.get("base_model_type") if kind == "nazx" else kind
-    if family not in FAMILIES:
-        key = "base_model_type" if kind == "nazx" else "model_type"
-        raise ConfigError(
-            f"config.json: {key} {family!r} is not supported",
-            f"NazX runs the families {' and '.join(FAMILIES)}",
-        )
-    return str(family)
+    key = "base_model_type" if data.get("model_type") == "nazx" else "model_type"
+    return _fields(data).choice(key, FAMILIES)
 
 
 def _attention(data: Mapping[str, Any]) -> AttentionConfig:
@@ -216,7 +218,7 @@ def _attention(data: Mapping[str, Any]) -> AttentionConfig:
             "config.json: a NazX checkpoint needs an 'attention' entry",
             'for instance "attention": {"kind": "inattention"}',
         )
-    reader = _Reader(entry)
+    reader = _fields(entry)
     kind = reader.choice("kind", ATTENTION_KINDS, None)
     if kind != "windowed":
         return AttentionConfig(kind)
@@ -230,7 +232,7 @@ def _attention(data: Mapping[str, Any]) -> AttentionConfig:
     return AttentionConfig(kind, window, reader.count("sink_tokens", 0, minimum=0), far)
 
 
-def _rope(reader: _Reader, family: str, head_dim: int, max_positions: int) -> RopeConfig:
+def _rope(reader: Fields, family: str, head_dim: int, max_positions: int) -> RopeConfig:
     """Merge the new key (``rope_parameters``) with the older ones; the new one wins."""
     data = reader.data
     entry: dict[str, Any] = {}
@@ -249,7 +251,7 @@ def _rope(reader: _Reader, family: str, head_dim: int, max_positions: int) -> Ro
     original_key = "original_max_position_embeddings"
     if data.get(original_key) is not None:
         entry[original_key] = data[original_key]
-    rope = _Reader({key: value for key, value in entry.items() if value is not None})
+    rope = _fields(entry)
     kind = rope.choice("rope_type", ROPE_TYPES, "default")
     share = rope.number("partial_rotary_factor", 0.25 if neox else 1.0, 0.0, 1.0)
     dim = int(head_dim * share)
@@ -276,54 +278,3 @@ def _rope(reader: _Reader, family: str, head_dim: int, max_positions: int) -> Ro
         attention_factor=attention_factor,
         truncate=rope.flag("truncate", True),
     )
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Typed, bounded access to a JSON object; every complaint names the key and its value."""
-
-    data: Mapping[str, Any]
-
-    def count(self, key: str, default: int | None, minimum: int = 1, maximum: int = 1 << 31) -> int:
-        value = self._get(key, default)
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise self._error(key, value, "a whole number is needed")
-        if not minimum <= value <= maximum:
-            raise self._error(key, value, f"it must lie between {minimum:,} and {maximum:,}")
-        return value
-
-    def _get(self, key: str, default: Any) -> Any:
-        value = self.data.get(key)
-        return default if value is None else value
-
-    def size(self, key: str, default: int | None = None) -> int:
-        return self.count(key, default, 1, _LIMITS[key])
-
-    def number(self, key: str, default: float | None, low: float, high: float) -> float:
-        value = self._get(key, default)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise self._error(key, value, "a number is needed")
-        if not (math.isfinite(value) and low <= value <= high):
-            raise self._error(key, value, f"it must lie between {low:g} and {high:g}")
-        return float(value)
-
-    def flag(self, key: str, default: bool) -> bool:
-        value = self._get(key, default)
-        if not isinstance(value, bool):
-            raise self._error(key, value, "true or false is needed")
-        return value
-
-    def choice(self, key: str, allowed: tuple[str, ...], default: str | None) -> str:
-        value = self._get(key, default)
-        if value not in allowed:
-            raise self._error(key, value, f"NazX knows {', '.join(allowed)}")
-        return str(value)
-
-    @staticmethod
-    def _error(key: str, value: Any, reason: str) -> ConfigError:
-        shown = "missing" if value is None else repr(value)[:60]
-        return ConfigError(
-            f"config.json: {key} is {shown}; {reason}", "correct it or fetch the model again"
-        )

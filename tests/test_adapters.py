@@ -151,7 +151,7 @@ def test_what_is_damaged_or_of_another_kind_is_refused(tmp_path: Path) -> None:
         (adapter / "adapter_config.json").write_text(json.dumps({**config, key: value}))
         assert "adapter_config.json cannot be used" in refusal(model, adapter)
     (adapter / "adapter_config.json").write_text("{")
-    assert "no JSON" in refusal(model, adapter)
+    assert "not valid JSON" in refusal(model, adapter)
     (adapter / "adapter_config.json").write_text(json.dumps(config))
     name = next(iter(tensors))
     save_file({k: v for k, v in tensors.items() if k != name}, weights)

@@ -12,6 +12,7 @@ PACKAGE = Path(nazx_cli.__file__).parent
 ORDER = [
     "errors",
     "names",
+    "foreign",
     "config",
     "tokenizer",
     "kernels",

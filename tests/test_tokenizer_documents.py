@@ -141,7 +141,7 @@ def tokenizer(name: str) -> Tokenizer:
 
 def plain(tok: Tokenizer, text: str) -> tuple[list[int], list[int]]:
     """Ids and starts by the backend's own call."""
-    backend = tok._backend
+    backend = tok._backend.library
     backend.encode_special_tokens = True
     encoding = backend.encode(text, add_special_tokens=False)
     return encoding.ids, [start for start, _ in encoding.offsets]
@@ -203,7 +203,7 @@ def random_text(rng: random.Random, length: int) -> str:
 def check_words(tok: Tokenizer, text: str) -> None:
     """The words of the chunks, and of pieces between cuts, are those of the text: ids alone may
     be the same by chance, where no merge goes across."""
-    cutting, pre = tok._cutting, tok._backend.pre_tokenizer
+    cutting, pre = tok._cutting, tok._backend.library.pre_tokenizer
     assert cutting is not None
     expected = pre.pre_tokenize_str(text)
     cuts = [0, *(match.end() for match in cutting.cut.finditer(text)), len(text)]

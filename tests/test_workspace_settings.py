@@ -95,7 +95,7 @@ def test_another_tokenizer_has_the_documents_tokenized_anew_once(tmp_path: Path)
     work.fork("idea")
     work.drop(1)
     other = load_model(tiny_checkpoint(tmp_path / "other", template=None))
-    small_tokenizer(259)._backend.save(str(tmp_path / "other" / "tokenizer.json"))
+    small_tokenizer(259)._backend.library.save(str(tmp_path / "other" / "tokenizer.json"))
     work.use_model(other)
     expected = other.tokenizer.encode("Two fine days.")
     assert work.documents[0].ids.tolist() == expected

@@ -7,7 +7,6 @@ quantizing, so that an adapter does not care how the decoder holds its weights.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +23,8 @@ from nazx_cli.checkpoint.families import Recipe, recipes
 from nazx_cli.checkpoint.quantized import stored_kind
 from nazx_cli.checkpoint.write import to_json, write_tensors
 from nazx_cli.config import ModelConfig
-from nazx_cli.errors import ModelUnavailableError, first_line
+from nazx_cli.errors import ModelUnavailableError
+from nazx_cli.foreign import Fields, read_object
 from nazx_cli.names import ADAPTER_CONFIG
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -157,10 +157,10 @@ def read_adapter(folder: Path) -> Adapter:
         if half.keys() != {"A", "B"}:
             raise _unusable(path, f"it holds only half of {module}")
         down, up = half["A"], half["B"]
-        if down.dim() != 2 or up.dim() != 2 or down.shape[0] != up.shape[1]:
+        if down.dim() != 2 or up.dim() != 2 or not down.shape[0] == up.shape[1] > 0:
             raise _unusable(path, f"the two halves of {module} do not fit together")
         pairs[module] = LoraPair(down, up)
-        scales[module] = _scale(config, module, down.shape[0])
+        scales[module] = _scale(folder / ADAPTER_CONFIG, config, module, down.shape[0])
     if not pairs:
         raise _unusable(path, "it is empty")
     return Adapter(folder.name, pairs, scales, config)
@@ -249,19 +249,17 @@ _TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weigh
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / ADAPTER_CONFIG
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_object(path, "take another adapter")
     except FileNotFoundError:
         raise ModelUnavailableError(
             f"{folder} is no adapter: it has no {ADAPTER_CONFIG}",
             "name a folder with adapter_config.json and adapter_model.safetensors, or none",
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise _unusable(path, f"it is no JSON: {first_line(error)}") from None
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+    if config.get("peft_type") != "LORA":
         raise _unusable(path, "it is not of the type LORA")
     for key, usual in _PLAIN.items():
         if config.get(key, usual) not in (usual, None, [], {}):
-            raise _unusable(path, f"{key} is {config[key]!r}, which NazX cannot merge")
+            raise _unusable(path, f"{key} is {config[key]!r:.60}, which NazX cannot merge")
     return config
 
 
@@ -276,14 +274,31 @@ _PLAIN: dict[str, Any] = {
 """Settings of PEFT whose other values mean more than W + scale * B A."""
 
 
-def _scale(config: Mapping[str, Any], module: str, rank: int) -> float:
+def _scale(path: Path, config: Mapping[str, Any], module: str, rank: int) -> float:
     """alpha / r, or alpha / sqrt(r) for rank-stabilized adapters (arXiv 2312.03732)."""
-    alpha = config.get("lora_alpha", 8)
-    for pattern, value in (config.get("alpha_pattern") or {}).items():
-        if re.fullmatch(rf"(.*\.)?({pattern})", module):
-            alpha = value
+    fields = Fields(config, lambda what: _unusable(path, what))
+    patterns = config.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict):
+        raise _unusable(path, "alpha_pattern is no JSON object")
+    for pattern in patterns:
+        if _matches(path, pattern, module):
+            fields, key = Fields(patterns, fields.complain), pattern
             break
-    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    else:
+        key = "lora_alpha"
+    alpha = fields.number(key, 8.0, -1e6, 1e6)
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _matches(path: Path, pattern: str, module: str) -> bool:
+    """Whether PEFT's ``pattern`` means ``module``; it is an expression that a stranger wrote, and
+    without groups and with few repeats it is matched in no time."""
+    if len(pattern) > 200 or re.search(r"[({]|([*+?].*){4}", pattern):
+        raise _unusable(path, f"its alpha_pattern {pattern[:60]!r} is no plain name")
+    try:
+        return re.fullmatch(rf"(.*\.)?({pattern})", module) is not None
+    except re.error as error:
+        raise _unusable(path, f"its alpha_pattern {pattern!r}: {error}") from None
 
 
 def _unusable(path: Path, reason: str) -> ModelUnavailableError:

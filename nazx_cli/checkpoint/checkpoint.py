@@ -8,7 +8,6 @@ allocated.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from nazx_cli.errors import ModelUnavailableError
+from nazx_cli.foreign import FETCH_AGAIN, MAX_JSON_BYTES, parse_json, read_object
 
 if TYPE_CHECKING:
     import torch
@@ -28,8 +28,7 @@ FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float6
 
 _TORCH_NAMES = {**FLOATS, "I8": "int8", "U8": "uint8"}
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-_FETCH_AGAIN = "fetch the model again"
-_FOREIGN = f"the weights do not belong to its config.json; {_FETCH_AGAIN}"
+_FOREIGN = f"the weights do not belong to its config.json; {FETCH_AGAIN}"
 SMALL_FILES = (
     "config.json",
     "generation_config.json",
@@ -47,8 +46,6 @@ ITEM_BYTES = {
     "I64": 8, "U64": 8, "F64": 8, "C64": 8,
 }  # fmt: skip
 """Bytes of one element of each type whose elements are whole bytes."""
-
-_MAX_HEADER = 100_000_000  # the limit of the safetensors library itself
 
 
 @dataclass(frozen=True)
@@ -144,7 +141,7 @@ class Checkpoint:
         whole checkpoint is closed, and loading would seem to need the model twice.
         """
         if name not in self.entries:
-            raise ModelUnavailableError(f"{self.folder} lacks the tensor {name}", _FETCH_AGAIN)
+            raise ModelUnavailableError(f"{self.folder} lacks the tensor {name}", FETCH_AGAIN)
         self._check_dtype(name, stored_as)
         import torch
 
@@ -161,11 +158,9 @@ class Checkpoint:
                 file.seek(start)
                 got = file.readinto(data)
         except OSError as error:
-            raise ModelUnavailableError(
-                f"cannot read {entry.file}: {error}", _FETCH_AGAIN
-            ) from None
+            raise ModelUnavailableError(f"cannot read {entry.file}: {error}", FETCH_AGAIN) from None
         if got != len(data):
-            raise ModelUnavailableError(f"{entry.file} ends too early", _FETCH_AGAIN)
+            raise ModelUnavailableError(f"{entry.file} ends too early", FETCH_AGAIN)
         dtype = getattr(torch, _TORCH_NAMES[entry.dtype])
         if not data:
             return torch.empty(shape, dtype=dtype)
@@ -207,7 +202,7 @@ def _sharded(folder: Path) -> dict[str, TensorEntry]:
     for file in dict.fromkeys(placed.values()):
         if not (folder / file).is_file():
             raise ModelUnavailableError(
-                f"{folder} lacks the file {file} that {INDEX_FILE} names", _FETCH_AGAIN
+                f"{folder} lacks the file {file} that {INDEX_FILE} names", FETCH_AGAIN
             )
         shards[file] = read_header(folder / file)
     entries = {}
@@ -215,25 +210,23 @@ def _sharded(folder: Path) -> dict[str, TensorEntry]:
         if name not in shards[file]:
             raise ModelUnavailableError(
                 f"{folder / file} lacks the tensor {name} that {INDEX_FILE} places there",
-                _FETCH_AGAIN,
+                FETCH_AGAIN,
             )
         entries[name] = shards[file][name]
     if not entries:
-        raise ModelUnavailableError(f"{folder / INDEX_FILE} names no tensors", _FETCH_AGAIN)
+        raise ModelUnavailableError(f"{folder / INDEX_FILE} names no tensors", FETCH_AGAIN)
     return entries
 
 
-def read_index(path: Path, hint: str = _FETCH_AGAIN) -> dict[str, str]:
+def read_index(path: Path, hint: str = FETCH_AGAIN) -> dict[str, str]:
     """The name of the shard that each tensor lies in, as an index of shards says.
 
     ``ModelUnavailableError`` where it makes no sense (then ``hint`` is what to do), or where a
     shard would lie outside its folder or is no safetensors file.
     """
-    try:
-        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        placed = {str(name): str(file) for name, file in weight_map.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise ModelUnavailableError(f"{path} is no usable index of shards", hint) from None
+    placed = read_object(path, hint).get("weight_map")
+    if not isinstance(placed, dict) or not all(isinstance(at, str) for at in placed.values()):
+        raise ModelUnavailableError(f"{path} is no usable index of shards", hint)
     for file in dict.fromkeys(placed.values()):
         _check_shard_name(file, path)
     return placed
@@ -286,7 +279,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
             length = int.from_bytes(file.read(8), "little")
             if size < 8:
                 raise _damaged(path, f"it has {size} bytes and not even a header")
-            if length > _MAX_HEADER:
+            if length > MAX_JSON_BYTES:
                 raise _damaged(path, f"its header claims {length:,} bytes")
             if size < 8 + length:
                 raise _damaged(
@@ -295,11 +288,11 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
                 )
             raw = file.read(length)
     except OSError as error:
-        raise ModelUnavailableError(f"cannot read {path}: {error.strerror}", _FETCH_AGAIN) from None
+        raise ModelUnavailableError(f"cannot read {path}: {error.strerror}", FETCH_AGAIN) from None
     try:
-        header = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise _damaged(path, "its header is not valid JSON") from None
+        header = parse_json(raw)
+    except ValueError as error:
+        raise _damaged(path, f"its header is not valid JSON: {error}") from None
     if not isinstance(header, dict):
         raise _damaged(path, "its header is no JSON object")
     header.pop("__metadata__", None)
@@ -350,4 +343,4 @@ def _naturals(value: Any) -> TypeGuard[list[int]]:
 
 
 def _damaged(path: Path, reason: str) -> ModelUnavailableError:
-    return ModelUnavailableError(f"{path} is damaged: {reason}", _FETCH_AGAIN)
+    return ModelUnavailableError(f"{path} is damaged: {reason}", FETCH_AGAIN)

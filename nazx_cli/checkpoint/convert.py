@@ -15,6 +15,7 @@ from nazx_cli.checkpoint.checkpoint import INDEX_FILE, SINGLE_FILE, SMALL_FILES,
 from nazx_cli.checkpoint.gguf import GgufFile
 from nazx_cli.checkpoint.gguf_tokenizer import tokenizer_files
 from nazx_cli.checkpoint.quantized import check_tensors
+from nazx_cli.checkpoint.verify import check_tokenizer
 from nazx_cli.checkpoint.write import (
     MAX_SHARD_BYTES,
     Origin,
@@ -58,6 +59,7 @@ def convert_model(
             convert_folder(source, new, attention, on_progress, may_link=False)
             origin = Origin.of(source, revision) or Origin("folder", str(source.absolute()))
         _check_weights(new)
+        check_tokenizer(new)
         origin.write(new)
     return dest
 

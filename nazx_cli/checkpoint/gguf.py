@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nazx_cli.checkpoint.gguf_header import GgufHeader, GgufTensor, read_header
 from nazx_cli.checkpoint.write import PendingTensor
 from nazx_cli.errors import ModelUnavailableError
+from nazx_cli.foreign import FETCH_AGAIN, Fields, guarded
 
 if TYPE_CHECKING:
     import numpy as np
-    from gguf import GGUFReader, ReaderTensor
     from numpy.typing import NDArray
 
     Arrange = Callable[[NDArray[Any], int], NDArray[Any]]
@@ -62,33 +63,33 @@ def decimal(value: float | np.float32) -> float:
 
 
 def _llama_config(file: GgufFile) -> dict[str, Any]:
-    hidden, heads = file.needed("embedding_length"), file.needed("attention.head_count")
+    hidden, heads = file.count("embedding_length"), file.count("attention.head_count")
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "num_attention_heads": heads,
-        "num_key_value_heads": file.own("attention.head_count_kv", heads),
-        "head_dim": file.own("attention.key_length", hidden // heads if heads else 0),
+        "num_key_value_heads": file.count("attention.head_count_kv", heads),
+        "head_dim": file.count("attention.key_length", max(hidden // heads, 1)),
         "hidden_act": "silu",
-        "rms_norm_eps": decimal(file.needed("attention.layer_norm_rms_epsilon")),
-        "rope_theta": float(file.own("rope.freq_base", 10_000.0)),
+        "rms_norm_eps": decimal(file.number("attention.layer_norm_rms_epsilon")),
+        "rope_theta": file.number("rope.freq_base", 10_000.0),
         "attention_bias": "blk.0.attn_q.bias" in file.names,
         "mlp_bias": "blk.0.ffn_down.bias" in file.names,
     }
 
 
 def _gpt_neox_config(file: GgufFile) -> dict[str, Any]:
-    hidden, heads = file.needed("embedding_length"), file.needed("attention.head_count")
-    size = hidden // heads if heads else 1
+    hidden, heads = file.count("embedding_length"), file.count("attention.head_count")
+    size = max(hidden // heads, 1)
     return {
         "architectures": ["GPTNeoXForCausalLM"],
         "model_type": "gpt_neox",
         "num_attention_heads": heads,
         "hidden_act": "gelu",
-        "layer_norm_eps": decimal(file.needed("attention.layer_norm_epsilon")),
-        "rotary_emb_base": float(file.own("rope.freq_base", 10_000.0)),
-        "rotary_pct": file.needed("rope.dimension_count") / max(size, 1),
-        "use_parallel_residual": bool(file.own("use_parallel_residual", True)),
+        "layer_norm_eps": decimal(file.number("attention.layer_norm_epsilon")),
+        "rotary_emb_base": file.number("rope.freq_base", 10_000.0),
+        "rotary_pct": file.count("rope.dimension_count") / size,
+        "use_parallel_residual": file.fields.flag("gptneox.use_parallel_residual", True),
         "attention_bias": "blk.0.attn_qkv.bias" in file.names,
     }
 
@@ -139,79 +140,86 @@ FAMILIES = {
 }
 
 
-_LAYER_NAME = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
+_LAYER_NAME = re.compile(r"blk\.([0-9]{1,4})\.(\w+)\.(weight|bias)")
 _TORCH_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_ELEMENTS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _TAKE_ANOTHER = "take the model's own safetensors checkpoint"
 
 
 class GgufFile:
-    """One opened file; tensors stay on the disk until they are read."""
+    """One opened file; tensors stay on the disk until they are read. ``fields`` is its metadata."""
 
-    def __init__(self, path: Path, reader: GGUFReader, architecture: str) -> None:
+    def __init__(self, path: Path, header: GgufHeader, architecture: str) -> None:
         self.path = path
         self.architecture = architecture
-        self._reader = reader
+        self.fields = Fields(header.metadata, self.damaged)
+        self._tensors = header.tensors
         self._family = FAMILIES[architecture]
 
     @classmethod
     def open(cls, path: Path) -> GgufFile:
         """Parse the header; ``ModelUnavailableError`` if damaged or of no known architecture."""
-        from gguf import GGUFReader
-
         try:
-            reader = GGUFReader(path)
-            field = reader.get_field("general.architecture")
-            architecture = None if field is None else field.contents()
-        except Exception as error:  # the parser meets broken files with whatever numpy raises
+            header = read_header(path)
+        except (OSError, ValueError) as error:
             raise ModelUnavailableError(
-                f"{path} is damaged or no GGUF file: {error or type(error).__name__}",
-                "fetch the model again",
+                f"{path} is damaged or no GGUF file: {error}", FETCH_AGAIN
             ) from None
-        if architecture not in FAMILIES:
+        architecture = header.metadata.get("general.architecture")
+        if not isinstance(architecture, str) or architecture not in FAMILIES:
             raise ModelUnavailableError(
-                f"{path} holds a model of the architecture {architecture!r}",
+                f"{path} holds a model of the architecture {architecture!r:.60}",
                 f"of GGUF files, NazX reads the architectures {' and '.join(FAMILIES)}",
             )
-        return cls(path, reader, architecture)
+        return cls(path, header, architecture)
 
     @property
     def names(self) -> frozenset[str]:
         """GGUF's names of the tensors."""
-        return frozenset(tensor.name for tensor in self._reader.tensors)
+        return frozenset(self._tensors)
 
-    def field(self, key: str, default: Any = None) -> Any:
-        """A metadata value as Python object, or ``default``."""
-        field = self._reader.get_field(key)
-        return default if field is None else field.contents()
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding."""
+        shape = self._embedding.shape
+        if len(shape) != 2:
+            raise self.damaged(f"its token_embd.weight has {len(shape)} dimensions")
+        return shape[0]
 
-    def own(self, key: str, default: Any = None) -> Any:
-        """A metadata value of the architecture: ``context_length`` of ``llama.context_length``."""
-        return self.field(f"{self.architecture}.{key}", default)
+    @property
+    def _embedding(self) -> GgufTensor:
+        if "token_embd.weight" not in self._tensors:
+            raise self.damaged("it has no token_embd.weight")
+        return self._tensors["token_embd.weight"]
 
-    def needed(self, key: str) -> Any:
-        """The same, for one that has to be there."""
-        value = self.own(key)
-        if value is None:
-            raise self.damaged(f"it does not say {self.architecture}.{key}")
-        return value
+    def count(self, key: str, default: int | None = None) -> int:
+        """A whole number of the architecture: ``context_length`` of ``llama.context_length``."""
+        return self.fields.count(f"{self.architecture}.{key}", default)
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """A number of the architecture."""
+        return self.fields.number(f"{self.architecture}.{key}", default, 0.0, 1e12)
+
+    def token_id(self, name: str) -> int | None:
+        """The id of the token for ``bos``, ``eos``, ... where the file names one."""
+        key = f"tokenizer.ggml.{name}_token_id"
+        if self.fields.data.get(key) is None:
+            return None
+        return self.fields.count(key, None, 0, self.vocab_size - 1)
 
     def config(self) -> dict[str, Any]:
         """The ``config.json`` of the model, in Hugging Face's keys."""
-        tensors = {tensor.name: tensor for tensor in self._reader.tensors}
-        if "token_embd.weight" not in tensors:
-            raise self.damaged("it has no token_embd.weight")
-        embedding = tensors["token_embd.weight"]
         config = {
             **self._family.config(self),
-            "vocab_size": int(embedding.shape[1]),
-            "hidden_size": self.needed("embedding_length"),
-            "intermediate_size": self.needed("feed_forward_length"),
-            "num_hidden_layers": self.needed("block_count"),
-            "max_position_embeddings": self.needed("context_length"),
-            "tie_word_embeddings": "output.weight" not in tensors,
-            "torch_dtype": _TORCH_DTYPES[_stored_as(embedding)],
-            "bos_token_id": self.field("tokenizer.ggml.bos_token_id"),
-            "eos_token_id": self.field("tokenizer.ggml.eos_token_id"),
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.count("embedding_length"),
+            "intermediate_size": self.count("feed_forward_length"),
+            "num_hidden_layers": self.count("block_count"),
+            "max_position_embeddings": self.count("context_length"),
+            "tie_word_embeddings": "output.weight" not in self._tensors,
+            "torch_dtype": _TORCH_DTYPES[_stored_as(self._embedding)],
+            "bos_token_id": self.token_id("bos"),
+            "eos_token_id": self.token_id("eos"),
         }
         scaling = self._rope_scaling()
         return {**config, "rope_scaling": scaling} if scaling else config
@@ -222,37 +230,48 @@ class GgufFile:
         F32, F16 and BF16 stay as they are. Quantized ones become F32, which is exact: rounded to
         F16, SmolLM2-135M's Q4_1 has logits that are 0.003 off on average and 0.04 at most.
         """
-        return [self._pending(tensor) for tensor in self._reader.tensors]
+        return [self._pending(tensor) for tensor in self._tensors.values()]
 
-    def _pending(self, tensor: ReaderTensor) -> PendingTensor:
+    def _pending(self, tensor: GgufTensor) -> PendingTensor:
         name = self._hugging_face_name(tensor.name)
-        shape = tuple(int(size) for size in reversed(tensor.shape))
         arrange, key = self._family.arranged.get(tensor.name.split(".")[-2], (None, ""))
-        heads = self.own(key, self.needed("attention.head_count")) if arrange else 1
+        heads = self.count(key, self.count("attention.head_count")) if arrange else 1
 
         def load() -> memoryview:
+            data = self._rows(tensor)
             try:
-                data = arrange(tensor.data, heads) if arrange else tensor.data
+                data = arrange(data, heads) if arrange else data
             except (ValueError, ZeroDivisionError):
-                reason = f"{tensor.name} has {shape[0]} rows for {heads} heads"
+                reason = f"{tensor.name} has {tensor.shape[0]:,} rows for {heads:,} heads"
                 raise self.damaged(reason) from None
             return self._bytes(tensor, data)
 
-        return PendingTensor(name, _stored_as(tensor), shape, load)
+        return PendingTensor(name, _stored_as(tensor), tensor.shape, load)
 
-    def _bytes(self, tensor: ReaderTensor, data: NDArray[Any]) -> memoryview:
+    def _rows(self, tensor: GgufTensor) -> NDArray[Any]:
+        """The tensor as it lies in the file: elements, or bytes of the blocks of each row."""
         import numpy as np
+
+        kind = _ELEMENTS.get(tensor.kind, "u1")
+        shape = tensor.shape if tensor.kind in _ELEMENTS else (*tensor.shape[:-1], -1)
+        try:
+            flat = np.fromfile(self.path, np.uint8, count=tensor.nbytes, offset=tensor.start)
+        except OSError as error:
+            raise self.damaged(f"{tensor.name} cannot be read: {error}") from None
+        if len(flat) != tensor.nbytes:
+            raise self.damaged(f"it ends before its tensor {tensor.name} does")
+        return flat.view(kind).reshape(shape)
+
+    def _bytes(self, tensor: GgufTensor, data: NDArray[Any]) -> memoryview:
+        import numpy as np
+        from gguf import GGMLQuantizationType
         from gguf.quants import dequantize
 
-        if tensor.tensor_type.name not in _TORCH_DTYPES:
-            try:
-                data = dequantize(data, tensor.tensor_type).astype(np.float32, copy=False)
-            except NotImplementedError:
-                raise ModelUnavailableError(
-                    f"{self.path}: {tensor.name} is quantized as {tensor.tensor_type.name}, "
-                    "which cannot be read",
-                    _TAKE_ANOTHER,
-                ) from None
+        if tensor.kind not in _TORCH_DTYPES:
+            what = f"{self.path}: {tensor.name}, which is kept as {tensor.kind}, cannot be read"
+            with guarded(what, _TAKE_ANOTHER), np.errstate(all="ignore"):
+                data = dequantize(data, GGMLQuantizationType[tensor.kind])
+                data = data.astype(np.float32, copy=False)
             if not np.isfinite(data).all():
                 raise self.damaged(f"{tensor.name} holds values beyond any real weight")
         return np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
@@ -271,21 +290,20 @@ class GgufFile:
         )
 
     def _rope_scaling(self) -> dict[str, Any] | None:
-        kind = self.own("rope.scaling.type", "none")
-        if kind == "none":
+        kind = self.fields.text(f"{self.architecture}.rope.scaling.type")
+        if kind in (None, "none"):
             return None
         if kind == "linear":
-            return {"rope_type": "linear", "factor": float(self.needed("rope.scaling.factor"))}
+            return {"rope_type": "linear", "factor": self.number("rope.scaling.factor")}
         raise ModelUnavailableError(
-            f"{self.path}: its rotary scaling {kind!r} cannot be read from GGUF", _TAKE_ANOTHER
+            f"{self.path}: its rotary scaling {kind!r:.60} cannot be read from GGUF", _TAKE_ANOTHER
         )
 
     def damaged(self, reason: str) -> ModelUnavailableError:
         """The error for a file with which something is wrong: ``reason``."""
-        return ModelUnavailableError(f"{self.path} is damaged: {reason}", "fetch the model again")
+        return ModelUnavailableError(f"{self.path} is damaged: {reason}", FETCH_AGAIN)
 
 
-def _stored_as(tensor: ReaderTensor) -> str:
+def _stored_as(tensor: GgufTensor) -> str:
     """Element type that the tensor gets in the checkpoint, in safetensors' words."""
-    kind: str = tensor.tensor_type.name
-    return kind if kind in _TORCH_DTYPES else "F32"
+    return tensor.kind if tensor.kind in _TORCH_DTYPES else "F32"

@@ -36,21 +36,23 @@ def tokenizer_files(file: GgufFile) -> dict[str, bytes]:
     ``ModelUnavailableError`` for a kind of tokenizer that is not byte-level BPE, or whose way of
     cutting words is not known.
     """
-    kind = file.field("tokenizer.ggml.model")
-    cut = file.field("tokenizer.ggml.pre", "default")
+    fields = file.fields
+    kind = fields.text("tokenizer.ggml.model")
+    cut = fields.text("tokenizer.ggml.pre") or "default"
     if kind != "gpt2" or cut not in _PRE_TOKENIZERS:
-        what = f"tokenizer {kind!r}" if kind != "gpt2" else f"way of cutting words, {cut!r},"
+        what = (
+            f"tokenizer {kind!r:.60}" if kind != "gpt2" else f"way of cutting words, {cut!r:.60},"
+        )
         raise ModelUnavailableError(
             f"{file.path}: its {what} cannot be read from GGUF",
             "take the model's own safetensors checkpoint",
         )
-    tokens = file.field("tokenizer.ggml.tokens")
-    if not isinstance(tokens, list) or not tokens:
+    tokens: list[str] = fields.items("tokenizer.ggml.tokens", str)
+    types: list[int] = fields.items("tokenizer.ggml.token_type", int) or [1] * len(tokens)
+    merges = [merge.split(" ") for merge in fields.items("tokenizer.ggml.merges", str)]
+    if not tokens or len(set(tokens)) != len(tokens) or len(tokens) > file.vocab_size:
         raise file.damaged(_SENSELESS)
-    types = file.field("tokenizer.ggml.token_type") or [1] * len(tokens)
-    merges = [merge.split(" ") for merge in file.field("tokenizer.ggml.merges", [])]
-    doubled = len(set(tokens)) != len(tokens)
-    if doubled or len(types) != len(tokens) or any(len(merge) != 2 for merge in merges):
+    if len(types) != len(tokens) or any(len(merge) != 2 for merge in merges):
         raise file.damaged(_SENSELESS)
     return {
         "tokenizer.json": to_json(_tokenizer(tokens, types, merges, _PRE_TOKENIZERS[cut])),
@@ -92,21 +94,21 @@ def _settings(file: GgufFile, tokens: list[str]) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
-        "add_bos_token": bool(file.field("tokenizer.ggml.add_bos_token", False)),
-        "model_max_length": file.own("context_length"),
+        "add_bos_token": file.fields.flag("tokenizer.ggml.add_bos_token", False),
+        "model_max_length": file.count("context_length"),
     }
     for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
-        number = file.field(f"tokenizer.ggml.{key}_token_id")
+        number = file.token_id(key)
         if number is not None:
             if number >= len(tokens):
                 raise file.damaged(_SENSELESS)
             settings[f"{name}_token"] = tokens[number]
-    template = file.field("tokenizer.chat_template")
+    template = file.fields.text("tokenizer.chat_template")
     return {**settings, "chat_template": template} if template else settings
 
 
 def _generation(file: GgufFile, tokens: list[str], types: list[int]) -> dict[str, Any]:
-    named = [file.field(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")]
+    named = [file.token_id(key) for key in ("eos", "eot", "eom")]
     known = [
         number
         for number, (token, kind) in enumerate(zip(tokens, types, strict=True))
@@ -114,7 +116,7 @@ def _generation(file: GgufFile, tokens: list[str], types: list[int]) -> dict[str
     ]
     ends = dict.fromkeys(number for number in [*named, *known] if number is not None)
     return {
-        "bos_token_id": file.field("tokenizer.ggml.bos_token_id"),
+        "bos_token_id": file.token_id("bos"),
         "eos_token_id": list(ends),
-        "pad_token_id": file.field("tokenizer.ggml.padding_token_id"),
+        "pad_token_id": file.token_id("padding"),
     }

@@ -55,7 +55,7 @@ def verify_checkpoint(folder: Path, on_progress: OnProgress | None = None) -> Ve
     for name, entry in checkpoint.entries.items():
         _check_finite(checkpoint, name)
         advance(entry.nbytes)
-    _check_tokenizer(folder, config)
+    check_tokenizer(folder)
     unhashed = tuple(sorted(names - hashed))
     return Verified(len(checkpoint.entries), checkpoint.nbytes, len(hashed), unhashed)
 
@@ -102,13 +102,9 @@ def _check_finite(checkpoint: Checkpoint, name: str) -> None:
             )
 
 
-def _check_tokenizer(folder: Path, config: ModelConfig) -> None:
+def check_tokenizer(folder: Path) -> None:
+    """``ModelUnavailableError`` where a checkpoint's tokenizer cannot be used."""
     from nazx_cli.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.from_folder(folder)
-    if tokenizer.vocab_size > config.vocab_size:
-        raise ModelUnavailableError(
-            f"{folder / 'tokenizer.json'} has {tokenizer.vocab_size:,} tokens, "
-            f"config.json says {config.vocab_size:,}"
-        )
     tokenizer.decode(tokenizer.encode("The quick brown fox."))

@@ -15,6 +15,7 @@ from nazx_cli.checkpoint.atomic import building, explained, put_in_place
 from nazx_cli.checkpoint.checkpoint import FLOATS, INDEX_FILE, ITEM_BYTES, SINGLE_FILE
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import ModelUnavailableError, UsageError
+from nazx_cli.foreign import read_object
 from nazx_cli.names import OnProgress
 
 if TYPE_CHECKING:
@@ -247,13 +248,13 @@ class Origin:
     def read(cls, folder: Path) -> Origin | None:
         """What ``folder`` says of itself; None where it says nothing usable."""
         try:
-            data: Any = json.loads((folder / ORIGIN_FILE).read_text(encoding="utf-8"))
+            data = read_object(folder / ORIGIN_FILE)
             hashes = {str(name): str(value) for name, value in dict(data["sha256"]).items()}
             texts = {key: data.get(key) for key in ("revision", "commit")}
             if any(not isinstance(value, str | None) for value in texts.values()):
                 return None
             return cls(str(data["kind"]), str(data["source"]), **texts, sha256=hashes)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ModelUnavailableError, OSError, ValueError, KeyError, TypeError):
             return None
 
     def __str__(self) -> str:

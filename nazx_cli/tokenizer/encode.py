@@ -15,8 +15,8 @@ from nazx_cli.names import OnProgress
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tokenizers import Encoding
-    from tokenizers import Tokenizer as Backend
 
+    from nazx_cli.tokenizer.backend import Backend
     from nazx_cli.tokenizer.cutting import Cutting
 
 
@@ -112,7 +112,7 @@ _BETWEEN = " a"
 
 def encode_whole(backend: Backend, text: str) -> Tokens:
     """The backend's own call, on all of ``text``."""
-    return _tokens(backend.encode(text, add_special_tokens=False))
+    return _tokens(backend.encode(text))
 
 
 def encode_in_chunks(
@@ -167,7 +167,7 @@ class _Chunks:
     def _learn(self, new: list[str]) -> None:
         """Have ``new`` chunks encoded, several as one text where that is safe."""
         texts, owners = self._texts(new)
-        encodings = self._backend.encode_batch(texts, add_special_tokens=False)
+        encodings = self._backend.encode_batch(texts)
         lengths = np.fromiter(map(len, new), np.int64, len(new))
         firsts = np.zeros(len(new), np.int64)
         counts = np.zeros(len(new), np.int64)

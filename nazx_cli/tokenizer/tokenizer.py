@@ -14,10 +14,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer as _Backend
+from tokenizers import Tokenizer as Library
 
-from nazx_cli.errors import ModelUnavailableError, first_line
+from nazx_cli.config import MAX_VOCABULARY
+from nazx_cli.errors import ModelUnavailableError
+from nazx_cli.foreign import FETCH_AGAIN, Fields, read_object, read_text
 from nazx_cli.names import OnProgress
+from nazx_cli.tokenizer.backend import Backend
 from nazx_cli.tokenizer.cutting import Cutting, cutting_of
 from nazx_cli.tokenizer.encode import Tokens, encode_edited, encode_in_chunks, encode_whole
 
@@ -33,15 +36,13 @@ class Tokenizer:
 
     def __init__(
         self,
-        backend: _Backend,
+        library: Library | Backend,
         chat_template: str | None = None,
         special: dict[str, str] | None = None,
         stop_ids: frozenset[int] = frozenset(),
         add_bos: bool = False,
     ) -> None:
-        backend.no_truncation()
-        backend.no_padding()
-        self._backend = backend
+        self._backend = library if isinstance(library, Backend) else Backend(library)
         self.chat_template = chat_template
         self.special = dict(special or {})
         self.stop_ids = stop_ids
@@ -55,20 +56,9 @@ class Tokenizer:
             raise ModelUnavailableError(
                 f"{folder} has no tokenizer.json", "fetch the model again or name another folder"
             )
-        try:
-            backend = _Backend.from_file(str(path))
-        except Exception as error:  # the backend raises bare Exception for a malformed file
-            raise ModelUnavailableError(
-                f"{path} is no usable tokenizer: {first_line(error)}", "fetch the model again"
-            ) from None
-        settings = _read_json(folder / "tokenizer_config.json")
-        template = settings.get("chat_template")
-        if isinstance(template, list):  # several named templates; the default one is for chat
-            named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
-            template = named.get("default")
-        separate = folder / "chat_template.jinja"
-        if separate.is_file():
-            template = separate.read_text(encoding="utf-8")
+        backend = Backend.from_file(path)
+        limit = _vocabulary(folder, backend)
+        settings = _settings(folder / "tokenizer_config.json")
         special: dict[str, str] = {}
         for key, value in settings.items():
             text = value.get("content") if isinstance(value, dict) else value
@@ -76,32 +66,29 @@ class Tokenizer:
                 special[key] = text
         return cls(
             backend,
-            template if isinstance(template, str) else None,
+            _template(folder, settings),
             special,
-            _stop_ids(folder, backend, special),
+            _stop_ids(folder, backend, special, limit),
             bool(settings.get("add_bos_token")) and "bos_token" in special,
         )
 
     @property
     def vocab_size(self) -> int:
         """Number of ids, special ones included."""
-        return int(self._backend.get_vocab_size(with_added_tokens=True))
+        return self._backend.size()
 
     @cached_property
     def special_ids(self) -> dict[str, int]:
         """Text and id of every special token."""
-        added = self._backend.get_added_tokens_decoder()
-        return {token.content: i for i, token in added.items() if token.special}
+        return self._backend.special_ids()
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; nothing in it is taken for a special token."""
-        self._backend.encode_special_tokens = True
-        return list(self._backend.encode(_whole(text), add_special_tokens=False).ids)
+        return list(self._backend.encode(_whole(text)).ids)
 
     def encode_markup(self, text: str) -> list[int]:
         """Ids of a rendered template: special tokens in it become their ids."""
-        self._backend.encode_special_tokens = False
-        return list(self._backend.encode(_whole(text), add_special_tokens=False).ids)
+        return list(self._backend.encode(_whole(text), markup=True).ids)
 
     def encode_document(self, text: str, on_progress: OnProgress | None = None) -> Tokens:
         """Tokenize a whole document, remembering where in the text each token starts.
@@ -110,7 +97,6 @@ class Tokenizer:
         ``cutting``) are many times faster here than in one call, in memory that grows with the
         tokens alone; ``on_progress`` is told characters done and in all.
         """
-        self._backend.encode_special_tokens = True
         text = _whole(text)
         if self._cutting is not None:
             return encode_in_chunks(self._backend, self._cutting, text, on_progress)
@@ -131,7 +117,7 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """Text of ids; special tokens are left out unless ``skip_special`` is off."""
-        return str(self._backend.decode(list(ids), skip_special_tokens=skip_special))
+        return self._backend.decode(ids, skip_special=skip_special)
 
     def stream(self) -> TextStream:
         """A decoder for ids that arrive one at a time."""
@@ -139,7 +125,7 @@ class Tokenizer:
 
     @cached_property
     def _cutting(self) -> Cutting | None:
-        return cutting_of(json.loads(self._backend.to_str()))
+        return cutting_of(json.loads(self._backend.to_json()))
 
 
 def _whole(text: str) -> str:
@@ -148,26 +134,63 @@ def _whole(text: str) -> str:
     return text if text.isascii() else _HALVES.sub("�", text)
 
 
-def _stop_ids(folder: Path, backend: _Backend, special: dict[str, str]) -> frozenset[int]:
-    found: list[Any] = []
-    if (eos := special.get("eos_token")) is not None:
-        found.append(backend.token_to_id(eos))
-    for name in ("generation_config.json", "config.json"):
-        value = _read_json(folder / name).get("eos_token_id")
-        found += value if isinstance(value, list) else [value]
-    return frozenset(item for item in found if type(item) is int)
+def _vocabulary(folder: Path, backend: Backend) -> int:
+    """How many ids the model has, as config.json says; the tokenizer may have none beyond."""
+    fields = _fields(folder / "config.json")
+    limit = fields.count("vocab_size", MAX_VOCABULARY, 1, MAX_VOCABULARY)
+    largest = max(backend.ids().values(), default=0)
+    if largest >= limit:
+        raise ModelUnavailableError(
+            f"{folder / 'tokenizer.json'} has tokens up to the id {largest:,}, "
+            f"the model's vocabulary has {limit:,}",
+            f"the two files do not belong together; {FETCH_AGAIN}",
+        )
+    return limit
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _template(folder: Path, settings: dict[str, Any]) -> str | None:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        return read_text(folder / "chat_template.jinja")
+    except FileNotFoundError:
+        template = settings.get("chat_template")
+    if isinstance(template, list):  # several named templates; the default one is for chat
+        named = (t for t in template if isinstance(t, dict) and t.get("name") == "default")
+        template = next(named, {}).get("template")
+    return template if isinstance(template, str) else None
+
+
+def _stop_ids(
+    folder: Path, backend: Backend, special: dict[str, str], limit: int
+) -> frozenset[int]:
+    found = set()
+    if (eos := special.get("eos_token")) is not None and (known := backend.id_of(eos)) is not None:
+        found.add(known)
+    for name in ("generation_config.json", "config.json"):
+        fields = _fields(folder / name)
+        if isinstance(fields.data.get("eos_token_id"), list):
+            found.update(fields.items("eos_token_id", int))
+        elif fields.data.get("eos_token_id") is not None:
+            found.add(fields.count("eos_token_id", minimum=0))
+        if wrong := [number for number in found if not 0 <= number < limit]:
+            raise fields.complain(
+                f"eos_token_id names the token {wrong[0]}, the vocabulary has {limit:,}"
+            )
+    return frozenset(found)
+
+
+def _fields(path: Path) -> Fields:
+    def complain(what: str) -> ModelUnavailableError:
+        return ModelUnavailableError(f"{path}: {what}", f"correct it or {FETCH_AGAIN}")
+
+    return Fields(_settings(path), complain)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What a file says that need not be there."""
+    try:
+        return read_object(path)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise ModelUnavailableError(
-            f"{path} is not valid JSON: {first_line(error)}", "fetch the model again"
-        ) from None
-    return data if isinstance(data, dict) else {}
 
 
 class TextStream:
