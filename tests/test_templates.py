@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from cli_helpers import CHATML, backend, make_tokenizer
 
-from nazx_cli.errors import NazxError
+from nazx_cli.errors import ModelUnavailableError, NazxError
+from nazx_cli.session.sandbox import is_plain, run_template
 from nazx_cli.session.state import Message
+from nazx_cli.session.template_process import run_in_process
 from nazx_cli.session.templates import render, stop_strings
 
 SMOL = (
@@ -123,6 +127,58 @@ def test_a_failing_template_is_one_line(template: str, cause: str) -> None:
     assert cause in caught.value.message
     assert "\n" not in caught.value.message
     assert caught.value.exit_code == 5
+
+
+EXCESSIVE = (
+    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "{{ 'a' * 10**10 }}",
+    "{{ 'a'.center(10**10) }}",
+    "{{ '%10000000000d' | format(1) }}",
+    "{{ [1] | tojson(indent=10**9) }}",
+    "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
+    "{% set a = 'aaaa' %}" + "{% set a = a + a %}" * 40 + "{{ a }}",
+    "{% set n = namespace(x=[1]) %}{% for i in range(99) %}{% set n.x = [n.x, n.x] %}{% endfor %}"
+    "{{ n.x }}",
+    "{% for c in messages[-1].content %}{{ messages[-1].content * 9999 }}{% endfor %}",
+    "{{ '" + "x" * 300_000 + "' }}",
+)
+
+
+@pytest.mark.parametrize("template", EXCESSIVE, ids=range(len(EXCESSIVE)))
+def test_a_template_that_takes_too_much_is_stopped_in_time(template: str) -> None:
+    begin = time.monotonic()
+    with pytest.raises(ModelUnavailableError, match="chat template") as caught:
+        render(make_tokenizer(template), [Message("system", "s"), Message("user", "long" * 50)])
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+    assert time.monotonic() - begin < 60
+    # What comes after it is not touched by it.
+    tokenizer = make_tokenizer("{% for m in messages | list %}{{ m.content }}{% endfor %}")
+    assert tokenizer.decode(render(tokenizer, [Message("user", "q")])) == "q"
+
+
+@pytest.mark.parametrize("template", [CHATML, SMOL, TRIMMING], ids=["chatml", "smol", "trimming"])
+def test_both_ways_of_running_a_template_give_the_same(template: str) -> None:
+    variables = {
+        "messages": [{"role": m.role, "content": m.text} for m in CONVERSATION],
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+    }
+    assert run_in_process(template, variables, 10_000) == run_template(template, variables, 10_000)
+
+
+def test_templates_that_only_put_messages_together_need_no_process() -> None:
+    assert is_plain(CHATML)
+    assert is_plain(SMOL)
+    assert not any(map(is_plain, EXCESSIVE))
+
+
+@pytest.mark.parametrize("template", ["", "{# nothing #}", "{% set a = 1 %}"])
+def test_an_empty_prompt_is_the_models_fault(template: str) -> None:
+    with pytest.raises(ModelUnavailableError, match="empty prompt"):
+        render(make_tokenizer(template), [Message("user", "q")])
 
 
 def test_a_base_model_gets_questions_and_answers() -> None:

@@ -1,27 +1,19 @@
 """From messages to token ids, by the checkpoint's chat template or in a plain form without one;
 and where an answer in that form ends.
 
-A chat template is code from the Hub, so it runs in Jinja's sandbox. What people and documents
+A chat template is code from the Hub, so it runs in a sandbox. What people and documents
 say must not steer the model's markup: a special token's text inside a message is encoded as
 ordinary characters, never as that token.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
-from datetime import datetime
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NoReturn
-
-import jinja2
-from jinja2 import nodes
-from jinja2.ext import Extension
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from typing import TYPE_CHECKING
 
 from nazx_cli.errors import ModelUnavailableError
+from nazx_cli.session.sandbox import MAX_SOURCE, OutputLimitError, is_plain, run_template
 from nazx_cli.session.state import Message
 
 if TYPE_CHECKING:
@@ -43,7 +35,18 @@ def render(
         return _render_plain(tokenizer, messages, add_generation_prompt)
     shield = _Shield(tokenizer, messages)
     turns = [{"role": m.role, "content": shield.cover(m.text)} for m in messages]
-    return shield.encode(_render_turns(tokenizer, turns, add_generation_prompt))
+    ids = shield.encode(_render_turns(tokenizer, turns, add_generation_prompt))
+    if not ids and add_generation_prompt:
+        raise ModelUnavailableError(f"{_FAILED}: it makes an empty prompt", _CORRECT)
+    return ids
+
+
+def prepare(tokenizer: Tokenizer) -> None:
+    """Have started by now what the first ``render`` would wait for."""
+    if tokenizer.chat_template is not None and not is_plain(tokenizer.chat_template):
+        from nazx_cli.session.template_process import start
+
+        start()
 
 
 def stop_strings(tokenizer: Tokenizer) -> tuple[str, ...]:
@@ -122,6 +125,8 @@ def _render_turns(
         text = _run(tokenizer, turns, add_generation_prompt)
         if system in text:
             return text
+    except _ExcessError:
+        raise
     except ModelUnavailableError:
         if len(turns) == 1:
             raise
@@ -132,25 +137,44 @@ def _render_turns(
     return _run(tokenizer, rest, add_generation_prompt)
 
 
+class _ExcessError(ModelUnavailableError):
+    """A template took more time, memory or text than any needs; it would again."""
+
+
 def _run(tokenizer: Tokenizer, turns: list[dict[str, str]], add_generation_prompt: bool) -> str:
+    source = tokenizer.chat_template or ""
+    variables = {
+        **tokenizer.special,
+        "messages": turns,
+        "tools": None,
+        "documents": None,
+        "add_generation_prompt": add_generation_prompt,
+    }
+    max_output = _LEAST_OUTPUT + 8 * sum(len(turn["content"]) for turn in turns)
+    if len(source) > MAX_SOURCE:
+        raise _ExcessError(f"the model's chat template has {len(source):,} characters", _CORRECT)
+    from nazx_cli.session.template_process import TemplateLimitError, run_in_process
+
     try:
-        template = _compile(tokenizer.chat_template or "")
-        return template.render(
-            messages=turns,
-            tools=None,
-            documents=None,
-            add_generation_prompt=add_generation_prompt,
-            **tokenizer.special,
-        )
+        run = run_template if is_plain(source) else run_in_process
+        return run(source, variables, max_output)
     except MemoryError:
         raise
+    except OutputLimitError:
+        raise _ExcessError(
+            f"{_FAILED}: its text is far longer than the messages", _CORRECT
+        ) from None
+    except TemplateLimitError as error:
+        raise _ExcessError(f"{_FAILED}: {error}", _CORRECT) from None
     # A template is a program of unknown origin: it can fail in any way that Python code can.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ModelUnavailableError(
-            f"the model's chat template failed: {reason[:200]}",
-            "correct the checkpoint's chat_template, or use another model with --model",
-        ) from error
+        raise ModelUnavailableError(f"{_FAILED}: {reason[:200]}", _CORRECT) from error
+
+
+_FAILED = "the model's chat template failed"
+_CORRECT = "correct the checkpoint's chat_template, or use another model with --model"
+_LEAST_OUTPUT = 1 << 18  # characters
 
 
 class _Shield:
@@ -198,41 +222,3 @@ class _Shield:
     def _hide(self, text: str) -> str:
         self._covered.append(text)
         return f"{self._mark}{len(self._covered) - 1}x"
-
-
-class _GenerationTag(Extension):
-    """``{% generation %}``, which marks a template's answers for training; its body is kept."""
-
-    tags = {"generation"}  # noqa: RUF012  (the base class declares it so)
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-@lru_cache(maxsize=8)
-def _compile(source: str) -> jinja2.Template:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, "jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment.from_string(source)
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Jinja's own filter escapes HTML, which no model was trained on."""
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
-
-
-def _raise_exception(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)

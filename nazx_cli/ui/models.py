@@ -57,6 +57,7 @@ class Models:
     def find(self, name: str) -> Found:
         """The model, fetched if it is not here; ``ModelUnavailableError`` where that fails."""
         from nazx_cli.catalog.model_ref import ModelRef
+        from nazx_cli.session.templates import prepare
         from nazx_cli.tokenizer import Tokenizer
 
         with self.screen.bar(f"finding {name}") as bar:
@@ -64,7 +65,9 @@ class Models:
             model = ModelRef.parse(name, self._revisions.get(name))
             adapters = model.adapters(self._adapter)
             folder = model.fetch(offline=self._offline, on_progress=bar.update)
-        return Found(name, folder, Tokenizer.from_folder(folder), adapters)
+            tokenizer = Tokenizer.from_folder(folder)
+        prepare(tokenizer)
+        return Found(name, folder, tokenizer, adapters)
 
     def load(
         self, found: Found, documents: Iterable[TokenizedDocument], ctx: int | None
