@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from urllib.parse import unquote, urlsplit
 
+LISTING = "the listing"
 API = re.compile(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?")
 TREE = re.compile(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)")
 FILE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
@@ -31,9 +32,18 @@ class FakeRepo:
     cut: dict[str, int] = field(default_factory=dict)  # bytes of a file after which it hangs up
     altered: dict[str, bytes] = field(default_factory=dict)  # bodies sent in place of the listed
     held: dict[str, int] = field(default_factory=dict)  # bytes of a file after which it waits
+    dripping: set[str] = field(default_factory=set)  # files, or LISTING, sent a byte at a time
+    listing: bytes | None = None  # sent in place of the files' listing
 
     def sha256(self, name: str) -> str:
         return hashlib.sha256(self.files[name]).hexdigest()
+
+    def git_hash(self, name: str) -> str:
+        data = self.files[name]
+        return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+    def etag(self, name: str) -> str:
+        return self.sha256(name) if self.is_large(name) else self.git_hash(name)
 
     def is_large(self, name: str) -> bool:
         return name.endswith((".safetensors", ".bin"))
@@ -43,11 +53,13 @@ class FakeHub:
     """Serves ``repos`` while used as a context manager; ``requests`` is what was asked.
 
     ``ranges`` are the files and first bytes of what was asked for in part. A body that is
-    ``held`` sets ``holding`` and goes on after ``release``.
+    ``held`` sets ``holding`` and goes on after ``release``. ``portal`` is a page that is answered
+    to whatever is asked, as a network does where one has to log in first.
     """
 
     def __init__(self, repos: dict[str, FakeRepo]) -> None:
         self.repos = repos
+        self.portal: bytes | None = None
         self.requests: list[str] = []
         self.ranges: list[tuple[str, int]] = []
         self.holding = threading.Event()
@@ -94,6 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, with_body: bool) -> None:
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append(f"{self.command} {path}")
+        if self.hub.portal is not None:
+            return self._send(200, {"Content-Type": "text/html"}, self.hub.portal, with_body)
         if path == "/":
             return self._send(200, {}, b"", with_body)
         for pattern, reply in ((TREE, self._tree), (API, self._info), (FILE, self._file)):
@@ -126,18 +140,24 @@ class _Handler(BaseHTTPRequestHandler):
     def _info(self, match: re.Match[str], repo: FakeRepo, with_body: bool) -> None:
         siblings: list[dict[str, object]] = []
         for name, data in repo.files.items():
-            entry: dict[str, object] = {"rfilename": name, "size": len(data), "blobId": "0" * 40}
+            entry: dict[str, object] = {"rfilename": name, "size": len(data)}
+            entry["blobId"] = repo.git_hash(name)
             if repo.is_large(name):
                 entry["lfs"] = {"sha256": repo.sha256(name), "size": len(data), "pointerSize": 134}
             siblings.append(entry)
         body = {"id": match[1], "modelId": match[1], "sha": repo.commit, "siblings": siblings}
-        self._send_json({**body, "private": False, "tags": [], "downloads": 0}, with_body)
+        whole = json.dumps({**body, "private": False, "tags": [], "downloads": 0}).encode()
+        answer = whole if repo.listing is None else repo.listing
+        headers = {"Content-Type": "application/json"}
+        if LISTING in repo.dripping:
+            return self._drip(200, headers, answer)
+        return self._send(200, headers, answer, with_body)
 
     def _tree(self, match: re.Match[str], repo: FakeRepo, with_body: bool) -> None:
         entries: list[dict[str, object]] = []
         for name, data in repo.files.items():
             entry: dict[str, object] = {"type": "file", "path": name, "size": len(data)}
-            entry["oid"] = hashlib.sha1(data).hexdigest()
+            entry["oid"] = repo.git_hash(name)
             if repo.is_large(name):
                 entry["lfs"] = {"oid": repo.sha256(name), "size": len(data), "pointerSize": 134}
             entries.append(entry)
@@ -148,7 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
         if name not in repo.files:
             return self._fail(404, "EntryNotFound", "Entry not found", with_body)
         data = repo.altered.get(name, repo.files[name])
-        etag = repo.sha256(name)
+        etag = repo.etag(name)
         headers = {"ETag": f'"{etag}"', "X-Repo-Commit": repo.commit, "Accept-Ranges": "bytes"}
         if repo.is_large(name):
             headers |= {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(len(data))}
@@ -162,6 +182,8 @@ class _Handler(BaseHTTPRequestHandler):
         if limit is not None and with_body:
             self.close_connection = True
             return self._send(status, headers, data[start:], with_body, max(limit - start, 0))
+        if name in repo.dripping and with_body:
+            return self._drip(status, headers, data[start:])
         pause = repo.held.get(name)
         if pause is not None and with_body and not self.hub.release.is_set():
             return self._send_held(status, headers, data[start:], max(pause - start, 0))
@@ -174,6 +196,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.release.wait(30)
         with suppress(OSError):  # the client may be gone
             self.wfile.write(body[pause:])
+
+    def _drip(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        """Send ``body`` a byte at a time, never pausing for as long as a client's time limit."""
+        self._send(status, headers, body, True, 0)
+        for at in range(len(body)):
+            if self.hub.release.wait(0.02):
+                return
+            try:
+                self.wfile.write(body[at : at + 1])
+            except OSError:  # the client is gone
+                return
 
     def _fail(self, status: int, code: str, text: str, with_body: bool) -> None:
         headers = {"X-Error-Code": code, "X-Error-Message": text} if code else {}

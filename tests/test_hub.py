@@ -10,10 +10,16 @@ from pathlib import Path
 
 import pytest
 from checkpoints import LLAMA, write_checkpoint
-from fake_hub import FakeHub, FakeRepo
+from fake_hub import LISTING, FakeHub, FakeRepo
 
-from nazx_cli.catalog.hub import HubUnreachableError, cached_snapshot, check_reachable
-from nazx_cli.catalog.hub_download import download_snapshot
+from nazx_cli.catalog import patience
+from nazx_cli.catalog.hub import (
+    HubUnreachableError,
+    cached_snapshot,
+    check_reachable,
+    repo_folder,
+)
+from nazx_cli.catalog.hub_download import download_snapshot, fetch_config
 from nazx_cli.checkpoint.checkpoint import Checkpoint, is_complete
 from nazx_cli.errors import ModelUnavailableError
 
@@ -217,3 +223,67 @@ def test_a_cached_model_serves_while_the_hub_is_away(
     folder = download_snapshot("org/tiny")
     without_server(monkeypatch)
     assert download_snapshot("org/tiny") == folder
+
+
+@pytest.mark.parametrize("what", [LISTING, "config.json", "model.safetensors"])
+def test_bytes_that_drip_are_given_up(
+    hub: FakeHub, repo: FakeRepo, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(patience, "_WINDOWS", 0.4)
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "1")
+    repo.dripping.add(what)
+    error = error_of()
+    assert "0.4 seconds" in error.message
+    assert "org/tiny" in error.message
+    assert "HF_HUB_DOWNLOAD_TIMEOUT" in error.hint
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_body_longer_than_listed_is_not_fetched_to_its_end(
+    hub: FakeHub, repo: FakeRepo, name: str
+) -> None:
+    repo.altered[name] = repo.files[name] + b"x" * (8 << 20)
+    error = error_of()
+    assert name in error.message
+    assert "does not end" in error.message
+    blobs = blobs_of()
+    assert sum(path.stat().st_size for path in blobs) < 4 << 20
+    repo.altered.clear()
+    assert is_complete(download_snapshot("org/tiny"))
+
+
+def blobs_of() -> list[Path]:
+    return list((repo_folder("org/tiny") / "blobs").glob("*"))
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        *(b"<html>Log in</html>", b"", b"[]", b"{}", b"null", b'"x"', b'{"id": 1, "siblings": 3}'),
+        b'{"id": "org/tiny", "sha": "a", "siblings": [{"rfilename": 5, "size": "x"}]}',
+    ],
+    ids=repr,
+)
+def test_an_answer_that_no_hub_gives_is_told(hub: FakeHub, repo: FakeRepo, listing: bytes) -> None:
+    repo.listing = listing
+    assert error_of().exit_code == 5
+
+
+def test_a_network_to_log_in_to_is_told_from_a_hub(hub: FakeHub) -> None:
+    hub.portal = b"<!DOCTYPE html><html>Welcome to the hotel</html>"
+    error = error_of()
+    assert "is no Hub" in error.message
+    assert "log in" in error.hint
+    with pytest.raises(ModelUnavailableError, match="is no Hub"):
+        fetch_config("org/tiny")
+
+
+@pytest.mark.parametrize("token", ["señal", "a\x01b", "\u202etoken"], ids=ascii)
+def test_a_token_that_cannot_be_sent_is_named(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    error = error_of()
+    assert "HF_TOKEN" in error.message
+    assert token not in error.message
+    assert hub.requests == []

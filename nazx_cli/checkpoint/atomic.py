@@ -23,6 +23,14 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def has_hash(path: Path, digest: str) -> bool:
+    """Whether a file has the hash that the Hub knows it by: SHA-256, or for 40 digits git's."""
+    if len(digest) != 40:
+        return sha256_of(path) == digest
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest() == digest
+
+
 class DiskFullError(ModelUnavailableError):
     """There is no room left to write to."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nazx_cli.checkpoint.atomic import sha256_of
+from nazx_cli.checkpoint.atomic import has_hash
 from nazx_cli.checkpoint.checkpoint import FLOATS, Checkpoint
 from nazx_cli.checkpoint.quantized import check_tensors
 from nazx_cli.checkpoint.write import Origin
@@ -68,9 +67,9 @@ def _check_hashes(folder: Path, weights: set[str], advance: Callable[[int], None
     for path in sorted(folder.iterdir()):
         blob = path.resolve().name
         if path.name in recorded:
-            matches = sha256_of(path) == recorded[path.name]
+            matches = has_hash(path, recorded[path.name])
         elif path.is_symlink() and _GIT_HASH.fullmatch(blob):
-            matches = _git_hash(path) == blob
+            matches = has_hash(path, blob)
         else:
             continue
         if not matches:
@@ -79,12 +78,6 @@ def _check_hashes(folder: Path, weights: set[str], advance: Callable[[int], None
         if path.name in weights:
             advance(path.stat().st_size)
     return right
-
-
-def _git_hash(path: Path) -> str:
-    """The name that git gives to the file's contents, which the Hub's cache keeps small ones by."""
-    data = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 def _check_finite(checkpoint: Checkpoint, name: str) -> None:
