@@ -131,7 +131,9 @@ def test_a_script_without_spaces_is_searched_by_character() -> None:
     assert best.document == "b.txt"
 
 
-@pytest.mark.parametrize("text", ["魚が" * 100_000, "ßé" * 100_000, "ß é " * 50_000])
+@pytest.mark.parametrize(
+    "text", ["魚が" * 100_000, "ßé" * 100_000, "ß é " * 50_000, "e\u0301" * 100_000]
+)
 def test_characters_split_between_tokens_are_looked_at_once(text: str) -> None:
     library = library_of("Here is a fox. " + text, vocab=256)
     begun = time.process_time()

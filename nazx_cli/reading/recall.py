@@ -36,6 +36,7 @@ from nazx_cli.reading.words import (
     QUESTION_WORDS,
     SPACED_WORD,
     STOP_WORDS,
+    WORD,
     is_unspaced,
     is_word_character,
     kindred_stems,
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
 _BROKEN = "\ufffd"  # what a token decodes to that holds part of a character
 _NOWHERE = np.zeros(0, np.int64)
 _STRETCH = 1 << 18  # characters looked at in one go
+_GAP = 16  # characters between two stretches that are looked at as one
+_FEW = 64  # characters for which numpy takes longer than a loop
 _K1, _B = 0.8, 0.75
 _SHARE, _REACH = 0.5, 300  # a passage d tokens away gets share * exp(-d / reach) of a count ...
 _FARTHEST = 700  # ... up to this many tokens away
@@ -194,14 +197,14 @@ def _is_content(pieces: list[str]) -> bool:
 def _stretches(
     text: str, starts: NDArray[np.int32], tokens: NDArray[np.int64]
 ) -> Iterator[tuple[int, int]]:
-    """The characters that ``tokens``, ascending, touch, as stretches (begin, end) that cut no word
-    and do not overlap; a long one comes in parts."""
+    """The characters that ``tokens``, ascending, touch, and small gaps between them, as stretches
+    (begin, end) that cut no word and do not overlap; a long one comes in parts."""
     if not len(tokens):
         return
     lows = starts[tokens].astype(np.int64)
     after = np.append(starts, np.int32(len(text)))[tokens + 1].astype(np.int64)
     highs = np.minimum(np.maximum(after, lows) + 1, len(text))
-    apart = np.flatnonzero(lows[1:] >= highs[:-1]) + 1
+    apart = np.flatnonzero(lows[1:] > highs[:-1] + _GAP) + 1
     done = 0
     for low, high in zip(
         lows[np.append(0, apart)].tolist(),
@@ -220,7 +223,11 @@ def _stretches(
 
 
 def _words_in(text: str, begin: int, end: int) -> Iterator[tuple[str, NDArray[np.int32]]]:
-    """The distinct words of a stretch of the text that cuts none, each with where it begins."""
+    """Words of a stretch of the text that cuts none, and where they begin; most come once only."""
+    if end - begin < _FEW:
+        for match in WORD.finditer(text, begin, end):
+            yield match.group().casefold(), np.array([match.start()], np.int32)
+        return
     spaced: defaultdict[str, list[int]] = defaultdict(list)
     for match in SPACED_WORD.finditer(text, begin, end):
         spaced[match.group().casefold()].append(match.start())

@@ -125,5 +125,6 @@ _MADE: dict[str, bytes] = {
     ),
     "one line.txt": b"word " * 500_000,
     "one character.txt": "漢".encode() * 500_000,
+    "marks.txt": "e\u0301".encode() * 200_000,
     "spaces.txt": b" " * 2_000_000 + b"x",
 }
