@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -93,7 +95,21 @@ def test_the_rules_are_those_of_git() -> None:
         path = "/".join([*rng.choices("ab", k=rng.randrange(3)), rng.choice(["c.txt", "d.log"])])
         write(f"r/{path}")
     patterns = ["*.log", "a/", "/b", "!a/b", "**/b/*.txt", "a/**", "!c.txt", "b/*", "!/b/a/", "a"]
-    for _ in range(25):
+    patterns += ["[z-a]*", "*[!a-c].log", "[[:alpha:]].txt", "?.log", "**", "/**/a", "a/**/c.txt"]
+    patterns += [
+        "[a",
+        "\\*.log",
+        "c\\.txt",
+        "\\",
+        "*.t*t",
+        "b/**",
+        "**/a/**",
+        "*.log  ",
+        "[^]]*",
+        "//",
+    ]
+    patterns += ["[]-]*.log", "[a\\]c]*", "/*/b", "**/", "!**/d.log", "c.tx[[:nosuch:]t]", "a**/b"]
+    for _ in range(60):
         for folder in ("r", "r/a", "r/b", "r/a/b"):
             if Path(folder).is_dir():
                 write(f"{folder}/.gitignore", "\n".join(rng.sample(patterns, 3)) + "\n")
@@ -105,6 +121,50 @@ def test_the_rules_are_those_of_git() -> None:
         ).stdout.split()
         visible = sorted(f"r/{name}" for name in listed if ".gitignore" not in name)
         assert (sorted(names("r")) if visible else visible) == visible
+
+
+@pytest.mark.parametrize(
+    "pattern", ["*a" * 40 + "b", "**/a/" * 200 + "b", "/**" * 300 + "/b", "[a-z]*" * 40 + "0"]
+)
+def test_no_pattern_takes_long(pattern: str) -> None:
+    write("f/.gitignore", f"{pattern}\n" * 50)
+    deep = "f/" + "a/" * 60
+    write(deep + "a" * 200)
+    begun = time.process_time()
+    assert names("f") == [deep + "a" * 200]
+    assert time.process_time() - begun < 5
+
+
+def test_of_a_long_gitignore_the_end_is_left_with_a_note() -> None:
+    write("f/.gitignore", "a.txt\n" + "*b*c*d*\n" * 100_000 + "kept.txt\n")
+    write("f/a.txt")
+    write("f/kept.txt")
+    found = gather(["f"])
+    assert [d.name for d in found.documents] == ["f/kept.txt"]
+    assert "f/.gitignore" in [s.name for s in found.skipped]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: Path(path).symlink_to("/dev/zero")])
+def test_a_gitignore_that_is_no_file_is_passed_over(make: Callable[[str], None]) -> None:
+    write("f/a.txt")
+    make("f/.gitignore")
+    assert names("f") == ["f/a.txt"]
+
+
+def test_what_is_no_regular_file_in_a_folder_is_skipped() -> None:
+    write("f/a.txt")
+    os.mkfifo("f/pipe")
+    Path("f/loop").symlink_to("loop")
+    Path("f/zero").symlink_to("/dev/zero")
+    for spec in ("f", "f/*"):
+        found = gather([spec])
+        assert [d.name for d in found.documents] == ["f/a.txt"]
+        assert sorted(s.name for s in found.skipped) == ["f/loop", "f/pipe", "f/zero"]
+
+
+def test_a_link_to_itself_is_an_error() -> None:
+    Path("loop").symlink_to("loop")
+    assert "loop" in failure("loop").message
 
 
 def test_a_glob_reaches_into_folders() -> None:

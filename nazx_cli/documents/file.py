@@ -24,6 +24,7 @@ READERS: tuple[Reader, ...] = (  # the first that accepts is taken
 
 
 _CHUNK = 1 << 20  # bytes hashed at a time
+_MOST_PIPED = 1 << 30  # bytes of a pipe, of which nobody can say how much it gives
 _HASHING = 0.3  # of the time that a text file takes, about
 
 
@@ -41,7 +42,10 @@ def read_file(
             raise DocumentError("is a device, not a file")
         with path.open("rb") as file:
             if not stat.S_ISREG(state.st_mode):
-                return _read(name, io.BytesIO(file.read()), None, lambda done: None)
+                data = file.read(_MOST_PIPED + 1)
+                if len(data) > _MOST_PIPED:
+                    raise DocumentError("is a pipe without end", "save what you want as a file")
+                return _read(name, io.BytesIO(data), None, lambda done: None)
             state = os.fstat(file.fileno())  # before reading: a later change is seen as one
             size = state.st_size
 

@@ -10,16 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nazx_cli.documents.document import Document, Gathered, Skipped
 from nazx_cli.documents.file import read_file
+from nazx_cli.documents.ignore import IgnoreRules
 from nazx_cli.documents.text import normalize_newlines
 from nazx_cli.errors import DocumentError
-
-if TYPE_CHECKING:
-    from pathspec import GitIgnoreSpec
-
 
 STDIN = "-"
 """The ``--file`` value that stands for standard input."""
@@ -113,17 +109,19 @@ class _Plan:
 
     def add_file(self, name: str, path: Path) -> None:
         """A file named by itself: any fault is an error."""
-        if self._is_new(str(path.resolve())):
+        if self._is_new(os.path.realpath(path)):
             self.items.append(_Item(name, path))
 
     def add_members(self, spec: str, members: Iterable[tuple[str, Path]], empty: str) -> None:
         """Files found below a folder or by a glob: faulty ones are skipped, not errors."""
         self.groups[spec] = empty
         for name, path in members:
-            if self._is_new(str(path.resolve())):
-                self.items.append(_Item(name, path, spec))
-            else:
+            if not self._is_new(os.path.realpath(path)):
                 self.good.add(spec)
+            elif path.exists() and not path.is_file():
+                self.skipped.append(Skipped(name, "is no regular file"))
+            else:
+                self.items.append(_Item(name, path, spec))
 
     def _is_new(self, key: str) -> bool:
         is_new = key not in self._seen
@@ -173,96 +171,6 @@ def _nearest(name: str, path: Path) -> str:
     return "check the path"
 
 
-_FILE = ".gitignore"
-_EXCLUDE = Path(".git", "info", "exclude")
-
-
-@dataclass(frozen=True)
-class _Rules:
-    """The patterns of one file, and what they are relative to: an absolute path."""
-
-    base: str
-    file: Path
-    lines: tuple[str, ...]
-    spec: GitIgnoreSpec
-
-    def decide(self, path: str, is_folder: bool) -> tuple[bool, str] | None:
-        """True with the pattern that ignores ``path``, False with the one that keeps it."""
-        below = os.path.relpath(path, self.base).replace(os.sep, "/") + "/" * is_folder
-        result = self.spec.check_file(below)
-        if result.include is None or result.index is None:
-            return None
-        return result.include, self.lines[result.index]
-
-
-class _IgnoreRules:
-    """The rules that hold below a folder: its own, and those of the repository it is part of.
-
-    As in git, a file's rules hold below the folder it stands in, deeper files win, and what is in
-    an ignored folder cannot be taken back. A folder that was asked for by name is not ignored.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        """``folder`` is absolute, without links in it."""
-        outer = _outer_rules(folder)
-        if _verdict(outer, str(folder), is_folder=True):
-            outer = ()
-        self._chains: dict[str, tuple[_Rules, ...]] = {str(folder.parent): outer}
-
-    def enter(self, folder: str) -> None:
-        """Take in the rules of a folder, whose parent was entered before."""
-        above = self._chains[os.path.dirname(folder)]  # noqa: PTH120 a Path for each is slow
-        own = _read_rules(Path(folder, _FILE), folder)
-        self._chains[folder] = (*above, own) if own else above
-
-    def ignored_by(self, folder: str, name: str, is_folder: bool) -> str | None:
-        """The rule that leaves out ``name`` in a folder entered before, in words; else None."""
-        chain = self._chains[folder]
-        return _verdict(chain, f"{folder}{os.sep}{name}", is_folder) if chain else None
-
-
-def _verdict(chain: tuple[_Rules, ...], path: str, is_folder: bool) -> str | None:
-    for rules in reversed(chain):
-        decision = rules.decide(path, is_folder)
-        if decision is not None:
-            ignored, pattern = decision
-            return f"{pattern} in {rules.file}" if ignored else None
-    return None
-
-
-def _outer_rules(folder: Path) -> tuple[_Rules, ...]:
-    """Rules from the root of the repository that ``folder`` is in, down to its parent."""
-    above = [folder, *folder.parents]
-    root = next((at for at, path in enumerate(above) if (path / ".git").exists()), None)
-    if root is None:
-        return ()
-    found = [_read_rules(above[root] / _EXCLUDE, str(above[root]))]
-    found += [_read_rules(path / _FILE, str(path)) for path in reversed(above[1 : root + 1])]
-    return tuple(rules for rules in found if rules)
-
-
-def _read_rules(file: Path, base: str) -> _Rules | None:
-    """The rules in ``file``; None where there is no such file, or none in it that can be read."""
-    try:
-        text = file.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return None
-    from pathspec import GitIgnoreSpec
-
-    shown: list[str] = []
-    lines: list[str] = []
-    for line in map(str.rstrip, text.split("\n")):
-        # git: "a/**" is what is in a, not a itself; pathspec would take a for it too
-        strict = f"{line}/*" if line.endswith("/**") else line
-        try:
-            count = len(GitIgnoreSpec.from_lines([strict]).patterns)
-        except ValueError:  # git passes over such lines too
-            continue
-        shown += [line] * count
-        lines += [strict] * count
-    return _Rules(base, file, tuple(shown), GitIgnoreSpec.from_lines(lines)) if lines else None
-
-
 def _walk(spec: str, folder: Path) -> tuple[list[tuple[str, Path]], list[Skipped]]:
     """Files below ``folder``, sorted by path, with the names to show them under; and what was
     left out without being opened.
@@ -273,7 +181,7 @@ def _walk(spec: str, folder: Path) -> tuple[list[tuple[str, Path]], list[Skipped
     files: list[tuple[str, Path]] = []
     skipped: list[Skipped] = []
     base = os.path.realpath(folder)
-    rules = _IgnoreRules(Path(base))
+    rules = IgnoreRules(Path(base))
     ignored: dict[str, list[str]] = {}
 
     def shown(path: str) -> str:
@@ -298,6 +206,8 @@ def _walk(spec: str, folder: Path) -> tuple[list[tuple[str, Path]], list[Skipped
         here = [f"{at}{os.sep}{name}" for name in names if kept(name, False)]
         files += [(shown(path), Path(path)) for path in here]
     files.sort(key=lambda item: item[1].parts)
+    for file in rules.cut_short:
+        skipped.append(Skipped(str(file).replace(base, spec), "is long: its end was not looked at"))
     for rule, paths in sorted(ignored.items()):
         reason = f"ignored by {rule.replace(base, spec)}"
         if len(paths) == 1:

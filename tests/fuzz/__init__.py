@@ -5,5 +5,6 @@ A target is a module with ``cases(rng)``, which yields cases without end. To add
 
 TARGETS: dict[str, str] = {  # name -> module
     "documents": "fuzz.documents",
+    "folders": "fuzz.folders",
     "sessions": "fuzz.sessions",
 }
