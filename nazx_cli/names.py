@@ -33,6 +33,9 @@ ADAPTER_CONFIG = "adapter_config.json"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 """Number formats of weights and arithmetic (``--dtype``)."""
 
+DEVICES = ("cpu", "cuda", "mps")
+"""Kinds of devices (``--device``); ``cuda:1`` is the second of its kind."""
+
 MAIN_BRANCH = "main"
 """The branch that a conversation begins on."""
 

@@ -31,9 +31,9 @@ def test_every_example_is_one_that_its_command_takes() -> None:
 
 def test_the_commands_of_the_chat_are_all_there() -> None:
     wanted = (
-        "/help /? /exit /bye /clear /read /docs /drop /swap /move /reload /context /sources /undo "
-        "/redo /regen /edit /fork /switch /save /load /sessions /set /show /model /estimate /copy "
-        "/export"
+        "/help /? /exit /quit /bye /clear /read /docs /drop /swap /move /reload /context /sources "
+        "/undo /redo /regen /edit /fork /switch /save /load /sessions /set /show /model /estimate "
+        "/copy /export"
     )
     assert {name for c in commands.COMMANDS for name in c.names} == set(wanted.split())
 
@@ -184,8 +184,7 @@ def test_a_watched_file_that_vanishes_is_told_once_and_its_text_stays(talk: Talk
 @pytest.mark.parametrize(
     ("line", "wrong"),
     [
-        ("/drop", "/drop needs N"),
-        ("/drop 1 2", "/drop does not take '2'"),
+        ("/drop", "/drop needs N ..."),
         ("/swap 1", "/swap needs PATH"),
         ("/docs 1", "/docs does not take '1'"),
         ("/read", "/read needs PATH|GLOB ..."),
@@ -334,3 +333,29 @@ def test_the_topic_chat_lists_every_command() -> None:
     topic = (Path(nazx_cli.__file__).parent / "help" / "chat.md").read_text(encoding="utf-8")
     rows = [commands.row(command) for command in commands.COMMANDS]
     assert "\n".join(rows) in topic, "put these rows into help/chat.md:\n" + "\n".join(rows)
+
+
+def test_several_documents_are_dropped_in_one_step(talk: Talk) -> None:
+    for number in range(1, 5):
+        Path(f"more{number}.txt").write_text(f"Number {number} is here.")
+        talk(f"/read more{number}.txt")
+    count = len(talk.workspace.documents)
+    assert "more4.txt" in talk(f"/drop more4.txt {count - 3}-{count - 2}")
+    assert [part.name for part in talk.workspace.documents][-1] == "more3.txt"
+    talk("/undo")
+    assert len(talk.workspace.documents) == count
+    assert "no document is called" in talk("/drop nothing.txt")
+    assert "no documents that there are" in talk("/drop 1-99999999")
+
+
+def test_a_source_s_text_can_be_read(talk: Talk) -> None:
+    talk("/read fox.txt")
+    talk("What did the fox buy?")
+    assert "The fox bought a lantern." in talk("/sources 1")
+    assert "choose 1 to 1" in talk("/sources 2")
+
+
+@pytest.mark.parametrize("word", ["exit", "quit", "/quit", "/bye"])
+def test_a_word_that_leaves(talk: Talk, word: str) -> None:
+    talk(word)
+    assert talk.chat.leaving

@@ -282,7 +282,8 @@ def test_each_argument_is_completed_by_what_it_is(
         "/help se": ["/help sessions", "/help set"],
         "/clear ": [],
         "/nothing ": [],
-        "/drop 1 ": [],
+        "/drop 1 ": ["/drop 1 1"],
+        "/move 1 1 ": [],
         "/read nowhere/": [],
         "read": [],
     }.items():

@@ -15,7 +15,7 @@ from nazx_cli.config import ModelConfig
 from nazx_cli.errors import ModelUnavailableError, UsageError, first_line
 from nazx_cli.model.decoder import Decoder
 from nazx_cli.model.libraries import give_back, keep_little
-from nazx_cli.names import DTYPES
+from nazx_cli.names import DEVICES, DTYPES
 
 
 def load_decoder(
@@ -90,6 +90,9 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
+        if name.split(":")[0] not in DEVICES:
+            known = ", ".join(("auto", *DEVICES))
+            raise UsageError(f"there is no device {name!r}", f"choose one of {known}") from None
         raise UsageError(
             f"the device {name!r} cannot be used: {first_line(error)}",
             "try --device cpu",

@@ -15,6 +15,7 @@ from nazx_cli.cli import (
     ask,
     bench,
     chat,
+    config,
     convert,
     doctor,
     gauge,
@@ -52,6 +53,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
 
 GROUPS: tuple[tuple[str, Callable[..., None], tuple[tuple[str, Callable[..., None]], ...]], ...] = (
     ("sessions", sessions.sessions, sessions.COMMANDS),
+    ("config", config.config, config.COMMANDS),
 )
 """Commands that have commands of their own; without one the first function is run."""
 
@@ -65,6 +67,7 @@ def _print_version(wanted: bool) -> None:
 
 
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
@@ -74,6 +77,9 @@ def _root(
 
     Every option can be set by an environment variable: --max-tokens by NAZX_MAX_TOKENS.
     """
+    # Who mends the file, or reads about it, must not be stopped by it.
+    if context.invoked_subcommand not in ("config", "help", None):
+        config.apply(context)
 
 
 def handled(body: Callable[..., None]) -> Callable[..., None]:
@@ -128,7 +134,7 @@ def _line_of(error: BaseException) -> tuple[str, int]:
 def build() -> typer.Typer:
     """The program with all its commands."""
     program = _typer(COMMANDS, no_args_is_help=True)
-    program.callback()(_root)
+    program.callback()(handled(_root))
     for name, alone, commands in GROUPS:
         group = _typer(commands)
         group.callback(invoke_without_command=True)(handled(flatten(alone)))

@@ -30,7 +30,7 @@ _PATIENCE = 2.0  # seconds without input until the person is told what is waited
 def ask(
     context: typer.Context,
     question: Annotated[
-        str | None,
+        list[str] | None,
         typer.Argument(metavar="QUESTION", help="What to ask; text on stdin comes before it."),
     ] = None,
     file: Files = None,
@@ -48,18 +48,31 @@ def ask(
     """
     from nazx_cli.cli.opening import Opening, named_options
 
-    question, specs, piped = _inputs(question, file or (), make_screen(output))
+    asked = _question(question or (), options.prompt)
+    asked, specs, piped = _inputs(asked, file or (), make_screen(output))
     chosen = ChatOptions(options.go_on, options.session, options.force)
     named = named_options(context)
     opening = Opening(tuple(specs), model, answers, output, chosen, named, piped=piped)
     chat = opening.open()
     try:
-        outcome = chat.answer(question, as_json=output.json)
+        outcome = chat.answer(asked, as_json=output.json)
         failure = chat.autosave.failure  # told already
     finally:
         chat.autosave.close()
     if outcome.interrupted or failure:
         raise typer.Exit(failure.exit_code if failure else 130)
+
+
+def _question(words: Sequence[str], prompt: str | None) -> str | None:
+    """What is asked: after the text of the prompt that is named, if one is."""
+    if len(words) > 1:
+        raise UsageError(
+            "the question is in several words", f'put quotes around it: "{" ".join(words)}"'
+        )
+    from nazx_cli.cli import config
+
+    parts = [config.prompt(prompt)] if prompt is not None else []
+    return "\n\n".join([*parts, *words]) or None
 
 
 def _inputs(

@@ -208,11 +208,15 @@ Force = Annotated[bool, option("--force", "Open the session although its model d
 
 @dataclass(frozen=True)
 class AskOptions:
-    """Which session a question goes on with, if any."""
+    """Which session a question goes on with, if any, and by which prompt it is asked."""
 
     go_on: Annotated[bool, option("--continue", "Go on with the session saved last.")] = False
     session: SessionName = None
     force: Force = False
+    prompt: Annotated[
+        str | None,
+        option("--prompt", "Ask with this prompt; see nazx config prompts.", metavar="NAME"),
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,8 @@ class Session:
         if sampling.temperature == 0 or sampling.seed is not None:
             why = "at temperature 0" if sampling.temperature == 0 else "with a seed"
             yield Notice(
-                f"{why} the answer will be the same; /set parameter temperature changes it"
+                f"{why} the same documents and settings give the same answer; "
+                "/set parameter temperature changes it"
             )
         without = replace(self.state, history=self.state.history.without_last())
         yield from self._turn(last, without, "the new answer")
@@ -145,11 +146,14 @@ class Session:
             names = found.added[0].name if len(found.added) == 1 else f"{len(found.added)} files"
             self.set_documents((*self.documents, *found.added), f"read {names}")
 
-    def drop(self, number: int) -> TokenizedDocument:
-        """Take a document out; returns it."""
-        document = self._at(number)
-        self.set_documents(self._others(number), f"dropped {document.name}")
-        return document
+    def drop(self, *numbers: int) -> tuple[TokenizedDocument, ...]:
+        """Take documents out, as one step; returns them."""
+        dropped = {number: self._at(number) for number in numbers}
+        left = (each for n, each in enumerate(self.documents, 1) if n not in dropped)
+        names = [document.name for document in dropped.values()]
+        what = names[0] if len(names) == 1 else f"{len(names)} documents"
+        self.set_documents(tuple(left), f"dropped {what}")
+        return tuple(dropped.values())
 
     def swap(
         self, number: int, spec: str, on_progress: OnProgress | None = None

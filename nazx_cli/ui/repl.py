@@ -36,6 +36,10 @@ _COMMAND = re.compile(r"/[^\s/]*(\s|$)")
 """How a command begins; ``/home/me is full`` is a question."""
 
 
+_WORDS = ("exit", "quit", "bye")
+"""What leaves without a slash, too."""
+
+
 class Repl:
     """Prompts for questions and commands, and carries them out on ``chat``."""
 
@@ -80,7 +84,9 @@ class Repl:
         if not line:
             return False
         try:
-            if _COMMAND.match(line):
+            if line.lower() in _WORDS:
+                self.chat.leaving = True
+            elif _COMMAND.match(line):
                 commands.run(self.chat, line)
             elif question := unfenced(line):
                 self.chat.ask(question)

@@ -91,5 +91,5 @@ COMMANDS: tuple[Command, ...] = (
         _help,
         (Argument("COMMAND|TOPIC", "help", required=False),),
     ),
-    Command(("/exit", "/bye"), "leave", _exit),
+    Command(("/exit", "/quit", "/bye"), "leave; exit too", _exit),
 )

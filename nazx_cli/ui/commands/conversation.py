@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nazx_cli.errors import UsageError
+from nazx_cli.reading.passages import source_line
 from nazx_cli.session.saving.conversation import Conversation
 from nazx_cli.ui.commands.command import Argument, Command, Words
 from nazx_cli.ui.export import as_markdown, copy, export
@@ -42,12 +43,21 @@ def _edit(chat: Chat, _: Words) -> None:
     chat.say("The last question is back on the line, its answer gone; /undo brings both back.")
 
 
-def _sources(chat: Chat, _: Words) -> None:
+def _sources(chat: Chat, words: Words) -> None:
     turns = chat.workspace.turns
-    if turns and turns[-1].sources:
-        chat.screen.show_sources(turns[-1].sources, always=True)
-    else:
+    sources = turns[-1].sources if turns else ()
+    if not sources:
         chat.say("The last answer had no sources.")
+    elif words.get(0) is None:
+        chat.screen.show_sources(sources, always=True)
+    else:
+        typed = words.values[0].removeprefix("#")
+        number = int(typed) if typed.isdecimal() and len(typed) < 9 else 0
+        if not 1 <= number <= len(sources):
+            raise UsageError(f"there is no source {typed!r}", f"choose 1 to {len(sources)}")
+        passage = sources[number - 1]
+        place = source_line(passage).partition("  ")[0]
+        chat.say(f"[{number}] {place}\n{passage.text.strip()}")
 
 
 def _copy(chat: Chat, _: Words) -> None:
@@ -142,7 +152,13 @@ def _sessions(chat: Chat, _: Words) -> None:
 
 
 COMMANDS = (
-    Command(("/sources",), "the passages that the last answer was given", _sources),
+    Command(
+        ("/sources",),
+        "passages of the last answer; N: its text",
+        _sources,
+        (Argument("N", required=False),),
+        "/sources 1",
+    ),
     Command(("/regen",), "answer the last question anew", _regen),
     Command(("/edit",), "take the last question back, to change it", _edit),
     Command(("/undo",), "undo the last turn, edit or setting", _undo),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from nazx_cli.errors import UsageError
@@ -22,6 +24,7 @@ _BAR = 30  # cells
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _SHOWN = 20  # documents that have a bar: the largest
 _BAR_NAME = 30  # characters of a name beside its bar
+_SEE = "type /docs to see the numbers"
 _WATCH, _ALL = "--watch", "all"
 
 
@@ -73,7 +76,29 @@ def _row(chat: Chat, n: int, total: int) -> tuple[str, ...]:
 
 
 def _drop(chat: Chat, words: Words) -> None:
-    chat.done(f"dropped {titled(chat.workspace.drop(words.number(0)))}")
+    numbers = [n for word in words.values for n in _numbers(chat, word)]
+    dropped = chat.workspace.drop(*numbers)
+    chat.done(f"dropped {', '.join(map(titled, dropped[:_LISTED]))}{_and_more(len(dropped))}")
+
+
+def _and_more(count: int) -> str:
+    return f" and {count - _LISTED} more" if count > _LISTED else ""
+
+
+def _numbers(chat: Chat, word: str) -> Iterable[int]:
+    """The documents that ``N``, ``N-M`` or a name means, be it the last part of one's path."""
+    documents = list(enumerate(chat.workspace.documents, 1))
+    if span := re.fullmatch(r"#?(\d{1,9})(?:-#?(\d{1,9}))?", word):
+        first, last = int(span[1]), int(span[2] or span[1])
+        if first <= last <= first + len(documents):
+            return range(first, last + 1)
+        raise UsageError(f"{word} names no documents that there are", _SEE)
+    found = [n for n, part in documents if part.name == word]
+    found = found or [n for n, part in documents if PurePath(part.name).name == word]
+    if len(found) != 1:
+        some = "several documents are" if found else "no document is"
+        raise UsageError(f"{some} called {word!r}", _SEE)
+    return found
 
 
 def _swap(chat: Chat, words: Words) -> None:
@@ -198,7 +223,14 @@ COMMANDS = (
         (Argument(_ALL, choices=(_ALL,), required=False),),
         more=f"Of many the first and the last {_EDGE} are listed, with {_ALL} every one.",
     ),
-    Command(("/drop",), "take a document out", _drop, (_N,), "/drop 1"),
+    Command(
+        ("/drop",),
+        "take documents out: numbers, 1-3, names",
+        _drop,
+        (Argument("N", "document", repeats=True),),
+        "/drop 1",
+        "One step for /undo, however many they are.",
+    ),
     Command(
         ("/swap",),
         "put another document in a document's place",
