@@ -12,6 +12,7 @@ PACKAGE = Path(nazx_cli.__file__).parent
 ORDER = [
     "errors",
     "names",
+    "amounts",
     "foreign",
     "config",
     "tokenizer",

@@ -58,6 +58,8 @@ class Recorder:
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     # The form of the kernel is the machine's, and vram-estimate knows of none.
     monkeypatch.setenv("NAZX_NATIVE", "0")
+    # What a process holds differs from way to way.
+    monkeypatch.setattr("nazx_cli.memory.plan.process_bytes", lambda held, documents: 0)
     found = Recorder()
     make, plan_for = LanguageModel.__init__, LanguageModel.plan_for
 

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nazx_cli.cli.options import Files, ModelName, OutputOptions, make_screen, option
+from nazx_cli.cli.options import (
+    Files,
+    ModelName,
+    OutputOptions,
+    count_option,
+    make_screen,
+    option,
+)
 from nazx_cli.documents.control import strip_control
 from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.names import DEFAULT_MODEL, DTYPES
@@ -53,11 +60,9 @@ class BenchOptions:
     ] = None
     ctx: Annotated[
         list[int] | None,
-        option(
+        count_option(
             "--ctx",
             "Context length of the random models, in place of a workload's own. May be repeated.",
-            min=1,
-            metavar="N",
         ),
     ] = None
     layout: Annotated[

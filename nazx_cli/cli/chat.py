@@ -58,7 +58,8 @@ def _converse(chat: Chat) -> int:
     from nazx_cli.ui.repl import Repl
 
     chat.screen.note(_greeting(chat))
-    if (limit := chat.lm.memory_limit) and (advice := better_model(chat.lm.name, limit)):
+    plan = chat.lm.plan
+    if plan and (advice := better_model(chat.lm.name, plan.limit - plan.estimate.process)):
         chat.screen.note(advice)
     Repl(chat, nazx_home() / "history").run()
     return 0

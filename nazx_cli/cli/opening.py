@@ -44,7 +44,8 @@ def read_documents(specs: Sequence[str], piped: str | None, screen: Screen) -> t
 
 def models_of(options: ModelOptions, screen: Screen) -> Models:
     """Models as the options want them held."""
-    from nazx_cli.memory.plan import LoadOptions, parse_bytes
+    from nazx_cli.amounts import parse_bytes
+    from nazx_cli.memory.plan import LoadOptions
 
     limit = None if options.vram_limit is None else parse_bytes(options.vram_limit)
     held = LoadOptions(options.device, options.dtype, options.quantize, options.layout, limit)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from nazx_cli.amounts import parse_count
 from nazx_cli.documents.control import strip_control
 from nazx_cli.errors import UsageError
 from nazx_cli.names import DEFAULT_MODEL, DTYPES, READ_MODES
@@ -39,6 +40,18 @@ def option(flag: str, help: str, *more: str, choices: Iterable[str] = (), **sett
     return typer.Option(
         flag, *more, envvar=f"NAZX_{name}", show_envvar=False, help=help, **settings
     )
+
+
+def count_option(flag: str, help: str, *more: str, **settings: Any) -> Any:
+    """An option that takes a number of things, as people write it: ``100k``, ``100,000``."""
+    return option(flag, help, *more, parser=_count, metavar="N", **settings)
+
+
+def _count(typed: object) -> int:
+    try:
+        return parse_count(str(typed))  # a default comes as the number it is
+    except UsageError as error:
+        raise ValueError(f"{error.message}: {error.hint}") from None
 
 
 def _one_of(words: Sequence[str], typed: str) -> str:
@@ -122,12 +135,8 @@ class AnswerOptions:
         None
     )
     read: Annotated[str, option("--read", "How documents are read.", choices=READ_MODES)] = "auto"
-    max_tokens: Annotated[
-        int, option("--max-tokens", "Most tokens of an answer.", min=1, metavar="N")
-    ] = 512
-    ctx: Annotated[
-        int | None, option("--ctx", "Most tokens the context may hold.", min=1, metavar="N")
-    ] = None
+    max_tokens: Annotated[int, count_option("--max-tokens", "Most tokens of an answer.")] = 512
+    ctx: Annotated[int | None, count_option("--ctx", "Most tokens the context may hold.")] = None
     temperature: Annotated[
         float, option("--temperature", "0 takes the likeliest token.", metavar="T")
     ] = 0.0

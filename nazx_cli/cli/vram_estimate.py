@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nazx_cli.cli.options import Files, Json, Report, Revision, option
+from nazx_cli.amounts import parse_bytes
+from nazx_cli.cli.options import Files, Json, ModelName, Report, Revision, count_option, option
 from nazx_cli.errors import UsageError
+from nazx_cli.names import DEFAULT_MODEL
 from nazx_cli.quantization.cost import KINDS
 from nazx_cli.ui.phrases import columns, size_text
 
@@ -29,19 +31,17 @@ _DTYPE = "bfloat16"
 class EstimateOptions:
     """Which model, which context."""
 
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="Name, org/repo or folder.", metavar="NAME")
-    ] = "nazx-1b"
+    model: ModelName = DEFAULT_MODEL
     ctx: Annotated[
         int | None,
-        option("--ctx", "Tokens in the context; with --file: beside the documents.", min=1),
+        count_option("--ctx", "Tokens in the context; with --file: beside the documents."),
     ] = None
     layout: Annotated[
         str,
         option("--layout", "InAttention's layout: what the shapes cost under it.", metavar="NAME"),
     ] = "auto"
     distinct: Annotated[
-        int | None, option("--distinct", "Distinct tokens. Default: as in English prose.", min=1)
+        int | None, count_option("--distinct", "Distinct tokens. Default: as in English prose.")
     ] = None
 
 
@@ -64,7 +64,7 @@ def vram_estimate(
     from nazx_cli.checkpoint.quantized import stored_kind
     from nazx_cli.context.cost import LAYOUT_BYTES
     from nazx_cli.memory.estimate import as_inattention
-    from nazx_cli.memory.plan import LoadOptions, parse_bytes
+    from nazx_cli.memory.plan import LoadOptions
 
     cards = {text: parse_bytes(text) for text in vram or _CARDS}
     config = ModelRef.parse(options.model, revision).config()
@@ -120,9 +120,12 @@ def _count(files: Sequence[str], model: str, revision: str | None) -> TextSize:
 
 
 def _longest(config: ModelConfig, row: Row) -> dict[str, int]:
+    """For each card; none where a window bounds what is attended to, and memory does not."""
     from nazx_cli.memory.estimate import longest_context
 
     best, plans = row
+    if config.attention.kind == "windowed":
+        return {}
     return {
         card: longest_context(config, best.precision, best.layout, plan.limit)
         for card, plan in plans.items()
@@ -178,8 +181,18 @@ def _table(name: str, config: ModelConfig, documents: TextSize, rows: Sequence[R
             "",
             columns(table, right=range(1, 6)),
             "",
-            columns(inverse, right=range(1, 1 + len(cards))),
+            _window(config)
+            if kind == "windowed"
+            else columns(inverse, right=range(1, 1 + len(cards))),
         )
+    )
+
+
+def _window(config: ModelConfig) -> str:
+    tokens = config.attention.local_window + config.attention.sink_tokens
+    return (
+        f"The window takes {tokens:,} tokens; passages of documents of any length are brought "
+        "into it."
     )
 
 

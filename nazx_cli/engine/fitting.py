@@ -24,8 +24,12 @@ _SHRINKING = ("tables", "states", "pairs", "postings", "ids")
 _RECOUNT = 1024  # appended tokens after which a context's distinct tokens are counted again
 
 
-def plan_here(config: ModelConfig, documents: TextSize, options: LoadOptions) -> Plan:
+def plan_here(
+    config: ModelConfig, documents: TextSize, options: LoadOptions, held: int | None = None
+) -> Plan:
     """``memory.plan.plan`` for a device of this machine and what works on it.
+
+    ``held`` is what the process holds on a CPU beside models and contexts; None: all it does now.
 
     ``UsageError`` for a device, type or layout that there is not.
     """
@@ -33,9 +37,11 @@ def plan_here(config: ModelConfig, documents: TextSize, options: LoadOptions) ->
     dtype = resolve_dtype(options.dtype, device)
     if options.layout != "auto":
         check_layout(config, options.layout)
+    reading = read_memory(str(device))
     machine = Machine(
         str(dtype).removeprefix("torch."),
-        read_memory(str(device)).free,
+        reading.free,
+        held=0 if device.type != "cpu" else reading.used if held is None else held,
         can_quantize=options.quantize is None and find_spec("bitsandbytes") is not None,
         kernel=choose_kernel(config, device, dtype),
     )
@@ -52,7 +58,13 @@ class MemoryLimit:
         self._limit = plan.limit
         self._kernel = plan.kernel
         precision = plan.estimate.precision
-        self._estimate = partial(estimate, config, precision, quantized_width=plan.width)
+        self._estimate = partial(
+            estimate,
+            config,
+            precision,
+            quantized_width=plan.width,
+            process=plan.estimate.process,
+        )
         self._shrinks = config.attention.kind == "inattention"
         # context -> (length, distinct tokens) when they were last counted
         self._counted: WeakKeyDictionary[Context, tuple[int, int]] = WeakKeyDictionary()

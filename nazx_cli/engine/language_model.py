@@ -161,7 +161,8 @@ class LanguageModel:
         """The plan for other documents, and ``ctx`` tokens of conversation, with weights, layout
         and limit as they are."""
         held = (self.device, self.dtype, self.quantization, self.layout, self.memory_limit)
-        return plan_here(self.config, documents, LoadOptions(*held, ctx))
+        process = None if self.plan is None else self.plan.held  # else weights would count twice
+        return plan_here(self.config, documents, LoadOptions(*held, ctx), process)
 
     @property
     def cites(self) -> bool:

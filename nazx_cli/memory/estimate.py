@@ -1,7 +1,10 @@
 """What a model and a context take, from the configuration alone: no torch, no weights.
 
 Three parts: weights; the context (``context.cost``, whose formulas allocation follows); and
-workspace, what is needed for a moment while loading, indexing or computing.
+workspace, what is needed for a moment while loading, indexing or computing. On a CPU a fourth is
+the process itself: libraries, the tokenizer and the documents' text, measured before weights are
+loaded, and the index of recall that is still to come. A limit, an estimate and the gauge's
+reading of resident memory then are about the same bytes.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ _QUANTIZED = ("qkv.weight", "out.weight", "gate.weight", "up.weight", "down.weig
 _RUNTIME = 30_000_000  # measured: libraries' buffers, code loaded on first use, unreturned heap
 _QUANTIZER = 185_000_000  # measured: bitsandbytes and what it imports, and its working memory
 _TRITON = 75_000_000  # measured: Triton, which bitsandbytes imports where it is installed
+_ANSWERING = 45_000_000  # measured: libraries first used by a chat, and code compiled for prompts
+_INDEX = 40  # measured: bytes of a token in the index of recall, while it is built
 _STORED = 2  # bytes of one number in a checkpoint file; published ones are 16-bit
 _HEAPS = (26.0, 0.486)  # see distinct_tokens
 
@@ -57,7 +62,8 @@ class TextSize:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes of one model and one context; ``dense`` is what an ordinary cache would take."""
+    """Bytes of one model and one context; ``dense`` is what an ordinary cache would take,
+    ``process`` what a CPU holds beside them."""
 
     precision: str
     layout: str
@@ -66,11 +72,12 @@ class Estimate:
     context: int
     dense: int
     workspace: int
+    process: int = 0
 
     @property
     def total(self) -> int:
-        """The peak: weights, context and workspace."""
-        return self.weights + self.context + self.workspace
+        """The peak: process, weights, context and workspace."""
+        return self.process + self.weights + self.context + self.workspace
 
 
 def distinct_tokens(positions: int, vocab_size: int) -> int:
@@ -91,7 +98,12 @@ def weight_bytes(config: ModelConfig, precision: str, width: int = 2) -> int:
 
 
 def estimate(
-    config: ModelConfig, precision: str, layout: str, size: Size, quantized_width: int = 2
+    config: ModelConfig,
+    precision: str,
+    layout: str,
+    size: Size,
+    quantized_width: int = 2,
+    process: int = 0,
 ) -> Estimate:
     """The cost of ``config`` held as ``precision`` with a context of ``size`` in ``layout``.
 
@@ -111,11 +123,18 @@ def estimate(
         context,
         size.positions * cost.kv_bytes_per_position(config, width),
         peak - weights - context + _RUNTIME + (0 if precision in _WIDTH else _quantizer()),
+        process,
     )
 
 
 def _quantizer() -> int:
     return _QUANTIZER + (_TRITON if find_spec("triton") else 0)
+
+
+def process_bytes(held: int, documents: TextSize) -> int:
+    """What a process on a CPU comes to beside model and context, from the bytes that it holds
+    with its ``documents`` read and tokenized, but nothing loaded."""
+    return held + _ANSWERING + documents.tokens * _INDEX
 
 
 def longest_context(config: ModelConfig, precision: str, layout: str, limit: int) -> int:

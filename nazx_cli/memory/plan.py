@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 
 from nazx_cli.catalog.registry import AdapterChoice, Registry
 from nazx_cli.checkpoint.quantized import agreed_kind
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.cost import Size
-from nazx_cli.errors import MemoryLimitError, UsageError
+from nazx_cli.errors import MemoryLimitError
 from nazx_cli.kernels import KernelName
-from nazx_cli.memory.estimate import Estimate, TextSize, distinct_tokens, estimate, longest_context
+from nazx_cli.memory.estimate import (
+    Estimate,
+    TextSize,
+    distinct_tokens,
+    estimate,
+    longest_context,
+    process_bytes,
+)
 from nazx_cli.quantization.cost import KINDS
 
 CONVERSATION = 4_096
@@ -20,11 +26,6 @@ CONVERSATION = 4_096
 _LAYOUTS = ("pairs", "postings", "ids")  # that auto chooses from, soonest to a first token first
 _MARGIN = 0.9  # of what a device has free: others use it too
 _BOOK = TextSize(100_000, 7_000)
-_FACTORS = {"": 1, "b": 1} | {
-    f"{prefix}{suffix}": base**power
-    for power, prefix in enumerate("kmgt", 1)
-    for suffix, base in (("", 1000), ("b", 1000), ("ib", 1024))
-}
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,12 @@ class LoadOptions:
 @dataclass(frozen=True)
 class Machine:
     """What a device gives a model: the type of its arithmetic, bytes that are free, whether
-    weights can be quantized, and the kernel, as in ``Size``."""
+    weights can be quantized, and the kernel, as in ``Size``; ``held`` is what this process holds
+    of it already, 0 where that is not counted (on a GPU)."""
 
     dtype: str
     free: int = 0
+    held: int = 0
     can_quantize: bool = False
     kernel: KernelName = "torch"
 
@@ -66,6 +69,7 @@ class Plan:
 
     ``estimate`` is the smallest there is where it does not fit ``limit``; ``reason`` tells why
     not, or why this was picked. ``is_first_choice`` where nothing had to be given up.
+    ``held`` is that of the machine.
     """
 
     estimate: Estimate
@@ -75,6 +79,7 @@ class Plan:
     reason: str
     hint: str = ""
     is_first_choice: bool = True
+    held: int = 0
 
     @property
     def layout(self) -> str:
@@ -116,14 +121,16 @@ def plan(config: ModelConfig, documents: TextSize, options: LoadOptions, machine
     What was asked for by name stays. ``UsageError`` where the checkpoint is quantized otherwise
     than asked for.
     """
-    limit = default_limit(machine.free) if options.limit is None else options.limit
+    process = process_bytes(machine.held, documents) if machine.held else 0
+    # What this process holds already is not free, and in the total.
+    limit = machine.held + default_limit(machine.free) if options.limit is None else options.limit
     kind = agreed_kind(config, options.quantize)
     precisions: tuple[str, ...] = (kind,) if kind else (machine.dtype,)
     if not kind and options.dtype == "auto" and machine.can_quantize:
         precisions += KINDS
     size = _context_size(documents, options, config.vocab_size, machine)
     tried = [
-        estimate(config, precision, layout, size, _width(machine.dtype))
+        estimate(config, precision, layout, size, _width(machine.dtype), process)
         for precision in precisions
         for layout in _layouts(config, options.layout)
     ]
@@ -131,11 +138,11 @@ def plan(config: ModelConfig, documents: TextSize, options: LoadOptions, machine
         if found.total <= limit:
             first = found is tried[0]
             reason = "all fits" if first else f"{_arithmetic(tried[0])} would not fit"
-            return Plan(found, machine.dtype, limit, True, reason, is_first_choice=first)
+            return Plan(found, machine.dtype, limit, True, reason, "", first, machine.held)
     smallest = min(tried, key=lambda found: found.total)
     reason = f"this does not fit in {_gb(limit)}: {_arithmetic(smallest)}"
     hint = _advice(config, smallest, limit)
-    return Plan(smallest, machine.dtype, limit, False, reason, hint, is_first_choice=False)
+    return Plan(smallest, machine.dtype, limit, False, reason, hint, False, machine.held)
 
 
 def default_limit(free: int) -> int:
@@ -166,20 +173,6 @@ def better_model(name: str, limit: int, precision: str = "bfloat16") -> str | No
     )
 
 
-def parse_bytes(text: str) -> int:
-    """Bytes of a size such as ``8GB``, ``512 MiB`` or ``6e9``: kB, MB, GB, TB are powers of 1,000,
-    KiB, MiB, GiB, TiB of 1,024; a bare number is bytes. ``UsageError`` where it is none, or not
-    above 0."""
-    match = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*([a-z]*)\s*", text.lower())
-    try:
-        size = int(float(match[1]) * _FACTORS[match[2]]) if match else 0
-    except (ValueError, KeyError, OverflowError):
-        size = 0
-    if size <= 0:
-        raise UsageError(f"{text!r} is no size of memory", "write it as 8GB, 12GiB or 600MB")
-    return size
-
-
 def _context_size(
     documents: TextSize, options: LoadOptions, vocab_size: int, machine: Machine
 ) -> Size:
@@ -201,18 +194,27 @@ def _width(dtype: str) -> int:
 
 
 def _advice(config: ModelConfig, smallest: Estimate, limit: int) -> str:
-    longest = longest_context(config, smallest.precision, smallest.layout, limit)
-    if longest and longest < smallest.size.positions:
+    enough = f"the smallest limit that works is --vram-limit {_enough(smallest.total)}"
+    left = limit - smallest.process
+    longest = longest_context(config, smallest.precision, smallest.layout, left)
+    if config.attention.kind != "windowed" and longest and longest < smallest.size.positions:
         return (
-            f"with {smallest.precision} weights and layout {smallest.layout} "
+            f"{enough}; with {smallest.precision} weights and layout {smallest.layout} "
             f"{longest:,} tokens fit: use --ctx {longest}, or a smaller model"
         )
-    return "use a smaller model (nazx ls --all names them), or raise --vram-limit"
+    return f"{enough}; or use a smaller model (nazx ls --all names them)"
+
+
+def _enough(total: int) -> str:
+    """A limit of that many bytes and a little more: two processes do not hold quite the same."""
+    step = 10**7
+    return f"{-(-(total + step // 2) // step) * step // 10**6}MB"
 
 
 def _arithmetic(found: Estimate) -> str:
+    process = f"process {_gb(found.process)} + " if found.process else ""
     return (
-        f"{found.precision} weights {_gb(found.weights)} + context {_gb(found.context)} "
+        f"{process}{found.precision} weights {_gb(found.weights)} + context {_gb(found.context)} "
         f"({found.size.positions:,} tokens, {found.layout}) + workspace {_gb(found.workspace)} "
         f"= {_gb(found.total)}"
     )

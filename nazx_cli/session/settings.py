@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from nazx_cli.amounts import parse_count
 from nazx_cli.engine.sampling import Sampling
 from nazx_cli.errors import UsageError
 
@@ -22,8 +23,8 @@ _SAMPLING: Mapping[str, Callable[[str], Any]] = {
     "seed": lambda text: None if text.lower() in _NONE else int(text),
 }
 _OWN: Mapping[str, Callable[[str], Any]] = {
-    "max_tokens": int,
-    "ctx": lambda text: None if text.lower() in _NONE else int(text.replace(",", "")),
+    "max_tokens": parse_count,
+    "ctx": lambda text: None if text.lower() in _NONE else parse_count(text),
     "read": str.lower,
 }
 PARAMETERS: tuple[str, ...] = (*_SAMPLING, *_OWN)

@@ -195,8 +195,10 @@ def _estimate(chat: Chat, _: Words) -> None:
         ("free", size_text(now.free), f"of {size_text(now.total)}"),
         ("dense cache", size_text(found.dense), "what ordinary keys and values would take"),
     ]
+    if found.process:
+        rows.insert(0, ("process", size_text(found.process), "libraries, tokenizer, text, index"))
     if lm.memory_limit is not None:
-        rows.insert(4, ("limit", size_text(plan.limit), "" if plan.fits else "this does not fit"))
+        rows.insert(-3, ("limit", size_text(plan.limit), "" if plan.fits else "this does not fit"))
     chat.say(columns(rows, right=(1,)))
 
 

@@ -1,0 +1,70 @@
+"""A limit on memory is kept by the whole process: real chats, by what the system says they took."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_helpers import tiny_checkpoint
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "wait4"), reason="asks the system for the peak")
+KINDS, COPIES = ("windowed", "full", "inattention"), (0, 1, 8)
+
+
+def chat(folder: Path, limit: str, *documents: Path) -> tuple[int, str, int]:
+    """A chat of two questions: its exit code, what it said on stderr, its peak in bytes."""
+    files = [part for path in documents for part in ("--file", str(path))]
+    command = [sys.executable, "-m", "nazx_cli", "chat", "-m", str(folder), "--max-tokens", "8"]
+    process = subprocess.Popen(
+        [*command, "--device", "cpu", "--vram-limit", limit, *files],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None and process.stderr is not None
+    try:
+        process.stdin.write("Who is asleep?\nWhat did she say?\n")
+        process.stdin.close()
+    except BrokenPipeError:  # it was refused
+        pass
+    err = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, err, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def check(folder: Path, book: Path, text: str, copies: int) -> None:
+    documents = []
+    if copies:
+        book.write_text(text * copies, encoding="utf-8")
+        documents = [book]
+    code, err, _ = chat(folder, "60MB", *documents)
+    assert code == 3, err
+    found = re.search(r"--vram-limit (\d+)MB", err)
+    assert found is not None, err
+    smallest = int(found[1])
+    for limit in (smallest, 2 * smallest):
+        code, err, peak = chat(folder, f"{limit}MB", *documents)
+        assert code == 0, err
+        assert peak <= limit * 10**6
+    assert peak >= 0.6 * smallest * 10**6  # no limit is far more than is needed
+
+
+@pytest.mark.parametrize("kind", ("windowed",))
+def test_what_is_refused_says_the_limit_that_works(kind: str, tmp_path: Path, alice: str) -> None:
+    check(tiny_checkpoint(tmp_path / "model", kind=kind), tmp_path / "book.txt", alice[:40_000], 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("copies", COPIES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_limits_hold_for_models_and_documents(
+    kind: str, copies: int, tmp_path: Path, alice: str
+) -> None:
+    """Two limits for each: with the test above, 20 combinations."""
+    check(tiny_checkpoint(tmp_path / "model", kind=kind), tmp_path / "book.txt", alice, copies)
