@@ -22,6 +22,7 @@ from nazx_cli.cli.options import (
 )
 from nazx_cli.documents.text import decode
 from nazx_cli.errors import DocumentError, UsageError
+from nazx_cli.ui.interrupts import INTERRUPTED
 from nazx_cli.ui.screen import Screen
 
 _PATIENCE = 2.0  # seconds without input until the person is told what is waited for
@@ -60,7 +61,7 @@ def ask(
     finally:
         chat.autosave.close()
     if outcome.interrupted or failure:
-        raise typer.Exit(failure.exit_code if failure else 130)
+        raise typer.Exit(failure.exit_code if failure else INTERRUPTED)
 
 
 def _question(words: Sequence[str], prompt: str | None) -> str | None:

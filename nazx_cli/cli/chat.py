@@ -10,6 +10,7 @@ import typer
 
 from nazx_cli.cli.options import AnswerOptions, ChatOptions, Files, ModelOptions, OutputOptions
 from nazx_cli.errors import NazxError, UsageError
+from nazx_cli.ui.interrupts import INTERRUPTED
 
 if TYPE_CHECKING:
     from nazx_cli.ui.chat import Chat
@@ -101,5 +102,5 @@ def _answer_lines(chat: Chat, as_json: bool) -> int:
             failure = failure or error
             continue
         if outcome.interrupted:
-            return 130
+            return INTERRUPTED
     return failure.exit_code if failure is not None else 0
