@@ -122,7 +122,7 @@ def test_trying_out_puts_questions_to_a_book_and_to_their_own_story_and_scores_a
         )
         for animal, place in [("heron", "marsh"), ("otter", "river")]
     ]
-    lm = ScriptedModel(["[1] In the marsh.|-0.1"] * 8, can_cite=True)
+    lm = ScriptedModel(["[1] In the marsh.|-0.1"] * 10, can_cite=True)
     told: list[tuple[int, int]] = []
     tried = try_out(lm, stories, 10, lambda done, of: told.append((done, of)))  # type: ignore[arg-type]
     assert told == [(1, 2), (2, 2)] and len(tried) == 2

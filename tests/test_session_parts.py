@@ -48,16 +48,18 @@ def asked(chat: Session, question: str) -> Answer:
 
 
 def test_the_surest_part_answers_and_is_cited() -> None:
-    chat = session(["[1] Frogs.|-2.0", "[2] Trout.|-0.1", f"{NOT_SAID}|-0.01", "[1] Worms.|-1"])
+    said = ["[1] Pike.|-1", "[1] Frogs.|-2.0", "[2] Trout.|-0.1", f"{NOT_SAID}|-0.01"]
+    chat = session([*said, "[1] Worms.|-1"])
     answer = asked(chat, "What does the otter eat in the river?")
     assert answer.text == "Trout."
     assert answer.cited is not None and answer.sources[0] is answer.cited
-    assert answer.confidence == pytest.approx(1 / (1 + math.exp(0.1 + 0.1 + 0.1 - 1)))
+    assert answer.confidence == pytest.approx(1 / (1 + math.exp(0.1 + 0.1 + 0.2 - 1)))
     assert answer.quote and answer.quote in " ".join(answer.cited.text.split())
     assert [turn.answer for turn in chat.turns] == ["Trout."]
     lm = chat.lm
     assert isinstance(lm, ScriptedModel) and len(lm.prompts) == PARTS
     assert all(f"[{PASSAGES + 1}]" not in prompt for prompt in lm.prompts)
+    assert "[2]" not in lm.prompts[0]  # the best passage alone
 
 
 def test_only_where_no_part_says_anything_the_document_does_not_say() -> None:
@@ -220,11 +222,11 @@ def test_the_quoted_sentence_is_the_one_that_shares_most() -> None:
 
 def test_the_terminal_shows_the_one_source_and_how_many_others_were_read() -> None:
     out, err = io.StringIO(), io.StringIO()
-    chat = session(["[1] Trout.|-0.1", "[1] Frogs.|-3", "[1] Frogs.|-3", "[1] Frogs.|-3"])
+    chat = session(["[1] Trout.|-0.1", *["[1] Frogs.|-3"] * 4])
     show_turn(chat.ask("What does the otter eat?"), "m", Screen(out, err, sources=None))
     assert out.getvalue().strip() == "Trout."
     assert err.getvalue() == ""  # no terminal: sources only where they are asked for
-    chat = session(["[1] Trout.|-0.1", "[1] Frogs.|-3", "[1] Frogs.|-3", "[1] Frogs.|-3"])
+    chat = session(["[1] Trout.|-0.1", *["[1] Frogs.|-3"] * 4])
     show_turn(chat.ask("What does the otter eat?"), "m", Screen(out, err, sources=True))
     assert "\nsource: animals.txt:" in err.getvalue() and " read)" in err.getvalue()
     assert "unsure" not in err.getvalue()

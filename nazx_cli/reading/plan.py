@@ -108,19 +108,21 @@ def mode_for(mode: str, reads_resident: bool) -> str:
 def groups(
     library: Library, question: str, *, count: int, size: int, budget: int, cost: Cost = len
 ) -> list[tuple[Passage, ...]]:
-    """The best passages for ``question`` in at most ``count`` groups: the best ``size`` of them,
-    then the next, and so on. Each group is in document order and costs at most ``budget``.
+    """The best passages for ``question`` in at most ``count`` groups: the best one by itself, the
+    best ``size`` of them, then the next, and so on. Each group is in document order and costs at
+    most ``budget``.
 
     Documents that fit one group are that group, whole.
     """
     if len(library.passages) <= size and (whole := _whole(library, budget, cost)):
         return [whole]
     ranking = rank(library, question)
-    best = [int(i) for i in ranking.order[: count * size]]
+    best = [int(i) for i in ranking.order[: (count - 1) * size]]
     best = [i for i in best if ranking.scores[i] > 0] or best[:size]
     found: list[tuple[Passage, ...]] = []
-    for at in range(0, len(best), size):
-        chosen, _ = fitting((library.passages[i] for i in best[at : at + size]), budget, cost)
+    alone = [best[:1]] if len(best) > 1 else []
+    for numbers in (*alone, *(best[at : at + size] for at in range(0, len(best), size))):
+        chosen, _ = fitting((library.passages[i] for i in numbers), budget, cost)
         if chosen:
             found.append(tuple(library.merged(chosen)))
     return found

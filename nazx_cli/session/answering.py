@@ -189,7 +189,7 @@ class Answerer:
         """Ask all of ``prompts`` at once and take the surest answer."""
         question = prompts[0].question
         begin = perf_counter()
-        read = tuple(passage for prompt in prompts for passage in prompt.passages)
+        read = tuple(dict.fromkeys(p for prompt in prompts for p in prompt.passages))
         yield Reading("recall", read)
         ids = [setup.prompter.ids(followed, prompt.message) for prompt in prompts]
         candidates = self.lm.answer_each(
@@ -205,7 +205,7 @@ class Answerer:
         at = prompts.index(part.prompt)
         context = self._begun(setup, [*ids[at], *candidates[at].tokens])
         cited = None if chosen.says_not else part.cited
-        sources = read if cited is None else (cited, *(p for p in read if p is not cited))
+        sources = read if cited is None else (cited, *(p for p in read if p != cited))
         said = Turn(question, part.prompt.message, sources, chosen.text, interrupted=False)
         keep(replace(state, history=state.history.with_turn(said)))
         seconds = perf_counter() - begin

@@ -25,7 +25,7 @@ FEATURES = (
     "opens_beside",  # less that of the surest other part
     "mean",  # log-probability of the answer's tokens, their mean
     "least",  # and that of the least likely one
-    "rank",  # of the part, 0 for the best passages
+    "rank",  # of the part, 0 for the best passage alone
     "agreed",  # how alike the most alike other answer is, times its chance of being one
     "asked",  # share of the question's words that the cited passage has
     "echo",  # share of the answer's words that the question has

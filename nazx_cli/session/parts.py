@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 Decode = Callable[[Sequence[int]], str]
 """The text of tokens."""
-PARTS = 4
-"""Prompts that a question is asked in, at most."""
+PARTS = 5
+"""Prompts that a question is asked in, at most: the first holds the best passage alone."""
 PASSAGES = 3
-"""Passages in each of them."""
+"""Passages in each of the others."""
 ROOM = 900
 """Tokens that the passages of one prompt take, at most."""
 ANSWER_TOKENS = 96
