@@ -23,8 +23,9 @@ _SAMPLING: Mapping[str, Callable[[str], Any]] = {
     "seed": lambda text: None if text.lower() in _NONE else int(text),
 }
 _OWN: Mapping[str, Callable[[str], Any]] = {
-    "max_tokens": parse_count,
-    "ctx": lambda text: None if text.lower() in _NONE else parse_count(text),
+    # SessionSettings itself says what is wrong with 0.
+    "max_tokens": lambda text: parse_count(text, least=0),
+    "ctx": lambda text: None if text.lower() in _NONE else parse_count(text, least=0),
     "read": str.lower,
 }
 PARAMETERS: tuple[str, ...] = (*_SAMPLING, *_OWN)
