@@ -18,6 +18,7 @@ from nazx_cli.cli.app import app
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.context import Context
 from nazx_cli.engine.generator import Candidate, Stats, Step
+from nazx_cli.engine.grounding import Grounding
 from nazx_cli.engine.sampling import Sampling
 from nazx_cli.tokenizer import Tokenizer
 
@@ -83,6 +84,7 @@ class ScriptedModel:
     prompts: list[str] = field(default_factory=list)
     contexts: list[Context] = field(default_factory=list)
     max_tokens: list[int] = field(default_factory=list)
+    grounded: list[bool] = field(default_factory=list)
 
     @property
     def config(self) -> ModelConfig:
@@ -102,9 +104,11 @@ class ScriptedModel:
         max_tokens: int,
         sampling: Sampling,
         stop_ids: frozenset[int] | None = None,
+        grounding: Grounding | None = None,
     ) -> Iterator[Step]:
         self.prompts.append(self.tokenizer.decode(ctx.live_ids, skip_special=False))
         self.max_tokens.append(max_tokens)
+        self.grounded.append(grounding is not None)
         ids = [*self.tokenizer.encode(self.answers.pop(0)), min(self.tokenizer.stop_ids)]
         stream = self.tokenizer.stream()
         text = ""
@@ -135,12 +139,14 @@ class ScriptedModel:
         max_tokens: int,
         sampling: Sampling,
         opening: int | None = None,
+        grounding: Grounding | None = None,
     ) -> list[Candidate]:
         """The answers that were scripted, ``TEXT|MEAN``: each token has that log-probability."""
         found = []
         for ids in prompts:
             self.prompts.append(self.tokenizer.decode(ids, skip_special=False))
             self.max_tokens.append(max_tokens)
+            self.grounded.append(grounding is not None)
             text, _, mean = self.answers.pop(0).partition("|")
             tokens = tuple(self.tokenizer.encode(text))
             found.append(Candidate(tokens, (float(mean),) * (len(tokens) + 1), "stop"))

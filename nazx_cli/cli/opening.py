@@ -183,7 +183,8 @@ class Opening:
                 more = read_new(
                     self.files, state.documents, found.tokenizer, bar.update, piped=self.piped
                 )
-        own = {key: value for key, value in vars(given).items() if key in self.named}
+        named = self.named | ({"grounding"} if "no_grounding" in self.named else set())
+        own = {key: value for key, value in vars(given).items() if key in named}
         drawn = {key: value for key, value in vars(given.sampling).items() if key in self.named}
         sampling = replace(state.settings.sampling, **drawn)
         state = replace(state, settings=replace(state.settings, **own, sampling=sampling))

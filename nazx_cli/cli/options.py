@@ -153,6 +153,10 @@ class AnswerOptions:
         float, option("--repeat-penalty", "Above 1 discourages repetition; 1 is off.", metavar="R")
     ] = 1.1
     seed: Annotated[int | None, option("--seed", "Same seed, same answer.", metavar="N")] = None
+    no_grounding: Annotated[
+        bool,
+        option("--no-grounding", "Let answers have names and numbers that the documents have not."),
+    ] = False
 
     def settings(self) -> SessionSettings:
         """The session's settings; ``UsageError`` where a value makes no sense."""
@@ -173,6 +177,7 @@ class AnswerOptions:
             max_tokens=self.max_tokens,
             sampling=sampling,
             read=self.read,
+            grounding=not self.no_grounding,
         )
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from nazx_cli.context.context import Context
+from nazx_cli.engine.grounding import Grounding
+from nazx_cli.engine.loops import Repeats
 from nazx_cli.engine.sampling import Sampler, Sampling
 from nazx_cli.model.attention.batch import PromptBatch
 from nazx_cli.model.decoder import Decoder
@@ -31,9 +33,11 @@ class Stats:
 class Step:
     """One generated token.
 
-    ``text`` is all that can be decoded so far and ``delta`` what this step added to it; a
-    character whose bytes are not complete is in neither. ``finish`` is None until the last step:
-    ``stop`` after a stop token (which adds no text), ``length`` at the limit.
+    ``text`` is all that can be told so far and ``delta`` what this step added to it; in neither is
+    a character whose bytes are not complete, and what repeats earlier text, until something else
+    follows. ``finish`` is None until the last step: ``stop`` after a stop token (which adds no
+    text), ``length`` at the limit, ``loop`` where the answer repeats itself over and over: the
+    repeats are then in the text no more than in the context.
     """
 
     token: int
@@ -50,19 +54,23 @@ def generate(
     max_tokens: int,
     sampling: Sampling,
     stop_ids: frozenset[int],
+    grounding: Grounding | None = None,
 ) -> Iterator[Step]:
     """Yield up to ``max_tokens`` steps; each token is in ``context`` before it is yielded.
 
     A stop token ends the answer and is not added to the context. The repeat penalty looks at
-    the answer alone: words of the prompt, which an answer must often repeat, are free.
+    the answer alone: words of the prompt, which an answer must often repeat, are free. A token
+    that does not fit ``grounding`` loses against a likely one that does. ``NazxError`` where the
+    weights are damaged.
     Whoever iterates may stop at any time: what was yielded stays in the context, nothing else has
     changed.
     """
     begin = time.perf_counter()
     first = 0.0
-    sampler, stream = Sampler(sampling), tokenizer.stream()
+    sampler, stream = Sampler(sampling, grounding), tokenizer.stream()
     said: list[int] = []
-    text = ""
+    text = told = ""
+    repeats = Repeats()
     for count in range(1, max_tokens + 1):
         token = sampler.choose(next_logits(context), said)
         if count == 1:
@@ -71,12 +79,17 @@ def generate(
         if not stopped:
             context.append([token])
             said.append(token)
-        delta = "" if stopped else stream.push(token)
+            text += stream.push(token)
+            repeats.push(token, text)
         finish = "stop" if stopped else "length" if count == max_tokens else None
-        if finish:
-            delta += stream.flush()
-        text += delta
-        yield Step(token, text, delta, finish, _stats(context, count, begin, first))
+        if repeats.is_loop:
+            finish = "loop"
+            context.delete(len(context) - (len(said) - repeats.kept), len(context))
+        elif finish:
+            text += stream.flush()
+        end = len(text) if finish in ("stop", "length") else repeats.begin
+        delta, told = text[len(told) : end], text[:end]
+        yield Step(token, told, delta, finish, _stats(context, count, begin, first))
         if finish:
             return
 
@@ -113,11 +126,13 @@ def answer_each(
     sampling: Sampling,
     stop_ids: frozenset[int],
     opening: int | None = None,
+    grounding: Grounding | None = None,
     on_token: Callable[[int], None] | None = None,
 ) -> list[Candidate]:
     """One answer of 1 to ``max_tokens`` tokens for each prompt, in their order.
 
     With ``opening`` every answer begins with that token, whatever the model would say first.
+    ``grounding`` as for ``generate``.
     ``on_token`` is told after every round how many tokens the longest answer has. Prompts must
     fit the model's window together with ``max_tokens``; each row draws with its own generator of
     the same seed, so a prompt's answer does not depend on its neighbours.
@@ -125,7 +140,7 @@ def answer_each(
     if not prompts:
         return []
     batch = PromptBatch(decoder, prompts, max_tokens)
-    samplers = [Sampler(sampling) for _ in prompts]
+    samplers = [Sampler(sampling, grounding) for _ in prompts]
     tokens: list[list[int]] = [[] for _ in prompts]
     logprobs: list[list[float]] = [[] for _ in prompts]
     finish = ["length"] * len(prompts)
@@ -134,8 +149,9 @@ def answer_each(
         likely = batch.logits.log_softmax(-1)
         going: list[int] = []  # rows of the batch
         for at, row in enumerate(running):
-            token = opening
-            if token is None or count > 1:
+            if opening is not None and count == 1:
+                token = samplers[row].begin(opening)
+            else:
                 token = samplers[row].choose(batch.logits[at], tokens[row])
             logprobs[row].append(float(likely[at, token]))
             if token in stop_ids:

@@ -15,6 +15,7 @@ from nazx_cli.config import ModelConfig
 from nazx_cli.context.context import Context, as_ids
 from nazx_cli.engine.fitting import MemoryLimit, plan_here
 from nazx_cli.engine.generator import Candidate, Step, answer_each, generate
+from nazx_cli.engine.grounding import Grounding
 from nazx_cli.engine.sampling import Sampling
 from nazx_cli.errors import MemoryLimitError, is_out_of_memory
 from nazx_cli.memory.estimate import TextSize
@@ -234,11 +235,17 @@ class LanguageModel:
         max_tokens: int = 256,
         sampling: Sampling | None = None,
         stop_ids: frozenset[int] | None = None,
+        grounding: Grounding | None = None,
     ) -> Iterator[Step]:
         """Steps of an answer that continues ``context``; see ``engine.generator``."""
-        stops = self.tokenizer.stop_ids if stop_ids is None else stop_ids
         return generate(
-            self.next_logits, self.tokenizer, context, max_tokens, sampling or Sampling(), stops
+            self.next_logits,
+            self.tokenizer,
+            context,
+            max_tokens,
+            sampling or Sampling(),
+            self.tokenizer.stop_ids if stop_ids is None else stop_ids,
+            grounding,
         )
 
     def answer_each(
@@ -248,6 +255,7 @@ class LanguageModel:
         max_tokens: int,
         sampling: Sampling | None = None,
         opening: int | None = None,
+        grounding: Grounding | None = None,
     ) -> list[Candidate]:
         """One answer for each prompt, made side by side; see ``engine.generator``."""
         return answer_each(
@@ -257,4 +265,5 @@ class LanguageModel:
             sampling=sampling or Sampling(),
             stop_ids=self.tokenizer.stop_ids,
             opening=opening,
+            grounding=grounding,
         )

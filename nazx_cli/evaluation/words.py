@@ -11,7 +11,14 @@ from importlib.util import find_spec
 from typing import Any
 
 from nazx_cli.errors import NazxError
-from nazx_cli.reading.words import QUESTION_WORDS, STOP_WORDS, WORD, stem, words
+from nazx_cli.reading.words import (
+    QUESTION_WORDS,
+    STOP_WORDS,
+    WORD,
+    begins_sentence,
+    stem,
+    words,
+)
 
 _PUNCTUATION = frozenset(string.punctuation)
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
@@ -156,7 +163,7 @@ class KnownWords:
             elif self._may_be_name(word):
                 follows = at + 1 < len(matches) and text[match.end() :][:1] == " "
                 paired = follows and self._may_be_name(matches[at + 1].group())
-                if not _begins_sentence(text, match.start()) or paired or self.knows(word):
+                if not begins_sentence(text, match.start()) or paired or self.knows(word):
                     found.append(word)
         return tuple(dict.fromkeys(found))
 
@@ -173,10 +180,5 @@ def _counts_items(text: str, number: re.Match[str]) -> bool:
     if not after[1:].isspace():
         return False
     if after[0] == ".":
-        return _begins_sentence(text, number.start())
+        return begins_sentence(text, number.start())
     return (after[0] == ")" and before != "(") or (after[0] == "]" and before == "[")
-
-
-def _begins_sentence(text: str, at: int) -> bool:
-    before = text[:at].rstrip(" \t\"'“‘(*_[-")
-    return not before or before[-1] in ".!?…:;\n”’"

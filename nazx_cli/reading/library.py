@@ -10,8 +10,8 @@ import numpy as np
 
 from nazx_cli.documents.document import Document
 from nazx_cli.names import OnProgress
+from nazx_cli.reading.matcher import Matcher
 from nazx_cli.reading.passages import PASSAGE_TOKENS, Passage
-from nazx_cli.reading.recall import Matcher
 from nazx_cli.reading.tokenized import TokenizedDocument, tokenize_documents
 from nazx_cli.tokenizer import Tokenizer
 

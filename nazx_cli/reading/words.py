@@ -7,6 +7,7 @@ without spaces is a word of its own.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -44,6 +45,12 @@ def words(text: str) -> list[str]:
     return [w.casefold() for w in WORD.findall(text)]
 
 
+def begins_sentence(text: str, at: int) -> bool:
+    """Whether the word at ``at`` is a sentence's first, as far as the characters before it tell."""
+    before = text[:at].rstrip(" \t\"'“‘(*_[-#")
+    return not before or before[-1] in ".!?…:;\n”’]"
+
+
 def is_unspaced(character: str) -> bool:
     """True for a character of a script written without spaces between words."""
     return _UNSPACED_CHARACTER.match(character) is not None
@@ -52,6 +59,11 @@ def is_unspaced(character: str) -> bool:
 def is_word_character(character: str) -> bool:
     """True for a character that can be part of a word."""
     return WORD.match(character) is not None
+
+
+def script(letter: str) -> str:
+    """The alphabet that ``letter`` is of, as ``LATIN``."""
+    return unicodedata.name(letter, "").partition(" ")[0]
 
 
 LONGEST_SUFFIX = 8

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from nazx_cli.engine.generator import Stats
 from nazx_cli.errors import ContextOverflowError, NazxError, UsageError
 from nazx_cli.names import DEFAULT_WINDOW
+from nazx_cli.reading.grounding import DocumentGrounding, Ordinary
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import quoted
 from nazx_cli.reading.plan import mode_for
@@ -197,6 +199,7 @@ class Answerer:
             max_tokens=min(setup.settings.max_tokens, ANSWER_TOKENS),
             sampling=replace(setup.settings.sampling, repeat_penalty=1.0),
             opening=opening(self.lm.tokenizer),
+            grounding=self._grounding(setup, question, followed),
         )
         decode = self.lm.tokenizer.decode
         answers = [part_answer(p, c, decode) for p, c in zip(prompts, candidates, strict=True)]
@@ -234,7 +237,8 @@ class Answerer:
         said = shown = ""
         interrupted = True
         try:
-            for step in self._generate(context, limit, setup.settings):
+            grounding = self._grounding(setup, prompt.question, history.messages())
+            for step in self._generate(context, limit, setup.settings, grounding):
                 said += step.delta
                 # A leading space belongs to the template's form, a citation to that of readers.
                 bare = said.lstrip()
@@ -242,8 +246,9 @@ class Answerer:
                     continue
                 if self.lm.cites:
                     bare = without_citation(said)
-                if visible := bare[len(shown) :]:
-                    shown += visible
+                visible = bare[len(shown) :]
+                shown += visible
+                if shown:  # with nothing new too: whoever shows it may want to stop
                     yield Delta(visible, step.stats)
             interrupted = False
         finally:
@@ -260,15 +265,36 @@ class Answerer:
         if self._scratch is None:
             self._scratch = SyncedContext(self.lm.new_context())
         self._scratch.set_live(self._setup.prompter.ids([], message))
-        steps = self._generate(self._scratch.context, max_tokens, self._setup.settings)
+        grounding = self._grounding(self._setup, message.content, ())
+        steps = self._generate(self._scratch.context, max_tokens, self._setup.settings, grounding)
         return "".join(step.delta for step in steps).strip()
 
+    @cached_property
+    def _ordinary(self) -> Ordinary:
+        return Ordinary(self.lm.tokenizer)
+
+    def _grounding(
+        self, setup: Setup, question: str, told: Sequence[Message]
+    ) -> DocumentGrounding | None:
+        """What holds an answer to the documents, and to what else the model is told."""
+        if setup.library is None or not setup.settings.grounding:
+            return None
+        said = [question, setup.settings.system or "", *(message.content for message in told)]
+        said += [document.name for document in setup.documents]
+        return DocumentGrounding(setup.library, self._ordinary, said)
+
     def _generate(
-        self, context: Context, max_tokens: int, settings: SessionSettings
+        self,
+        context: Context,
+        max_tokens: int,
+        settings: SessionSettings,
+        grounding: DocumentGrounding | None,
     ) -> Iterator[Step]:
         """Steps of an answer, which a stop string ends as a stop token does."""
         stops = StopFilter(stop_strings(self.lm.tokenizer))
-        for step in self.lm.generate(context, max_tokens=max_tokens, sampling=settings.sampling):
+        for step in self.lm.generate(
+            context, max_tokens=max_tokens, sampling=settings.sampling, grounding=grounding
+        ):
             piece = stops.push(step.delta)
             if stops.stopped:
                 yield replace(step, delta=piece, finish="stop")

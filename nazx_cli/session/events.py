@@ -43,7 +43,8 @@ class Delta:
 
 @dataclass(frozen=True)
 class Answer:
-    """The whole answer; ``finish`` is ``stop`` (it ended) or ``length`` (it was cut off).
+    """The whole answer; ``finish`` is ``stop`` (it ended), ``length`` (it was cut off) or ``loop``
+    (it repeated itself, and its repeats were left out).
 
     ``mode`` is the read mode that was used, ``none`` without documents. ``sources`` are the
     passages that were read. A model that was trained for it names the one that its answer stands

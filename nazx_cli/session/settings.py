@@ -14,6 +14,7 @@ from nazx_cli.errors import UsageError
 DEFAULT_MAX_TOKENS = 512
 
 _NONE = ("none", "off", "auto", "")
+_SWITCH: Mapping[str, bool] = {"on": True, "off": False}
 _SAMPLING: Mapping[str, Callable[[str], Any]] = {
     "temperature": float,
     "top_k": int,
@@ -27,6 +28,7 @@ _OWN: Mapping[str, Callable[[str], Any]] = {
     "max_tokens": lambda text: parse_count(text, least=0),
     "ctx": lambda text: None if text.lower() in _NONE else parse_count(text, least=0),
     "read": str.lower,
+    "grounding": lambda text: _SWITCH[text.lower()],
 }
 PARAMETERS: tuple[str, ...] = (*_SAMPLING, *_OWN)
 """Names that ``with_parameter`` takes; ``top-k`` stands for ``top_k``."""
@@ -35,13 +37,14 @@ PARAMETERS: tuple[str, ...] = (*_SAMPLING, *_OWN)
 @dataclass(frozen=True)
 class SessionSettings:
     """``ctx`` caps the tokens a prompt may take, ``max_tokens`` an answer; ``read`` is a mode
-    of ``names.READ_MODES``."""
+    of ``names.READ_MODES``; ``grounding`` holds names and numbers to the documents."""
 
     system: str | None = None
     ctx: int | None = None
     max_tokens: int = DEFAULT_MAX_TOKENS
     sampling: Sampling = field(default_factory=Sampling)
     read: str = "auto"
+    grounding: bool = True
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -62,6 +65,8 @@ def with_parameter(settings: SessionSettings, key: str, text: str) -> tuple[Sess
             sampling = replace(settings.sampling, **{name: _SAMPLING[name](text)})
             return replace(settings, sampling=sampling), name
         return replace(settings, **{name: _OWN[name](text)}), name
+    except KeyError:
+        raise UsageError(f"{name} {text!r} is neither on nor off", "type on or off") from None
     except ValueError:
         kind = "a number" if _SAMPLING.get(name) is float else "a whole number"
         raise UsageError(f"{name} {text!r} is not {kind}", f"type {kind}") from None
@@ -71,10 +76,15 @@ def parameters(settings: SessionSettings) -> dict[str, str]:
     """Every parameter's value as text; ``none`` where nothing is set."""
     values = {name: getattr(settings.sampling, name) for name in _SAMPLING}
     values |= {name: getattr(settings, name) for name in _OWN}
-    return {
-        name: "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-        for name, value in values.items()
-    }
+    return {name: _shown(value) for name, value in values.items()}
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _known(key: str) -> str:

@@ -25,6 +25,7 @@ from nazx_cli.tokenizer.cutting import Cutting, cutting_of
 from nazx_cli.tokenizer.encode import Tokens, encode_edited, encode_in_chunks, encode_whole
 
 _HALVES = re.compile("[\ud800-\udfff]")
+_SPACE = ("\u0120", "\u2581")  # how byte-level and SentencePiece vocabularies write a space
 
 
 class Tokenizer:
@@ -81,6 +82,16 @@ class Tokenizer:
     def special_ids(self) -> dict[str, int]:
         """Text and id of every special token."""
         return self._backend.special_ids()
+
+    @cached_property
+    def whole_words(self) -> dict[str, int]:
+        """Words in the letters a to z, in either case, that are one token together with the space
+        before them, and its id; empty for a tokenizer that does not mark the space."""
+        return {
+            token[1:]: i
+            for token, i in self._backend.ids().items()
+            if token[:1] in _SPACE and token[1:].isascii() and token[1:].isalpha()
+        }
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; nothing in it is taken for a special token."""
@@ -207,11 +218,14 @@ class TextStream:
 
     def push(self, token_id: int) -> str:
         """Text that ``token_id`` completes; empty while a character is incomplete."""
+        whole = self._with(token_id)
         self._ids.append(token_id)
-        whole = self._tokenizer.decode(self._ids[self._start :])
-        if whole.endswith("�") and len(self._ids) - self._sent < 8:
-            return ""
-        return self._release(whole)
+        return "" if whole is None else self._release(whole)
+
+    def peek(self, token_id: int) -> str:
+        """What ``push`` would return."""
+        whole = self._with(token_id)
+        return "" if whole is None else whole[len(self._before()) :]
 
     def flush(self) -> str:
         """Whatever is left, an incomplete character shown as the replacement character."""
@@ -219,7 +233,16 @@ class TextStream:
             return ""
         return self._release(self._tokenizer.decode(self._ids[self._start :]))
 
+    def _with(self, token_id: int) -> str | None:
+        """The text from ``_start`` on, ``token_id`` at its end; None: hold it back."""
+        whole = self._tokenizer.decode([*self._ids[self._start :], token_id])
+        held = len(self._ids) - self._sent
+        return None if whole.endswith("\ufffd") and held < 7 else whole
+
+    def _before(self) -> str:
+        return self._tokenizer.decode(self._ids[self._start : self._sent])
+
     def _release(self, whole: str) -> str:
-        before = self._tokenizer.decode(self._ids[self._start : self._sent])
+        before = self._before()
         self._start, self._sent = self._sent, len(self._ids)
         return whole[len(before) :]

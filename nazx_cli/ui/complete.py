@@ -106,6 +106,8 @@ def settings(chat: Chat, before: Sequence[str]) -> list[Offer]:
         return [Offer("parameter", "K V"), Offer("system", "TEXT"), *keys]
     if list(before) == ["parameter"]:
         return keys
+    if before[-1] == "grounding":
+        return [Offer("on"), Offer("off")]
     return [Offer(*mode) for mode in READ_MODES.items()] if before[-1] == "read" else []
 
 

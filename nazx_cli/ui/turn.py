@@ -88,6 +88,8 @@ def show_turn(
         screen.show_stats(outcome.answer.stats, outcome.mode)
         if outcome.answer.finish == "length":
             screen.note(f"(the answer was cut off; {longer} allows a longer one)")
+        elif outcome.answer.finish == "loop":
+            screen.note("(the answer began to repeat itself and was stopped there)")
     return outcome
 
 

@@ -1,0 +1,288 @@
+"""Finding words on the posting lists of tokens.
+
+A word of the text may be one token, in any of several forms (with a space before it, with a
+capital), or a chain of tokens. Both are found from the lists: tokens that begin a word like the
+one sought are followed, list by list, to tokens that carry the word on, until it ends.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nazx_cli.reading.words import (
+    LONGEST_SUFFIX,
+    SPACED_WORD,
+    STOP_WORDS,
+    WORD,
+    is_unspaced,
+    is_word_character,
+    script,
+    stem,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nazx_cli.reading.library import Library
+
+_BROKEN = "\ufffd"  # what a token decodes to that holds part of a character
+_NOWHERE = np.zeros(0, np.int64)
+_STRETCH = 1 << 18  # characters looked at in one go
+_GAP = 16  # characters between two stretches that are looked at as one
+_FEW = 64  # characters for which numpy takes longer than a loop
+
+
+class Matcher:
+    """Finds the words of a library that have a given stem.
+
+    Works for any tokenizer whose tokens, decoded one by one, give the text they stand for, and
+    for tokens that hold part of a character: words with such tokens are read from the text.
+    """
+
+    def __init__(self, library: Library) -> None:
+        lists = library.posting_lists
+        self._library = library
+        self._positions: NDArray[np.int32] = lists.positions.numpy()
+        self._offsets: NDArray[np.int64] = lists.offsets.numpy()
+        self._distinct: NDArray[np.int32] = lists.distinct.numpy()
+        self._joined = np.append(library.joined, False)
+        self._found: dict[str, NDArray[np.int64]] = {}
+        self._broken: list[int] = []
+        self._spelled: list[list[str]] = []  # words in each distinct token
+        for u, token in enumerate(self._distinct.tolist()):
+            text = library.tokenizer.decode([token])
+            if _BROKEN in text:
+                self._broken.append(u)
+            self._spelled.append([] if _BROKEN in text else WORD.findall(text))
+        self._pieces = [[word.casefold() for word in found] for found in self._spelled]
+        # (word, distinct token, which of the token's words), sorted for look-up by prefix
+        self._sorted = sorted(
+            (word, u, k) for u, found in enumerate(self._pieces) for k, word in enumerate(found)
+        )
+
+    def find(self, target: str) -> NDArray[np.int64]:
+        """Positions of the tokens in which a word with the stem ``target`` begins, ascending."""
+        if target not in self._found:
+            chains: list[NDArray[np.int64]] = []
+            for word, u, k in self._candidates(target):
+                at = self._postings(u)
+                if k == 0:
+                    at = at[~self._joined[at]]
+                if k < len(self._pieces[u]) - 1:  # ends within the token
+                    if stem(word) == target:
+                        chains.append(at)
+                else:
+                    self._follow(at, 1, word, target, chains)
+            chains += self._split_words.get(target, ())
+            self._found[target] = np.unique(np.concatenate([_NOWHERE, *chains]))
+        return self._found[target]
+
+    def can_tell(self, word: str) -> bool:
+        """Whether ``begins`` is right about ``word``: no character of it may be split."""
+        return word.isascii() or not self._broken
+
+    def begins(self, start: str, *, spelled: bool = False) -> bool:
+        """Whether a word of the library begins with ``start``, in either case, or ``spelled`` so.
+
+        Words with a character split between tokens are not among them, see ``can_tell``.
+        """
+        wanted = start if spelled else start.casefold()
+        pieces = self._spelled if spelled else self._pieces
+        folded = start.casefold()
+        shorter = (self._beginning_with(folded[:end], longest=end) for end in range(1, len(folded)))
+        for _, u, k in chain(self._beginning_with(folded), *shorter):
+            at, word = self._postings(u), pieces[u][k]
+            at = at[~self._joined[at]] if k == 0 else at
+            goes_on = k == len(pieces[u]) - 1 and wanted.startswith(word)
+            if len(at) and word.startswith(wanted):
+                return True
+            if goes_on and self._goes_on(at, 1, word, wanted, pieces):
+                return True
+        return False
+
+    def _goes_on(
+        self,
+        at: NDArray[np.int64],
+        length: int,
+        text: str,
+        wanted: str,
+        pieces: list[list[str]],
+    ) -> bool:
+        """Whether one of the chains ``at``, ``length`` tokens reading ``text``, goes on to read
+        ``wanted``."""
+        at = at[self._joined[at + length]]
+        following = self._library.ids[at + length]
+        for token in np.unique(following):
+            found = pieces[int(np.searchsorted(self._distinct, token))]
+            longer = text + found[0] if found else ""
+            if found and longer.startswith(wanted):
+                return True
+            if len(found) == 1 and wanted.startswith(longer):
+                chosen = at[following == token]
+                if self._goes_on(chosen, length + 1, longer, wanted, pieces):
+                    return True
+        return False
+
+    @cached_property
+    def scripts(self) -> frozenset[str]:
+        """The alphabets that words of the library begin in."""
+        return frozenset(script(found[0][0]) for found in self._spelled if found)
+
+    @cached_property
+    def capitals(self) -> float:
+        """The share of the library's words that begin with a capital."""
+        capital = [bool(found) and found[0][0].isupper() for found in self._spelled]
+        letter = [bool(found) and found[0][0].isalpha() for found in self._spelled]
+        begins = ~self._joined[self._positions]
+        owners = np.repeat(np.arange(len(self._distinct)), np.diff(self._offsets))[begins]
+        counts = np.bincount(owners, minlength=len(self._distinct))
+        return float(counts[capital].sum() / max(1, counts[letter].sum()))
+
+    def _follow(
+        self,
+        at: NDArray[np.int64],
+        length: int,
+        text: str,
+        target: str,
+        chains: list[NDArray[np.int64]],
+    ) -> None:
+        """Keep those of the chains ``at``, ``length`` tokens reading ``text``, that end as the
+        target does, and carry the others on."""
+        goes_on = self._joined[at + length]
+        if stem(text) == target:
+            chains.append(at[~goes_on])
+        at = at[goes_on]
+        if not len(at):
+            return
+        following = self._library.ids[at + length]
+        for token in np.unique(following):
+            pieces = self._pieces[int(np.searchsorted(self._distinct, token))]
+            if not pieces or not _may_become(text + pieces[0], target):
+                continue
+            chosen = at[following == token]
+            if len(pieces) > 1:
+                if stem(text + pieces[0]) == target:
+                    chains.append(chosen)
+            else:
+                self._follow(chosen, length + 1, text + pieces[0], target, chains)
+
+    def _candidates(self, target: str) -> Iterator[tuple[str, int, int]]:
+        """Words of distinct tokens that a word with the stem ``target`` may begin with."""
+        for end in range(1, len(target) - 1):
+            yield from self._beginning_with(target[:end], longest=end)
+        yield from self._beginning_with(target[:-1] or target, len(target) + LONGEST_SUFFIX)
+
+    def _beginning_with(
+        self, prefix: str, longest: int | None = None
+    ) -> Iterator[tuple[str, int, int]]:
+        at = bisect_left(self._sorted, (prefix, -1, -1))
+        while at < len(self._sorted) and self._sorted[at][0].startswith(prefix):
+            if longest is None or len(self._sorted[at][0]) <= longest:
+                yield self._sorted[at]
+            elif longest == len(prefix):
+                return  # exact matches come first
+            at += 1
+
+    def _postings(self, u: int) -> NDArray[np.int64]:
+        return self._positions[self._offsets[u] : self._offsets[u + 1]].astype(np.int64)
+
+    @cached_property
+    def weights(self) -> NDArray[np.float64]:
+        """(U,) how much each distinct token tells: its inverse passage frequency, 0 for tokens
+        that are no word of content and for those that only one passage has."""
+        cuts, distinct = self._library.cuts, len(self._distinct)
+        passages = np.searchsorted(cuts, self._positions, side="right")
+        owners = np.repeat(np.arange(distinct), np.diff(self._offsets))
+        first = np.ones(len(owners), np.bool_)  # of a token's occurrences in a passage
+        first[1:] = (owners[1:] != owners[:-1]) | (passages[1:] != passages[:-1])
+        holding = np.bincount(owners[first], minlength=distinct)
+        content = np.fromiter(map(_is_content, self._pieces), np.bool_, distinct)
+        weights: NDArray[np.float64] = np.log1p((len(cuts) - 1) / np.maximum(holding, 1))
+        return weights * (content & (holding > 1))
+
+    @cached_property
+    def _split_words(self) -> dict[str, list[NDArray[np.int64]]]:
+        """Stems of the words that have a character split between tokens, and where they begin."""
+        found: defaultdict[str, list[NDArray[np.int64]]] = defaultdict(list)
+        library = self._library
+        broken = np.sort(np.concatenate([_NOWHERE, *map(self._postings, self._broken)]))
+        for d, document in enumerate(library.documents):
+            first, end = int(library.bounds[d]), int(library.bounds[d + 1])
+            low, high = np.searchsorted(broken, (first, end))
+            own = document.starts
+            for stretch in _stretches(document.text, own, broken[low:high] - first):
+                for word, begins in _words_in(document.text, *stretch):
+                    # int32 as they are: else numpy would turn all of its own into int64 each time
+                    at = np.searchsorted(own, begins, side="right") - 1
+                    found[stem(word)].append(first + np.searchsorted(own, own[at], side="left"))
+        return dict(found)
+
+
+def _is_content(pieces: list[str]) -> bool:
+    if len(pieces) != 1:
+        return False
+    (word,) = pieces
+    return len(word) >= 3 and not word.isdigit() and word not in STOP_WORDS
+
+
+def _stretches(
+    text: str, starts: NDArray[np.int32], tokens: NDArray[np.int64]
+) -> Iterator[tuple[int, int]]:
+    """The characters that ``tokens``, ascending, touch, and small gaps between them, as stretches
+    (begin, end) that cut no word and do not overlap; a long one comes in parts."""
+    if not len(tokens):
+        return
+    lows = starts[tokens].astype(np.int64)
+    after = np.append(starts, np.int32(len(text)))[tokens + 1].astype(np.int64)
+    highs = np.minimum(np.maximum(after, lows) + 1, len(text))
+    apart = np.flatnonzero(lows[1:] > highs[:-1] + _GAP) + 1
+    done = 0
+    for low, high in zip(
+        lows[np.append(0, apart)].tolist(),
+        highs[np.append(apart, len(lows)) - 1].tolist(),
+        strict=True,
+    ):
+        begin = max(low, done)
+        while begin < high:
+            while begin > done and _spaced(text[begin]) and _spaced(text[begin - 1]):
+                begin -= 1
+            done = min(begin + _STRETCH, high)
+            while done < len(text) and _spaced(text[done - 1]) and _spaced(text[done]):
+                done += 1
+            yield begin, done
+            begin = done
+
+
+def _words_in(text: str, begin: int, end: int) -> Iterator[tuple[str, NDArray[np.int32]]]:
+    """Words of a stretch of the text that cuts none, and where they begin; most come once only."""
+    if end - begin < _FEW:
+        for match in WORD.finditer(text, begin, end):
+            yield match.group().casefold(), np.array([match.start()], np.int32)
+        return
+    spaced: defaultdict[str, list[int]] = defaultdict(list)
+    for match in SPACED_WORD.finditer(text, begin, end):
+        spaced[match.group().casefold()].append(match.start())
+    yield from ((word, np.array(begins, np.int32)) for word, begins in spaced.items())
+    codes = np.frombuffer(text[begin:end].encode("utf-32-le", "surrogatepass"), np.uint32)
+    order = np.argsort(codes, kind="stable").astype(np.int32)
+    distinct, firsts = np.unique(codes[order], return_index=True)
+    for code, places in zip(distinct.tolist(), np.split(order, firsts[1:]), strict=True):
+        if is_unspaced(chr(code)):
+            yield chr(code).casefold(), np.int32(begin) + places
+
+
+def _spaced(character: str) -> bool:
+    return is_word_character(character) and not is_unspaced(character)
+
+
+def _may_become(text: str, target: str) -> bool:
+    """Whether a word that begins with ``text`` may have the stem ``target``."""
+    shared = min(len(text), len(target) - 1)
+    return len(text) <= len(target) + LONGEST_SUFFIX and text[:shared] == target[:shared]
