@@ -180,6 +180,7 @@ def test_gguf_metadata_of_a_wrong_type_is_named(
             write_gguf(path, model, {})
         line = one_line("convert", str(path), str(tmp_path / "out"))
         assert str(path) in line
+        assert "partial" not in line
         assert not (tmp_path / "out").exists()
 
 

@@ -13,6 +13,7 @@ from fuzz.law import Case, check
 from fuzz.running import tried
 
 CASES = 24
+FEWER = {"tokenizer": 6, "templates": 6, "hub": 6}  # some take seconds: they are to be stopped
 SEED = 1
 
 
@@ -26,7 +27,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 def test_the_first_cases_of_a_target_keep_the_law(bench: Bench, target: str) -> None:
     faults = [
         f"{found.case.name}: {found.fault}; run again by: {found.again}"
-        for found in islice(tried(bench, target, SEED), CASES)
+        for found in islice(tried(bench, target, SEED), FEWER.get(target, CASES))
         if found.fault
     ]
     assert not faults, "\n".join(faults)

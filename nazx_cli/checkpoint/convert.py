@@ -26,6 +26,7 @@ from nazx_cli.checkpoint.write import (
 )
 from nazx_cli.config import DEFAULT_ATTENTION, AttentionConfig, ModelConfig
 from nazx_cli.errors import ModelUnavailableError, UsageError
+from nazx_cli.foreign import FETCH_AGAIN
 from nazx_cli.names import OnProgress
 
 _PIECE = 4 << 20
@@ -53,13 +54,15 @@ def convert_model(
     with building_checkpoint(dest, replace=replace) as new:
         if source.is_file():
             convert_gguf(source, new, attention or DEFAULT_ATTENTION, on_progress)
+            _check_made_tokenizer(new, source)
             origin = Origin("gguf", str(source.absolute()))
         else:
             _check_weights(source)
+            if (source / "tokenizer.json").is_file():
+                check_tokenizer(source)
             convert_folder(source, new, attention, on_progress, may_link=False)
             origin = Origin.of(source, revision) or Origin("folder", str(source.absolute()))
         _check_weights(new)
-        check_tokenizer(new)
         origin.write(new)
     return dest
 
@@ -70,6 +73,15 @@ def _check_weights(folder: Path) -> None:
         check_tensors(ModelConfig.from_folder(folder), Checkpoint.open(folder))
     except ModelUnavailableError as error:
         raise ModelUnavailableError(error.message, "take a complete checkpoint") from None
+
+
+def _check_made_tokenizer(folder: Path, source: Path) -> None:
+    """Hold the tokenizer that was made from the GGUF file ``source`` to being usable."""
+    try:
+        check_tokenizer(folder)
+    except ModelUnavailableError as error:
+        reason = error.message.replace(f"{folder}/", "")
+        raise ModelUnavailableError(f"{source} is damaged: {reason}", FETCH_AGAIN) from None
 
 
 def convert_folder(

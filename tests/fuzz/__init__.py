@@ -7,4 +7,10 @@ TARGETS: dict[str, str] = {  # name -> module
     "documents": "fuzz.documents",
     "folders": "fuzz.folders",
     "sessions": "fuzz.sessions",
+    "config": "fuzz.config",
+    "safetensors": "fuzz.safetensors",
+    "gguf": "fuzz.gguf",
+    "tokenizer": "fuzz.tokenizer",
+    "templates": "fuzz.templates",
+    "hub": "fuzz.hub",
 }
