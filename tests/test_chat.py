@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -145,9 +146,12 @@ def test_no_save_saves_nothing_until_it_is_asked_to(model: str, store: Store) ->
     talk = open_chat(model, ChatOptions(no_save=True))
     handle(talk, "Who?")
     assert store.infos() == []
+    assert store.running() == [("(not saved)", os.getpid())]
     handle(talk, "/save kept", "Who?")
     assert [(info.name, info.turns) for info in store.infos()] == [("kept", 2)]
+    assert store.running() == [("kept", os.getpid())]
     close(talk)
+    assert store.running() == []
 
 
 def test_a_resumed_session_is_not_changed_with_no_save(model: str, store: Store) -> None:
@@ -156,6 +160,8 @@ def test_a_resumed_session_is_not_changed_with_no_save(model: str, store: Store)
     assert len(talk.workspace.turns) == 1
     handle(talk, "Who?")
     assert [info.turns for info in store.infos()] == [1]
+    assert store.running() == [("(not saved)", os.getpid())]
+    close(talk)
 
 
 def test_sessions_are_saved_listed_and_loaded(

@@ -211,6 +211,16 @@ def test_a_ctx_beyond_the_window_is_not_taken_silently() -> None:
     assert "9,000" in notices[0] and "512" in notices[0]
 
 
+def test_a_ctx_beyond_the_window_is_refused_where_it_is_set_in_a_chat() -> None:
+    session = Session(ScriptedModel(["A."], window=512))
+    say(session, "Who?")
+    with pytest.raises(UsageError, match="9,000") as refused:
+        session.set_parameter("ctx", "9000")
+    assert "at most 512" in refused.value.hint
+    assert session.settings.ctx is None
+    assert session.set_parameter("ctx", "512") == "ctx is 512"
+
+
 def test_a_full_attention_model_is_not_asked_for_more_than_it_can_hold() -> None:
     lm = ScriptedModel(["A."], window=512, kind="full")
     say(Session(lm, settings=SessionSettings(max_tokens=4000)), "Who?")

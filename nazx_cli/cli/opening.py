@@ -155,8 +155,8 @@ class Opening:
             session = open_session(self.model.model, models, settings, documents)
         autosave = Autosave(store, file, screen.error, failure)
         chat = Chat(session, screen, models=models, autosave=autosave)
-        if self.options.no_save and file is not None:
-            autosave.close()
+        if self.options.no_save:
+            autosave.keep_nothing()
         elif not (more and more.added) and (goes_on or self.options.session is None):
             autosave.mark(session)  # a chat in which nothing is said leaves no file
         if more:

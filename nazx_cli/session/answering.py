@@ -147,14 +147,27 @@ class Answerer:
         reader = Reader(library, prompter, mode, self._say)
         return Setup(documents, settings, mode, library, prompter, reader)
 
+    def check_ctx(self, state: State) -> None:
+        """Raise ``UsageError`` where the ``ctx`` of ``state`` is more than can be used."""
+        if beyond := self._beyond_window(state):
+            told, most = beyond
+            raise UsageError(told, f"use at most {most:,}, or none for all of it")
+
     def _ctx_notice(self, state: State) -> Iterator[Notice]:
+        if not state.history.turns and (beyond := self._beyond_window(state)):
+            told, most = beyond
+            yield Notice(f"{told}; using {most:,}")
+
+    def _beyond_window(self, state: State) -> tuple[str, int] | None:
+        """What is wrong with the ``ctx`` of ``state``, and the most that can be used; None where
+        all of it can."""
         wanted, window = state.settings.ctx, self.lm.window
-        first = not state.history.turns
-        if first and wanted is not None and window is not None and wanted > window:
-            yield Notice(
-                f"a context of {wanted:,} tokens is more than the model's window takes; "
-                f"using {window:,}"
-            )
+        if wanted is None or window is None:
+            return None
+        most = window + (state.num_tokens if self.setup(state).attends else 0)
+        if wanted <= most:
+            return None
+        return f"a context of {wanted:,} tokens is more than the model's window takes", most
 
     def _take_turn(
         self, setup: Setup, state: State, question: str, keep: Callable[[State], None]

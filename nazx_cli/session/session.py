@@ -230,13 +230,17 @@ class Session:
         return parameters(self.settings)
 
     def set_parameter(self, key: str, value: str) -> str:
-        """Set a parameter by name; returns a sentence that says what it is now."""
+        """Set a parameter by name; returns a sentence that says what it is now.
+
+        A ctx beyond what the model's window takes is refused: the window would have its way.
+        """
         state = self.state
         settings, name = with_parameter(state.settings, key, value)
         mode_for(settings.read, self.lm.reads_resident)  # refuses one that the model cannot do
         shown = parameters(settings)[name]
         history = state.history
         if settings.ctx != state.settings.ctx:
+            self._answerer.check_ctx(replace(state, settings=settings))
             history = replace(history, left_out=0)  # what had to go may fit now
         if settings != state.settings:
             self._edit(State(state.documents, history, settings), f"set {name} to {shown}")

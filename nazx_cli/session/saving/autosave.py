@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from nazx_cli.errors import NazxError
 
 if TYPE_CHECKING:
+    from nazx_cli.session.saving.lock import ProcessLock
     from nazx_cli.session.saving.session_file import ModelTag, SessionFile
     from nazx_cli.session.saving.store import Store
     from nazx_cli.session.session import Session
@@ -33,11 +34,18 @@ class Autosave:
         self.failure = failure
         self._tell = tell
         self._last: Snapshot | None = None
+        self._seen: ProcessLock | None = None  # while nothing is saved
 
     @property
     def name(self) -> str | None:
         """The session's name; None where nothing is saved."""
         return self.file.name if self.file is not None else None
+
+    def keep_nothing(self) -> None:
+        """Leave the session as it is saved, and save nothing until asked to; the chat is still
+        one that the store knows to be running."""
+        self.close()
+        self._seen = self.store.be_seen()
 
     def mark(self, session: Session) -> None:
         """Take the session for saved as it is: there is nothing in it to be lost yet."""
@@ -79,11 +87,18 @@ class Autosave:
 
     def close(self) -> None:
         """Let go of the session."""
+        self._be_unseen()
         if self.file is not None:
             self.file.close()
             self.file = None
 
+    def _be_unseen(self) -> None:
+        if self._seen is not None:
+            self._seen.release()
+            self._seen = None
+
     def _save(self, snapshot: Snapshot, model: ModelTag) -> None:
         assert self.file is not None
+        self._be_unseen()  # the session is seen now
         self.file.save(*snapshot, model)
         self._last, self.failure = snapshot, None

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from nazx_cli.session.saving.repair import Repair
 
 SUFFIX = ".nazx"
+UNSAVED = "(not saved)"
+"""What ``running`` calls a chat that is not saved; no session can be named so."""
 _LONGEST = 100  # characters, and twice that in bytes: file systems take 255
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # Windows devices
 
@@ -54,10 +56,22 @@ class Store:
         return next((info.name for info in self.infos() if not info.problem), None)
 
     def running(self) -> list[tuple[str, int]]:
-        """Sessions that a process has open now, also those not saved yet, and which process."""
-        names = [path.name[1 : -len(".lock")] for path in self.folder.glob(".*.lock")]
-        pids = [(name, holder(self.folder / f".{name}.lock")) for name in names]
+        """Sessions that a process has open now, also those not saved, and which process."""
+        locks = [(path.name[1 : -len(".lock")], path) for path in self.folder.glob(".*.lock")]
+        pids = [
+            (UNSAVED if name.startswith(UNSAVED) else name, holder(path)) for name, path in locks
+        ]
         return sorted((name, pid) for name, pid in pids if pid is not None)
+
+    def be_seen(self) -> ProcessLock | None:
+        """Have ``running`` tell of this process, which saves nothing, until the lock is released.
+
+        None where that cannot be had: nobody's chat should end for it.
+        """
+        try:
+            return self._try_lock(self.folder / f"{UNSAVED}{os.getpid()}{SUFFIX}")
+        except (NazxError, LockHeldError):
+            return None
 
     def fresh_name(self) -> str:
         """A name for a new session, after the present minute: ``2026-11-22-0640``."""
