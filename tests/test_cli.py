@@ -181,7 +181,7 @@ def test_sources_are_named_on_stderr_where_wanted(model: str, book: str, flag: s
     assert "sources:" not in out
     assert ("sources:\n  [1] " in err) == (flag == "--sources")
     if flag == "--sources":
-        assert f"{book}:1-3  “The fox bought a lantern." in err
+        assert f"  [1] {Path(book).name}:1-3  “The fox bought a lantern." in err
 
 
 def test_json_is_one_object_with_everything(model: str, book: str) -> None:

@@ -9,7 +9,7 @@ from nazx_cli.errors import ContextOverflowError, UsageError
 from nazx_cli.names import READ_MODES
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.mapreduce import NOTHING_FOUND, Partial, blocks, condense, map_reduce
-from nazx_cli.reading.passages import Passage, source_line, source_record
+from nazx_cli.reading.passages import Passage, distinct, short_names, source_line, source_record
 from nazx_cli.reading.plan import Selection, is_overview, mode_for, select, typical_passages
 
 
@@ -267,3 +267,15 @@ def test_sources_name_file_lines_and_first_words() -> None:
     assert record["text"] == "The Queen of Hearts,\nshe made some tarts, all on a day."
     (short,) = library_of("Hello there").passages
     assert source_line(short) == "a.txt:1  “Hello there”"
+
+
+def test_a_passage_within_another_counts_as_one() -> None:
+    spans = [("a.txt", 0, 9), ("a.txt", 2, 5), ("b.txt", 2, 5), ("a.txt", 0, 9), ("a.txt", 5, 12)]
+    passages = [Passage(name, 1, 1, start, stop, "words") for name, start, stop in spans]
+    assert [number for number, _ in distinct(passages)] == [1, 3, 5]
+
+
+def test_a_path_is_named_by_its_last_part_where_no_other_ends_in_it() -> None:
+    names = ["x/a.txt", "y/a.txt", "y/b.txt", "c.txt"]
+    passages = [Passage(name, 1, 1, 0, 9, "words") for name in names]
+    assert list(short_names(passages).values()) == ["x/a.txt", "y/a.txt", "b.txt", "c.txt"]

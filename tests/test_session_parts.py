@@ -220,7 +220,7 @@ def test_the_quoted_sentence_is_the_one_that_shares_most() -> None:
     assert quoted(Passage("a.txt", 1, 1, 0, 1, "   "), "anything") == ""
 
 
-def test_the_terminal_shows_the_one_source_and_how_many_others_were_read() -> None:
+def test_the_terminal_shows_the_one_source_and_how_many_others_were_given() -> None:
     out, err = io.StringIO(), io.StringIO()
     chat = session(["[1] Trout.|-0.1", *["[1] Frogs.|-3"] * 4])
     show_turn(chat.ask("What does the otter eat?"), "m", Screen(out, err, sources=None))
@@ -228,7 +228,7 @@ def test_the_terminal_shows_the_one_source_and_how_many_others_were_read() -> No
     assert err.getvalue() == ""  # no terminal: sources only where they are asked for
     chat = session(["[1] Trout.|-0.1", *["[1] Frogs.|-3"] * 4])
     show_turn(chat.ask("What does the otter eat?"), "m", Screen(out, err, sources=True))
-    assert "\nsource: animals.txt:" in err.getvalue() and " read)" in err.getvalue()
+    assert "\nsource: animals.txt:" in err.getvalue() and "(the model was given " in err.getvalue()
     assert "unsure" not in err.getvalue()
     chat = session(["[1] Trout.|-1.5"] * PARTS)
     show_turn(chat.ask("What does the otter eat?"), "m", Screen(out, err, sources=True))

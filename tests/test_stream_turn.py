@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from fixed_gauge import gauge
@@ -124,18 +125,22 @@ def test_a_stop_before_the_first_word_names_no_sources() -> None:
     assert board.shown == []
 
 
-def test_sources_take_a_row_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_most_five_sources_take_a_row_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     board = Board(40)
+    passages = [replace(PASSAGE, start=n * 9, stop=n * 9 + 9) for n in range(7)]
+    long = replace(PASSAGE, document=f"far/{'away' * 20}.txt")
 
     def events() -> Iterator[Event]:
-        yield Reading("recall", (PASSAGE, PASSAGE))
+        yield Reading("recall", (passages[0], long, *passages))
         yield from answer("Yes.")
 
     run(events(), board, gauge())
-    assert board.shown[:3] == ["Yes.", "", "sources:"]
+    assert board.shown[:3] == ["Yes.", "", "given to the model as sources:"]
     assert board.shown[3] == "  [1] book.txt:1-2  “漢字 and a good…”"
-    assert len(board.shown) == 5
+    assert board.shown[4].startswith("  [2] …") and board.shown[4].endswith("away.txt:1-2")
+    assert [row[:5] for row in board.shown[5:8]] == ["  [4]", "  [5]", "  [6]"]
+    assert board.shown[8:] == ["  and 3 more; --json shows all of them"]
 
 
 def test_an_error_leaves_the_terminal_in_order() -> None:

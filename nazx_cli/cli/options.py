@@ -189,7 +189,7 @@ class OutputOptions:
         bool | None,
         option(
             "--sources/--no-sources",
-            "Name the passages an answer was given. Default: in a terminal.",
+            "Name passages that the model was given. Default: in a terminal.",
         ),
     ] = None
     json: Annotated[bool, option("--json", "Print each answer as a JSON object.")] = False

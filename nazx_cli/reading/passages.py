@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
@@ -133,14 +136,37 @@ def source_record(passage: Passage) -> SourceRecord:
     }
 
 
-def source_line(passage: Passage, quote: str = "") -> str:
+def distinct(passages: Sequence[Passage]) -> list[tuple[int, Passage]]:
+    """The passages with their numbers, counted from 1, without those that lie within another."""
+    return [
+        (number, passage)
+        for number, passage in enumerate(passages, 1)
+        if not any(
+            passage.document == other.document
+            and other.start <= passage.start
+            and passage.stop <= other.stop
+            and (len(passage) < len(other) or at < number)
+            for at, other in enumerate(passages, 1)
+            if at != number
+        )
+    ]
+
+
+def short_names(passages: Iterable[Passage]) -> dict[str, str]:
+    """Names of the passages' documents: the last part alone of a path that no other ends in."""
+    names = {passage.document: PurePath(passage.document).name for passage in passages}
+    count = Counter(names.values())
+    return {name: last if last and count[last] == 1 else name for name, last in names.items()}
+
+
+def source_line(passage: Passage, quote: str = "", name: str | None = None) -> str:
     """``alice.txt:1345-1347  “'The Queen of Hearts, she made some tarts,…”``, or with ``quote``
-    in place of the first words.
+    in place of the first words, and ``name`` in that of the document's own.
 
     A document that has pages or chapters is shown with those: ``book.pdf, pages 12-13  “…”``.
     Not stripped of control sequences: what shows it does that.
     """
-    return f"{passage.document}{_where(passage)}  “{quote or passage.opening}”"
+    return f"{name or passage.document}{_where(passage)}  “{quote or passage.opening}”"
 
 
 def _where(passage: Passage) -> str:

@@ -89,7 +89,14 @@ class Chat:
 
     def follow(self, events: Iterator[Event]) -> None:
         """Show an answer as it comes."""
-        outcome = show_turn(events, self.lm.name, self.screen, gauge=self.gauge, longer=_MAX_TOKENS)
+        outcome = show_turn(
+            events,
+            self.lm.name,
+            self.screen,
+            gauge=self.gauge,
+            longer=_MAX_TOKENS,
+            every="/sources",
+        )
         self.interrupted = outcome.interrupted
         if outcome.interrupted:
             self.screen.note("(stopped; what was said is kept)" if outcome.text else "(stopped)")

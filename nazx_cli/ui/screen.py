@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from nazx_cli.documents.control import escape_control, strip_control
 from nazx_cli.errors import NazxError
+from nazx_cli.ui.phrases import shortened
 from nazx_cli.ui.streams import gated, raw
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ except ImportError:  # Windows
 
 _UNSURE = 0.5  # confidence under which an answer is marked: see session.parts
 _NAMED = 5  # left-out files that are named
-_LEAST_WORDS = 12  # cells for a source's first words; where there are fewer, the line wraps
+_SOURCES = 5  # passages that are named below an answer
+_LEAST_WORDS = 12  # cells for a source's first words; where there are fewer, the place stands alone
 
 
 @dataclass(frozen=True)
@@ -82,29 +84,49 @@ class Screen:
         self.out.write(escape_control(text) + "\n")
         self.out.flush()
 
-    def show_sources(self, passages: Sequence[Passage], *, always: bool = False) -> None:
-        """Name the passages an answer was given: file, lines, first words."""
+    def show_sources(
+        self, passages: Sequence[Passage], *, always: bool = False, every: str = ""
+    ) -> None:
+        """Name the passages that the model was given: file, lines, first words. Those within
+        another are left out; with ``every``, which shows them all, so are all but the first."""
         if not passages or not (always or self._names_sources):
             return
-        from nazx_cli.reading.passages import source_line
+        from nazx_cli.reading.passages import distinct, short_names, source_line
 
-        self.say("\nsources:")
-        for number, passage in enumerate(passages, 1):
-            line = f"  [{number}] {strip_control(source_line(passage))}"
+        found, names = distinct(passages), short_names(passages)
+        shown = found[:_SOURCES] if every else found
+        self.say("\ngiven to the model as sources:")
+        for number, passage in shown:
+            named = source_line(passage, name=names[passage.document])
+            line = f"  [{number}] {strip_control(named)}"
             self.say(_in_one_row(line) if self.err.isatty() else line)
+        if more := len(found) - len(shown):
+            self.say(f"  and {more} more; {every} shows all of them")
 
     def show_citation(self, answer: Answer) -> None:
-        """The passage that an answer stands on, its sentence quoted, and how many others were
-        read; all of them where ``--sources`` asks for that."""
+        """The passage that an answer stands on, its sentence quoted, and how many others the
+        model was given."""
         if answer.cited is None or not self._names_sources:
             return
-        from nazx_cli.reading.passages import source_line
+        from nazx_cli.reading.passages import distinct, short_names, source_line
 
         unsure = "unsure; " if (answer.confidence or 0.0) < _UNSURE else ""
-        self.say(f"\n{unsure}source: {source_line(answer.cited, answer.quote)}")
-        if others := len(answer.sources) - 1:
-            more = "passage was" if others == 1 else "passages were"
-            self.say(f"({others} more {more} read)")
+        name = short_names(answer.sources)[answer.cited.document]
+        cited = strip_control(source_line(answer.cited, answer.quote, name))
+        self.say(f"\n{self._wrapped(f'{unsure}source: {cited}')}")
+        if others := len(distinct(answer.sources)) - 1:
+            more = "passage" if others == 1 else "passages"
+            self.say(f"(the model was given {others} more {more})")
+
+    def _wrapped(self, line: str) -> str:
+        """``line`` in rows of the terminal, if there is one, broken between words."""
+        if not self.err.isatty():
+            return line
+        from rich.text import Text
+
+        from nazx_cli.ui.markdown import wrap
+
+        return "\n".join(row.plain for row in wrap(Text(line), _columns()))
 
     @property
     def _names_sources(self) -> bool:
@@ -144,11 +166,21 @@ def _in_one_row(line: str) -> str:
     from rich.cells import cell_len, set_cell_size
 
     place, mark, opening = line.partition("  “")
-    room = shutil.get_terminal_size().columns - cell_len(f"{place}{mark}…”")
-    if cell_len(opening) <= room + 2 or room < _LEAST_WORDS:
+    width = _columns()
+    if cell_len(line) <= width:
         return line
-    words = set_cell_size(opening, room)
-    return f"{place}{mark}{words.rpartition(' ')[0] or words}…”"
+    room = width - cell_len(f"{place}{mark}…”")
+    if room < _LEAST_WORDS:
+        number, _, name = place.strip().partition(" ")
+        return f"  {number} {shortened(name, max(2, width - len(number) - 3))}"
+    words = set_cell_size(opening, room).rpartition(" ")[0]
+    if not words and not opening[0].isascii():  # a script without spaces between words
+        words = set_cell_size(opening, room)
+    return f"{place}{mark}{words}…”"
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size().columns
 
 
 def error_line(error: NazxError) -> str:

@@ -63,9 +63,11 @@ def show_turn(
     as_json: bool = False,
     gauge: Gauge | None = None,
     longer: str = "--max-tokens",
+    every: str = "--json",
 ) -> Outcome:
     """Follow an answer's events: stream it (with ``as_json``: print it as an object), name its
-    sources. ``longer`` is what allows longer answers, told where one was cut off.
+    sources. ``longer`` is what allows longer answers, told where one was cut off; ``every`` shows
+    all sources, told where some are not.
 
     Ctrl-C ends the answer and keeps what was said; the outcome is then ``interrupted``.
     """
@@ -83,7 +85,7 @@ def show_turn(
     if as_json:
         screen.data(outcome.as_data(model_name))
     if (not as_json or screen.sources) and (outcome.text or not outcome.interrupted):
-        _show_sources(outcome, screen)
+        _show_sources(outcome, screen, every)
     if outcome.answer is not None:
         screen.show_stats(outcome.answer.stats, outcome.mode)
         if outcome.answer.finish == "length":
@@ -93,15 +95,15 @@ def show_turn(
     return outcome
 
 
-def _show_sources(outcome: Outcome, screen: Screen) -> None:
+def _show_sources(outcome: Outcome, screen: Screen, every: str) -> None:
     """The one passage that the answer stands on, where it names one; else, and where
-    ``--sources`` asks for them, all that were read."""
+    ``--sources`` asks for them, the first that the model was given."""
     answer = outcome.answer
     if answer is not None and answer.confidence is not None:
         screen.show_citation(answer)
         if not screen.sources:
             return
-    screen.show_sources(outcome.sources)
+    screen.show_sources(outcome.sources, every=every)
 
 
 def _follow(
