@@ -22,6 +22,18 @@ READ_MODES: Mapping[str, str] = MappingProxyType(
 )
 """Ways in which documents reach the model (``--read``), and what each does."""
 
+SUMMARIES: Mapping[str, str] = MappingProxyType(
+    {
+        "auto": "written by a chat model of a billion weights or more, else an extract",
+        "extract": "the document's own sentences",
+        "write": "the model's own words",
+    }
+)
+"""Whose words an answer about the whole is in (``--summaries``)."""
+
+EXTRACT = "extract"
+"""The read mode of an answer in the documents' own sentences."""
+
 DEFAULT_MODEL = "nazx-smol-135m"
 
 NO_ADAPTER = "none"

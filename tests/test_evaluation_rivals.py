@@ -16,18 +16,18 @@ from cli_helpers import ScriptedModel, make_tokenizer, run_nazx, tiny_checkpoint
 from nazx_cli.documents.document import Document
 from nazx_cli.engine.language_model import load_model
 from nazx_cli.evaluation.contestants.extracts import (
-    DAMPING,
     ExtractContestant,
     PassagesContestant,
     centrality,
     lead,
     lexrank,
-    sentences,
 )
 from nazx_cli.evaluation.contestants.nazx import NazxContestant, Shelf
 from nazx_cli.evaluation.contestants.peers import FIRST, PASSAGES, PeerContestant
 from nazx_cli.evaluation.perplexity import read_through, summarize
 from nazx_cli.evaluation.records import AnswerFile
+from nazx_cli.reading.extract import DAMPING
+from nazx_cli.reading.sentences import sentences
 from nazx_cli.session.settings import SessionSettings
 
 WORDS = ("king", "queen", "castle", "forest", "wolf", "the", "of", "river", "stone", "mill")

@@ -19,7 +19,7 @@ import typer
 from nazx_cli.amounts import parse_count
 from nazx_cli.documents.control import strip_control
 from nazx_cli.errors import UsageError
-from nazx_cli.names import DEFAULT_MODEL, DTYPES, READ_MODES
+from nazx_cli.names import DEFAULT_MODEL, DTYPES, READ_MODES, SUMMARIES
 from nazx_cli.quantization.cost import KINDS
 from nazx_cli.ui.screen import Screen
 
@@ -135,6 +135,14 @@ class AnswerOptions:
         None
     )
     read: Annotated[str, option("--read", "How documents are read.", choices=READ_MODES)] = "auto"
+    summaries: Annotated[
+        str,
+        option(
+            "--summaries",
+            "Who words a summary: the document (extract) or the model (write).",
+            choices=SUMMARIES,
+        ),
+    ] = "auto"
     max_tokens: Annotated[int, count_option("--max-tokens", "Most tokens of an answer.")] = 512
     ctx: Annotated[int | None, count_option("--ctx", "Most tokens the context may hold.")] = None
     temperature: Annotated[
@@ -178,6 +186,7 @@ class AnswerOptions:
             sampling=sampling,
             read=self.read,
             grounding=not self.no_grounding,
+            summaries=self.summaries,
         )
 
 

@@ -25,6 +25,10 @@ from nazx_cli.model.decoder import Decoder
 from nazx_cli.quantization.cost import check_kind
 from nazx_cli.tokenizer import Tokenizer
 
+SUMMARIZES = 1_000_000_000
+"""Weights from which on a model words summaries itself. Measured with 135 million alone, which
+write worse ones than any extract."""
+
 
 def load_model(
     name_or_path: str | Path,
@@ -179,6 +183,12 @@ class LanguageModel:
     def reader_notes(self) -> Mapping[str, Any]:
         """What the merged adapter keeps for reading: see ``session.choice``."""
         return {} if self.adapter is None else self.adapter.notes
+
+    @property
+    def writes_summaries(self) -> bool:
+        """Whether its own summaries are worth reading: a chat model of ``SUMMARIZES`` weights."""
+        chats = self.tokenizer.chat_template is not None
+        return chats and self.config.num_parameters >= SUMMARIZES
 
     def about_documents(self, asked: bool) -> bool:
         """Merge the reading adapter if documents are asked about, else take it out again; True

@@ -109,10 +109,22 @@ class Library:
         low, high = int(self.bounds[d]), int(self.bounds[d + 1])
         if not low <= start < stop <= high:
             raise ValueError(f"tokens {start} to {stop} are no stretch of one document")
+        starts, text = self.documents[d].starts, self.documents[d].document.text
+        begin = int(starts[start - low]) if start > low else 0
+        end = int(starts[stop - low]) if stop < high else len(text)
+        return self._passage(d, begin, end, start, stop)
+
+    def quotation(self, d: int, begin: int, end: int) -> Passage:
+        """Characters ``begin`` to ``end`` of document ``d``, and no others; its tokens are those
+        in which they stand."""
+        starts, low = self.documents[d].starts, int(self.bounds[d])
+        first = max(0, int(np.searchsorted(starts, begin, side="right")) - 1)
+        last = int(np.searchsorted(starts, end, side="left"))
+        return self._passage(d, begin, end, low + first, low + last)
+
+    def _passage(self, d: int, begin: int, end: int, start: int, stop: int) -> Passage:
         tokenized = self.documents[d]
         document = tokenized.document
-        begin = int(tokenized.starts[start - low]) if start > low else 0
-        end = int(tokenized.starts[stop - low]) if stop < high else len(document.text)
         text = document.text[begin:end]
         blank = len(text) - len(text.lstrip())
         first = begin + (blank if blank < len(text) else 0)  # characters that can be seen

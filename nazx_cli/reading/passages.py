@@ -169,6 +169,13 @@ def source_line(passage: Passage, quote: str = "", name: str | None = None) -> s
     return f"{name or passage.document}{_where(passage)}  “{quote or passage.opening}”"
 
 
+def places_line(passages: Sequence[Passage]) -> str:
+    """``alice.txt:12, 40-42, 77``: one document and the places of several passages in it."""
+    wheres = dict.fromkeys(_where(passage) for passage in passages)
+    first, *others = wheres
+    return passages[0].document + ", ".join([first, *(where.lstrip(":, ") for where in others)])
+
+
 def _where(passage: Passage) -> str:
     first, last = passage.first_place, passage.last_place
     if last is None:

@@ -7,49 +7,23 @@ are most typical of it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nazx_cli.errors import UsageError
 from nazx_cli.names import READ_MODES
 from nazx_cli.reading.library import Library
+from nazx_cli.reading.overview import is_overview
 from nazx_cli.reading.passages import Passage
 from nazx_cli.reading.recall import occurrences, question_terms, rank
-from nazx_cli.reading.words import words
-
-if TYPE_CHECKING:
-    pass
 
 Cost = Callable[[Passage], int]
 """Tokens that a passage takes in a prompt, what formatting adds included."""
 _LEAST_PART = 16  # tokens: less of a passage is not worth a place in the prompt
 _TRIED = 64  # best passages that are tried against the room that is left
-_OVERVIEW = re.compile(
-    r"\b(summar(y|i[sz]e|i[sz]ation|ies)|overview|outline|synops[ei]s|gist|recap|abstract|tl;?dr"
-    r"|(main|key|central|major|overall|chief)\s+(\w+\s+)?"
-    r"(themes?|ideas?|points?|topics?|messages?|arguments?|events?|takeaways?|findings?)"
-    r"|themes|what\s+topics|what('s|’s|\s+is|\s+are)\b.{0,60}\babout\W*$"
-    r"|what\s+does\s+(this|it|the\s+\w+)(\s+\w+)?\s+(say|cover|deal\s+with|contain)\W*$"
-    r"|what\s+happens(\s+in\s+(this|the)\s+\w+)?\W*$)",
-    re.IGNORECASE,
-)
-_WHOLE_WORDS = """
-summarize summarise summary summarization summaries overview outline synopsis gist recap
-abstract tl dr tldr main key central major overall chief theme themes idea ideas point points
-topic topics message messages argument arguments event events takeaway takeaways finding
-findings book books story stories text texts document documents file files novel article paper
-report chapter chapters plot content contents whole entire full short brief briefly sentence
-sentences paragraph paragraphs bullet words word one two three four five few ten line lines
-write make provide concise detailed general cover covers contain contains deal deals
-work read reading author here
-"""
-_ABOUT_THE_WHOLE = frozenset(_WHOLE_WORDS.split())
-_EVERYWHERE = 0.25  # of the passages: a word in more of them picks none out
 
 
 @dataclass(frozen=True)
@@ -226,25 +200,6 @@ def _shortened(
             return shorter
         size -= max(1, excess)
     return None
-
-
-def is_overview(library: Library, question: str) -> bool:
-    """Whether ``question`` asks about the documents as a whole.
-
-    It does when it asks for a summary or the like and names nothing that only part of the
-    documents is about, or when no word of it that has content occurs in them at all.
-    """
-    terms = [t for t in question_terms(question) if t.has_content]
-    asked = _OVERVIEW.search(question) is not None
-    if asked:
-        named = {w for d in library.documents for w in words(d.name)}
-        terms = [t for t in terms if t.word not in _ABOUT_THE_WHOLE and t.word not in named]
-    found = [at for t in terms if len(at := occurrences(library, t))]
-    if not asked:
-        return not found
-    total = max(1, len(library.cuts) - 1)
-    holding = [len(np.unique(np.searchsorted(library.cuts, at, side="right"))) for at in found]
-    return all(n > _EVERYWHERE * total for n in holding)
 
 
 def typical_passages(library: Library, count: int) -> list[int]:

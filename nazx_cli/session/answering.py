@@ -25,7 +25,7 @@ from nazx_cli.session.citation import is_open, opening, without_citation
 from nazx_cli.session.events import Answer, Delta, Event, Notice, Reading, Usage
 from nazx_cli.session.parts import ANSWER_TOKENS, choose, followed_turn, part_answer
 from nazx_cli.session.prompt import LEAST_ANSWER, Prompt, Prompter
-from nazx_cli.session.reader import EarlierTurns, Reader
+from nazx_cli.session.reader import EarlierTurns, Kept, Reader, quote
 from nazx_cli.session.settings import SessionSettings
 from nazx_cli.session.state import History, Message, State, Turn
 from nazx_cli.session.synced import SyncedContext
@@ -144,7 +144,8 @@ class Answerer:
         elif not library or library.documents != documents or library.tokenizer != tokenizer:
             library = Library(documents, tokenizer)
         prompter = Prompter(tokenizer, settings, _prompt_limit(state, mode, self.lm.window))
-        reader = Reader(library, prompter, mode, self._say)
+        extracts = settings.extracts(self.lm.writes_summaries)
+        reader = Reader(library, prompter, mode, self._say, extracts)
         return Setup(documents, settings, mode, library, prompter, reader)
 
     def check_ctx(self, state: State) -> None:
@@ -172,7 +173,13 @@ class Answerer:
     def _take_turn(
         self, setup: Setup, state: State, question: str, keep: Callable[[State], None]
     ) -> Generator[Event, None, None]:
+        def keep_turn(turn: Turn) -> None:
+            keep(replace(state, history=state.history.with_turn(turn)))
+
         setup.prompter.check(question)
+        if (found := setup.reader.extract(question)) is not None:
+            yield from quote(found, question, keep_turn)
+            return
         if self.lm.can_cite:
             followed = followed_turn(question, state.history)
             prompts = setup.reader.parts(question, followed)
@@ -186,7 +193,8 @@ class Answerer:
         if history.left_out > state.history.left_out:
             yield Notice(_left_out_notice(history.left_out, state.settings.read))
         earlier = self._earlier.library(history)
-        prompt = yield from setup.reader.read(question, history.messages(), earlier)
+        reading = Kept(setup.reader.read(question, history.messages(), earlier), question)
+        prompt = yield from reading.events(keep_turn)
         if prompt.mode != "none":
             yield Reading(prompt.mode, prompt.passages)
         yield from self._answer(

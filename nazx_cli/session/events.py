@@ -26,6 +26,14 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """What one block answered, where every block is read: a partial answer."""
+
+    text: str
+    passages: tuple[Passage, ...]
+
+
+@dataclass(frozen=True)
 class Reading:
     """How the documents reach the model for this question, and by which passages."""
 
@@ -46,8 +54,9 @@ class Answer:
     """The whole answer; ``finish`` is ``stop`` (it ended), ``length`` (it was cut off) or ``loop``
     (it repeated itself, and its repeats were left out).
 
-    ``mode`` is the read mode that was used, ``none`` without documents. ``sources`` are the
-    passages that were read. A model that was trained for it names the one that its answer stands
+    ``mode`` is the read mode that was used, ``none`` without documents, or ``names.EXTRACT``:
+    then ``sources`` are the sentences that the answer is made of. Else they are the passages that
+    were read. A model that was trained for it names the one that its answer stands
     on, ``cited``, which is then the first of them, with its sentence in ``quote``, and how sure
     it is: ``confidence``, 0 to 1, see ``session.parts``.
     """
@@ -62,7 +71,7 @@ class Answer:
     confidence: float | None = None
 
 
-Event = Notice | Progress | Reading | Delta | Answer
+Event = Notice | Progress | Finding | Reading | Delta | Answer
 
 
 @dataclass(frozen=True)

@@ -113,14 +113,15 @@ def passage_entry(number: int, passage: Passage) -> str:
 
 
 class Prompter:
-    """Renders and measures prompts; ``window`` is in tokens, answer included (None: no limit)."""
+    """Renders and measures prompts; ``window`` is in tokens, answer included (None: no limit),
+    ``most_tokens`` what an answer may have."""
 
     def __init__(self, tokenizer: Tokenizer, settings: SessionSettings, window: int | None) -> None:
         self.tokenizer = tokenizer
         self.window = window
         self.is_chat = tokenizer.chat_template is not None
         self._system = [Message("system", settings.system)] if settings.system else []
-        self._max_tokens = settings.max_tokens
+        self.most_tokens = settings.max_tokens
 
     def ids(self, history: Sequence[Message], message: Message) -> list[int]:
         """Token ids of the conversation up to where the answer begins."""
@@ -144,7 +145,7 @@ class Prompter:
         """Raise ``ContextOverflowError`` for a question that leaves no room for an answer."""
         if self.window is None:
             return
-        least = min(LEAST_ANSWER, self._max_tokens)
+        least = min(LEAST_ANSWER, self.most_tokens)
         over = self.size([], Message("user", question)) + least - self.window
         if over <= 0:
             return
@@ -160,7 +161,7 @@ class Prompter:
     @property
     def answer_room(self) -> int:
         """Tokens kept free for an answer; a windowed model's window slides beyond that."""
-        return min(self._max_tokens, (self.window or 4 * self._max_tokens) // 4)
+        return min(self.most_tokens, (self.window or 4 * self.most_tokens) // 4)
 
     def room(self, history: Sequence[Message], message: Message) -> int:
         """Tokens that can be added to the prompt and leave the answer its room."""

@@ -5,21 +5,27 @@ Turns that the prompt left out become documents of their own, in which recall ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nazx_cli.documents.document import Document
-from nazx_cli.errors import ContextOverflowError
+from nazx_cli.engine.generator import Stats
+from nazx_cli.errors import ContextOverflowError, NazxError
+from nazx_cli.names import EXTRACT
+from nazx_cli.reading.digest import Digest, digest
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.mapreduce import Partial, blocks, condense, map_reduce
-from nazx_cli.reading.plan import Selection, fitting, groups, is_overview, select
+from nazx_cli.reading.overview import is_overview, wants_account
+from nazx_cli.reading.passages import Passage
+from nazx_cli.reading.plan import Selection, fitting, groups, select
 from nazx_cli.reading.recall import occurrences, question_terms, rank
 from nazx_cli.reading.tokenized import TokenizedDocument
-from nazx_cli.session.events import Event, Notice, Progress
+from nazx_cli.session.events import Answer, Delta, Event, Finding, Notice, Progress
 from nazx_cli.session.parts import PARTS, PASSAGES, ROOM
 from nazx_cli.session.prompt import (
     Prompt,
@@ -30,13 +36,12 @@ from nazx_cli.session.prompt import (
     passage_entry,
     user_message,
 )
-from nazx_cli.session.state import Message
+from nazx_cli.session.state import Message, Turn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nazx_cli.reading.passages import Passage
-    from nazx_cli.session.state import History, Turn
+    from nazx_cli.session.state import History
     from nazx_cli.tokenizer import Tokenizer
 
 Say = Callable[[Message, int], str]
@@ -51,15 +56,24 @@ _LABELS = frozenset(("question", "answer"))  # words that stand in every turn
 class Reader:
     """Reads ``library`` (None: no documents) for the questions of a session.
 
-    ``mode`` is one of ``mode_for``, ``none`` without documents.
+    ``mode`` is one of ``mode_for``, ``none`` without documents; ``extracts``: questions about
+    the whole are answered in the documents' own sentences.
     """
 
-    def __init__(self, library: Library | None, prompter: Prompter, mode: str, say: Say) -> None:
+    def __init__(
+        self,
+        library: Library | None,
+        prompter: Prompter,
+        mode: str,
+        say: Say,
+        extracts: bool = False,
+    ) -> None:
         self._library = library
         self._names = [d.name for d in library.documents] if library is not None else []
         self.prompter = prompter
         self._mode = mode
         self._say = say
+        self._extracts = extracts
         self._joint: Library | None = None
 
     def read(
@@ -74,6 +88,16 @@ class Reader:
         if prompt.mode != "all" or self._library is None:
             return prompt
         return (yield from self._read_all(self._library, question, history))
+
+    def extract(self, question: str) -> Digest | None:
+        """The answer in the documents' own sentences; None where the question is to be answered
+        by the model."""
+        library = self._library
+        if library is None or not self._extracts or self._mode not in ("auto", "recall", "all"):
+            return None
+        if not wants_account(library, question):
+            return None
+        return digest(library, question, self.prompter.most_tokens)
 
     def parts(self, question: str, followed: Sequence[Message]) -> tuple[Prompt, ...]:
         """One prompt for each of a few small groups of passages, the best first; none where the
@@ -211,6 +235,8 @@ class Reader:
         for part in map_reduce(question, parts, ask):
             partials.append(part)
             yield Progress(part.index, part.of)
+            if part.found:
+                yield Finding(part.text, _sources(library, [part]))
         notes = self._condense(question, history, partials)
         if not notes:
             yield Notice("no part of the documents gave an answer; asking the likeliest passages")
@@ -247,6 +273,59 @@ class Reader:
         """Tokens that wording and a document's name add around the passages, at most."""
         longest = max(self._names, key=len, default="")
         return 48 + len(self.prompter.tokenizer.encode(document_line(longest)))
+
+
+class Kept:
+    """Reading whose partial answers are kept where it is stopped."""
+
+    def __init__(self, events: Prompting, question: str) -> None:
+        self._events = events
+        self._question = question
+
+    def events(self, keep: Callable[[Turn], None]) -> Prompting:
+        """The events; ``keep`` is given the partial answers as a turn where they are cut short."""
+        found: list[Finding] = []
+        try:
+            while True:
+                event = next(self._events)
+                if isinstance(event, Finding):
+                    found.append(event)
+                yield event
+        except StopIteration as stopped:
+            prompt: Prompt = stopped.value
+            return prompt
+        except (KeyboardInterrupt, GeneratorExit):
+            if found:
+                said = "\n\n".join(each.text for each in found)
+                sources = tuple(p for each in found for p in each.passages)
+                keep(Turn(self._question, user_message(self._question), sources, said))
+            raise
+
+
+def quote(found: Digest, question: str, keep: Callable[[Turn], None]) -> Iterator[Event]:
+    """Answer in the documents' own sentences, document by document; ``keep`` is given the turn,
+    also where it is stopped."""
+    begin = perf_counter()
+    said, sources = "", tuple[Passage, ...]()
+    interrupted, stats = True, Stats(0, 0, 0, 0.0, 0.0)
+    if found.left_out:
+        yield Notice(
+            f"there is no room for {found.left_out:,} of the documents; "
+            "a larger --max-tokens makes some"
+        )
+    try:
+        for excerpt in found.excerpts():
+            piece = ("\n\n" if said else "") + excerpt.text
+            said, sources = said + piece, (*sources, *excerpt.passages)
+            stats = Stats(0, 0, 0, stats.first_token_seconds or perf_counter() - begin, 0.0)
+            yield Delta(piece, stats)
+        interrupted = False
+    finally:
+        if said:
+            keep(Turn(question, user_message(question), sources, said, interrupted))
+    if not said:
+        raise NazxError("the documents hold no text to summarize", "name others by --file")
+    yield Answer(said, sources, "length" if found.cut else "stop", stats, EXTRACT)
 
 
 def _sources(library: Library, partials: Sequence[Partial]) -> tuple[Passage, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 from nazx_cli.amounts import parse_count
 from nazx_cli.engine.sampling import Sampling
 from nazx_cli.errors import UsageError
+from nazx_cli.names import EXTRACT, SUMMARIES
 
 DEFAULT_MAX_TOKENS = 512
 
@@ -29,6 +30,7 @@ _OWN: Mapping[str, Callable[[str], Any]] = {
     "ctx": lambda text: None if text.lower() in _NONE else parse_count(text, least=0),
     "read": str.lower,
     "grounding": lambda text: _SWITCH[text.lower()],
+    "summaries": str.lower,
 }
 PARAMETERS: tuple[str, ...] = (*_SAMPLING, *_OWN)
 """Names that ``with_parameter`` takes; ``top-k`` stands for ``top_k``."""
@@ -37,7 +39,8 @@ PARAMETERS: tuple[str, ...] = (*_SAMPLING, *_OWN)
 @dataclass(frozen=True)
 class SessionSettings:
     """``ctx`` caps the tokens a prompt may take, ``max_tokens`` an answer; ``read`` is a mode
-    of ``names.READ_MODES``; ``grounding`` holds names and numbers to the documents."""
+    of ``names.READ_MODES``; ``grounding`` holds names and numbers to the documents; ``summaries``
+    is one of ``names.SUMMARIES``."""
 
     system: str | None = None
     ctx: int | None = None
@@ -45,12 +48,22 @@ class SessionSettings:
     sampling: Sampling = field(default_factory=Sampling)
     read: str = "auto"
     grounding: bool = True
+    summaries: str = "auto"
+
+    def extracts(self, writes: bool) -> bool:
+        """Whether answers about the whole are in the documents' own sentences, for a model that
+        ``writes`` good ones, or does not."""
+        return self.summaries == EXTRACT or (self.summaries == "auto" and not writes)
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise UsageError(f"an answer of {self.max_tokens} tokens is none", "allow 1 or more")
         if self.ctx is not None and self.ctx < 1:
             raise UsageError(f"a context of {self.ctx} tokens leaves no room", "allow 256 or more")
+        if self.summaries not in SUMMARIES:
+            raise UsageError(
+                f"summaries cannot be {self.summaries!r}", f"use one of {', '.join(SUMMARIES)}"
+            )
 
 
 def with_parameter(settings: SessionSettings, key: str, text: str) -> tuple[SessionSettings, str]:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, TextIO
 
 from nazx_cli.documents.control import escape_control, strip_control
@@ -102,6 +103,16 @@ class Screen:
             self.say(_in_one_row(line) if self.err.isatty() else line)
         if more := len(found) - len(shown):
             self.say(f"  and {more} more; {every} shows all of them")
+
+    def show_places(self, sentences: Sequence[Passage]) -> None:
+        """Where the sentences of an extract stand, a line for each document."""
+        if not self._names_sources:
+            return
+        from nazx_cli.reading.passages import places_line
+
+        self.say("\nan extract, in the document's own sentences:")
+        for _, group in groupby(sentences, key=lambda sentence: sentence.document):
+            self.say(f"  {places_line(list(group))}")
 
     def show_citation(self, answer: Answer) -> None:
         """The passage that an answer stands on, its sentence quoted, and how many others the

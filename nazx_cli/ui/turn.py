@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
 from nazx_cli.documents.control import ControlFilter
-from nazx_cli.reading.passages import source_record
-from nazx_cli.session.events import Answer, Delta, Event, Notice, Progress, Reading
+from nazx_cli.names import EXTRACT
+from nazx_cli.reading.passages import source_line, source_record
+from nazx_cli.session.events import Answer, Delta, Event, Finding, Notice, Progress, Reading
 from nazx_cli.ui.interrupts import InterruptGuard
 from nazx_cli.ui.screen import Screen
 
@@ -29,6 +30,14 @@ class Outcome:
     mode: str = "none"
     sources: tuple[Passage, ...] = ()
     answer: Answer | None = None
+    findings: list[Finding] = field(default_factory=list)
+
+    def keep_findings(self, display: Display) -> None:
+        """Where it was interrupted before the answer began, the partial answers are the answer."""
+        if self.findings and not self.text:
+            self.text = "\n\n".join(finding.text for finding in self.findings)
+            self.sources = tuple(p for finding in self.findings for p in finding.passages)
+            display.push(Delta(self.text))
 
     @property
     def interrupted(self) -> bool:
@@ -79,6 +88,7 @@ def show_turn(
             _follow(events, display, guard, outcome)
         except KeyboardInterrupt:
             outcome.answer = None
+            outcome.keep_findings(display)
         finally:
             guard.defer, guard.pending = True, False  # the screen must be left in order
             display.end()
@@ -97,8 +107,12 @@ def show_turn(
 
 def _show_sources(outcome: Outcome, screen: Screen, every: str) -> None:
     """The one passage that the answer stands on, where it names one; else, and where
-    ``--sources`` asks for them, the first that the model was given."""
+    ``--sources`` asks for them, the first that the model was given. Of an extract, where its sentences
+    stand."""
     answer = outcome.answer
+    if answer is not None and answer.mode == EXTRACT and not screen.sources:
+        screen.show_places(answer.sources)
+        return
     if answer is not None and answer.confidence is not None:
         screen.show_citation(answer)
         if not screen.sources:
@@ -122,6 +136,9 @@ def _follow(
                 outcome.mode, outcome.sources = event.mode, event.passages
             elif isinstance(event, Progress):
                 display.show_status(f"{_WAITING} {event.done:,} of {event.total:,} blocks")
+            elif isinstance(event, Finding):
+                outcome.findings.append(event)
+                display.note(" ".join(f"({source_line(event.passages[0], event.text)})".split()))
             elif isinstance(event, Notice):
                 display.note(f"note: {event.text}")
             if guard.pending:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,9 +159,9 @@ class Evaluation:
         self, shelf: Shelf, model: ModelOptions, settings: SessionSettings
     ) -> Iterator[Contestant]:
         options, how = self._options, {"how": repr(model)}
-        reader = NazxContestant(
-            shelf, settings, how, f"{shelf.name}, retrieval alone", answers=False
-        )
+        # What a model would be given: an extract is made without it.
+        reads = replace(settings, summaries="write")
+        reader = NazxContestant(shelf, reads, how, f"{shelf.name}, retrieval alone", answers=False)
         if options.retrieval:
             yield reader
         else:

@@ -5,7 +5,6 @@ What a model's summary has to be better than. Each way is an entry of ``EXTRACTS
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,8 @@ import numpy as np
 
 from nazx_cli.evaluation.contestants.base import Reply, code_identity, model_identity
 from nazx_cli.evaluation.data.stories import SUMMARY
+from nazx_cli.reading.extract import WordRows
+from nazx_cli.reading.sentences import sentences
 from nazx_cli.reading.words import STOP_WORDS, stem, words
 
 if TYPE_CHECKING:
@@ -21,21 +22,6 @@ if TYPE_CHECKING:
 
     from nazx_cli.documents.document import Document
     from nazx_cli.evaluation.contestants.nazx import NazxContestant
-
-DAMPING = 0.15
-"""Chance that LexRank's walk goes to any sentence: Erkan and Radev take 0.1 to 0.2."""
-_STEPS, _SETTLED = 200, 1e-9
-_END = re.compile(r"(?<=[.!?…])[\"'”’)\]*_]*\s+(?=[\"'“‘(\[*_]*[^\Wa-z])|\n\s*\n\s*")
-
-
-def sentences(text: str) -> list[str]:
-    """The sentences of ``text``, in order, each on one line."""
-    found, at = [], 0
-    for match in _END.finditer(text):
-        found.append(text[at : match.end()])
-        at = match.end()
-    found.append(text[at:])
-    return [line for each in found if (line := " ".join(each.split()))]
 
 
 def lead(text: str, most: int) -> str:
@@ -60,52 +46,9 @@ def lexrank(text: str, most: int) -> str:
 
 
 def centrality(lines: Sequence[str]) -> NDArray[np.float64]:
-    """(n,) continuous LexRank (Erkan and Radev, JAIR 22, 2004, eq. 5), which sums to 1.
-
-    Sentences are TF-IDF vectors over stems, alike by their cosine. The n x n matrix of
-    likenesses is never made: it is a product, and so is each step of the walk.
-    """
-    rows, columns, values = _tfidf(lines)
-    count = len(lines)
-    width = int(columns.max()) + 1 if len(columns) else 1
-
-    def alike(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        by_word = np.bincount(columns, values * weights[rows], minlength=width)
-        return np.bincount(rows, values * by_word[columns], count).astype(np.float64)
-
-    degree = alike(np.ones(count))
-    alone = degree <= 0  # a sentence without a word of content leads anywhere
-    degree = np.where(alone, 1.0, degree)
-    rank: NDArray[np.float64] = np.full(count, 1 / count)
-    for _ in range(_STEPS):
-        spread = alike(rank / degree) + rank[alone].sum() / count
-        after: NDArray[np.float64] = DAMPING / count + (1 - DAMPING) * spread
-        if np.abs(after - rank).sum() < _SETTLED:
-            return after
-        rank = after
-    return rank
-
-
-def _tfidf(
-    lines: Sequence[str],
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Rows, columns and values of the sentences' vectors, each of length 1."""
-    numbers: dict[str, int] = {}
-    rows, columns = [], []
-    for row, line in enumerate(lines):
-        for word in words(line):
-            if word not in STOP_WORDS:
-                rows.append(row)
-                columns.append(numbers.setdefault(stem(word), len(numbers)))
-    width = max(1, len(numbers))
-    pairs, counts = np.unique(
-        np.asarray(rows, np.int64) * width + np.asarray(columns, np.int64), return_counts=True
-    )
-    row_of, column_of = pairs // width, pairs % width
-    rarity = np.log(len(lines) / np.maximum(1, np.bincount(column_of, minlength=width))) + 1
-    values = counts * rarity[column_of]
-    lengths = np.sqrt(np.bincount(row_of, values**2, minlength=len(lines)))
-    return row_of, column_of, values / lengths[row_of]
+    """(n,) how central each of ``lines`` is, by the stems of its words of content."""
+    stems = [[stem(word) for word in words(line) if word not in STOP_WORDS] for line in lines]
+    return WordRows.of_lines(stems).centrality()
 
 
 EXTRACTS: Mapping[str, Callable[[str, int], str]] = {"lead": lead, "lexrank": lexrank}
