@@ -143,7 +143,7 @@ def _record(
         "layout": first.layout,
         "tokens": documents.tokens,
         "distinct_tokens": documents.distinct,
-        "conversation_tokens": first.size.positions - documents.tokens,
+        "conversation_tokens": max(0, first.size.positions - documents.tokens),
         "rows": [
             {
                 "precision": e.precision,
@@ -165,7 +165,7 @@ def _table(name: str, config: ModelConfig, documents: TextSize, rows: Sequence[R
     first, cards = rows[0]
     kind = config.attention.kind
     held = f"layout {first.layout}" if kind == "inattention" else f"{kind} attention"
-    talk = first.size.positions - documents.tokens
+    talk = max(0, first.size.positions - documents.tokens)
     table = [["weights", "", "context", "dense KV cache", "workspace", "total", *cards]]
     inverse = [["longest context", *cards]]
     for e, plans in rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nazx_cli.catalog.registry import AdapterChoice, Registry
 from nazx_cli.checkpoint.quantized import agreed_kind
@@ -129,6 +129,9 @@ def plan(config: ModelConfig, documents: TextSize, options: LoadOptions, machine
     if not kind and options.dtype == "auto" and machine.can_quantize:
         precisions += KINDS
     size = _context_size(documents, options, config.vocab_size, machine)
+    if config.attention.kind == "full":  # of documents it is given passages that fit
+        most = config.max_positions
+        size = replace(size, positions=min(size.positions, most), distinct=min(size.distinct, most))
     tried = [
         estimate(config, precision, layout, size, _width(machine.dtype), process)
         for precision in precisions
