@@ -14,8 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from nazx_cli.engine.generator import Stats
-from nazx_cli.errors import ContextOverflowError, NazxError, UsageError
-from nazx_cli.names import DEFAULT_WINDOW
+from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.reading.grounding import DocumentGrounding, Ordinary
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import quoted
@@ -24,7 +23,7 @@ from nazx_cli.session.choice import Choice
 from nazx_cli.session.citation import is_open, opening, without_citation
 from nazx_cli.session.events import Answer, Delta, Event, Notice, Reading, Usage
 from nazx_cli.session.parts import ANSWER_TOKENS, choose, followed_turn, part_answer
-from nazx_cli.session.prompt import LEAST_ANSWER, Prompt, Prompter
+from nazx_cli.session.prompt import Prompt, Prompter, prompt_limit
 from nazx_cli.session.reader import EarlierTurns, Kept, Reader, quote
 from nazx_cli.session.settings import SessionSettings
 from nazx_cli.session.state import History, Message, State, Turn
@@ -143,7 +142,7 @@ class Answerer:
             library = None
         elif not library or library.documents != documents or library.tokenizer != tokenizer:
             library = Library(documents, tokenizer)
-        prompter = Prompter(tokenizer, settings, _prompt_limit(state, mode, self.lm.window))
+        prompter = Prompter(tokenizer, settings, prompt_limit(state, mode, self.lm.window))
         extracts = settings.extracts(self.lm.writes_summaries)
         reader = Reader(library, prompter, mode, self._say, extracts)
         return Setup(documents, settings, mode, library, prompter, reader)
@@ -379,23 +378,6 @@ def _fitted(history: History, question: str, setup: Setup) -> History:
     return history.fitted(
         lambda messages: prompter.size(messages, message), window - prompter.answer_room - passages
     )
-
-
-def _prompt_limit(state: State, mode: str, window: int | None) -> int | None:
-    """Live tokens that a prompt and its answer may take; None: no limit."""
-    limit = state.settings.ctx
-    if limit is not None and mode == "resident":
-        tokens = state.num_tokens
-        limit -= tokens
-        if limit <= LEAST_ANSWER:
-            enough = tokens + DEFAULT_WINDOW
-            raise ContextOverflowError(
-                f"the documents have {tokens:,} tokens; --ctx allows {state.settings.ctx:,}",
-                f"use --ctx {enough} or --read recall, in a chat "
-                f"/set parameter ctx {enough} or /set parameter read recall",
-            )
-    limits = [n for n in (limit, window) if n is not None]
-    return min(limits) if limits else None
 
 
 def _left_out_notice(count: int, mode: str) -> str:

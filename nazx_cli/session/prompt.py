@@ -17,7 +17,7 @@ from nazx_cli.errors import ContextOverflowError, ModelUnavailableError
 from nazx_cli.names import DEFAULT_WINDOW
 from nazx_cli.reading.mapreduce import NOTHING_FOUND
 from nazx_cli.session.settings import SessionSettings
-from nazx_cli.session.state import Message
+from nazx_cli.session.state import Message, State
 from nazx_cli.session.templates import render
 
 if TYPE_CHECKING:
@@ -168,3 +168,20 @@ class Prompter:
         if self.window is None:
             return DEFAULT_WINDOW
         return self.window - self.answer_room - self.size(history, message)
+
+
+def prompt_limit(state: State, mode: str, window: int | None) -> int | None:
+    """Live tokens that a prompt and its answer may take; None: no limit."""
+    limit = state.settings.ctx
+    if limit is not None and mode == "resident":
+        tokens = state.num_tokens
+        limit -= tokens
+        if limit <= LEAST_ANSWER:
+            enough = tokens + DEFAULT_WINDOW
+            raise ContextOverflowError(
+                f"the documents have {tokens:,} tokens; --ctx allows {state.settings.ctx:,}",
+                f"use --ctx {enough} or --read recall, in a chat "
+                f"/set parameter ctx {enough} or /set parameter read recall",
+            )
+    limits = [n for n in (limit, window) if n is not None]
+    return min(limits) if limits else None

@@ -107,8 +107,8 @@ def show_turn(
 
 def _show_sources(outcome: Outcome, screen: Screen, every: str) -> None:
     """The one passage that the answer stands on, where it names one; else, and where
-    ``--sources`` asks for them, the first that the model was given. Of an extract, where its sentences
-    stand."""
+    ``--sources`` asks for them, the first that the model was given. Of an extract, where its
+    sentences stand."""
     answer = outcome.answer
     if answer is not None and answer.mode == EXTRACT and not screen.sources:
         screen.show_places(answer.sources)
