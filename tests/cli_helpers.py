@@ -131,7 +131,7 @@ class ScriptedModel:
         """Answers count by how sure the model is to answer at all and of its words, less a little
         for each part before."""
         weights = {"constant": 1.0, "opens": 1.0, "mean": 1.0, "rank": -0.1}
-        return {"choice": {"weights": weights, "refuse": 0.1}}
+        return {"choice": {"weights": weights, "refuse": 0.1, "refuse_one": 0.1}}
 
     def answer_each(
         self,

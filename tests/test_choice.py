@@ -27,7 +27,7 @@ def answer(
 
 
 def weighing(**weights: float) -> Choice:
-    return Choice({name: weights.get(name, 0.0) for name in FEATURES}, refuse=0.1)
+    return Choice({name: weights.get(name, 0.0) for name in FEATURES}, refuse=0.1, refuse_one=0.2)
 
 
 def test_the_features_are_what_they_say() -> None:
@@ -71,6 +71,8 @@ def test_no_part_likely_to_answer_says_not() -> None:
     found = choose([answer("a", math.log(0.05)), answer("b", math.log(0.09))], weighing(opens=1.0))
     assert (found.text, found.says_not) == (NOT_SAID, True)
     assert found.confidence == pytest.approx(0.91)
+    assert choose([answer("a", math.log(0.15))], weighing()).says_not  # its bar is another
+    assert not choose([answer("a", math.log(0.15)), answer("b", -5.0)], weighing()).says_not
 
 
 @pytest.mark.parametrize(
@@ -104,9 +106,13 @@ def test_fitting_finds_what_tells_right_from_wrong() -> None:
 
 def test_few_questions_that_have_an_answer_are_turned_away() -> None:
     chances = [at / 100 for at in range(1, 101)]
-    tried = [Tried("Who?", (answer("a", math.log(each)),), (1.0,)) for each in chances]
-    refused = sum(fit(tried).says_not(each.answers) for each in tried)
-    assert refused == 5
+    one = [Tried("Who?", (answer("a", math.log(each)),), (1.0,)) for each in chances]
+    low = answer("b", -9.0)
+    two = [Tried("Who?", (answer("a", math.log(0.5 + each / 2)), low), (1, 0)) for each in chances]
+    choice = fit([*one, *two])
+    for tried in (one, two):
+        assert sum(choice.says_not(each.answers) for each in tried) == 3
+    assert choice.refuse > 0.5 > choice.refuse_one
 
 
 def test_nothing_to_fit_on_leaves_the_default() -> None:

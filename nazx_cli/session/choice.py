@@ -42,10 +42,12 @@ _DEFAULT: Mapping[str, float] = dict.fromkeys(FEATURES, 0.0) | {
 @dataclass(frozen=True)
 class Choice:
     """``weights`` of the features; answers are held back as not said where no part finds it
-    likelier than ``refuse`` that its passages answer."""
+    likelier than ``refuse`` that its passages answer, or ``refuse_one`` where there is one part:
+    of several the surest is surer."""
 
     weights: Mapping[str, float] = field(default_factory=lambda: _DEFAULT)
     refuse: float = 0.1
+    refuse_one: float = 0.1
 
     @classmethod
     def of(cls, notes: Mapping[str, Any]) -> Choice:
@@ -53,13 +55,14 @@ class Choice:
         try:
             own = notes["choice"]
             weights = {name: float(own["weights"].get(name, 0.0)) for name in FEATURES}
-            return cls(weights, float(own["refuse"]))
+            return cls(weights, float(own["refuse"]), float(own["refuse_one"]))
         except (AttributeError, KeyError, TypeError, ValueError):
             return cls()
 
     def to_json(self) -> dict[str, Any]:
         """As an adapter's notes hold it."""
-        return {"weights": dict(self.weights), "refuse": self.refuse}
+        bars = {"refuse": self.refuse, "refuse_one": self.refuse_one}
+        return {"weights": dict(self.weights), **bars}
 
     def confidences(self, answers: Sequence[PartAnswer], question: str) -> list[float]:
         """The chance, 0 to 1, of each answer to be right."""
@@ -70,7 +73,8 @@ class Choice:
 
     def says_not(self, answers: Sequence[PartAnswer]) -> bool:
         """Whether none of ``answers`` is likely enough to be one."""
-        return max(math.exp(answer.opens) for answer in answers) < self.refuse
+        bar = self.refuse if len(answers) > 1 else self.refuse_one
+        return max(math.exp(answer.opens) for answer in answers) < bar
 
 
 def features(answers: Sequence[PartAnswer], question: str) -> list[dict[str, float]]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 OnQuestion = Callable[[int, int], None]
 """Told how many questions of how many were put."""
-TURNED_AWAY = 0.05
+TURNED_AWAY = 0.03
 """Share of the questions that have an answer which may be held back as not said."""
 _DECAY = 1e-3  # of the weights, so that few questions cannot drive them far
 
@@ -95,10 +95,18 @@ def fit(tried: Sequence[Tried]) -> Choice:
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    surest = torch.tensor([max(a.opens for a in each.answers) for each in tried]).exp()
-    refuse = float(surest.quantile(TURNED_AWAY))
     fitted = zip(FEATURES, weights.tolist(), strict=True)
-    return Choice({name: round(value, 4) for name, value in fitted}, round(refuse, 5))
+    several = _bar([each for each in tried if len(each.answers) > 1])
+    alone = _bar([each for each in tried if len(each.answers) == 1])
+    return Choice({name: round(value, 4) for name, value in fitted}, several, alone)
+
+
+def _bar(tried: Sequence[Tried]) -> float:
+    """What the surest part is below for ``TURNED_AWAY`` of the questions."""
+    if not tried:
+        return Choice.refuse
+    surest = torch.tensor([max(a.opens for a in each.answers) for each in tried]).exp()
+    return round(float(surest.quantile(TURNED_AWAY)), 5)
 
 
 def _reader(lm: LanguageModel, text: str) -> Reader:
