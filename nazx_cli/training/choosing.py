@@ -54,10 +54,11 @@ def try_out(
     count: int,
     on_question: OnQuestion | None = None,
 ) -> list[Tried]:
-    """Put ``count`` questions of ``stories``, half of them to a book of all stories and half to
-    their own story alone; the same ones in every run. ``lm`` must have a reader merged."""
+    """Put ``count`` questions of ``stories``: a third of them to a book of all stories, a third
+    to their own story, a third to its right sections alone; the same ones in every run. ``lm``
+    must have a reader merged."""
     asked = [
-        (story, question.text, question.answers)
+        (story, question)
         for story in stories
         for question in story.questions
         if question.kind != SUMMARY and question.answers
@@ -65,14 +66,17 @@ def try_out(
     random.Random(0).shuffle(asked)
     asked = asked[:count]
     book = _reader(lm, BETWEEN.join(story.text for story in stories))
-    alone = {story.key: _reader(lm, story.text) for story, *_ in asked[1::2]}
     tried: list[Tried] = []
-    for number, (story, question, references) in enumerate(asked):
-        reader = alone[story.key] if number % 2 else book
-        found = _answers(lm, reader, " ".join(question.split()))
+    for number, (story, question) in enumerate(asked):
+        reader = book
+        if number % 3:
+            spans = story.spans(question.sections) if number % 3 == 2 else ()
+            text = "\n\n".join(story.text[first:last] for first, last in spans)
+            reader = _reader(lm, text or story.text)
+        found = _answers(lm, reader, " ".join(question.text.split()))
         if found:
-            scores = tuple(max(token_f1(a.text, each) for each in references) for a in found)
-            tried.append(Tried(question, found, scores))
+            scores = tuple(max(token_f1(a.text, r) for r in question.answers) for a in found)
+            tried.append(Tried(question.text, found, scores))
         if on_question:
             on_question(number + 1, len(asked))
     return tried
