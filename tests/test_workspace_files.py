@@ -54,6 +54,17 @@ def test_reading_adds_what_is_new_and_tells_what_is_not() -> None:
     assert names(work) == ["b.txt"]
 
 
+def test_a_file_by_another_path_is_the_document_that_is_there(folder: Path) -> None:
+    (folder / "link.txt").symlink_to("a.txt")
+    (folder / "here").symlink_to(folder)
+    work = workspace("a.txt")
+    paths = ["./a.txt", str(folder / "a.txt"), "link.txt", "here/a.txt"]
+    for path in paths:
+        found = work.read([path])
+        assert (found.added, found.known) == ((), (path,))
+    assert names(work) == ["a.txt"]
+
+
 @pytest.mark.usefixtures("folder")
 def test_several_files_are_one_step() -> None:
     work = workspace("a.txt", "b.txt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,7 +116,9 @@ class Watcher:
 
 
 def _same(one: Document, other: Document) -> bool:
-    """Whether both were read from one file, or are alike where a file is not known."""
+    """Whether both were read from one file, also by two paths, or are alike where a file is not
+    known."""
     if one.origin is not None and other.origin is not None:
-        return one.origin.path == other.origin.path
+        first, second = one.origin.path, other.origin.path
+        return first == second or os.path.realpath(first) == os.path.realpath(second)
     return (one.name, one.text) == (other.name, other.text)
