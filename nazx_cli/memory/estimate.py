@@ -36,7 +36,7 @@ _RUNTIME = 30_000_000  # measured: libraries' buffers, code loaded on first use,
 _QUANTIZER = 185_000_000  # measured: bitsandbytes and what it imports, and its working memory
 _TRITON = 75_000_000  # measured: Triton, which bitsandbytes imports where it is installed
 _ANSWERING = 45_000_000  # measured: libraries first used by a chat, and code compiled for prompts
-_INDEX = 40  # measured: bytes of a token in the index of recall, while it is built
+_INDEX = 40  # by its arrays: bytes of a token in the index of recall, while it is built
 _STORED = 2  # bytes of one number in a checkpoint file; published ones are 16-bit
 _HEAPS = (26.0, 0.486)  # see distinct_tokens
 
