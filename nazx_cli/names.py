@@ -34,6 +34,36 @@ SUMMARIES: Mapping[str, str] = MappingProxyType(
 EXTRACT = "extract"
 """The read mode of an answer in the documents' own sentences."""
 
+LAYOUTS: Mapping[str, str] = MappingProxyType(
+    {
+        "auto": "the fastest that fits into memory",
+        "pairs": "posting lists, a state per distinct token and what RoPE turns: the fastest",
+        "postings": "posting lists and a state per distinct token: a fraction of the memory",
+        "tables": "posting lists, and keys and values per distinct token and layer",
+        "ids": "token ids alone: the least memory",
+        "states": "a state per position, as in the paper: for comparison",
+        "cached": "keys and values per position and layer; the one of windowed and full attention",
+    }
+)
+"""Memory layouts of a context (``--layout``), and what each keeps."""
+
+WORKLOADS = (
+    "prefill",
+    "decode",
+    "attention",
+    "decode-long",
+    "first-token",
+    "growth",
+    "edits",
+    "memory",
+    "peak",
+    "read",
+    "tokenizing",
+    "quantization",
+    "recall",
+)
+"""What ``nazx bench`` measures."""
+
 DEFAULT_MODEL = "nazx-smol-135m"
 
 NO_ADAPTER = "none"

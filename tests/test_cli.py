@@ -17,7 +17,7 @@ from cli_helpers import run_nazx as nazx
 from cli_helpers import tiny_checkpoint
 from typer.testing import CliRunner
 
-from nazx_cli import __version__
+from nazx_cli import __version__, names
 from nazx_cli.cli import app as app_module
 from nazx_cli.cli.app import handled
 from nazx_cli.errors import MemoryLimitError
@@ -291,7 +291,7 @@ def test_a_mistake_is_one_line_with_a_next_step(
 def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     out, err, code = nazx(*arguments)
     assert (out, code) == ("", 2)
-    assert "--help" in err
+    assert "--help" in err or "; next: " in err
     assert "Traceback" not in err
 
 
@@ -389,3 +389,36 @@ def test_errors_of_the_process_are_exit_codes_too() -> None:
     done = program("ask", "-f", "/no/such/book.txt", "Who?", stdin=subprocess.DEVNULL)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("ask --model nazx-s", "nazx-smol-135m"),
+        ("show nazx-s", "nazx-smol-135m"),
+        ("eval --model nazx-s", "nazx-smol-135m"),
+        ("ask --layout pos", "postings"),
+        ("vram-estimate --layout pos", "postings"),
+        ("bench --layout pos", "postings"),
+        ("bench de", "decode-long"),
+        ("ask --device c", "cuda"),
+    ],
+)
+def test_completion_offers_names(typed: str, offered: str) -> None:
+    env = {
+        "_NAZX_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"nazx {typed}",
+        "COMP_CWORD": str(len(typed.split())),
+    }
+    result = CliRunner().invoke(app_module.app, [], prog_name="nazx", env=env)
+    *_, start = typed.split()
+    words = result.stdout.split()
+    assert offered in words and all(word.startswith(start) for word in words)
+
+
+def test_what_completion_offers_is_what_there_is() -> None:
+    from nazx_cli.bench.workloads import WORKLOADS
+    from nazx_cli.context.layouts import LAYOUTS
+
+    assert {*names.LAYOUTS} == {"auto", *LAYOUTS}
+    assert {*names.WORKLOADS} == {*WORKLOADS}

@@ -15,12 +15,13 @@ from nazx_cli.cli.options import (
     ModelName,
     OutputOptions,
     count_option,
+    layout_names,
     make_screen,
     option,
 )
 from nazx_cli.documents.control import strip_control
 from nazx_cli.errors import NazxError, UsageError
-from nazx_cli.names import DEFAULT_MODEL, DTYPES
+from nazx_cli.names import DEFAULT_MODEL, DTYPES, WORKLOADS
 from nazx_cli.ui.phrases import counted
 from nazx_cli.ui.streams import raw
 
@@ -71,6 +72,7 @@ class BenchOptions:
             "--layout",
             "Memory layout of the random models, in place of a workload's own. May be repeated.",
             metavar="NAME",
+            autocompletion=layout_names,
         ),
     ] = None
     threads: Annotated[
@@ -131,6 +133,7 @@ def bench(
             "These are the default. By name or with --all, since they take long: attention, "
             "decode-long, first-token, growth, edits. By name only: recall.",
             show_default=False,
+            autocompletion=lambda: list(WORKLOADS),
         ),
     ] = None,
     file: Files = None,

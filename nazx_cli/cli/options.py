@@ -19,7 +19,14 @@ import typer
 from nazx_cli.amounts import parse_count
 from nazx_cli.documents.control import strip_control
 from nazx_cli.errors import UsageError
-from nazx_cli.names import DEFAULT_MODEL, DTYPES, READ_MODES, SUMMARIES
+from nazx_cli.names import (
+    DEFAULT_MODEL,
+    DEVICES,
+    DTYPES,
+    LAYOUTS,
+    READ_MODES,
+    SUMMARIES,
+)
 from nazx_cli.quantization.cost import KINDS
 from nazx_cli.ui.screen import Screen
 
@@ -78,9 +85,40 @@ def _go_offline(wanted: bool) -> bool:
     return wanted
 
 
-ModelArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name, org/repo or folder.")]
-ModelName = Annotated[str, option("--model", "Name, org/repo or folder.", "-m", metavar="NAME")]
-Device = Annotated[str, option("--device", "auto, cpu, cuda, cuda:N or mps.", metavar="NAME")]
+def model_names() -> list[str]:
+    """Names of the models that NazX knows or has converted, for completion."""
+    from nazx_cli.catalog.registry import Registry
+    from nazx_cli.catalog.stored import models_folder
+
+    folder = models_folder()
+    here = (each.name for each in folder.glob("[!.]*")) if folder.is_dir() else ()
+    return sorted({*Registry.load().names, *here})
+
+
+def layout_names() -> list[tuple[str, str]]:
+    """Memory layouts and what each keeps, for completion."""
+    return list(LAYOUTS.items())
+
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="Name, org/repo or folder.", autocompletion=model_names),
+]
+ModelName = Annotated[
+    str,
+    option(
+        "--model", "Name, org/repo or folder.", "-m", metavar="NAME", autocompletion=model_names
+    ),
+]
+Device = Annotated[
+    str,
+    option(
+        "--device",
+        "auto, cpu, cuda, cuda:N or mps.",
+        metavar="NAME",
+        autocompletion=lambda: ["auto", *DEVICES],
+    ),
+]
 Revision = Annotated[
     str | None, option("--revision", "Branch, tag or commit of the model.", metavar="NAME")
 ]
@@ -112,7 +150,13 @@ class ModelOptions:
     ] = None
     device: Device = "auto"
     layout: Annotated[
-        str, option("--layout", "Memory layout of the context, or auto.", metavar="NAME")
+        str,
+        option(
+            "--layout",
+            "Memory layout of the context, or auto.",
+            metavar="NAME",
+            autocompletion=layout_names,
+        ),
     ] = "auto"
     revision: Revision = None
     offline: Offline = False

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nazx_cli.amounts import parse_bytes
-from nazx_cli.cli.options import Files, Json, ModelName, Report, Revision, count_option, option
+from nazx_cli.cli.options import (
+    Files,
+    Json,
+    ModelName,
+    Report,
+    Revision,
+    count_option,
+    layout_names,
+    option,
+)
 from nazx_cli.errors import UsageError
 from nazx_cli.names import DEFAULT_MODEL
 from nazx_cli.quantization.cost import KINDS
@@ -38,7 +47,12 @@ class EstimateOptions:
     ] = None
     layout: Annotated[
         str,
-        option("--layout", "InAttention's layout: what the shapes cost under it.", metavar="NAME"),
+        option(
+            "--layout",
+            "InAttention's layout: what the shapes cost under it.",
+            metavar="NAME",
+            autocompletion=layout_names,
+        ),
     ] = "auto"
     distinct: Annotated[
         int | None, count_option("--distinct", "Distinct tokens. Default: as in English prose.")

@@ -15,6 +15,7 @@ from nazx_cli.cli.options import (
     OutputOptions,
     Quiet,
     make_screen,
+    model_names,
     option,
 )
 from nazx_cli.errors import UsageError
@@ -38,6 +39,7 @@ class EvalModels(ModelOptions):
             "-m",
             metavar="NAME",
             show_default=DEFAULT_MODEL,
+            autocompletion=model_names,
         ),
     ] = None  # type: ignore[assignment]
     adapter: Annotated[
