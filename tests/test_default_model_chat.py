@@ -37,6 +37,7 @@ def test_the_default_model_streams_names_its_sources_and_can_be_stopped(
     assert re.search(r"^\(the model was given \d+ more passages\)$", shown, re.MULTILINE), shown
     terminal.until(rf"{PROMPT}\n{GAUGE}documents 36,736 tokens.*tokens/s$")
 
+    terminal.enter("/set parameter summaries write")  # an extract is there at once
     terminal.send("Summarize the whole story.\r")
     before = terminal.until(rf"whole story\.\n(.+\n)*.{{20}}.*\n{GAUGE}tokens/s$")
     after = terminal.until(rf"whole story\.\n(.+\n)*.{{20}}.*\n(.+\n)+{GAUGE}tokens/s$")
