@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -422,3 +423,15 @@ def test_what_completion_offers_is_what_there_is() -> None:
 
     assert {*names.LAYOUTS} == {"auto", *LAYOUTS}
     assert {*names.WORKLOADS} == {*WORKLOADS}
+
+
+@pytest.mark.parametrize("name", ["ask", "chat"])
+def test_help_groups_the_options_and_explains_their_words(name: str) -> None:
+    out, _, code = nazx(name, "--help")
+    assert code == 0
+    titles = ["Documents", "Model", "Memory", "Sampling", "Output", "Session", "Other"]
+    places = [out.index(f"\n{title}:\n") for title in titles]
+    assert places == sorted(places) and "\nOptions:\n" not in out
+    for word in (*names.READ_MODES, *names.SUMMARIES, *names.LAYOUTS):
+        assert re.search(rf"^    {word} +\w", out, re.MULTILINE)
+    assert not re.search(r"<list|<str>|INTEGER|FLOAT|RANGE|BOOLEAN", out)

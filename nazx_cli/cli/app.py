@@ -25,6 +25,7 @@ from nazx_cli.cli import (
     tune,
     vram_estimate,
 )
+from nazx_cli.cli.grouped_help import GroupedCommand
 from nazx_cli.cli.judge import command as eval
 from nazx_cli.cli.options import flatten
 from nazx_cli.errors import NazxError, is_out_of_memory, without_credentials
@@ -150,7 +151,7 @@ def _typer(commands: tuple[tuple[str, Callable[..., None]], ...], **settings: An
         **settings,
     )
     for name, command in commands:
-        made.command(name)(handled(flatten(command)))
+        made.command(name, cls=GroupedCommand)(handled(flatten(command)))
     return made
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
@@ -37,11 +37,12 @@ if TYPE_CHECKING:
 def option(flag: str, help: str, *more: str, choices: Iterable[str] = (), **settings: Any) -> Any:
     """A Typer option with its environment variable; the help names all of those once.
 
-    With ``choices`` it takes one of these words and no other.
+    With ``choices`` it takes one of these words and no other; of a mapping each has a line of
+    its own in the help (``grouped_help``).
     """
     if words := tuple(choices):
         settings["parser"] = lambda typed: _one_of(words, typed)
-        settings["metavar"] = f"<{'|'.join(words)}>"
+        settings["metavar"] = "WORD" if isinstance(choices, Mapping) else f"<{'|'.join(words)}>"
         settings["autocompletion"] = lambda: list(words)
     name = flag.split("/")[0].removeprefix("--").replace("-", "_").upper()
     return typer.Option(
