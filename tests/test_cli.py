@@ -355,7 +355,7 @@ def test_failures_become_exit_codes(
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(model: str) -> None:
-    ask = f"{sys.executable} -m nazx_cli ask -m {model} --max-tokens 5000 'Who?'"
+    ask = f"{sys.executable} -m nazx_cli ask -m {model} --quiet --max-tokens 5000 'Who?'"
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", f"{ask} | head -c 5"],
         capture_output=True,
@@ -389,7 +389,8 @@ def test_an_interrupt_keeps_what_was_said_and_names_the_sources(model: str, book
 def test_errors_of_the_process_are_exit_codes_too() -> None:
     done = program("ask", "-f", "/no/such/book.txt", "Who?", stdin=subprocess.DEVNULL)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("error: ")
+    said, error = done.stderr.splitlines()
+    assert said.startswith("starting") and error.startswith("error: ")
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,17 @@ def test_the_gauge_and_the_wait_move_at_least_twice_a_second() -> None:
     assert board.shown == ["x"]
 
 
+def test_a_long_reading_is_told_once_where_nothing_can_be_drawn() -> None:
+    def said(blocks: int, quiet: bool) -> str:
+        err = io.StringIO()
+        steps = tuple(Progress(done, blocks) for done in range(blocks + 1))
+        show_turn(answer("x", before=steps), "model", Screen(io.StringIO(), err, quiet=quiet))
+        return err.getvalue()
+
+    assert said(1_200, quiet=False) == "reading 1,200 blocks, one after the other\n"
+    assert said(1_200, quiet=True) == said(1, quiet=False) == ""
+
+
 def test_ctrl_c_keeps_what_was_said_and_puts_the_terminal_in_order() -> None:
     board = Board()
 

@@ -135,6 +135,38 @@ def test_ctrl_c_right_after_the_start_leaves_no_trace(wait: float) -> None:
     assert err == b""
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["ask", "Who?"], True),
+        (["ask", "Who?", "--quiet"], False),
+        (["tune", "data", "--out", "run"], True),
+    ],
+)
+def test_the_start_is_told_before_anything_heavy_and_ctrl_c_ends_it(
+    command: list[str], said: bool
+) -> None:
+    # As libraries do: the interrupt comes while one is imported, and is made another error.
+    code = f"""
+import signal, sys, nazx_cli.__main__ as program
+class Swallowing:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                raise ImportError(name) from None
+sys.meta_path.insert(0, Swallowing())
+sys.argv = ["nazx", *{command!r}]
+program.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == ("starting: loading PyTorch\n" if said else "")
+
+
 def test_an_interrupt_that_a_library_swallows_is_raised_after_all() -> None:
     with pytest.raises(KeyboardInterrupt), importing(), suppress(BaseException):
         signal.raise_signal(signal.SIGINT)

@@ -146,9 +146,10 @@ def bench(
 
     Example: nazx bench growth --output bench.json
     """
+    screen = make_screen(OutputOptions())
+    screen.start_computing()
     from nazx_cli.bench.workloads import choose
 
-    screen = make_screen(OutputOptions())
     settings = options.settings(file or ())
     chosen = choose(name or (), settings, every=every)
     _check_output(options.output)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nazx_cli.cli.options import Device, Json, OutputOptions, make_screen
-from nazx_cli.ui.interrupts import InterruptGuard
+from nazx_cli.ui.interrupts import InterruptGuard, importing
 from nazx_cli.ui.phrases import columns, size_text
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def gauge(
 
     Example: nazx gauge --watch
     """
-    from nazx_cli.checkpoint.load import resolve_device
+    with importing():
+        from nazx_cli.checkpoint.load import resolve_device
 
     screen, name = make_screen(OutputOptions()), str(resolve_device(device))
     _show(name, screen, json, interval if watch else None)

@@ -102,6 +102,7 @@ class Opening:
         from nazx_cli.session.saving.store import Store
 
         screen = make_screen(self.output)
+        screen.start_computing()
         settings = self.answers.settings()  # first: a wrong value should not wait for a model
         store = Store(nazx_home() / "sessions")
         failure: NazxError | None = None

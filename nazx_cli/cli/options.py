@@ -374,21 +374,24 @@ class Report:
 
     def __init__(self, *, json: bool, quiet: bool = False) -> None:
         self._json = json
-        self._screen = make_screen(OutputOptions(json=json, quiet=quiet))
+        self.screen = make_screen(OutputOptions(json=json, quiet=quiet))
 
     @contextmanager
-    def progress(self, label: str) -> Iterator[Callable[..., None]]:
-        """What to call with (stage, done, in all), or with the last two, while the body runs."""
-        with self._screen.bar(label) as bar:
+    def progress(self, label: str, *, is_long: bool = False) -> Iterator[Callable[..., None]]:
+        """What to call with (stage, done, in all), or with the last two, while the body runs.
+
+        What ``is_long`` is told of where no bar can be drawn, too.
+        """
+        with self.screen.long_work(label) if is_long else self.screen.bar(label) as bar:
             bar.start()
             yield bar.update
 
     def tell(self, facts: Any, *lines: str, note: str = "") -> None:
         """``facts`` with --json; for a person ``lines`` on stdout and ``note`` on stderr."""
         if self._json:
-            self._screen.data(facts)
+            self.screen.data(facts)
             return
         for line in lines:
-            self._screen.line(line)
+            self.screen.line(line)
         if note:
-            self._screen.note(note)
+            self.screen.note(note)

@@ -129,9 +129,10 @@ def tune(
             "a run begins with files, or goes on with --resume",
             f"nazx tune questions.jsonl --out {out}, or nazx tune --resume --out {out}",
         )
+    report = Report(json=json, quiet=quiet)
+    report.screen.start_computing()
     from nazx_cli.training.run import Run, prepare, read_settings
 
-    report = Report(json=json, quiet=quiet)
     if resume:
         settings = read_settings(out)
         if options.calibrate is not None:
@@ -140,12 +141,16 @@ def tune(
     else:
         settings = _settings(data or [], options, (model, revision), device, dtype)
         lm = _load(settings, report, offline)
-        with report.progress("reading the data") as update:
-            settings = prepare(out, settings, lm, update)
+        with report.progress("making prompts of the data", is_long=True) as update:
+
+            def told(name: str, done: int, total: int) -> None:
+                update(f"making prompts of {name}", done, total)
+
+            settings = prepare(out, settings, lm, told)
     run = Run(out, settings, lm)
     try:
         if not export:
-            with report.progress("tuning") as update:
+            with report.progress("tuning", is_long=True) as update:
                 run.go(_told(update))
         with report.progress("writing") as update:
             made = run.export(lambda done, total: update("calibrating", done, total))

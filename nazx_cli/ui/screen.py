@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from nazx_cli.documents.control import escape_control, strip_control
 from nazx_cli.errors import NazxError
+from nazx_cli.ui.interrupts import importing
 from nazx_cli.ui.phrases import shortened
 from nazx_cli.ui.streams import gated, raw
 
@@ -32,6 +33,8 @@ try:
     import termios
 except ImportError:  # Windows
     termios = None  # type: ignore[assignment]
+
+_STARTING = "starting: loading PyTorch"
 
 _UNSURE = 0.5  # confidence under which an answer is marked: see session.parts
 _NAMED = 5  # left-out files that are named
@@ -166,6 +169,23 @@ class Screen:
         """A progress bar on stderr; nothing is drawn where nothing may be."""
         return Bar(raw(self.err) if self.is_lively else None, label)
 
+    def start_computing(self) -> None:
+        """Import what computes, which takes seconds, and say so before it does: nothing can be
+        said meanwhile, since loading a compiled library holds up every thread."""
+        if "torch" in sys.modules:
+            return
+        with self.long_work(_STARTING), importing():
+            import nazx_cli.engine.language_model  # noqa: F401
+
+    @contextmanager
+    def long_work(self, label: str) -> Iterator[Bar]:
+        """A bar, drawn at once; where nothing may be drawn, its label in a plain line."""
+        if not self.is_lively:
+            self.note(label)
+        with self.bar(label) as bar:
+            bar.start()
+            yield bar
+
 
 def knows_unicode(stream: TextIO) -> bool:
     """Whether every character can be written to ``stream``."""
@@ -223,13 +243,16 @@ class Bar:
         """Draw it, before any figure is known."""
         if self._stream is None or self._progress is not None:
             return
+        self._drawn.enter_context(no_echo())  # what is typed would leave pieces of it behind
+        if "rich.progress" not in sys.modules:  # until it is, which takes a while
+            self._drawn.callback(self._put, "\r\x1b[K")
+            self._put(f"  {self._label}\r")
         from rich.console import Console
         from rich.progress import Progress, SpinnerColumn, TextColumn
 
         columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False))
         self._progress = Progress(*columns, console=Console(file=self._stream), transient=True)
         self._progress.add_task(self._label, total=None)
-        self._drawn.enter_context(no_echo())  # what is typed would leave pieces of it behind
         self._drawn.enter_context(self._progress)
 
     def update(self, *values: str | int) -> None:
@@ -249,6 +272,11 @@ class Bar:
             completed=float(done),
             total=float(total) or None,
         )
+
+    def _put(self, text: str) -> None:
+        assert self._stream is not None, "nothing is drawn nowhere"
+        self._stream.write(text)
+        self._stream.flush()
 
     def stop(self) -> None:
         """Remove it; once is enough, more do no harm."""

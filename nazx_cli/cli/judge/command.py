@@ -183,11 +183,12 @@ def evaluate(
 
     Example: nazx eval val.jsonl --given section --given book --limit 100 --answers answers.jsonl
     """
+    screen = make_screen(OutputOptions(json=options.json, quiet=options.quiet))
+    screen.start_computing()
     from nazx_cli.cli.judge.runs import Evaluation
     from nazx_cli.evaluation.data.files import check_asked, draw, read_data
     from nazx_cli.evaluation.words import check_rouge
 
-    screen = make_screen(OutputOptions(json=options.json, quiet=options.quiet))
     check_rouge()
     found = read_data(data)
     if found.left_out:
