@@ -296,6 +296,13 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     assert "Traceback" not in err
 
 
+def test_a_question_of_millions_of_characters_is_refused_at_once() -> None:
+    stdout, stderr, code = nazx("ask", "--model", "no-such-model", stdin="why? " * 500_000)
+    assert (stdout, code) == ("", 2)
+    assert "2,500,000 characters" in stderr
+    assert "--file -" in stderr
+
+
 def test_a_question_longer_than_the_window_is_exit_code_4(model: str) -> None:
     _, err, code = nazx("ask", "-m", model, "why " * 400)
     assert code == 4

@@ -6,7 +6,7 @@ import os
 import random
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise, product
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from tokenizers import (
     AddedToken,
+    Encoding,
     Regex,
     decoders,
     models,
@@ -27,6 +28,7 @@ from tokenizers import Tokenizer as Backend
 
 from nazx_cli.tokenizer import Tokenizer, Tokens
 from nazx_cli.tokenizer import encode as edits
+from nazx_cli.tokenizer.backend import Backend as Guarded
 
 ALICE = Path(__file__).parent / "data" / "alice.txt"
 SHARED = Path(os.environ.get("NAZX_TEST_TEXTS", "/work/shared/data"))
@@ -399,3 +401,29 @@ def test_shared_ends_are_found_to_the_character(monkeypatch: pytest.MonkeyPatch)
         backwards = shared(one[::-1], other[::-1])
         assert edits.shared_suffix(one, other, limit) == backwards
         assert edits.shared_suffix(one, other, limit // 2) == min(backwards, limit // 2)
+
+
+@pytest.mark.parametrize("name", ("gpt2", "llama3", "wordpiece", "none"))
+def test_a_text_without_a_break_is_encoded_a_part_at_a_time(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit, size in (("PIECE", 1000), ("_LONGEST", 100), ("_WHOLE", 1000)):
+        monkeypatch.setattr(edits, limit, size)
+    backend = tokenizer(name)._backend
+    given: list[str] = []
+
+    def encode(text: str) -> Encoding:
+        given.append(text)
+        return Guarded.encode(backend, text)
+
+    def encode_batch(some: Sequence[str]) -> list[Encoding]:
+        given.extend(some)
+        return Guarded.encode_batch(backend, some)
+
+    monkeypatch.setattr(backend, "encode", encode)
+    monkeypatch.setattr(backend, "encode_batch", encode_batch)
+    text = "words, " + "漢é" * 5000
+    tokens = tokenizer(name).encode_document(text)
+    assert max(map(len, given)) <= 1100
+    assert np.all(np.diff(tokens.starts) >= 0)
+    assert tokens.starts[-1] >= 9990

@@ -25,6 +25,7 @@ from nazx_cli.errors import DocumentError, UsageError
 from nazx_cli.ui.interrupts import INTERRUPTED
 from nazx_cli.ui.screen import Screen
 
+_LONGEST_QUESTION = 200_000  # characters: no model that NazX runs reads more at once
 _PATIENCE = 2.0  # seconds without input until the person is told what is waited for
 
 
@@ -91,6 +92,11 @@ def _inputs(
     if question is None or not question.strip():
         raise UsageError(
             "there is no question", 'add one, as in: nazx ask --file book.txt "Who is on trial?"'
+        )
+    if len(question) > _LONGEST_QUESTION:
+        raise UsageError(
+            f"a question of {len(question):,} characters is none",
+            'give the text as a document, as in: nazx ask --file - "What changed?"',
         )
     return question, specs, piped
 

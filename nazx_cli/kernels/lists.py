@@ -19,6 +19,7 @@ from nazx_cli.kernels import SPARE_POSITIONS
 from nazx_cli.kernels.base import InvertedIndex, Tokens
 from nazx_cli.kernels.rotary import PhaseTables
 
+_SORTED = 1 << 20  # tokens
 _MOST_EDITS = 8  # more than this before the next token: building anew is as quick
 
 
@@ -37,12 +38,27 @@ class PostingLists:
 
     @classmethod
     def build(cls, ids: Tensor) -> PostingLists:
-        """Index ``ids``, a 1-D integer tensor; O(N log N), about 0.1 s for 1,000,000 tokens."""
-        ordered, positions = torch.sort(ids.to(torch.int32), stable=True)
-        distinct, counts = torch.unique_consecutive(ordered, return_counts=True)
-        offsets = torch.zeros(len(distinct) + 1, dtype=torch.int64)
-        torch.cumsum(counts, 0, out=offsets[1:])
-        return cls(distinct, offsets, positions.to(torch.int32))
+        """Index ``ids``, a 1-D integer tensor of ids from 0 on; about 0.1 s for 1,000,000 tokens.
+
+        Some tokens at a time: to sort them takes several times the memory of the result.
+        """
+        size = int(ids.max()) + 1 if len(ids) else 0
+        counts = torch.zeros(size, dtype=torch.int64)
+        for at in range(0, len(ids), _SORTED):
+            counts += torch.bincount(ids[at : at + _SORTED], minlength=size)
+        behind = torch.cumsum(counts, 0)
+        filled = behind - counts  # where the next position of each id goes
+        positions = torch.empty(len(ids), dtype=torch.int32)
+        for at in range(0, len(ids), _SORTED):
+            ordered, order = torch.sort(ids[at : at + _SORTED].to(torch.int32), stable=True)
+            found, many = torch.unique_consecutive(ordered, return_counts=True)
+            shift = filled[found] - (torch.cumsum(many, 0) - many)
+            places = torch.arange(len(order)) + torch.repeat_interleave(shift, many)
+            positions[places] = (order + at).to(torch.int32)
+            filled[found] += many
+        distinct = torch.nonzero(counts).flatten()
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), behind[distinct]])
+        return cls(distinct.to(torch.int32), offsets, positions)
 
     @property
     def counts(self) -> Tensor:

@@ -31,10 +31,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nazx_cli.reading.library import Library
+    from nazx_cli.reading.tokenized import TokenizedDocument
 
 _BROKEN = "\ufffd"  # what a token decodes to that holds part of a character
 _NOWHERE = np.zeros(0, np.int64)
-_STRETCH = 1 << 18  # characters looked at in one go
+_STRETCH = 1 << 18  # characters, or tokens, looked at in one go
 _GAP = 16  # characters between two stretches that are looked at as one
 _FEW = 64  # characters for which numpy takes longer than a loop
 
@@ -81,7 +82,9 @@ class Matcher:
                 else:
                     self._follow(at, 1, word, target, chains)
             chains += self._split_words.get(target, ())
-            self._found[target] = np.unique(np.concatenate([_NOWHERE, *chains]))
+            found = np.concatenate([_NOWHERE, *chains])
+            in_order = bool(np.all(found[1:] > found[:-1]))
+            self._found[target] = found if in_order else np.unique(found)
         return self._found[target]
 
     def can_tell(self, word: str) -> bool:
@@ -211,13 +214,13 @@ class Matcher:
     def _split_words(self) -> dict[str, list[NDArray[np.int64]]]:
         """Stems of the words that have a character split between tokens, and where they begin."""
         found: defaultdict[str, list[NDArray[np.int64]]] = defaultdict(list)
-        library = self._library
-        broken = np.sort(np.concatenate([_NOWHERE, *map(self._postings, self._broken)]))
-        for d, document in enumerate(library.documents):
-            first, end = int(library.bounds[d]), int(library.bounds[d + 1])
-            low, high = np.searchsorted(broken, (first, end))
+        broken = np.zeros(self._library.tokenizer.vocab_size, np.bool_)
+        broken[self._distinct[self._broken]] = True
+        for first, document in zip(
+            self._library.bounds.tolist(), self._library.documents, strict=False
+        ):
             own = document.starts
-            for stretch in _stretches(document.text, own, broken[low:high] - first):
+            for stretch in _stretches(document, broken):
                 for word, begins in _words_in(document.text, *stretch):
                     # int32 as they are: else numpy would turn all of its own into int64 each time
                     at = np.searchsorted(own, begins, side="right") - 1
@@ -232,23 +235,11 @@ def _is_content(pieces: list[str]) -> bool:
     return len(word) >= 3 and not word.isdigit() and word not in STOP_WORDS
 
 
-def _stretches(
-    text: str, starts: NDArray[np.int32], tokens: NDArray[np.int64]
-) -> Iterator[tuple[int, int]]:
-    """The characters that ``tokens``, ascending, touch, and small gaps between them, as stretches
-    (begin, end) that cut no word and do not overlap; a long one comes in parts."""
-    if not len(tokens):
-        return
-    lows = starts[tokens].astype(np.int64)
-    after = np.append(starts, np.int32(len(text)))[tokens + 1].astype(np.int64)
-    highs = np.minimum(np.maximum(after, lows) + 1, len(text))
-    apart = np.flatnonzero(lows[1:] > highs[:-1] + _GAP) + 1
-    done = 0
-    for low, high in zip(
-        lows[np.append(0, apart)].tolist(),
-        highs[np.append(apart, len(lows)) - 1].tolist(),
-        strict=True,
-    ):
+def _stretches(document: TokenizedDocument, broken: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+    """The characters that tokens with ``broken[id]`` touch, and small gaps between them, as
+    stretches (begin, end) that cut no word and do not overlap; a long one comes in parts."""
+    text, done = document.text, 0
+    for low, high in _touched(document, broken):
         begin = max(low, done)
         while begin < high:
             while begin > done and _spaced(text[begin]) and _spaced(text[begin - 1]):
@@ -258,6 +249,23 @@ def _stretches(
                 done += 1
             yield begin, done
             begin = done
+
+
+def _touched(document: TokenizedDocument, broken: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+    """Characters (begin, end) that such tokens touch, in order, some thousand tokens at a time."""
+    ids, starts, length = document.ids, document.starts, len(document.text)
+    for since in range(0, len(ids), _STRETCH):
+        tokens = since + np.flatnonzero(broken[ids[since : since + _STRETCH]])
+        if not len(tokens):
+            continue
+        lows = starts[tokens]
+        after = np.where(
+            tokens + 1 < len(ids), starts[np.minimum(tokens + 1, len(ids) - 1)], length
+        )
+        highs = np.minimum(np.maximum(after, lows) + 1, length)
+        apart = np.flatnonzero(lows[1:] > highs[:-1] + _GAP) + 1
+        begins, ends = lows[np.append(0, apart)], highs[np.append(apart, len(lows)) - 1]
+        yield from zip(begins.tolist(), ends.tolist(), strict=True)
 
 
 def _words_in(text: str, begin: int, end: int) -> Iterator[tuple[str, NDArray[np.int32]]]:

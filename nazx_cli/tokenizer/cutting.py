@@ -52,10 +52,12 @@ class Cutting:
     cut: re.Pattern[str]
     behind_a: re.Pattern[str]
 
-    def first(self, text: str, begin: int) -> int:
-        """The first cut behind the character at ``begin``, or the text's end."""
-        found = self.cut.search(text, begin)
-        return found.end() if found else len(text)
+    def first(self, text: str, begin: int, most: int | None = None) -> int:
+        """The first cut behind the character at ``begin``, or the text's end; where neither comes
+        within ``most`` characters, the place so far behind it."""
+        end = len(text) if most is None else min(len(text), begin + most)
+        found = self.cut.search(text, begin, end)
+        return found.end() if found else end
 
     def last(self, text: str, end: int) -> int:
         """The last cut before the character at ``end - 1``, or 0."""

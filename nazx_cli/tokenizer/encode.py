@@ -104,34 +104,78 @@ def _reach(equal: Callable[[int, int], bool], limit: int) -> int:
     return at + low
 
 
-PIECE = 1 << 18  # characters of text looked at in one go
+PIECE = 1 << 16  # characters of text looked at in one go
+_LONGEST = 1 << 15  # characters beyond them without a cut, in no text that people read: it is made
+_WHOLE = 1 << 20  # characters that a tokenizer is given at once of which no safe cuts are known
 _TOGETHER = 1 << 11  # characters of chunks that the backend is given as one text
 _KEPT = 1 << 19  # tokens of distinct chunks beyond which they are forgotten: some 50 MB
 _BETWEEN = " a"
 
 
-def encode_whole(backend: Backend, text: str) -> Tokens:
-    """The backend's own call, on all of ``text``."""
-    return _tokens(backend.encode(text))
+def encode_whole(backend: Backend, text: str, on_progress: OnProgress | None = None) -> Tokens:
+    """The backend's own call, on all of ``text``; a long one is cut behind the end of a line.
+
+    The backend takes some hundred bytes a character while it works. ``on_progress`` is told
+    characters done and in all.
+    """
+    found = _Growing()
+    begin = 0
+    while begin < len(text):
+        end = begin + _WHOLE
+        if end < len(text):
+            end = text.rfind("\n", begin, end) + 1 or end
+        found.add(_tokens(backend.encode(text[begin:end])), begin)
+        begin = min(end, len(text))
+        if on_progress:
+            on_progress(begin, len(text))
+    return found.tokens()
 
 
 def encode_in_chunks(
     backend: Backend, cutting: Cutting, text: str, on_progress: OnProgress | None = None
 ) -> Tokens:
-    """As ``encode_whole``; ``on_progress`` is told characters done and in all."""
-    found: list[Tokens] = []
+    """What the backend gives for all of ``text``, but where that goes on without a cut for longer
+    than any that was written; ``on_progress`` is told characters done and in all."""
+    found = _Growing()
     chunks = _Chunks(backend, cutting)
     begin = 0
     while begin < len(text):
-        end = cutting.first(text, begin + PIECE)
-        tokens = chunks.encode(text[begin:end])
-        found.append(Tokens(tokens.ids, tokens.starts + np.int32(begin)))
+        end = cutting.first(text, begin + PIECE, _LONGEST)
+        found.add(chunks.encode(text[begin:end]), begin)
         if on_progress:
             on_progress(end, len(text))
         if len(chunks.tokens) > _KEPT:
             chunks = _Chunks(backend, cutting)
         begin = end
-    return joined(found)
+    return found.tokens()
+
+
+class _Growing:
+    """Tokens one after another, in arrays that grow in place: parts that are put together at the
+    end take twice the memory."""
+
+    def __init__(self) -> None:
+        self._length = 0
+        self._ids = np.zeros(0, np.int32)
+        self._starts = np.zeros(0, np.int32)
+
+    def add(self, tokens: Tokens, begin: int) -> None:
+        """Put ``tokens`` of the text's part from ``begin`` on behind the others."""
+        end = self._length + len(tokens)
+        if end > len(self._ids):
+            self._resize(end + end // 8)
+        self._ids[self._length : end] = tokens.ids
+        np.add(tokens.starts, np.int32(begin), out=self._starts[self._length : end])
+        self._length = end
+
+    def tokens(self) -> Tokens:
+        """All of them."""
+        self._resize(self._length)
+        return Tokens(self._ids, self._starts)
+
+    def _resize(self, length: int) -> None:
+        for array in (self._ids, self._starts):
+            array.resize(length, refcheck=False)  # nothing else refers to it
 
 
 class _Chunks:

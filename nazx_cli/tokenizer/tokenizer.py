@@ -104,17 +104,16 @@ class Tokenizer:
     def encode_document(self, text: str, on_progress: OnProgress | None = None) -> Tokens:
         """Tokenize a whole document, remembering where in the text each token starts.
 
-        The result equals that of ``encode``. Byte-level tokenizers of the usual kinds (see
-        ``cutting``) are many times faster here than in one call, in memory that grows with the
-        tokens alone; ``on_progress`` is told characters done and in all.
+        The result equals that of ``encode``, in memory that grows with the tokens alone. A token
+        may differ in runs of tens of thousands of characters without a break, and, of tokenizers
+        other than byte-level ones of the usual kinds (see ``cutting``), at the end of one line in
+        a million characters. Those of the usual kinds are many times faster here than in one call.
+        ``on_progress`` is told characters done and in all.
         """
         text = _whole(text)
         if self._cutting is not None:
             return encode_in_chunks(self._backend, self._cutting, text, on_progress)
-        tokens = encode_whole(self._backend, text)
-        if on_progress:
-            on_progress(len(text), len(text))
-        return tokens
+        return encode_whole(self._backend, text, on_progress)
 
     def encode_edited(
         self, old: str, tokens: Tokens, new: str, on_progress: OnProgress | None = None
