@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -101,3 +102,10 @@ RIVALS = (
     "passages",
 )
 """Whom it sets beside NazX (``--against``)."""
+
+
+def is_offline() -> bool:
+    """Whether the environment forbids the network, in the Hub client's own words; ``--offline``
+    sets it."""
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in names)

@@ -23,7 +23,6 @@ from nazx_cli.checkpoint.checkpoint import is_complete
 from nazx_cli.errors import ModelUnavailableError, first_line, without_credentials
 
 PROBE_SECONDS = 2.5
-_TRUE = ("1", "ON", "YES", "TRUE")
 # The client moved from requests to httpx; its connection errors come from one of these.
 _HTTP_LIBRARIES = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
 
@@ -75,12 +74,6 @@ def cache_folder() -> Path:
 def repo_folder(repo: str) -> Path:
     """Where the cache keeps ``repo``; it need not be there."""
     return cache_folder() / f"models--{repo.replace('/', '--')}"
-
-
-def is_offline() -> bool:
-    """Whether the environment forbids the network, in the Hub client's own words."""
-    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    return any(os.environ.get(name, "").upper() in _TRUE for name in names)
 
 
 def cached_snapshot(repo: str, revision: str | None = None) -> Path | None:

@@ -16,7 +16,6 @@ from nazx_cli.catalog.hub import (
     check_reachable,
     endpoint,
     explaining,
-    is_offline,
     repo_folder,
     snapshot_folder,
 )
@@ -33,7 +32,7 @@ from nazx_cli.checkpoint.checkpoint import (
 )
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import ModelUnavailableError
-from nazx_cli.names import OnProgress
+from nazx_cli.names import OnProgress, is_offline
 
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _PIECE = 1 << 14

@@ -49,11 +49,12 @@ def _hub(offline: bool) -> dict[str, Any]:
     from nazx_cli.catalog.hub import (
         HubUnreachableError,
         check_reachable,
-        is_offline,
         shown_endpoint,
     )
 
     problem = None
+    from nazx_cli.names import is_offline
+
     if offline or is_offline():
         problem = "not asked: NazX is offline"
     else:

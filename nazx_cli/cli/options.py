@@ -72,7 +72,7 @@ Files = Annotated[
     list[str] | None,
     option(
         "--file",
-        "Document to read: a file, folder, glob, or - for stdin. May be repeated.",
+        "Document to read: a file, folder, glob, URL, or - for stdin. May be repeated.",
         "-f",
         metavar="PATH",
     ),

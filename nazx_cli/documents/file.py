@@ -45,7 +45,7 @@ def read_file(
                 data = file.read(_MOST_PIPED + 1)
                 if len(data) > _MOST_PIPED:
                     raise DocumentError("is a pipe without end", "save what you want as a file")
-                return _read(name, io.BytesIO(data), None, lambda done: None)
+                return read_bytes(name, io.BytesIO(data))
             state = os.fstat(file.fileno())  # before reading: a later change is seen as one
             size = state.st_size
 
@@ -61,6 +61,11 @@ def read_file(
         raise DocumentError("may not be read", "check its permissions") from None
     except OSError as error:
         raise DocumentError(f"cannot be read: {error.strerror or error}") from None
+
+
+def read_bytes(name: str, file: BinaryIO) -> Document:
+    """The document in bytes that come from no file; errors as those of ``read_file``."""
+    return _read(name, file, None, lambda done: None)
 
 
 def _hash(file: BinaryIO, size: int, advance: Advance) -> str:

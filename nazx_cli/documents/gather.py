@@ -1,5 +1,5 @@
 """From ``--file`` values to documents: files, folders without what their ``.gitignore`` files leave
-out, globs and standard input.
+out, globs, addresses of the web and standard input.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from nazx_cli.documents.document import Document, Gathered, Skipped
-from nazx_cli.documents.file import read_file
+from nazx_cli.documents.file import read_bytes, read_file
 from nazx_cli.documents.ignore import IgnoreRules
 from nazx_cli.documents.text import normalize_newlines
+from nazx_cli.documents.url import fetch, is_url, name_of
 from nazx_cli.errors import DocumentError
 
 STDIN = "-"
@@ -33,8 +34,9 @@ def gather(
 ) -> Gathered:
     """Read every document that ``specs`` names, in their order, each once.
 
-    A spec is a file, a folder (all that can be read below it, sorted; hidden entries and those
-    that a ``.gitignore`` names left out), a glob (``**`` included), or ``-`` for ``stdin_text``.
+    A spec is a file, an address of the web, a folder (all that can be read below it, sorted; hidden
+    entries and those that a ``.gitignore`` names left out), a glob (``**`` included), or ``-`` for
+    ``stdin_text``.
     What a folder or glob holds that cannot be read is listed in ``skipped``; a spec that yields
     nothing is a DocumentError. ``on_progress`` is told bytes read and in all.
     """
@@ -42,6 +44,9 @@ def gather(
     for spec in specs:
         if spec == STDIN:
             plan.add_stdin(stdin_text)
+            continue
+        if is_url(spec):
+            plan.add_url(spec)
             continue
         try:
             _add(plan, spec, Path(os.path.expanduser(spec)))  # noqa: PTH111 Path's raises
@@ -71,19 +76,20 @@ def _add(plan: _Plan, spec: str, path: Path) -> None:
 
 @dataclass(frozen=True)
 class _Item:
-    """A file to read, named by itself or by the folder or glob ``group``; or a document that is
-    there already."""
+    """A file to read, named by itself or by the folder or glob ``group``; or an address of the
+    web, or a document that is there already."""
 
     name: str
     path: Path
     group: str | None = None
     document: Document | None = None
+    url: str | None = None
 
     @property
     def size(self) -> int:
         """Its bytes, as far as they can be told without opening it."""
         try:
-            return self.path.stat().st_size if self.document is None else 0
+            return self.path.stat().st_size if self.document is None and self.url is None else 0
         except OSError:
             return 0
 
@@ -106,6 +112,11 @@ class _Plan:
         if self._is_new(STDIN):
             body = normalize_newlines(text.removeprefix("\ufeff"))
             self.items.append(_Item("stdin", Path(), document=Document("stdin", body, "text")))
+
+    def add_url(self, url: str) -> None:
+        """A document on the web: any fault is an error."""
+        if self._is_new(url):
+            self.items.append(_Item(name_of(url), Path(), url=url))
 
     def add_file(self, name: str, path: Path) -> None:
         """A file named by itself: any fault is an error."""
@@ -140,7 +151,7 @@ def _read_all(plan: _Plan, on_progress: Callable[[int, int], None] | None) -> Ga
                 on_progress(before + min(done, size), total)
 
         try:
-            documents.append(item.document or read_file(item.name, item.path, report))
+            documents.append(item.document or _read(item, report))
         except DocumentError as error:
             if item.group is None:
                 hint = error.hint or _CAUSES.get(error.message, "give another file")
@@ -155,6 +166,12 @@ def _read_all(plan: _Plan, on_progress: Callable[[int, int], None] | None) -> Ga
             hint = "name a text file, or a folder that holds some"
             raise DocumentError(f"{spec} {empty}", hint)
     return Gathered(tuple(documents), tuple(plan.skipped))
+
+
+def _read(item: _Item, on_progress: Callable[[int, int], None]) -> Document:
+    if item.url is None:
+        return read_file(item.name, item.path, on_progress)
+    return read_bytes(item.name, fetch(item.url))
 
 
 def _nearest(name: str, path: Path) -> str:

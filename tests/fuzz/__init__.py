@@ -6,6 +6,7 @@ A target is a module with ``cases(rng)``, which yields cases without end. To add
 TARGETS: dict[str, str] = {  # name -> module
     "documents": "fuzz.documents",
     "folders": "fuzz.folders",
+    "urls": "fuzz.urls",
     "sessions": "fuzz.sessions",
     "config": "fuzz.config",
     "safetensors": "fuzz.safetensors",
