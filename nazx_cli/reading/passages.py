@@ -103,7 +103,8 @@ def _tokens_at(pattern: re.Pattern[str], text: str, starts: NDArray[np.int32]) -
 
     A token may begin with the space that the match ended with; that space goes with it.
     """
-    ends = np.fromiter((m.end() for m in pattern.finditer(text)), dtype=np.int64)
+    # int32 as the starts are: else numpy would turn all of them into int64
+    ends = np.fromiter((m.end() for m in pattern.finditer(text)), dtype=np.int32)
     at = np.searchsorted(starts, ends, side="right") - 1
     at = at[(ends < len(text)) & (at > 0)]
     # Of several tokens that share a character, the first.

@@ -26,25 +26,26 @@ if TYPE_CHECKING:
 
 
 _NONE, _SPACED, _UNSPACED = 0, 1, 2  # kinds of characters
-_CHUNK = 1 << 20  # characters looked at in one go: four bytes each while they are
+_CHUNK = 1 << 18  # characters looked at in one go: some tens of bytes each while they are
 
 
 def joined_tokens(text: str, starts: NDArray[np.int32]) -> NDArray[np.bool_]:
     """(N,) true where a token begins inside a word, for tokens beginning at ``starts`` (N,)."""
-    here = np.zeros(len(starts), np.uint8)  # kind of each token's first character
-    before = np.zeros(len(starts), np.uint8)  # and of the one before that
+    joined = np.zeros(len(starts), np.bool_)
     for begin in range(0, len(text), _CHUNK):
-        first, last = np.searchsorted(starts, (begin, begin + _CHUNK))
+        # int32 as the starts are: else numpy would turn all of them into int64 each time
+        ends = np.array((begin, min(begin + _CHUNK, len(text))), np.int32)
+        first, last = np.searchsorted(starts, ends)
         if first == last:
             continue
         kinds = _kinds(text[max(0, begin - 1) : begin + _CHUNK])
-        at = starts[first:last] - max(0, begin - 1)
-        here[first:last] = kinds[at]
-        before[first:last] = np.where(at > 0, kinds[at - 1], _NONE)
-    joined: NDArray[np.bool_] = (here == _SPACED) & (before == _SPACED)
-    if len(starts):
-        shared = starts[1:] == starts[:-1]  # several tokens make up one character
-        joined[1:][shared] = here[1:][shared] != _NONE
+        at = starts[first:last] - np.int32(max(0, begin - 1))
+        here = kinds[at]  # kind of each token's first character
+        before = np.where(at > 0, kinds[at - 1], _NONE)  # and of the one before that
+        carries_on = (here == _SPACED) & (before == _SPACED)
+        shared = np.flatnonzero(at[1:] == at[:-1]) + 1  # several tokens make up one character
+        carries_on[shared] = here[shared] != _NONE
+        joined[first:last] = carries_on
     return joined
 
 
