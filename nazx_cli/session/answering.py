@@ -22,7 +22,8 @@ from nazx_cli.reading.plan import mode_for
 from nazx_cli.session.choice import Choice
 from nazx_cli.session.citation import is_open, opening, without_citation
 from nazx_cli.session.events import Answer, Delta, Event, Notice, Reading, Usage
-from nazx_cli.session.parts import ANSWER_TOKENS, choose, followed_turn, part_answer
+from nazx_cli.session.follow_up import followed_turn
+from nazx_cli.session.parts import ANSWER_TOKENS, choose, part_answer
 from nazx_cli.session.prompt import Prompt, Prompter, prompt_limit
 from nazx_cli.session.reader import EarlierTurns, Kept, Reader, quote
 from nazx_cli.session.settings import SessionSettings

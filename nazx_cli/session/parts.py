@@ -9,7 +9,6 @@ tell: how likely it found that is what ``session.choice`` decides by, over all p
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,12 +17,10 @@ from nazx_cli.reading.words import STOP_WORDS, stem, words
 from nazx_cli.session.choice import Choice
 from nazx_cli.session.citation import NOT_SAID, parse
 from nazx_cli.session.prompt import Prompt
-from nazx_cli.session.state import Message
 
 if TYPE_CHECKING:
     from nazx_cli.engine.generator import Candidate
     from nazx_cli.reading.passages import Passage
-    from nazx_cli.session.state import History
 
 Decode = Callable[[Sequence[int]], str]
 """The text of tokens."""
@@ -35,10 +32,6 @@ ROOM = 900
 """Tokens that the passages of one prompt take, at most."""
 ANSWER_TOKENS = 96
 """Tokens of an answer, at most: a reading adapter is trained on short ones."""
-_POINTS_BACK = re.compile(
-    r"\b(he|she|it|they|him|her|his|hers|its|them|their|theirs|this|that|these|those)\b",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -112,11 +105,3 @@ def choose(answers: Sequence[PartAnswer], choice: Choice) -> Chosen:
         unlikely = 1 - max(math.exp(answer.opens) for answer in answers)
         return Chosen(answers[best], NOT_SAID, True, unlikely)
     return Chosen(answers[best], answers[best].text, False, sure[best])
-
-
-def followed_turn(question: str, history: History) -> list[Message]:
-    """The turn that ``question`` speaks of: the last one, where a pronoun points back to it."""
-    if not history.turns or not _POINTS_BACK.search(question):
-        return []
-    last = history.turns[-1]
-    return [Message("user", last.question), Message("assistant", parse(last.answer).text)]

@@ -1,0 +1,64 @@
+"""Which questions are about the turn before."""
+
+from __future__ import annotations
+
+import pytest
+
+from nazx_cli.session.follow_up import followed_turn, points_back
+from nazx_cli.session.prompt import user_message
+from nazx_cli.session.state import History, Message, Turn
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Why did he do that?",
+        "Who is she?",
+        "What happened to her?",
+        "What made him angry?",
+        "Who told her about it?",
+        "Is that true?",
+        "Who said that?",
+        "and then what did they do",
+        "What did her sister say?",
+        "What is it made of?",
+        "Tell me more about this.",
+        "Why?",
+        "And then?",
+    ],
+)
+def test_a_pronoun_that_nothing_in_the_question_explains_points_back(question: str) -> None:
+    assert points_back(question)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Why did the king sell his horse?",
+        "what did assipattle do when he fell",
+        "Where did Alice find it?",
+        "How old was the boy when his father died?",
+        "Why was Mr. Darcy rude to her?",
+        "What did a miller's daughter say about them?",
+        "Who was so rich that the king envied them?",
+        "Who stole the tarts?",
+        "What shows that Tom was scared?",
+        "",
+        "?!",
+        "誰がパンを焼きましたか",
+    ],
+)
+def test_a_pronoun_of_somebody_whom_the_question_names_does_not(question: str) -> None:
+    assert not points_back(question)
+
+
+def test_what_is_followed_is_the_last_turn_with_its_answer_as_it_was_shown() -> None:
+    turns = [
+        Turn(q, user_message(q), (), a, interrupted=False)
+        for q, a in [("Who ruled?", "[1] The king."), ("Who baked?", "[2] The miller.")]
+    ]
+    history = History(tuple(turns))
+    told = [Message("user", "Who baked?"), Message("assistant", "The miller.")]
+    assert list(followed_turn("Why did he?", history)) == told
+    assert list(followed_turn("Why did the cook sing?", history)) == []
+    assert list(followed_turn("Why did he?", History())) == []
