@@ -32,7 +32,11 @@ _ACCOUNT = re.compile(
     r"|\bwhat\s+(happens|becomes)\s+(to|of)\b(?!.*\b(when|after|because|before|if|as|while|once|that)\b)"
     r"|\brelationship\b.{0,20}\bbetween\b|\bin\s+general\b"
     r"|\b(throughout|over\s+the\s+course\s+of)\s+(the|this)\s+(story|book|novel|text|play|meeting)\b"
-    r"|\b(significance|importance)\s+of\b|\brole\b.{0,40}\bin\s+the\s+(story|book|novel|text)\b"
+    r"|\b(significance|importance)\s+of\b|\broles?\b.{0,40}\bin\s+the\s+(story|book|novel|text)\b"
+    r"|\band\s+(what|why|how)\s+(is|are)\s+(its|it|his|he|her|she|their|they|the\s+\w+['’]s)\s+"
+    r"(significan(ce|t)|importan(ce|t)|relationship|roles?|personality|characteristics|traits)\b"
+    r"|\b(and|are)\s+(its|his|her|their)\s+(significance|importance|roles?|traits|characteristics)\b"
+    r"|\bwhat\s+do\s+we\s+(know|learn)\s+about\b"
     r"|\b(setting|discussion|discussed)\b",
     re.IGNORECASE,
 )
@@ -48,9 +52,9 @@ deals work read reading author here moral setting take place
 """
 _ABOUT_THE_WHOLE = frozenset(_WHOLE_WORDS.split())
 _SHAPING_WORDS = """
-describe tell relationship between significance significant importance important role character
-characters throughout course happens becomes discussion discussed discuss meeting like changes
-change all everything more settings
+describe tell relationship between significance significant importance important role roles
+character characters characteristics traits personality know learn throughout course happens
+becomes discussion discussed discuss meeting like changes change all everything more settings
 """
 _ACCOUNT_WORDS = frozenset(_SHAPING_WORDS.split())
 _EVERYWHERE = 0.25  # of the passages: a word in more of them picks none out
