@@ -9,8 +9,10 @@ import torch
 from checkpoints import LLAMA, write_checkpoint
 from resolve_helpers import WINDOWED, error_of, resolve_model
 
+from nazx_cli.catalog.model_ref import ModelRef
 from nazx_cli.catalog.registry import Registry
 from nazx_cli.catalog.stored import nazx_home
+from nazx_cli.checkpoint.adapters import read_adapter
 from nazx_cli.checkpoint.atomic import building, put_in_place
 from nazx_cli.checkpoint.checkpoint import Checkpoint
 from nazx_cli.checkpoint.write import write_checkpoint as write_nazx
@@ -80,11 +82,14 @@ def test_every_registered_shape_has_its_published_number_of_weights(
     assert entry.config.attention == WINDOWED
 
 
-def test_the_default_model_comes_from_the_hub_or_else_from_the_wheel() -> None:
+def test_the_default_model_comes_from_the_wheel_that_its_reader_was_trained_on_or_the_hub() -> None:
     registry = Registry.load()
     assert registry.default == registry.names[0] == "nazx-smol-135m"
-    kinds = [type(source).__name__ for source in registry.entries[registry.default].sources]
-    assert kinds == ["HubSource", "PyPISource"]
+    entry = registry.entries[registry.default]
+    assert [type(source).__name__ for source in entry.sources] == ["PyPISource", "HubSource"]
+    reader = ModelRef.parse(registry.default).adapters(None).reader
+    assert reader is not None
+    assert read_adapter(reader).notes["base_source"] == entry.sources[0].name
 
 
 def test_a_namespace_is_asked_first_and_left_out_where_there_is_none(
