@@ -63,6 +63,25 @@ def test_what_is_no_count_is_a_usage_error(text: str) -> None:
     assert code == 2 and "--ctx" in err
 
 
+COUNTED = {
+    "tune": ("--batch-tokens", "--longest", "--steps", "--questions", "--calibrate"),
+    "convert": ("--window", "--sinks"),
+    "eval": ("--limit", "--extract-words", "--ctx", "--max-tokens"),
+    "bench": ("--ctx", "--repeat", "--threads"),
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "flag"), [(name, flag) for name, flags in COUNTED.items() for flag in flags]
+)
+def test_every_option_that_counts_reads_counts_alike(command: str, flag: str) -> None:
+    _, err, code = run_nazx(command, flag, "1.5", "there-is-none", "more")
+    assert code == 2 and "write it as 4096, 100k or 1M" in " ".join(err.replace("│", "").split())
+    for text in ("100k", "1M", "100,000"):
+        _, err, _ = run_nazx(command, flag, text, "--no-such-option")
+        assert "No such option" in err and text not in err
+
+
 def test_a_card_without_its_unit_is_a_usage_error() -> None:
     _, err, code = run_nazx("vram-estimate", "--vram", "8")
     assert code == 2 and "write 8GB" in err

@@ -49,7 +49,7 @@ class BenchOptions:
     dtype: Annotated[
         str, option("--dtype", "Number format of weights and arithmetic.", choices=DTYPES)
     ] = "bfloat16"
-    repeat: Annotated[int, option("--repeat", "Counted runs of each side.", min=1, metavar="N")] = 5
+    repeat: Annotated[int, count_option("--repeat", "Counted runs of each side.")] = 5
     shapes: Annotated[
         str | None,
         option(
@@ -75,9 +75,7 @@ class BenchOptions:
             autocompletion=layout_names,
         ),
     ] = None
-    threads: Annotated[
-        int, option("--threads", "Threads that each side computes on.", min=1, metavar="N")
-    ] = 1
+    threads: Annotated[int, count_option("--threads", "Threads that each side computes on.")] = 1
     gguf: Annotated[
         str, option("--gguf", "The model's file for llama.cpp, else fetched.", metavar="FILE")
     ] = ""

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from nazx_cli.cli.options import Json, Offline, Quiet, Report, Revision, option
+from nazx_cli.cli.options import Json, Offline, Quiet, Report, Revision, count_option, option
 from nazx_cli.config import DEFAULT_ATTENTION, AttentionConfig
 from nazx_cli.errors import UsageError
 from nazx_cli.names import DTYPES
@@ -43,20 +43,17 @@ def convert(
     ] = None,
     window: Annotated[
         int | None,
-        option(
+        count_option(
             "--window",
             f"Latest tokens attended to. Default: {DEFAULT_ATTENTION.local_window}.",
-            min=1,
-            metavar="N",
         ),
     ] = None,
     sinks: Annotated[
         int | None,
-        option(
+        count_option(
             "--sinks",
             f"First tokens always attended to. Default: {DEFAULT_ATTENTION.sink_tokens}.",
-            min=0,
-            metavar="N",
+            least=0,
         ),
     ] = None,
     force: Force = False,

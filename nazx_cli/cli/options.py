@@ -50,16 +50,16 @@ def option(flag: str, help: str, *more: str, choices: Iterable[str] = (), **sett
     )
 
 
-def count_option(flag: str, help: str, *more: str, **settings: Any) -> Any:
+def count_option(flag: str, help: str, *more: str, least: int = 1, **settings: Any) -> Any:
     """An option that takes a number of things, as people write it: ``100k``, ``100,000``."""
-    return option(flag, help, *more, parser=_count, metavar="N", **settings)
 
+    def count(typed: object) -> int:
+        try:
+            return parse_count(str(typed), least)  # a default comes as the number it is
+        except UsageError as error:
+            raise ValueError(f"{error.message}: {error.hint}") from None
 
-def _count(typed: object) -> int:
-    try:
-        return parse_count(str(typed))  # a default comes as the number it is
-    except UsageError as error:
-        raise ValueError(f"{error.message}: {error.hint}") from None
+    return option(flag, help, *more, parser=count, metavar="N", **settings)
 
 
 def _one_of(words: Sequence[str], typed: str) -> str:

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nazx_cli.cli.options import Device, Json, ModelName, Offline, Quiet, Report, Revision, option
+from nazx_cli.cli.options import (
+    Device,
+    Json,
+    ModelName,
+    Offline,
+    Quiet,
+    Report,
+    Revision,
+    count_option,
+    option,
+)
 from nazx_cli.errors import UsageError
 from nazx_cli.names import DEFAULT_MODEL, DTYPES
 
@@ -27,7 +37,7 @@ class TuneOptions:
     """What is trained, on how much, and how fast."""
 
     full: Annotated[bool, option("--full", "Tune all weights, not an adapter.")] = False
-    rank: Annotated[int, option("--rank", "Rank of the adapter.", min=1, metavar="N")] = 16
+    rank: Annotated[int, count_option("--rank", "Rank of the adapter.")] = 16
     alpha: Annotated[
         float | None, option("--alpha", "Its scale times its rank. Default: 2 x rank.", metavar="A")
     ] = None
@@ -43,9 +53,7 @@ class TuneOptions:
         None
     )
     epochs: Annotated[float, option("--epochs", "Passes over the data.", min=0, metavar="N")] = 1.0
-    steps: Annotated[
-        int | None, option("--steps", "Steps, in place of --epochs.", min=1, metavar="N")
-    ] = None
+    steps: Annotated[int | None, count_option("--steps", "Steps, in place of --epochs.")] = None
     minutes: Annotated[
         float | None, option("--minutes", "Minutes, in place of --epochs.", min=0, metavar="N")
     ] = None
@@ -55,33 +63,32 @@ class TuneOptions:
             "--rate", "Peak of the learning rate. Default: 1e-3; with --full 2e-5.", metavar="R"
         ),
     ] = None
-    batch_tokens: Annotated[
-        int, option("--batch-tokens", "Tokens of a step, at least.", min=1, metavar="N")
-    ] = 4000
+    batch_tokens: Annotated[int, count_option("--batch-tokens", "Tokens of a step, at least.")] = (
+        4000
+    )
     longest: Annotated[
-        int | None, option("--longest", "Most tokens of a prompt.", min=16, metavar="N")
+        int | None, count_option("--longest", "Most tokens of a prompt.", least=16)
     ] = None
     held_share: Annotated[
-        int, option("--held-share", "One document in N is held out; 0: none.", min=0, metavar="N")
+        int, count_option("--held-share", "One document in N is held out; 0: none.", least=0)
     ] = 16
-    check_every: Annotated[
-        int, option("--check-every", "Steps between held-out losses.", min=1, metavar="N")
-    ] = 100
+    check_every: Annotated[int, count_option("--check-every", "Steps between held-out losses.")] = (
+        100
+    )
     questions: Annotated[
         int,
-        option("--questions", "Held-out questions to answer at each check.", min=0, metavar="N"),
+        count_option("--questions", "Held-out questions to answer at each check.", least=0),
     ] = 0
     calibrate: Annotated[
         int | None,
-        option(
+        count_option(
             "--calibrate",
             "Held-out questions to fit the choice between answers on, at the end.",
-            min=0,
-            metavar="N",
+            least=0,
         ),
     ] = None
     patience: Annotated[
-        int, option("--patience", "End after N checks that are no better.", min=1, metavar="N")
+        int, count_option("--patience", "End after N checks that are no better.")
     ] = 5
     seed: Annotated[int, option("--seed", "Same seed, same run.", metavar="N")] = 0
 

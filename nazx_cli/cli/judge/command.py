@@ -14,6 +14,7 @@ from nazx_cli.cli.options import (
     ModelOptions,
     OutputOptions,
     Quiet,
+    count_option,
     make_screen,
     model_names,
     option,
@@ -141,7 +142,7 @@ class EvalOptions:
     ] = False
     limit: Annotated[
         int | None,
-        option("--limit", "Ask N questions, spread over all documents.", min=1, metavar="N"),
+        count_option("--limit", "Ask N questions, spread over all documents."),
     ] = None
     by: Annotated[
         str | None, option("--by", "Figures by this tag of the data too, as type.", metavar="TAG")
@@ -154,9 +155,7 @@ class EvalOptions:
             metavar="FILE",
         ),
     ] = None
-    extract_words: Annotated[
-        int, option("--extract-words", "Length of an extract.", min=1, metavar="N")
-    ] = 200
+    extract_words: Annotated[int, count_option("--extract-words", "Length of an extract.")] = 200
     json: Json = False
     quiet: Quiet = False
 
