@@ -19,21 +19,18 @@ from nazx_cli.cli.options import (
     make_screen,
     option,
 )
-from nazx_cli.documents.control import strip_control
 from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.names import DEFAULT_MODEL, DTYPES, WORKLOADS
 from nazx_cli.ui.phrases import counted
-from nazx_cli.ui.streams import raw
+from nazx_cli.ui.tables import Table
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from nazx_cli.bench.results import Environment, Report, Row, Spread
     from nazx_cli.bench.setup import Settings
     from nazx_cli.bench.workloads import Workload
     from nazx_cli.ui.screen import Screen
 
-_PLAIN_WIDTH = 180  # columns of the table where no terminal says how many there are
+_HEADING = ("what", "tokens", "nazx", "against", "theirs", "ratio", "by rounds", "notes")
 _SCALES = {
     "s": (("s", 1.0), ("ms", 1e-3)),
     "bytes": (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("bytes", 1.0)),
@@ -221,17 +218,13 @@ def _show(report: Report, screen: Screen, options: BenchOptions) -> None:
     if options.json:
         screen.data(report.to_dict())
         return
-    from rich.console import Console
-
-    lively = screen.out.isatty()
-    console = Console(file=raw(screen.out), width=None if lively else _PLAIN_WIDTH, highlight=False)
-    console.print(_environment_line(report.environment), markup=False)
+    screen.line(_environment_line(report.environment))
     by_workload: dict[str, list[Row]] = defaultdict(list)
     for row in report.rows:
         by_workload[row.workload].append(row)
     for workload, rows in by_workload.items():
-        console.print()
-        console.print(_table(workload, rows))
+        screen.line(f"\n{workload}:")
+        screen.line(Table(list(map(_cells, rows)), _HEADING, right=(1, 2, 4, 5, 6)))
 
 
 def _environment_line(environment: Environment) -> str:
@@ -241,27 +234,13 @@ def _environment_line(environment: Environment) -> str:
     return " · ".join(parts)
 
 
-def _table(workload: str, rows: Sequence[Row]) -> Table:
-    """One workload's rows: medians, with the least and the greatest run behind them."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=workload, box=box.SIMPLE_HEAD, title_justify="left")
-    for heading in ("tokens", "what", "nazx", "against", "theirs", "ratio", "by rounds", "notes"):
-        figure = heading in ("tokens", "nazx", "theirs", "ratio", "by rounds")
-        table.add_column(heading, justify="right" if figure else "left", no_wrap=figure)
-    for row in rows:
-        table.add_row(*(Text(strip_control(cell)) for cell in _cells(row)))
-    return table
-
-
 def _cells(row: Row) -> tuple[str, ...]:
+    """A row as it is shown: medians, with the least and the greatest run behind them."""
     what = ", ".join(part for part in (row.measure, row.layout, row.kernel, row.dtype) if part)
     details = [_detail(name, value) for name, value in row.details.items()]
     return (
-        f"{row.tokens:,}",
         what,
+        f"{row.tokens:,}",
         _spread(row.ours, row.unit),
         row.peer,
         _spread(row.theirs, row.unit) if row.theirs else "",

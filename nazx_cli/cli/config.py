@@ -176,12 +176,12 @@ def list_all(*, json: Json = False) -> None:
 
     Example: nazx config list
     """
-    from nazx_cli.ui.phrases import columns
+    from nazx_cli.ui.tables import Table
 
     values = read()
     rows = [(key, _json.dumps(value, ensure_ascii=False)) for key, value in values.items()]
     note = "" if rows else f"no default is set yet; next: {_EXAMPLE}"
-    Report(json=json).tell(values, *([columns(rows)] if rows else []), note=note)
+    Report(json=json).tell(values, *([Table(rows)] if rows else []), note=note)
 
 
 def get(key: Key, *, json: Json = False) -> None:

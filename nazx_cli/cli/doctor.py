@@ -12,7 +12,8 @@ from typing import Any
 
 from nazx_cli import __version__
 from nazx_cli.cli.options import Json, Offline, Report
-from nazx_cli.ui.phrases import columns, size_text
+from nazx_cli.ui.phrases import size_text
+from nazx_cli.ui.tables import Table
 
 _PACKAGES = ("torch", "transformers", "huggingface_hub", "bitsandbytes")
 
@@ -41,7 +42,7 @@ def doctor(*, offline: Offline = False, json: Json = False) -> None:
         "advice": _advice(),
     }
     facts["hub"] = hub.result()
-    Report(json=json).tell(facts, columns(_lines(facts)))
+    Report(json=json).tell(facts, Table(_lines(facts)))
 
 
 def _hub(offline: bool) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import typer
 
 from nazx_cli.cli.options import Device, Json, OutputOptions, make_screen
 from nazx_cli.ui.interrupts import InterruptGuard, importing
-from nazx_cli.ui.phrases import columns, size_text
+from nazx_cli.ui.phrases import size_text
+from nazx_cli.ui.tables import Table
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -68,8 +69,8 @@ class Look:
         device = f"{self.reading.device} "
         memory = as_text(draw(self.reading, width - len(device)))
         rows = [(name, f"pid {pid}", size_text(nbytes)) for name, pid, nbytes in self.chats]
-        chats = columns([("CHAT", "PROCESS", "RESIDENT"), *rows], right=(2,))
-        below = (chats if rows else "no chat is running").split("\n")
+        chats = Table(rows, ("CHAT", "PROCESS", "RESIDENT"), right=(2,))
+        below = chats.lines(width) if rows else ["no chat is running"]
         return [
             as_text([]).append(device).append_text(memory),
             *(as_text([]).append(row) for row in below),

@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from nazx_cli.cli.options import OutputOptions, make_screen
 from nazx_cli.errors import UsageError
 from nazx_cli.ui import topics
+from nazx_cli.ui.tables import Table
 
 
 def help_on(
@@ -28,9 +30,7 @@ def help_on(
     """
     known = topics.topics()
     if topic is None:
-        width = max(map(len, known))
-        for name, about in known.items():
-            print(f"{name:<{width}}  {about}")
+        make_screen(OutputOptions()).line(Table(tuple(known.items())))
     elif topic in known:
         topics.show(topic, sys.stdout)
     else:

@@ -21,7 +21,8 @@ from nazx_cli.cli.options import (
 )
 from nazx_cli.errors import ModelUnavailableError, UsageError
 from nazx_cli.names import ADAPTER_CONFIG
-from nazx_cli.ui.phrases import columns, size_text
+from nazx_cli.ui.phrases import size_text
+from nazx_cli.ui.tables import Table
 
 if TYPE_CHECKING:
     from nazx_cli.catalog.registry import RegistryEntry
@@ -141,7 +142,7 @@ def ls(
     facts = [*map(_facts, models), *map(_absent_facts, absent)]
     rows = [*map(_row, models), *map(_absent_row, absent)]
     if rows:
-        Report(json=json).tell(facts, columns([_HEADINGS, *rows], right=(1,)))
+        Report(json=json).tell(facts, Table(rows, _HEADINGS, right=(1,)))
     else:
         Report(json=json).tell(facts, note="no model is here yet; next: nazx pull nazx-smol-135m")
 
@@ -199,10 +200,10 @@ def show(name: ModelArgument, *, revision: Revision = None, json: Json = False) 
 
         facts = describe_adapter(folder)
         shown = [(key, str(value)) for key, value in facts.items() if value is not None]
-        Report(json=json).tell(facts, columns(shown))
+        Report(json=json).tell(facts, Table(shown))
         return
     facts = ModelRef.parse(name, revision).describe()
-    Report(json=json).tell(facts, columns(_lines(facts)))
+    Report(json=json).tell(facts, Table(_lines(facts)))
 
 
 def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:

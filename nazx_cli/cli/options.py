@@ -29,6 +29,7 @@ from nazx_cli.names import (
 )
 from nazx_cli.quantization.cost import KINDS
 from nazx_cli.ui.screen import Screen
+from nazx_cli.ui.tables import Table
 
 if TYPE_CHECKING:
     from nazx_cli.session.settings import SessionSettings
@@ -386,7 +387,7 @@ class Report:
             bar.start()
             yield bar.update
 
-    def tell(self, facts: Any, *lines: str, note: str = "") -> None:
+    def tell(self, facts: Any, *lines: str | Table, note: str = "") -> None:
         """``facts`` with --json; for a person ``lines`` on stdout and ``note`` on stderr."""
         if self._json:
             self.screen.data(facts)

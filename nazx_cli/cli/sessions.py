@@ -99,8 +99,8 @@ def search(
 
     Example: nazx sessions search red umbrella
     """
-    from nazx_cli.ui.phrases import columns
     from nazx_cli.ui.saved import matches
+    from nazx_cli.ui.tables import Table
 
     wanted = " ".join(words).split()
     if not wanted:
@@ -116,11 +116,11 @@ def search(
         else:
             found += [(name, number, text) for number, text in matches(said, wanted)]
     facts = [{"name": name, "turn": number, "text": text} for name, number, text in found]
-    lines = [columns([(f"{name}:{number}", text) for name, number, text in found])] if found else []
+    rows = [(f"{name}:{number}", text) for name, number, text in found]
     notes = [f"note: {message}" for message in closed]
     if not found:
         notes.append("nothing was found")
-    Report(json=json).tell(facts, *lines, note="\n".join(notes))
+    Report(json=json).tell(facts, *([Table(rows)] if rows else []), note="\n".join(notes))
 
 
 def rm(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +23,8 @@ from nazx_cli.cli.options import (
 from nazx_cli.errors import UsageError
 from nazx_cli.names import DEFAULT_MODEL
 from nazx_cli.quantization.cost import KINDS
-from nazx_cli.ui.phrases import columns, size_text
+from nazx_cli.ui.phrases import size_text
+from nazx_cli.ui.tables import Table
 
 if TYPE_CHECKING:
     from nazx_cli.config import ModelConfig
@@ -98,7 +99,7 @@ def vram_estimate(
     kinds = (stored,) if stored else (None, *KINDS)
     rows = [_row(config, documents, replace(wanted, quantize=kind), cards) for kind in kinds]
     shown = options.model, config, documents, rows
-    Report(json=json).tell(_record(*shown), _table(*shown))
+    Report(json=json).tell(_record(*shown), *_lines(*shown))
 
 
 def _row(
@@ -175,30 +176,42 @@ def _record(
     }
 
 
-def _table(name: str, config: ModelConfig, documents: TextSize, rows: Sequence[Row]) -> str:
+def _lines(
+    name: str, config: ModelConfig, documents: TextSize, rows: Sequence[Row]
+) -> Iterator[str | Table]:
     first, cards = rows[0]
     kind = config.attention.kind
     held = f"layout {first.layout}" if kind == "inattention" else f"{kind} attention"
     talk = max(0, first.size.positions - documents.tokens)
-    table = [["weights", "", "context", "dense KV cache", "workspace", "total", *cards]]
-    inverse = [["longest context", *cards]]
-    for e, plans in rows:
-        sizes = [size_text(n) for n in (e.weights, e.context, e.dense, e.workspace, e.total)]
-        table.append([e.precision, *sizes, *map(_verdict, plans.values())])
-        longest = _longest(config, (e, plans)).values()
-        inverse.append([e.precision, *(f"{n:,}" if n else "-" for n in longest)])
-    return "\n".join(
-        (
-            f"{name}: {config.num_parameters:,} weights, {held}, "
-            f"{documents.tokens:,} tokens ({documents.distinct:,} distinct)"
-            + (f" and {talk:,} of conversation" if talk else ""),
-            "",
-            columns(table, right=range(1, 6)),
-            "",
-            _window(config)
-            if kind == "windowed"
-            else columns(inverse, right=range(1, 1 + len(cards))),
-        )
+    yield (
+        f"{name}: {config.num_parameters:,} weights, {held}, "
+        f"{documents.tokens:,} tokens ({documents.distinct:,} distinct)"
+        + (f" and {talk:,} of conversation" if talk else "")
+        + "\n"
+    )
+    yield Table(
+        [
+            (
+                e.precision,
+                *map(size_text, (e.weights, e.context, e.dense, e.workspace, e.total)),
+                *map(_verdict, plans.values()),
+            )
+            for e, plans in rows
+        ],
+        ("precision", "weights", "context", "dense KV cache", "workspace", "total", *cards),
+        right=range(1, 6),
+    )
+    if kind == "windowed":
+        yield f"\n{_window(config)}"
+        return
+    yield "\nlongest context, in tokens:\n"
+    yield Table(
+        [
+            (e.precision, *(f"{n:,}" if n else "-" for n in _longest(config, (e, plans)).values()))
+            for e, plans in rows
+        ],
+        ("precision", *cards),
+        right=range(1, 1 + len(cards)),
     )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nazx_cli.session.session import Session
     from nazx_cli.ui.gauge_line import Gauge
     from nazx_cli.ui.models import Models
+    from nazx_cli.ui.tables import Table
 
 _MAX_TOKENS = "/set parameter max_tokens"
 
@@ -66,9 +67,9 @@ class Chat:
         if self.gauge is not None:
             self.gauge.device, self.gauge.limit = self.lm.device, self.lm.memory_limit
 
-    def say(self, text: str) -> None:
+    def say(self, shown: str | Table) -> None:
         """What a command was asked for; unlike a note, ``--quiet`` does not silence it."""
-        self.screen.say(text)
+        self.screen.say(shown)
 
     def done(self, what: str) -> None:
         """A command's short result, and how long it took."""

@@ -17,7 +17,6 @@ does as well: styles, widths, tables, highlighting, progress bars.
 from __future__ import annotations
 
 import io
-import os
 import threading
 import time
 from collections.abc import Sequence
@@ -31,9 +30,7 @@ from nazx_cli.documents.control import ControlFilter, strip_control
 from nazx_cli.ui.gauge_line import Gauge
 from nazx_cli.ui.screen import knows_unicode, no_echo
 from nazx_cli.ui.stream import Stream, fold
-from nazx_cli.ui.streams import raw
-
-_SIZE = (80, 24)  # where the terminal does not tell
+from nazx_cli.ui.streams import raw, terminal_size
 
 # Terminals that know the first pair show all between them at once; others ignore it.
 _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"
@@ -68,11 +65,7 @@ class Area:
     @property
     def size(self) -> tuple[int, int]:
         """Columns and rows of the terminal now."""
-        try:
-            columns, rows = os.get_terminal_size(self._out.fileno())
-        except (OSError, ValueError):
-            return _SIZE
-        return columns or _SIZE[0], rows or _SIZE[1]
+        return terminal_size(self._out)
 
     def draw(self, final: Sequence[Text], lines: Sequence[Text]) -> None:
         """Print ``final`` once and for all, and below it show ``lines``.

@@ -1,12 +1,9 @@
-"""Times, counts, sizes and long names, as short as a line needs them, and plain columns."""
+"""Times, counts, sizes and long names, as short as a line needs them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from datetime import timedelta
-
-from nazx_cli.documents.control import strip_control
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
@@ -53,22 +50,6 @@ def counted(number: int, thing: str) -> str:
 def shortened(name: str, width: int) -> str:
     """``name`` in at most ``width`` characters, its end kept: that is what tells files apart."""
     return name if len(name) <= width else f"…{name[len(name) - width + 1 :]}"
-
-
-def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """``rows`` in columns as wide as they need, one line each; ``right`` are aligned right."""
-    if not rows:
-        return ""
-    cells = [[" ".join(strip_control(cell).split()) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = []
-    for row in cells:
-        padded = [
-            cell.rjust(width) if at in right else cell.ljust(width)
-            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines)
 
 
 def size_text(nbytes: float) -> str:

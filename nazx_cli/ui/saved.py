@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from nazx_cli.ui.phrases import ago, columns, size_text
+from nazx_cli.ui.phrases import ago, size_text
+from nazx_cli.ui.tables import Table
 
 if TYPE_CHECKING:
     from nazx_cli.session.saving.conversation import Conversation
@@ -16,10 +17,10 @@ _HEADING = ("", "NAME", "SAVED", "TURNS", "DOCS", "TOKENS", "SIZE", "MODEL", "")
 _AROUND = 40  # characters of an answer that are shown on each side of what was found
 
 
-def table(infos: Sequence[SessionInfo], here: str | None = None) -> str:
-    """A line for each session; ``here`` is the one that the person is in."""
-    rows = (_row(info, info.name == here) for info in infos)
-    return columns([_HEADING, *rows], right=(3, 4, 5, 6))
+def table(infos: Sequence[SessionInfo], here: str | None = None) -> Table:
+    """A row for each session; ``here`` is the one that the person is in."""
+    rows = [_row(info, info.name == here) for info in infos]
+    return Table(rows, _HEADING, right=(3, 4, 5, 6))
 
 
 def _row(info: SessionInfo, is_here: bool) -> tuple[str, ...]:

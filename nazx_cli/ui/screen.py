@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,7 +18,8 @@ from nazx_cli.documents.control import escape_control, strip_control
 from nazx_cli.errors import NazxError
 from nazx_cli.ui.interrupts import importing
 from nazx_cli.ui.phrases import shortened
-from nazx_cli.ui.streams import gated, raw
+from nazx_cli.ui.streams import columns_of, gated, raw
+from nazx_cli.ui.tables import Table, cell_width, wrapped
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -65,22 +65,27 @@ class Screen:
         """True where progress bars and spinners may be drawn."""
         return not self.quiet and self.err.isatty()
 
+    @property
+    def width(self) -> int | None:
+        """How wide what is said may be; None where there is no terminal."""
+        return columns_of(self.err)
+
     def note(self, text: str) -> None:
-        """One line for the person, on stderr."""
+        """A line for the person, on stderr."""
         if not self.quiet:
             self.say(text)
 
-    def say(self, text: str) -> None:
+    def say(self, shown: str | Table) -> None:
         """What a command was asked for, on stderr; unlike a note, ``quiet`` does not silence it."""
-        print(text, file=self.err, flush=True)
+        _show(shown, self.err)
 
     def error(self, error: NazxError) -> None:
         """A failure and its next step."""
         self.say(error_line(error))
 
-    def line(self, text: str) -> None:
+    def line(self, shown: str | Table) -> None:
         """What was asked for, on stdout."""
-        print(text, file=self.out, flush=True)
+        _show(shown, self.out)
 
     def data(self, value: Any) -> None:
         """A JSON object on a line of stdout."""
@@ -102,8 +107,7 @@ class Screen:
         self.say("\ngiven to the model as sources:")
         for number, passage in shown:
             named = source_line(passage, name=names[passage.document])
-            line = f"  [{number}] {strip_control(named)}"
-            self.say(_in_one_row(line) if self.err.isatty() else line)
+            self.say(_in_one_row(f"  [{number}] {strip_control(named)}", self.width))
         if more := len(found) - len(shown):
             self.say(f"  and {more} more; {every} shows all of them")
 
@@ -127,20 +131,10 @@ class Screen:
         unsure = "unsure; " if (answer.confidence or 0.0) < _UNSURE else ""
         name = short_names(answer.sources)[answer.cited.document]
         cited = strip_control(source_line(answer.cited, answer.quote, name))
-        self.say(f"\n{self._wrapped(f'{unsure}source: {cited}')}")
+        self.say(f"\n{unsure}source: {cited}")
         if others := len(distinct(answer.sources)) - 1:
             more = "passage" if others == 1 else "passages"
             self.say(f"(the model was given {others} more {more})")
-
-    def _wrapped(self, line: str) -> str:
-        """``line`` in rows of the terminal, if there is one, broken between words."""
-        if not self.err.isatty():
-            return line
-        from rich.text import Text
-
-        from nazx_cli.ui.markdown import wrap
-
-        return "\n".join(row.plain for row in wrap(Text(line), _columns()))
 
     @property
     def _names_sources(self) -> bool:
@@ -192,15 +186,26 @@ def knows_unicode(stream: TextIO) -> bool:
     return "utf" in (getattr(stream, "encoding", None) or "").lower()
 
 
-def _in_one_row(line: str) -> str:
+def _show(shown: str | Table, stream: TextIO) -> None:
+    """Print a table or text; on a terminal lines are broken between words."""
+    width = columns_of(stream)
+    if isinstance(shown, Table):
+        lines = shown.lines(width)
+    else:
+        lines = shown.split("\n")
+        if width is not None:
+            lines = [row for line in lines for row in wrapped(line, width)]
+    print("\n".join(lines), file=stream, flush=True)
+
+
+def _in_one_row(line: str, width: int | None) -> str:
     """A source's line with as many of its first words as a row of the terminal holds."""
-    from rich.cells import cell_len, set_cell_size
+    if width is None or cell_width(line) <= width:
+        return line
+    from rich.cells import set_cell_size
 
     place, mark, opening = line.partition("  “")
-    width = _columns()
-    if cell_len(line) <= width:
-        return line
-    room = width - cell_len(f"{place}{mark}…”")
+    room = width - cell_width(f"{place}{mark}…”")
     if room < _LEAST_WORDS:
         number, _, name = place.strip().partition(" ")
         return f"  {number} {shortened(name, max(2, width - len(number) - 3))}"
@@ -208,10 +213,6 @@ def _in_one_row(line: str) -> str:
     if not words and not opening[0].isascii():  # a script without spaces between words
         words = set_cell_size(opening, room)
     return f"{place}{mark}{words}…”"
-
-
-def _columns() -> int:
-    return shutil.get_terminal_size().columns
 
 
 def error_line(error: NazxError) -> str:

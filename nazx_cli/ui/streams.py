@@ -16,6 +16,8 @@ from typing import Any, TextIO, cast
 
 from nazx_cli.documents.control import strip_control
 
+_SIZE = (80, 24)
+
 
 class OutputError(Exception):
     """Nothing more can be written to stdout; ``reason`` is empty where its reader has gone, as
@@ -75,6 +77,24 @@ def gated(stream: TextIO, *, lossy: bool = False) -> TextIO:
 def raw(stream: TextIO) -> TextIO:
     """The stream behind a gate, for what draws."""
     return stream.stream if isinstance(stream, _Gate) else stream
+
+
+def terminal_size(stream: TextIO) -> tuple[int, int]:
+    """Columns and rows of the terminal that ``stream`` is; 80 by 24 where it does not tell."""
+    try:
+        columns, rows = os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):
+        columns, rows = 0, 0
+    return columns or _SIZE[0], rows or _SIZE[1]
+
+
+def columns_of(stream: TextIO) -> int | None:
+    """How wide what is printed may be: as ``COLUMNS`` says, else as the terminal is; None where
+    ``stream`` is none."""
+    if not stream.isatty():
+        return None
+    told = os.environ.get("COLUMNS", "")
+    return int(told) if told.isdecimal() and int(told) > 0 else terminal_size(stream)[0]
 
 
 def open_streams() -> None:

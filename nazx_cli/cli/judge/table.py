@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,13 +10,12 @@ from nazx_cli.evaluation.intervals import Estimate
 from nazx_cli.evaluation.measures import Measure
 from nazx_cli.evaluation.perplexity import Range, Stretch, summarize
 from nazx_cli.evaluation.report import Column, rows
-from nazx_cli.ui.phrases import columns as in_columns
+from nazx_cli.ui.tables import Table
 
 if TYPE_CHECKING:
     from nazx_cli.ui.screen import Screen
 
 _LESS = " (less is better)"
-_COLUMN = 26  # cells of a figure with its interval
 _FEW = 10  # documents: with fewer, an interval is told to be rough
 
 
@@ -31,7 +29,7 @@ def show(columns: Sequence[Column], screen: Screen, by: str | None = None) -> No
         screen.line(f"[{number}] {column.label}")
     measures = rows(columns)
     screen.line("")
-    _show_figures(measures, [column.figures for column in columns], screen)
+    screen.line(_figures(measures, [column.figures for column in columns]))
     if len(columns) > 1:
         _show_differences(columns, measures, screen)
     if by is not None:
@@ -54,33 +52,17 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _show_figures(
-    measures: Sequence[Measure], figures: Sequence[Mapping[str, Estimate]], screen: Screen
-) -> None:
-    """A row for each measure; in a terminal as many columns side by side as it has room for."""
-    at_once = len(figures)
-    if screen.out.isatty():
-        titles = max((len(measure.title) for measure in measures), default=0) + len(_LESS)
-        room = shutil.get_terminal_size().columns - titles - len("  questions")
-        at_once = max(1, room // _COLUMN)
-    for first in range(0, len(figures), at_once):
-        if first:
-            screen.line("")
-        screen.line(_figures(measures, figures[first : first + at_once], first + 1))
-
-
-def _figures(
-    measures: Sequence[Measure], figures: Sequence[Mapping[str, Estimate]], first: int
-) -> str:
-    head = ["", *(f"[{first + at}]" for at in range(len(figures))), "questions"]
-    table = [head]
+def _figures(measures: Sequence[Measure], figures: Sequence[Mapping[str, Estimate]]) -> Table:
+    """A row for each measure, a column for each contestant."""
+    heading = ("", *(f"[{at + 1}]" for at in range(len(figures))), "questions")
+    rows = []
     for measure in measures:
         cells = [_cell(each.get(measure.name), measure.unit) for each in figures]
         counts = {each[measure.name].questions for each in figures if measure.name in each}
         if counts:
             span = f"{min(counts):,}" if len(counts) == 1 else f"{min(counts):,}-{max(counts):,}"
-            table.append([measure.title + (_LESS if measure.lower else ""), *cells, span])
-    return in_columns(table, right=(len(head) - 1,))
+            rows.append((measure.title + (_LESS if measure.lower else ""), *cells, span))
+    return Table(rows, heading, right=(len(heading) - 1,))
 
 
 def _show_differences(
@@ -92,13 +74,14 @@ def _show_differences(
     screen.line(
         "\ndifference to [1] on the questions that both answered; 0 in brackets: maybe chance"
     )
-    table = [["", *(f"[{at + 2}]" for at in range(len(shared)))]]
+    heading = ("", *(f"[{at + 2}]" for at in range(len(shared))))
+    table = []
     for measure in measures:
         found = [each[measure.name] for each in shared if measure.name in each]
         if any(each.mean or each.low is not None for each in found):
             cells = [_cell(each.get(measure.name), measure.unit, signed=True) for each in shared]
-            table.append([measure.title, *cells])
-    screen.line(in_columns(table))
+            table.append((measure.title, *cells))
+    screen.line(Table(table, heading))
 
 
 def _show_groups(
@@ -107,24 +90,23 @@ def _show_groups(
     for name in sorted({name for column in columns for name in column.groups}):
         figures = [column.groups.get(name, {}) for column in columns]
         screen.line(f"\n{by}: {name}")
-        _show_figures(measures, figures, screen)
+        screen.line(_figures(measures, figures))
 
 
 def _show_calibration(number: int, calibration: Calibration, screen: Screen) -> None:
     screen.line(
         f"\n[{number}] how sure and how right: expected calibration error {calibration.error:.3f}"
     )
-    table = [["confidence", "answers", "mean", "right"]]
-    for each in calibration.bins:
-        table.append(
-            [
-                f"{each.low:.1f}-{each.high:.1f}",
-                f"{each.count:,}",
-                f"{each.confidence:.2f}",
-                f"{each.accuracy:.2f}",
-            ]
+    table = [
+        (
+            f"{each.low:.1f}-{each.high:.1f}",
+            f"{each.count:,}",
+            f"{each.confidence:.2f}",
+            f"{each.accuracy:.2f}",
         )
-    screen.line(in_columns(table, right=(1, 2, 3)))
+        for each in calibration.bins
+    ]
+    screen.line(Table(table, ("confidence", "answers", "mean", "right"), right=(1, 2, 3)))
 
 
 def _cell(figure: Estimate | None, unit: str, *, signed: bool = False) -> str:
@@ -163,7 +145,8 @@ def show_perplexity(stretches: Sequence[Stretch], screen: Screen) -> None:
     for number, model in enumerate(found, 1):
         screen.line(f"[{number}] {model}")
     screen.line("")
-    table = [["positions", *(f"[{at + 1}]" for at in range(len(found))), "tokens"]]
+    heading = ("positions", *(f"[{at + 1}]" for at in range(len(found))), "tokens")
+    table = []
     starts = sorted({each.start for ranges in found.values() for each in ranges})
     for start in starts:
         row = {
@@ -171,8 +154,8 @@ def show_perplexity(stretches: Sequence[Stretch], screen: Screen) -> None:
         }
         first = next(each for each in row.values() if each is not None)
         cells = [_perplexity(each) for each in row.values()]
-        table.append([f"{max(1, start):,}-{first.stop - 1:,}", *cells, f"{first.tokens:,}"])
-    screen.line(in_columns(table, right=(len(table[0]) - 1,)))
+        table.append((f"{max(1, start):,}-{first.stop - 1:,}", *cells, f"{first.tokens:,}"))
+    screen.line(Table(table, heading, right=(len(heading) - 1,)))
 
 
 def _perplexity(found: Range | None) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from textwrap import fill
 from typing import TYPE_CHECKING
 
 from nazx_cli.errors import UsageError
 from nazx_cli.ui.commands import conversation, documents, settings
 from nazx_cli.ui.commands.command import Argument, Command, Words
 from nazx_cli.ui.phrases import Stopwatch
+from nazx_cli.ui.tables import Table
 from nazx_cli.ui.topics import show, topics
 
 if TYPE_CHECKING:
@@ -70,11 +70,8 @@ def _help(chat: Chat, words: Words) -> None:
             chat.say(f"  as in: {command.example}")
         return
     rows = [(" ".join((each.usage, *each.names[1:])), each.help) for each in COMMANDS]
-    width = max(len(title) for title, _ in rows)
-    for title, what in (*rows, ("", ""), *_KEYS):
-        chat.say(f"  {title:<{width}}  {what}".rstrip())
-    listed = f"topics: {', '.join(topics())}"
-    chat.say("\n" + fill(listed, 80, initial_indent="  ", subsequent_indent="  "))
+    chat.say(Table([*rows, ("", ""), *_KEYS]))
+    chat.say(f"\ntopics: {', '.join(topics())}")
 
 
 def _exit(chat: Chat, _: Words) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from nazx_cli.errors import UsageError
 from nazx_cli.session.files import Watcher
 from nazx_cli.ui.commands.command import Argument, Command, Words
-from nazx_cli.ui.phrases import columns, counted, shortened, size_text
+from nazx_cli.ui.phrases import counted, shortened, size_text
+from nazx_cli.ui.tables import Table
 
 if TYPE_CHECKING:
     from nazx_cli.documents.document import Origin
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from nazx_cli.ui.chat import Chat
 
 _LISTED = 5  # added documents that are named one by one
-_NAME = 40  # characters of a name in the list
 _EDGE = 12  # documents that are listed of the first and the last, where there are many
-_BAR = 30  # cells
+_BAR = 30  # cells, at most
+_BESIDE = 50  # cells for what stands beside a bar
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _SHOWN = 20  # documents that have a bar: the largest
 _BAR_NAME = 30  # characters of a name beside its bar
@@ -56,11 +57,12 @@ def _docs(chat: Chat, words: Words) -> None:
     hidden = 0 if option else max(0, len(documents) - 2 * _EDGE)
     if hidden > 1:  # a single one takes no more room than its mention
         del numbers[_EDGE:-_EDGE]
-    rows = [("", "NAME", "TOKENS", "SHARE", "FORMAT", "")]
-    lines = columns([*rows, *(_row(chat, n, total) for n in numbers)], right=(0, 2, 3)).split("\n")
+    rows = [_row(chat, n, total) for n in numbers]
+    chat.say(Table(rows, ("", "NAME", "TOKENS", "SHARE", "FORMAT", ""), right=(0, 2, 3)))
     if hidden > 1:
-        lines.insert(1 + _EDGE, f"... {hidden:,} more; /docs {_ALL} lists them")
-    chat.say("\n".join(lines))
+        chat.say(
+            f"and {hidden:,} more between {_EDGE} and {numbers[_EDGE]}; /docs {_ALL} lists them"
+        )
 
 
 def _row(chat: Chat, n: int, total: int) -> tuple[str, ...]:
@@ -71,8 +73,7 @@ def _row(chat: Chat, n: int, total: int) -> tuple[str, ...]:
     if state := _on_disk(document.origin):
         remarks.append(state)
     share = f"{100 * len(part) / total:.0f} %"
-    name = shortened(document.name, _NAME)
-    return (str(n), name, f"{len(part):,}", share, document.format, ", ".join(remarks))
+    return (str(n), document.name, f"{len(part):,}", share, document.format, ", ".join(remarks))
 
 
 def _drop(chat: Chat, words: Words) -> None:
@@ -153,14 +154,16 @@ def _context(chat: Chat, _: Words) -> None:
     documents = enumerate(usage.documents, 1)
     entries = [(f"{n} {shortened(name, _BAR_NAME)}", size) for n, (name, size) in documents]
     largest = sorted(size for _, size in entries)[-_SHOWN:] or [0]
+    width = chat.screen.width or 80
+    cells = min(_BAR, max(width - _BESIDE, _BAR // 4))
     rows = [
-        (name, _bar(size / total), f"{size:,}", f"{100 * size / total:.0f} %")
+        (name, _bar(size / total, cells), f"{size:,}", f"{100 * size / total:.0f} %")
         for name, size in (
             *[entry for entry in entries if entry[1] >= largest[0]][:_SHOWN],
             ("conversation", usage.conversation_tokens),
         )
     ]
-    chat.say(columns(rows, right=(2, 3)))
+    chat.say(Table(rows, right=(2, 3)))
     if (more := len(entries) - len(rows) + 1) > 0:
         chat.say(f"and {more:,} smaller documents; /docs all lists them")
     chat.say(
@@ -199,12 +202,12 @@ def _estimate(chat: Chat, _: Words) -> None:
         rows.insert(0, ("process", size_text(found.process), "libraries, tokenizer, text, index"))
     if lm.memory_limit is not None:
         rows.insert(-3, ("limit", size_text(plan.limit), "" if plan.fits else "this does not fit"))
-    chat.say(columns(rows, right=(1,)))
+    chat.say(Table(rows, right=(1,)))
 
 
-def _bar(share: float) -> str:
-    """A bar of ``share``, 0 to 1; anything at all shows."""
-    whole, part = divmod(max(round(share * _BAR * 8), int(share > 0)), 8)
+def _bar(share: float, cells: int) -> str:
+    """A bar of ``share``, 0 to 1, of at most ``cells``; anything at all shows."""
+    whole, part = divmod(max(round(share * cells * 8), int(share > 0)), 8)
     return "█" * whole + (_EIGHTHS[part] if part else "")
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from nazx_cli.errors import UsageError
 from nazx_cli.ui.commands.command import Argument, Command, Words
-from nazx_cli.ui.phrases import columns
+from nazx_cli.ui.tables import Table
 
 if TYPE_CHECKING:
     from nazx_cli.ui.chat import Chat
@@ -44,7 +44,7 @@ def _show(chat: Chat, _: Words) -> None:
         ("turns", str(len(workspace.turns))),
         ("documents", str(len(workspace.documents))),
     ]
-    chat.say(columns(rows))
+    chat.say(Table(rows))
 
 
 def _branches(chat: Chat) -> str:

@@ -1,0 +1,108 @@
+"""Tables and text in terminals of any width: nothing is cut, nothing is lost."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.cells import cell_len
+from terminals import Board
+
+from nazx_cli.ui.screen import Screen
+from nazx_cli.ui.tables import Table, wrapped
+
+HEADING = ("NAME", "SIZE", "KIND", "WHERE")
+MODELS = Table(
+    [
+        (
+            "nazx-smol-135m",
+            "542 MB",
+            "windowed",
+            "/home/ada/.local/share/nazx/models/nazx-smol-135m",
+        ),
+        ("漢字", "-", "", "nazx pull 漢字"),
+    ],
+    HEADING,
+    right=(1,),
+)
+FACTS = Table([("versions", "nazx 0.1.0, torch 2.13.0"), ("", "and python"), ("a (b)", "")])
+
+
+def test_a_table_has_its_columns_where_they_fit_and_in_a_pipe() -> None:
+    for width in (None, 200, 85):
+        assert MODELS.lines(width) == [
+            "NAME              SIZE  KIND      WHERE",
+            "nazx-smol-135m  542 MB  windowed  /home/ada/.local/share/nazx/models/nazx-smol-135m",
+            "漢字                 -            nazx pull 漢字",
+        ]
+
+
+def test_the_text_of_the_widest_column_goes_on_in_further_lines() -> None:
+    assert MODELS.lines(60) == [
+        "NAME              SIZE  KIND      WHERE",
+        "nazx-smol-135m  542 MB  windowed  /home/ada/.local/share/",
+        "                                  nazx/models/nazx-smol-135m",
+        "漢字                 -            nazx pull 漢字",
+    ]
+
+
+def test_a_heading_goes_on_in_further_lines_before_anything_else_does() -> None:
+    table = Table([("bf16", "2.30 GB", "fits")], ("", "dense KV cache", "8GB"), right=(1,))
+    assert table.lines(26) == ["      dense KV cache  8GB", "bf16         2.30 GB  fits"]
+    assert table.lines(25) == [
+        "        dense  8GB",
+        "           KV",
+        "        cache",
+        "bf16  2.30 GB  fits",
+    ]
+    assert table.lines(18) == ["bf16 2.30 GB", "  8GB: fits"]
+
+
+def test_where_no_column_has_room_each_row_becomes_a_list() -> None:
+    assert MODELS.lines(40) == [
+        "nazx-smol-135m",
+        "  size: 542 MB",
+        "  kind: windowed",
+        "  where: /home/ada/.local/share/nazx/",
+        "    models/nazx-smol-135m",
+        "漢字",
+        "  size: -",
+        "  where: nazx pull 漢字",
+    ]
+    assert FACTS.lines(24) == [
+        "versions: nazx 0.1.0,",
+        "  torch 2.13.0",
+        "  and python",
+        "a (b)",
+    ]
+
+
+@pytest.mark.parametrize("table", [MODELS, FACTS])
+def test_no_width_cuts_a_word_or_loses_one(table: Table) -> None:
+    # a path may be broken, after a slash
+    pieces = [part for row in table.rows for part in re.findall(r"[^ /]+/?|/", " ".join(row))]
+    for width in range(1, 120):
+        lines = table.lines(width)
+        shown = "\n".join(lines)
+        assert [part for part in pieces if part not in shown] == [], width
+        # what is too wide is a single word, or one step of a path
+        assert all(cell_len(line) <= width or " " not in line.strip() for line in lines)
+
+
+def test_lines_are_broken_between_words_and_go_on_as_they_began() -> None:
+    assert wrapped("  to be or not", 9) == ["  to be", "  or not"]
+    assert wrapped("to be  or", 6, "- ") == ["to be", "- or"]
+    assert wrapped("see /usr/local/share/nazx now", 12) == ["see /usr/", "local/share/", "nazx now"]
+    assert wrapped("", 5) == [""] and wrapped("1234567 8", 5) == ["1234567", "8"]
+
+
+def test_a_screen_asks_its_own_streams_how_wide_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "24")
+    board, pipe = Board(24), io.StringIO()
+    screen = Screen(board, pipe)
+    screen.line(FACTS)
+    screen.line("a sentence of several words")
+    screen.say(FACTS)
+    assert board.shown == [*FACTS.lines(24), "a sentence of several", "words"]
+    assert pipe.getvalue().splitlines() == FACTS.lines(None)
