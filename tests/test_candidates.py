@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import torch
+from checkpoints import LLAMA, random_tensors, write_checkpoint
 from models import model, random_ids, reference
 
 from nazx_cli.engine.generator import Candidate, answer_each
+from nazx_cli.engine.language_model import LanguageModel, load_model
 from nazx_cli.engine.sampling import Sampling
 
 
@@ -28,8 +33,10 @@ def test_each_answer_is_the_one_its_prompt_gets_alone(lengths: tuple[int, ...]) 
     prompts = [random_ids(n, seed=10 + k) for k, n in enumerate(lengths)]
     free = [_alone(ids, 5, frozenset()) for ids in prompts]
     stops = frozenset({free[0].tokens[2]})  # one answer ends early, others may go on
+    lm = model("llama", "full")
     got = answer_each(
-        model("llama", "full").decoder,
+        lm.decoder,
+        lm.tokenizer,
         prompts,
         max_tokens=5,
         sampling=Sampling(),
@@ -44,14 +51,15 @@ def test_each_answer_is_the_one_its_prompt_gets_alone(lengths: tuple[int, ...]) 
 
 
 def test_no_prompts_no_answers() -> None:
-    decoder = model("llama", "full").decoder
-    assert answer_each(decoder, [], max_tokens=3, sampling=Sampling(), stop_ids=frozenset()) == []
+    assert model("llama", "full").answer_each([], max_tokens=3) == []
 
 
 def test_progress_counts_the_longest_answer_and_the_mean_is_over_all_tokens() -> None:
     told: list[int] = []
+    lm = model("llama", "full")
     [one] = answer_each(
-        model("llama", "full").decoder,
+        lm.decoder,
+        lm.tokenizer,
         [random_ids(4, seed=3)],
         max_tokens=3,
         sampling=Sampling(),
@@ -63,10 +71,53 @@ def test_progress_counts_the_longest_answer_and_the_mean_is_over_all_tokens() ->
 
 
 def test_a_drawn_answer_does_not_depend_on_its_neighbours() -> None:
-    decoder = model("llama", "full").decoder
+    lm = model("llama", "full")
     mine, other = random_ids(6, seed=1), random_ids(11, seed=2)
-    options = {"max_tokens": 4, "stop_ids": frozenset[int]()}
     sampling = Sampling(temperature=1.0, seed=7)
-    alone = answer_each(decoder, [mine], sampling=sampling, **options)  # type: ignore[arg-type]
-    both = answer_each(decoder, [other, mine], sampling=sampling, **options)  # type: ignore[arg-type]
+    alone = lm.answer_each([mine], max_tokens=4, sampling=sampling)
+    both = lm.answer_each([other, mine], max_tokens=4, sampling=sampling)
     assert both[1].tokens == alone[0].tokens
+
+
+def _says_over_and_over(folder: Path, text: str, ends: str) -> LanguageModel:
+    """A model that says each letter of ``text`` after the one before it, the first after the last;
+    after ``ends``, which is none of them, it stops."""
+    config = {**LLAMA, "tie_word_embeddings": False}
+    tensors = random_tensors(config)
+    tokenizer = model("llama", "full").tokenizer
+    ids = [tokenizer.encode(letter)[0] for letter in (*text, *ends)]
+    after = [*ids[1 : len(text)], ids[0], min(tokenizer.stop_ids)]
+    embedding, head = tensors["model.embed_tokens.weight"], tensors["lm_head.weight"]
+    for each in (embedding, head):
+        each.zero_()
+    for at, (before, token) in enumerate(zip(ids, after, strict=True)):
+        embedding[before, at] = head[token, at] = 1.0
+    for name, weights in tensors.items():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            weights.zero_()
+        elif name.endswith("norm.weight"):
+            torch.nn.init.ones_(weights)
+    return load_model(write_checkpoint(folder, config, tensors))
+
+
+def test_an_answer_that_goes_round_in_circles_is_cut_and_its_neighbours_are_not(
+    tmp_path: Path,
+) -> None:
+    lm = _says_over_and_over(tmp_path / "model", "very ", "!")
+    circling, ending = ([lm.tokenizer.encode(letter)[0]] for letter in " !")
+    rounds: list[int] = []
+    found = answer_each(
+        lm.decoder,
+        lm.tokenizer,
+        [circling, ending, circling],
+        max_tokens=200,
+        sampling=Sampling(),
+        stop_ids=lm.tokenizer.stop_ids,
+        on_token=rounds.append,
+    )
+    assert [candidate.finish for candidate in found] == ["loop", "stop", "loop"]
+    assert rounds[-1] < 100
+    for candidate in (found[0], found[2]):
+        assert lm.tokenizer.decode(candidate.tokens).startswith("very ")
+        assert len(candidate.tokens) < 15
+        assert len(candidate.logprobs) == len(candidate.tokens)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
-from cli_helpers import make_tokenizer
+from cli_helpers import ScriptedModel, make_tokenizer
 from models import model
 from reading_helpers import alice_text, small_tokenizer
 
 from nazx_cli.context.context import Context
+from nazx_cli.documents.document import Document
 from nazx_cli.engine.generator import Step, generate
 from nazx_cli.engine.loops import Repeats
 from nazx_cli.engine.sampling import Sampling
+from nazx_cli.reading.library import Library
+from nazx_cli.session.events import Answer, Finding
+from nazx_cli.session.session import Session
+from nazx_cli.session.settings import SessionSettings
 
 NAMES = ("Ann", "Bob", "Cy", "Dee", "Eve", "Flo", "Gus", "Hal", "Ida", "Jo", "Kit", "Lou", "Max")
 GIFTS = [f"{n} {gift} dancing" for n, gift in enumerate(("owls", "hens", "mice", "cats", "pigs"))]
@@ -124,3 +130,26 @@ def test_all_of_a_text_with_refrains_is_shown(kind: str) -> None:
     steps = answer(text, context, len(make_tokenizer().encode(text)))
     assert steps[-1].finish == "length"
     assert "".join(step.delta for step in steps) == steps[-1].text == text
+
+
+class CirclingModel(ScriptedModel):
+    """Says each of its answers by the engine, over and over."""
+
+    def generate(self, ctx: Context, *, max_tokens: int, **more: Any) -> Iterator[Step]:
+        self.prompts.append(self.tokenizer.decode(ctx.live_ids))
+        said, sampling = saying(self.answers.pop(0) * 99), Sampling()
+        return generate(said, self.tokenizer, ctx, max_tokens, sampling, frozenset())
+
+
+def test_what_is_said_of_each_part_of_the_documents_is_cut_too() -> None:
+    lm = CirclingModel(["He is kind. "] * 60, window=1200)
+    tale = "\n\n".join(f"{name} met the man. " + "It rained all day. " * 20 for name in NAMES)
+    library = Library.build([Document("tale.txt", tale, "text")], lm.tokenizer)
+    settings = SessionSettings(max_tokens=300, read="all")
+    events = list(Session(lm, library, settings).ask("How is the man?"))  # type: ignore[arg-type]
+    findings = [event.text for event in events if isinstance(event, Finding)]
+    assert len(findings) > 3
+    assert set(findings) == {"He is kind."}
+    assert lm.prompts[-1].count("He is kind.") == 1
+    assert isinstance(events[-1], Answer)
+    assert (events[-1].text, events[-1].finish) == ("He is kind.", "loop")

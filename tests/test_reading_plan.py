@@ -237,6 +237,13 @@ def test_partials_that_found_nothing_are_dropped(nothing: str) -> None:
     assert condense("q", parts[:1], budget=99, count=count, merge=never) == ()
 
 
+def test_partials_that_say_the_same_become_one_that_has_the_passages_of_all() -> None:
+    parts = partials("The Knave.", "a tart", "the knave", "a cake")
+    got = condense("q", parts, budget=99, count=count, merge=never)
+    assert [each.text for each in got] == ["The Knave.", "a tart", "a cake"]
+    assert got[0].passages == (*parts[0].passages, *parts[2].passages)
+
+
 @pytest.mark.parametrize("text", ["No.", "Nothing could stop the Queen.", "None of the jurors."])
 def test_real_answers_are_not_taken_for_nothing(text: str) -> None:
     assert partials(text)[0].found

@@ -67,31 +67,46 @@ def generate(
     """
     begin = time.perf_counter()
     first = 0.0
-    sampler, stream = Sampler(sampling, grounding), tokenizer.stream()
-    said: list[int] = []
-    text = told = ""
-    repeats = Repeats()
+    sampler, said = Sampler(sampling, grounding), _Said(tokenizer)
+    told = ""
     for count in range(1, max_tokens + 1):
-        token = sampler.choose(next_logits(context), said)
+        token = sampler.choose(next_logits(context), said.tokens)
         if count == 1:
             first = time.perf_counter() - begin
         stopped = token in stop_ids
         if not stopped:
             context.append([token])
-            said.append(token)
-            text += stream.push(token)
-            repeats.push(token, text)
+            said.push(token)
         finish = "stop" if stopped else "length" if count == max_tokens else None
-        if repeats.is_loop:
+        if said.repeats.is_loop:
             finish = "loop"
-            context.delete(len(context) - (len(said) - repeats.kept), len(context))
+            context.delete(len(context) - (len(said.tokens) - said.repeats.kept), len(context))
         elif finish:
-            text += stream.flush()
-        end = len(text) if finish in ("stop", "length") else repeats.begin
-        delta, told = text[len(told) : end], text[:end]
+            said.flush()
+        end = len(said.text) if finish in ("stop", "length") else said.repeats.begin
+        delta, told = said.text[len(told) : end], said.text[:end]
         yield Step(token, told, delta, finish, _stats(context, count, begin, first))
         if finish:
             return
+
+
+class _Said:
+    """The tokens of an answer so far, their text, and what of it repeats itself."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokens: list[int] = []
+        self.text = ""
+        self.repeats = Repeats()
+        self._stream = tokenizer.stream()
+
+    def push(self, token: int) -> None:
+        self.tokens.append(token)
+        self.text += self._stream.push(token)
+        self.repeats.push(token, self.text)
+
+    def flush(self) -> None:
+        """Take in what the last tokens left open."""
+        self.text += self._stream.flush()
 
 
 def _stats(context: Context, count: int, begin: float, first: float) -> Stats:
@@ -105,7 +120,8 @@ class Candidate:
     """The answer to one prompt.
 
     ``tokens`` are without the stop token; ``logprobs`` (natural logarithms, of the model's own
-    distribution) are with it, where there was one. ``finish`` is ``stop`` or ``length``.
+    distribution) are with it, where there was one. ``finish`` is as for ``Step``; of one that is
+    ``loop`` the repeats are in neither.
     """
 
     tokens: tuple[int, ...]
@@ -120,6 +136,7 @@ class Candidate:
 
 def answer_each(
     decoder: Decoder,
+    tokenizer: Tokenizer,
     prompts: Sequence[Sequence[int]],
     *,
     max_tokens: int,
@@ -132,7 +149,7 @@ def answer_each(
     """One answer of 1 to ``max_tokens`` tokens for each prompt, in their order.
 
     With ``opening`` every answer begins with that token, whatever the model would say first.
-    ``grounding`` as for ``generate``.
+    ``grounding`` as for ``generate``, and so an answer that goes round in circles ends.
     ``on_token`` is told after every round how many tokens the longest answer has. Prompts must
     fit the model's window together with ``max_tokens``; each row draws with its own generator of
     the same seed, so a prompt's answer does not depend on its neighbours.
@@ -141,7 +158,7 @@ def answer_each(
         return []
     batch = PromptBatch(decoder, prompts, max_tokens)
     samplers = [Sampler(sampling, grounding) for _ in prompts]
-    tokens: list[list[int]] = [[] for _ in prompts]
+    said = [_Said(tokenizer) for _ in prompts]
     logprobs: list[list[float]] = [[] for _ in prompts]
     finish = ["length"] * len(prompts)
     running = list(range(len(prompts)))
@@ -152,12 +169,15 @@ def answer_each(
             if opening is not None and count == 1:
                 token = samplers[row].begin(opening)
             else:
-                token = samplers[row].choose(batch.logits[at], tokens[row])
+                token = samplers[row].choose(batch.logits[at], said[row].tokens)
             logprobs[row].append(float(likely[at, token]))
             if token in stop_ids:
                 finish[row] = "stop"
+                continue
+            said[row].push(token)
+            if said[row].repeats.is_loop:
+                finish[row] = "loop"
             else:
-                tokens[row].append(token)
                 going.append(at)
         if on_token:
             on_token(count)
@@ -166,7 +186,10 @@ def answer_each(
         if len(going) < len(running):
             batch.keep(going)
             running = [running[at] for at in going]
-        batch.step([tokens[row][-1] for row in running])
-    return [
-        Candidate(tuple(t), tuple(p), f) for t, p, f in zip(tokens, logprobs, finish, strict=True)
-    ]
+        batch.step([said[row].tokens[-1] for row in running])
+    return [_candidate(*row) for row in zip(said, logprobs, finish, strict=True)]
+
+
+def _candidate(said: _Said, logprobs: list[float], finish: str) -> Candidate:
+    kept = said.repeats.kept if finish == "loop" else None
+    return Candidate(tuple(said.tokens[:kept]), tuple(logprobs[:kept]), finish)

@@ -270,6 +270,7 @@ class LanguageModel:
         """One answer for each prompt, made side by side; see ``engine.generator``."""
         return answer_each(
             self.decoder,
+            self.tokenizer,
             prompts,
             max_tokens=max_tokens,
             sampling=sampling or Sampling(),

@@ -15,6 +15,7 @@ from nazx_cli.errors import ContextOverflowError
 from nazx_cli.names import OnProgress
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import Passage
+from nazx_cli.reading.words import words
 
 NOTHING_FOUND = "Nothing found."
 """What a model is told to say of a block that does not bear on the question."""
@@ -102,11 +103,12 @@ def condense(
 ) -> tuple[Partial, ...]:
     """Partial answers that fit ``budget`` tokens together, in document order.
 
-    Those that found nothing are dropped. Where the rest is too much, neighbouring ones are
+    Those that found nothing are dropped, and those that say the same become one: notes that repeat
+    themselves have the answer do so. Where the rest is too much, neighbouring ones are
     merged, level by level; one that is too long by itself is cut at a word. ``count`` gives the
     tokens that a text takes in the prompt. Empty where nothing was found at all.
     """
-    kept = tuple(p for p in partials if p.found)
+    kept = _distinct(partials)
     while len(kept) > 1 and sum(count(p.text) for p in kept) > budget:
         merged: list[Partial] = []
         for group in _groups(kept, budget, count):
@@ -116,8 +118,19 @@ def condense(
             passages = tuple(passage for p in group for passage in p.passages)
             text = merge(question, group).strip()
             merged.append(Partial(group[0].index, group[0].of, passages, text))
-        kept = tuple(p for p in merged if p.found)
+        kept = _distinct(merged)
     return tuple(_cut_to(p, budget, count) for p in kept)
+
+
+def _distinct(partials: Sequence[Partial]) -> tuple[Partial, ...]:
+    """Those that found something, and of those that say the same the first, with all passages."""
+    found: dict[tuple[str, ...], Partial] = {}
+    for partial in filter(lambda each: each.found, partials):
+        key = tuple(words(partial.text)) or (partial.text,)
+        first = found.get(key)
+        passages = (*first.passages, *partial.passages) if first else partial.passages
+        found[key] = replace(first or partial, passages=passages)
+    return tuple(found.values())
 
 
 def _groups(
