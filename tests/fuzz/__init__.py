@@ -14,4 +14,6 @@ TARGETS: dict[str, str] = {  # name -> module
     "tokenizer": "fuzz.tokenizer",
     "templates": "fuzz.templates",
     "hub": "fuzz.hub",
+    "options": "fuzz.options",
+    "slash": "fuzz.slash",
 }

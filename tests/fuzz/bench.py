@@ -53,6 +53,7 @@ class Bench:
         before = contents(self.folder)
         answer = self._ask(
             {
+                "entry": case.entry,
                 "argv": list(case.argv),
                 "env": {**self._environment(), **case.env},
                 "folder": str(self.folder),
@@ -67,7 +68,7 @@ class Bench:
             stderr.read_text("utf-8", "replace")[:_SHOWN],
             answer["seconds"],
             answer["memory"],
-            tuple(_changes(before, after, case.may_change)),
+            tuple(_changes(before, after, case)),
         )
 
     def _lay_out(self, case: Case) -> None:
@@ -127,12 +128,13 @@ def contents(folder: Path) -> dict[str, str]:
     return found
 
 
-def _changes(before: dict[str, str], after: dict[str, str], allowed: tuple[str, ...]) -> list[str]:
-    differ = sorted(
-        path for path in before.keys() | after.keys() if before.get(path) != after.get(path)
-    )
+def _changes(before: dict[str, str], after: dict[str, str], case: Case) -> list[str]:
+    paths = sorted(before.keys() if case.may_add else before.keys() | after.keys())
     return [
-        path for path in differ if not any(path == a or path.startswith(f"{a}/") for a in allowed)
+        path
+        for path in paths
+        if before.get(path) != after.get(path)
+        and not any(path == a or path.startswith(f"{a}/") for a in case.may_change)
     ]
 
 

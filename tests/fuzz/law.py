@@ -32,6 +32,8 @@ class Case:
                 links, pipes, permissions
     may_change  paths (or folders) that the command is allowed to write, create and remove; of all
                 else nothing may be lost or changed
+    may_add     whether other files may come to be
+    entry       the module whose ``main`` is run
     after       called with the folder and the outcome, for what else must hold; it raises
                 AssertionError
     """
@@ -43,6 +45,8 @@ class Case:
     env: Mapping[str, str] = field(default_factory=dict)
     prepare: Callable[[Path], None] | None = None
     may_change: tuple[str, ...] = ()
+    may_add: bool = False
+    entry: str = "nazx_cli.cli.app"
     after: Callable[[Path, Outcome], None] | None = None
 
 

@@ -84,7 +84,7 @@ def cases(rng: random.Random) -> Iterator[Case]:
 
 
 def _bytes_differ(rng: random.Random, command: tuple[str, ...]) -> Case:
-    others = (_saved(0), _saved(1))
+    others = (saved(0), saved(1))
     return _case("bytes", command, mutated(rng, rng.choice(others), _TOKENS, others))
 
 
@@ -99,14 +99,14 @@ def _the_schema_differs(rng: random.Random, command: tuple[str, ...]) -> Case:
 
 def _something_lies_beside(rng: random.Random, command: tuple[str, ...]) -> Case:
     end = rng.choice(("-journal", "-journal", "-wal", "-shm"))
-    beside = mutated(rng, _journal(), _TOKENS, (_saved(1),)) if rng.random() < 0.8 else _journal()
-    case = _case(f"beside: {end}", command, _saved(0))
+    beside = mutated(rng, _journal(), _TOKENS, (saved(1),)) if rng.random() < 0.8 else _journal()
+    case = _case(f"beside: {end}", command, saved(0))
     return replace(case, files={**case.files, f"{_FILE}{end}": beside})
 
 
 def _it_is_no_file(rng: random.Random, command: tuple[str, ...]) -> Case:
     make = rng.choice((_fifo, _folder, _loop, _device, _empty, _locked))
-    case = replace(_case(make.__name__, command, _saved(0)), prepare=make, after=None)
+    case = replace(_case(make.__name__, command, saved(0)), prepare=make, after=None)
     return replace(case, files={}) if make in (_fifo, _folder, _loop, _device) else case
 
 
@@ -149,7 +149,7 @@ def _turns_of(data: bytes) -> set[bytes]:
 
 
 @cache
-def _saved(seed: int) -> bytes:
+def saved(seed: int) -> bytes:
     """A session of the tiny model, with two branches."""
     with tempfile.TemporaryDirectory() as folder:
         tag = ModelTag.of(tiny_checkpoint(Path(folder, "model")), MODEL)
@@ -173,7 +173,7 @@ def _journal() -> bytes:
     """What the file has beside it while it is written."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "work.nazx")
-        path.write_bytes(_saved(0))
+        path.write_bytes(saved(0))
         with closing(sqlite3.connect(path, isolation_level=None)) as file:
             file.execute("PRAGMA cache_size = 1")
             file.execute("BEGIN")
@@ -185,7 +185,7 @@ def _journal() -> bytes:
 def _changed(rng: random.Random, change: Any) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "work.nazx")
-        path.write_bytes(_saved(rng.randrange(2)))
+        path.write_bytes(saved(rng.randrange(2)))
         with closing(sqlite3.connect(path, isolation_level=None)) as file:
             change(file)
         return path.read_bytes()
