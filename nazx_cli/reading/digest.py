@@ -49,7 +49,7 @@ class Digest:
     library: Library
     length: Length
     words: dict[int, int]
-    about: tuple[NDArray[np.int64], ...]
+    about: tuple[NDArray[np.int32], ...]
     cut: bool
     left_out: int
 
@@ -109,7 +109,7 @@ def digest(library: Library, question: str, most_tokens: int) -> Digest:
     )
 
 
-def _holds(library: Library, d: int, about: tuple[NDArray[np.int64], ...]) -> bool:
+def _holds(library: Library, d: int, about: tuple[NDArray[np.int32], ...]) -> bool:
     """Whether document ``d`` has text, and of what is named something."""
     low, high = library.bounds[d], library.bounds[d + 1]
     if not about:

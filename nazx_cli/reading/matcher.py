@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from nazx_cli.reading.tokenized import TokenizedDocument
 
 _BROKEN = "\ufffd"  # what a token decodes to that holds part of a character
-_NOWHERE = np.zeros(0, np.int64)
+_NOWHERE = np.zeros(0, np.int32)
 _STRETCH = 1 << 18  # characters, or tokens, looked at in one go
 _GAP = 16  # characters between two stretches that are looked at as one
 _FEW = 64  # characters for which numpy takes longer than a loop
@@ -53,8 +53,8 @@ class Matcher:
         self._positions: NDArray[np.int32] = lists.positions.numpy()
         self._offsets: NDArray[np.int64] = lists.offsets.numpy()
         self._distinct: NDArray[np.int32] = lists.distinct.numpy()
-        self._joined = np.append(library.joined, False)
-        self._found: dict[str, NDArray[np.int64]] = {}
+        self._joined = library.joined
+        self._found: dict[str, NDArray[np.int32]] = {}
         self._broken: list[int] = []
         self._spelled: list[list[str]] = []  # words in each distinct token
         for u, token in enumerate(self._distinct.tolist()):
@@ -68,10 +68,11 @@ class Matcher:
             (word, u, k) for u, found in enumerate(self._pieces) for k, word in enumerate(found)
         )
 
-    def find(self, target: str) -> NDArray[np.int64]:
-        """Positions of the tokens in which a word with the stem ``target`` begins, ascending."""
+    def find(self, target: str) -> NDArray[np.int32]:
+        """Positions of the tokens in which a word with the stem ``target`` begins, ascending, as
+        int32 like the posting lists: a common word of a long text stands in millions."""
         if target not in self._found:
-            chains: list[NDArray[np.int64]] = []
+            chains: list[NDArray[np.int32]] = []
             for word, u, k in self._candidates(target):
                 at = self._postings(u)
                 if k == 0:
@@ -112,7 +113,7 @@ class Matcher:
 
     def _goes_on(
         self,
-        at: NDArray[np.int64],
+        at: NDArray[np.int32],
         length: int,
         text: str,
         wanted: str,
@@ -120,7 +121,7 @@ class Matcher:
     ) -> bool:
         """Whether one of the chains ``at``, ``length`` tokens reading ``text``, goes on to read
         ``wanted``."""
-        at = at[self._joined[at + length]]
+        at = at[self._carried_on(at + length)]
         following = self._library.ids[at + length]
         for token in np.unique(following):
             found = pieces[int(np.searchsorted(self._distinct, token))]
@@ -150,15 +151,15 @@ class Matcher:
 
     def _follow(
         self,
-        at: NDArray[np.int64],
+        at: NDArray[np.int32],
         length: int,
         text: str,
         target: str,
-        chains: list[NDArray[np.int64]],
+        chains: list[NDArray[np.int32]],
     ) -> None:
         """Keep those of the chains ``at``, ``length`` tokens reading ``text``, that end as the
         target does, and carry the others on."""
-        goes_on = self._joined[at + length]
+        goes_on = self._carried_on(at + length)
         if stem(text) == target:
             chains.append(at[~goes_on])
         at = at[goes_on]
@@ -175,6 +176,11 @@ class Matcher:
                     chains.append(chosen)
             else:
                 self._follow(chosen, length + 1, text + pieces[0], target, chains)
+
+    def _carried_on(self, at: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Whether a word goes on in each of the tokens ``at``; none does behind the last one."""
+        last = len(self._joined) - 1
+        return self._joined[np.minimum(at, last)] & (at <= last)
 
     def _candidates(self, target: str) -> Iterator[tuple[str, int, int]]:
         """Words of distinct tokens that a word with the stem ``target`` may begin with."""
@@ -193,8 +199,8 @@ class Matcher:
                 return  # exact matches come first
             at += 1
 
-    def _postings(self, u: int) -> NDArray[np.int64]:
-        return self._positions[self._offsets[u] : self._offsets[u + 1]].astype(np.int64)
+    def _postings(self, u: int) -> NDArray[np.int32]:
+        return self._positions[self._offsets[u] : self._offsets[u + 1]]
 
     @cached_property
     def weights(self) -> NDArray[np.float64]:
@@ -211,9 +217,9 @@ class Matcher:
         return weights * (content & (holding > 1))
 
     @cached_property
-    def _split_words(self) -> dict[str, list[NDArray[np.int64]]]:
+    def _split_words(self) -> dict[str, list[NDArray[np.int32]]]:
         """Stems of the words that have a character split between tokens, and where they begin."""
-        found: defaultdict[str, list[NDArray[np.int64]]] = defaultdict(list)
+        found: defaultdict[str, list[NDArray[np.int32]]] = defaultdict(list)
         broken = np.zeros(self._library.tokenizer.vocab_size, np.bool_)
         broken[self._distinct[self._broken]] = True
         for first, document in zip(
@@ -224,7 +230,8 @@ class Matcher:
                 for word, begins in _words_in(document.text, *stretch):
                     # int32 as they are: else numpy would turn all of its own into int64 each time
                     at = np.searchsorted(own, begins, side="right") - 1
-                    found[stem(word)].append(first + np.searchsorted(own, own[at], side="left"))
+                    tokens = first + np.searchsorted(own, own[at], side="left")
+                    found[stem(word)].append(tokens.astype(np.int32))
         return dict(found)
 
 

@@ -87,7 +87,7 @@ def question_terms(question: str) -> tuple[Term, ...]:
     return tuple(terms.values())
 
 
-def occurrences(library: Library, term: Term) -> NDArray[np.int64]:
+def occurrences(library: Library, term: Term) -> NDArray[np.int32]:
     """Positions at which ``term`` stands in ``library.ids``, ascending."""
     found = [library.matcher.find(stem) for stem in sorted(term.stems)]
     return found[0] if len(found) == 1 else np.unique(np.concatenate(found))
@@ -99,7 +99,7 @@ def rank(library: Library, question: str) -> Ranking:
     if not len(scores):
         return Ranking(scores, np.zeros(0, np.int64))
     bm25 = _Bm25(library)
-    weighted: list[tuple[NDArray[np.int64], float]] = []
+    weighted: list[tuple[NDArray[np.int32], float]] = []
     for term in question_terms(question):
         at = occurrences(library, term)
         counts = bm25.counts(at)
@@ -122,15 +122,15 @@ class _Bm25:
 
     def __init__(self, library: Library) -> None:
         self._library = library
+        self._cuts = library.cuts.astype(np.int32)  # else numpy turns all positions into int64
         lengths = np.diff(library.cuts).astype(np.float64)
         self._norm = _K1 * (1 - _B + _B * lengths / lengths.mean())
         # what stands in another document is not near
         self._documents = np.searchsorted(library.bounds, library.cuts[:-1], side="right")
 
-    def counts(self, at: NDArray[np.int64]) -> NDArray[np.float64]:
-        """How many of the positions ``at`` each passage holds."""
-        passages = _passages_of(self._library, at)
-        return np.bincount(passages, minlength=len(self._norm)).astype(np.float64)
+    def counts(self, at: NDArray[np.int32]) -> NDArray[np.float64]:
+        """How many of the positions ``at``, ascending, each passage holds."""
+        return np.diff(np.searchsorted(at, self._cuts)).astype(np.float64)
 
     def rarity(self, counts: NDArray[np.float64]) -> float:
         """Inverse passage frequency."""
@@ -156,13 +156,13 @@ class _Bm25:
         return total
 
 
-def _passages_of(library: Library, at: NDArray[np.int64]) -> NDArray[np.int64]:
+def _passages_of(library: Library, at: NDArray[np.int32]) -> NDArray[np.int64]:
     passages: NDArray[np.int64] = np.searchsorted(library.cuts, at, side="right") - 1
     return passages
 
 
 def _together(
-    library: Library, weighted: list[tuple[NDArray[np.int64], float]]
+    library: Library, weighted: list[tuple[NDArray[np.int32], float]]
 ) -> NDArray[np.float64]:
     """(P,) for each pair of words, the lesser weight times the closeness of the closest two."""
     bonus = np.zeros(len(library.cuts) - 1)

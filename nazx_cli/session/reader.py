@@ -362,8 +362,8 @@ class EarlierTurns:
         return self._made[key]
 
 
-def _named(turns: Library, question: str) -> NDArray[np.int64]:
+def _named(turns: Library, question: str) -> NDArray[np.int32]:
     """Where in ``turns`` the words of content of ``question`` stand: positions, ascending."""
     terms = [t for t in question_terms(question) if t.has_content and t.word not in _LABELS]
     found = [occurrences(turns, term) for term in terms]
-    return np.unique(np.concatenate([np.zeros(0, np.int64), *found]))
+    return np.unique(np.concatenate([np.zeros(0, np.int32), *found]))
