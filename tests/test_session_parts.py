@@ -196,6 +196,7 @@ def test_the_passage_that_has_the_answer_is_cited_where_the_named_one_has_it_not
     assert cited("[1] Trout.") == passages[1]  # the first that has it
     assert cited("[3] Trout.") == passages[2]  # the named one has it too: it stays
     assert cited("[1] Frogs and trout.") == passages[2]
+    assert cited("[2] Frogs and trout.") == passages[1]  # it has some of it
     assert cited("[1] Pebbles.") == passages[0]  # none has it: the named one stays
 
 

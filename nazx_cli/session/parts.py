@@ -73,14 +73,14 @@ def part_answer(prompt: Prompt, candidate: Candidate, decode: Decode) -> PartAns
 
 
 def _holding(answer: str, passages: Sequence[Passage], named: Passage) -> Passage:
-    """The passage that ``answer`` stands on: the one that the model named, unless another one of
-    the prompt has more of the answer's words."""
+    """The passage that ``answer`` stands on: the one that the model named, unless that has none
+    of the answer's words and another one of the prompt has."""
     said = {stem(word) for word in words(answer)} - STOP_WORDS
 
     def held(passage: Passage) -> int:
         return len(said & {stem(word) for word in words(passage.text)})
 
-    return max((named, *passages), key=held)
+    return named if held(named) else max((named, *passages), key=held)
 
 
 @dataclass(frozen=True)
