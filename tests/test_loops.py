@@ -40,6 +40,10 @@ GOOD = {
     ),
     "chorus twice": f"{CHORUS}\n{CHORUS}\nThat was the song.",
     "code": "\n".join(f"    assert square({n}) == {n * n}\n    assert done" for n in range(40)),
+    "signs": "".join(
+        f">>> def area(width, height): return width {sign} height\nSyntaxError: that is none\n"
+        for sign in ("++ +", "*", "/", "%", "**", "//", "^", "<<", ">>", "&")
+    ),
     "numbers": "\n".join(" ".join("1" if i == j else "0" for j in range(10)) for i in range(10)),
     "digits": "3.14159265358979323846264338327950288419716939937510582097494459",
     "book": alice_text()[:20_000],

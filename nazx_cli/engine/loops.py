@@ -17,7 +17,7 @@ _HELD = 8  # repeated tokens, from which on a stretch within a sentence is held 
 
 _END = re.compile(r"""\n+|[.!?]+["'”’)\]]*\s+|[。！？]+[」』”]*""")
 _MARK = re.compile(r"\W*(?:\d{1,3}(?:[.):]|$))?")  # a list's
-_WORD = re.compile(r"[^\W_]+")
+_SAID = re.compile(r".*[^\W_]", re.DOTALL)  # up to the last letter or digit
 _LETTER = re.compile(r"[^\W\d_]")
 
 
@@ -105,6 +105,8 @@ class Repeats:
 
 
 def _key(segment: str) -> str:
-    """What a line or sentence says: its words, without a list's mark before them."""
+    """What a line or sentence says, without a list's mark before it and what ends it; lines of code
+    may differ by a sign alone."""
     mark = _MARK.match(segment)
-    return " ".join(_WORD.findall(segment.casefold(), mark.end() if mark else 0))
+    said = _SAID.match(segment, mark.end() if mark else 0)
+    return " ".join(said.group().casefold().split()) if said else ""
