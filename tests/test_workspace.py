@@ -117,6 +117,23 @@ def test_regen_replaces_the_last_answer_and_says_where_it_will_be_the_same() -> 
     assert not [e for e in work.regen() if isinstance(e, Notice)]
     assert len(work.turns) == 1
     work.set_parameter("seed", "3")
+    assert not [e for e in work.regen() if isinstance(e, Notice)]
+    assert [e for e in work.regen() if isinstance(e, Notice)]
+
+
+@pytest.mark.parametrize("change", ("documents", "settings"))
+def test_regen_does_not_say_that_the_answer_is_the_same_where_something_changed(
+    change: str,
+) -> None:
+    work = workspace("One.")
+    answer(work.ask("Who?"))
+    if change == "documents":
+        add(work, "The fox ran.")
+    else:
+        work.set_system("Be brief.")
+    assert not [e for e in work.regen() if isinstance(e, Notice)]
+    work.undo()
+    work.undo()
     assert [e for e in work.regen() if isinstance(e, Notice)]
 
 

@@ -109,7 +109,9 @@ class Session:
         """Answer the last question again; what ends before its first word changes nothing."""
         last = self._last_turn()
         sampling = self.settings.sampling
-        if sampling.temperature == 0 or sampling.seed is not None:
+        answered = self._branches.timeline.answered
+        changed = (self.documents, self.settings) != (answered.documents, answered.settings)
+        if not changed and (sampling.temperature == 0 or sampling.seed is not None):
             why = "at temperature 0" if sampling.temperature == 0 else "with a seed"
             yield Notice(
                 f"{why} the same documents and settings give the same answer; "

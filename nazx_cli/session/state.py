@@ -169,6 +169,14 @@ class Timeline:
         """The state that edits start from."""
         return self.steps[self.at].state
 
+    @property
+    def answered(self) -> State:
+        """The oldest state known that has the last turn of the present one: its documents and
+        settings gave that answer."""
+        last = self.present.history.turns[-1]
+        states = (step.state for step in self.steps[: self.at + 1])
+        return next(each for each in states if any(turn is last for turn in each.history.turns))
+
     def edited(self, state: State, what: str) -> Timeline:
         """After an edit; what had been undone can then not be redone any more."""
         steps = (*self.steps[: self.at + 1], Step(state, what))[-_MOST_STEPS - 1 :]
