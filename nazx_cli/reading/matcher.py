@@ -49,7 +49,9 @@ class Matcher:
 
     def __init__(self, library: Library) -> None:
         lists = library.posting_lists
-        self._library = library
+        # Its parts and not the library, which holds this: a circle is freed late, if ever.
+        self._ids, self._cuts, self._bounds = library.ids, library.cuts, library.bounds
+        self._documents, self._vocab_size = library.documents, library.tokenizer.vocab_size
         self._positions: NDArray[np.int32] = lists.positions.numpy()
         self._offsets: NDArray[np.int64] = lists.offsets.numpy()
         self._distinct: NDArray[np.int32] = lists.distinct.numpy()
@@ -122,7 +124,7 @@ class Matcher:
         """Whether one of the chains ``at``, ``length`` tokens reading ``text``, goes on to read
         ``wanted``."""
         at = at[self._carried_on(at + length)]
-        following = self._library.ids[at + length]
+        following = self._ids[at + length]
         for token in np.unique(following):
             found = pieces[int(np.searchsorted(self._distinct, token))]
             longer = text + found[0] if found else ""
@@ -165,7 +167,7 @@ class Matcher:
         at = at[goes_on]
         if not len(at):
             return
-        following = self._library.ids[at + length]
+        following = self._ids[at + length]
         for token in np.unique(following):
             pieces = self._pieces[int(np.searchsorted(self._distinct, token))]
             if not pieces or not _may_become(text + pieces[0], target):
@@ -206,7 +208,7 @@ class Matcher:
     def weights(self) -> NDArray[np.float64]:
         """(U,) how much each distinct token tells: its inverse passage frequency, 0 for tokens
         that are no word of content and for those that only one passage has."""
-        cuts, distinct = self._library.cuts, len(self._distinct)
+        cuts, distinct = self._cuts, len(self._distinct)
         passages = np.searchsorted(cuts, self._positions, side="right")
         owners = np.repeat(np.arange(distinct), np.diff(self._offsets))
         first = np.ones(len(owners), np.bool_)  # of a token's occurrences in a passage
@@ -220,11 +222,9 @@ class Matcher:
     def _split_words(self) -> dict[str, list[NDArray[np.int32]]]:
         """Stems of the words that have a character split between tokens, and where they begin."""
         found: defaultdict[str, list[NDArray[np.int32]]] = defaultdict(list)
-        broken = np.zeros(self._library.tokenizer.vocab_size, np.bool_)
+        broken = np.zeros(self._vocab_size, np.bool_)
         broken[self._distinct[self._broken]] = True
-        for first, document in zip(
-            self._library.bounds.tolist(), self._library.documents, strict=False
-        ):
+        for first, document in zip(self._bounds.tolist(), self._documents, strict=False):
             own = document.starts
             for stretch in _stretches(document, broken):
                 for word, begins in _words_in(document.text, *stretch):

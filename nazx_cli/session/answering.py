@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from nazx_cli.engine.generator import Stats
 from nazx_cli.errors import NazxError, UsageError
+from nazx_cli.model.libraries import give_back
 from nazx_cli.reading.grounding import DocumentGrounding, Ordinary
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import quoted
@@ -134,6 +135,8 @@ class Answerer:
             raise
         finally:
             self.answering = False
+            # Each turn keeps a little of what was taken and freed around it, a megabyte in all.
+            give_back()
 
     def _set_up(self, state: State, library: Library | None) -> Setup:
         """As ``setup``, with ``library`` where it is that of the documents."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -178,6 +177,15 @@ class _Growing:
             array.resize(length, refcheck=False)  # nothing else refers to it
 
 
+class _Numbers(dict[str, int]):
+    """Numbers what it is asked for, as it comes. (A ``defaultdict`` that counts itself refers to
+    itself, and stays in memory long after its use.)"""
+
+    def __missing__(self, chunk: str) -> int:
+        number = self[chunk] = len(self)
+        return number
+
+
 class _Chunks:
     """The chunks met so far, numbered as they came, and the tokens of each.
 
@@ -188,8 +196,7 @@ class _Chunks:
     def __init__(self, backend: Backend, cutting: Cutting) -> None:
         self._backend = backend
         self._cutting = cutting
-        self._numbers: defaultdict[str, int] = defaultdict()
-        self._numbers.default_factory = self._numbers.__len__
+        self._numbers = _Numbers()
         self._firsts = np.zeros(0, np.int64)
         self._counts = np.zeros(0, np.int64)
         self.tokens = joined(())
