@@ -246,11 +246,10 @@ def test_a_layout_that_would_take_too_much_is_left_out(
     assert "layout cached: left out" in err
 
 
-def test_the_estimated_peak_is_near_that_of_a_real_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(memory, "PEAK_SHAPES", ("nazx-70m",))
-    settings = Settings(contexts=(20_000,), layouts=("postings",), dtype="float32")
+def test_the_estimated_peak_is_near_that_of_a_real_process() -> None:
+    settings = Settings(
+        peaks=("nazx-70m",), contexts=(20_000,), layouts=("postings",), dtype="float32"
+    )
     row = next(iter(memory.peak(Setup(settings))))
     details = row.details
     assert details["weights_bytes"] == details["predicted_weights_bytes"]

@@ -81,6 +81,21 @@ def test_quick_settings_are_small_and_keep_what_was_asked_for() -> None:
     assert max(quick.peer_lengths) < 1000
 
 
+def test_a_quick_run_chooses_all_but_what_needs_data_of_its_own_and_says_so() -> None:
+    chosen = workloads.choose((), Settings().quick(), every=True)
+    assert {workload.name for workload in chosen} == set(workloads.WORKLOADS) - {"recall"}
+    assert workloads.left_out(chosen).endswith(", recall")
+
+
+@pytest.mark.slow
+def test_a_quick_run_has_every_benchmark_in_its_figures(model: str, tiny_shapes: None) -> None:
+    out, err = bench("--quick", "-m", model, "--json", "--repeat", "1")
+    report = json.loads(out)
+    assert report["complete"] is True
+    assert {row["workload"] for row in report["rows"]} == set(workloads.WORKLOADS) - {"recall"}
+    assert "quick: left out are" in err
+
+
 def test_the_table_shows_environment_and_ratio(tiny_shapes: None, tmp_path: Path) -> None:
     file = tmp_path / "bench.json"
     before = torch.get_num_threads()

@@ -2,8 +2,9 @@
 
 ``memory`` goes layout by layout, beside a dense cache, whose size is computed, since most of them
 cannot be allocated; the longest context of the default layout then runs in a process of its own.
-``peak`` holds the estimate against such processes. Run as ``python -m nazx_cli.bench.memory FOLDER
-DTYPE LAYOUT CONTEXT`` this file is that process.
+``peak`` holds the estimate against such processes: by the whole of their resident memory, as limits
+and the gauge have it. Run as ``python -m nazx_cli.bench.memory FOLDER DTYPE LAYOUT CONTEXT`` this
+file is that process, with ``chat`` for a layout and a document for a context one that chats.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor
 from nazx_cli.bench.models import (
     inattention_config,
     kernel_name,
+    prose_ids,
     random_tensors,
     row_of,
     weight_bytes,
@@ -36,17 +38,26 @@ from nazx_cli.checkpoint.write import PendingTensor, write_checkpoint
 from nazx_cli.config import ModelConfig
 from nazx_cli.context import cost
 from nazx_cli.context.layouts import LAYOUTS
-from nazx_cli.engine.language_model import LanguageModel
+from nazx_cli.documents.control import strip_control
+from nazx_cli.documents.gather import gather
+from nazx_cli.engine.language_model import LanguageModel, load_planned
 from nazx_cli.errors import NazxError
 from nazx_cli.memory import probe
-from nazx_cli.memory.estimate import estimate
+from nazx_cli.memory.estimate import TextSize, estimate
+from nazx_cli.memory.plan import LoadOptions
+from nazx_cli.quantization.cost import KINDS
+from nazx_cli.reading.library import Library
+from nazx_cli.session.session import Session
+from nazx_cli.session.settings import SessionSettings
+from nazx_cli.tokenizer import Tokenizer
 
 MEMORY, PEAK = "memory", "peak"
 CONTEXTS = (10_000, 100_000, 1_000_000, 3_000_000)
 WATCHED = "pairs"
-PEAK_SHAPES = ("nazx-70m", "nazx-160m", "nazx-410m")
 PEAK_CONTEXTS = (10_000, 100_000)
+CHAT_CONTEXTS = (10_000, 100_000, 1_000_000)
 PEAK_LAYOUTS = ("ids", "postings", "pairs", "tables")
+_CHAT = "chat"
 _MOST = 4_000_000_000  # bytes: a layout that needs more is left out
 
 
@@ -104,7 +115,7 @@ def _watched(setup: Setup, config: ModelConfig, count: int) -> Row:
         setup.note(f"{MEMORY}: {count:,} tokens in a process of its own")
         folder = _random_checkpoint(Path(scratch), setup.settings.shapes)
         precision = str(setup.dtype).removeprefix("torch.")
-        real = _measured(folder, precision, WATCHED, count)
+        real = _measured(str(folder), precision, WATCHED, str(count))
     dense = count * cost.kv_bytes_per_position(config, setup.dtype.itemsize)
     label = "process peak, weights and all"
     row = _process_row(MEMORY, label, count, precision, WATCHED, real)
@@ -122,32 +133,49 @@ def _watched(setup: Setup, config: ModelConfig, count: int) -> Row:
 
 
 def peak(setup: Setup) -> Iterator[Row]:
-    """A row for each model, length and layout: peak growth of resident memory, and beside it
-    the estimate."""
+    """A row for each model, length and layout: the peak of a process's resident memory, and beside
+    it the estimate; for the real model of one that answers questions about a document."""
     settings = setup.settings
     with TemporaryDirectory(prefix="nazx-bench-") as scratch:
-        for shapes in PEAK_SHAPES:
+        for shapes in settings.peaks:
             setup.note(f"{PEAK}: writing a random checkpoint of {shapes} shapes")
             folder = _random_checkpoint(Path(scratch), shapes)
             for count in settings.contexts or PEAK_CONTEXTS:
                 for layout in settings.layouts or PEAK_LAYOUTS:
                     setup.note(f"{PEAK}: {shapes}, {count:,} tokens, layout {layout}")
                     yield _beside_estimate(shapes, folder, settings.dtype, layout, count)
-    folder = ModelRef.parse(settings.model).fetch()
-    for precision in (settings.dtype, "int8", "nf4"):
-        setup.note(f"{PEAK}: {settings.model}, {precision}")
-        yield _beside_estimate(settings.model, folder, precision, "auto", PEAK_CONTEXTS[0])
+    for precision in (settings.dtype, *settings.quantize):
+        for count in settings.contexts or CHAT_CONTEXTS:
+            setup.note(f"{PEAK}: {settings.model}, {precision}, a chat about {count:,} tokens")
+            yield _beside_plan(settings.model, precision, count)
 
 
 def _beside_estimate(name: str, folder: Path, precision: str, layout: str, count: int) -> Row:
-    real = _measured(folder, precision, layout, count)
-    held = "cached" if layout == "auto" else layout
+    real = _measured(str(folder), precision, layout, str(count))
     size = cost.Size(count, real["distinct"], kernel=real["kernel"])
-    found = estimate(ModelConfig.from_folder(folder), precision, held, size)
-    row = _process_row(PEAK, f"peak growth, {name}", count, precision, held, real)
-    predicted = {"predicted_weights_bytes": found.weights, "predicted_context_bytes": found.context}
+    config = ModelConfig.from_folder(folder)
+    found = estimate(config, precision, layout, size, process=real["before"])
+    row = _process_row(PEAK, f"a token of {name}", count, precision, layout, real)
+    return _with_estimate(row, found.weights, found.context, found.total)
+
+
+def _beside_plan(name: str, precision: str, count: int) -> Row:
+    folder = ModelRef.parse(name).fetch()
+    with TemporaryDirectory(prefix="nazx-bench-") as scratch:
+        book, config = Path(scratch, "book.txt"), ModelConfig.from_folder(folder)
+        least = config.vocab_size // 4  # lower ids stand for bytes and marks
+        ids = prose_ids(config.vocab_size - least, count) + least
+        text = strip_control(Tokenizer.from_folder(folder).decode(ids.tolist()))
+        book.write_text(text, encoding="utf-8")
+        real = _measured(name, precision, _CHAT, str(book))
+    row = _process_row(PEAK, f"a chat with {name}", real["tokens"], precision, "cached", real)
+    return _with_estimate(row, *real["predicted"])
+
+
+def _with_estimate(row: Row, weights: int, context: int, total: int) -> Row:
+    predicted = {"predicted_weights_bytes": weights, "predicted_context_bytes": context}
     details = {**row.details, **predicted}
-    return replace(row, peer="estimate", theirs=one(found.total), details=details)
+    return replace(row, peer="estimate", theirs=one(total), details=details)
 
 
 def _process_row(
@@ -156,10 +184,8 @@ def _process_row(
     """What a process took; nothing beside it yet."""
     kernel = "compiled" if real["kernel"] == "native" else ""
     details = {"weights_bytes": real["weights"], "context_bytes": real["context"]}
-    growth = one(real["growth"])
-    return Row(
-        workload, measure, count, "bytes", precision, growth, layout, kernel, details=details
-    )
+    peak = one(real["peak"])
+    return Row(workload, measure, count, "bytes", precision, peak, layout, kernel, details=details)
 
 
 def _random_checkpoint(scratch: Path, shapes: str) -> Path:
@@ -171,12 +197,11 @@ def _random_checkpoint(scratch: Path, shapes: str) -> Path:
     return scratch / shapes
 
 
-def _measured(folder: Path, precision: str, layout: str, count: int) -> dict[str, Any]:
-    """What ``_measure`` finds in a process of its own; ``NazxError`` where that fails."""
-    command = [sys.executable, "-m", "nazx_cli.bench.memory"]
-    done = subprocess.run(
-        [*command, str(folder), precision, layout, str(count)], capture_output=True, text=True
-    )
+def _measured(model: str, precision: str, layout: str, context: str) -> dict[str, Any]:
+    """What ``_measure`` or ``_converse`` finds in a process of its own; ``NazxError`` where that
+    fails."""
+    command = [sys.executable, "-m", "nazx_cli.bench.memory", model, precision, layout]
+    done = subprocess.run([*command, context], capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise NazxError(f"the measuring process failed: {last}", "run it again; NAZX_DEBUG=1")
@@ -185,18 +210,14 @@ def _measured(folder: Path, precision: str, layout: str, count: int) -> dict[str
 
 
 def _measure(folder: Path, dtype: str, layout: str, count: int) -> dict[str, float | int | str]:
-    """Bytes of weights and context, by how much resident memory grew at its peak, and seconds
+    """Bytes of weights and context, of resident memory before loading and at its peak, and seconds
     of the first token and of the one after it."""
-    quantize = dtype if dtype in ("int8", "nf4") else None
     before = probe.resident_bytes()
-    probe.reset_peak()
-    decoder = load_decoder(folder, "cpu", "bfloat16" if quantize else dtype, quantize)
+    decoder = load_decoder(folder, "cpu", dtype)
     lm = LanguageModel(folder.name, decoder, folder, layout)
     context = lm.new_context()
     ids = zipf_ids(lm.config.vocab_size, count)
     context.append(ids, resident=True)
-    if lm.config.attention.kind == "windowed":
-        context.append(ids[: lm.window])
     first_token, _ = clock(lambda: lm.next_logits(context))
     context.append([1])
     further_token, _ = clock(lambda: lm.next_logits(context))
@@ -207,10 +228,48 @@ def _measure(folder: Path, dtype: str, layout: str, count: int) -> dict[str, flo
         "kernel": kernel_name(lm),
         "first_token": first_token,
         "further_token": further_token,
-        "growth": probe.peak_resident_bytes() - before,
+        "before": before,
+        "peak": probe.peak_resident_bytes(),
     }
 
 
-if __name__ == "__main__":
-    found = _measure(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]))
+def _converse(name: str, dtype: str, book: Path) -> dict[str, Any]:
+    """The same of a chat about ``book``, and what was predicted: weights, context, and all."""
+    model = ModelRef.parse(name)
+    folder = model.fetch()
+    library = Library.build(gather([str(book)]).documents, Tokenizer.from_folder(folder))
+    quantize = dtype if dtype in KINDS else None
+    options = LoadOptions(
+        "cpu",
+        "bfloat16" if quantize else dtype,
+        quantize,
+        limit=1 << 50,
+        adapters=model.adapters(None),
+    )
+    lm = load_planned(name, folder, TextSize.of(d.ids for d in library.documents), options)
+    session = Session(lm, library, SessionSettings(max_tokens=16))
+    for question in ("Who was the first to speak?", "And what was said of the journey?"):
+        for _ in session.ask(question):
+            pass
+    assert lm.plan is not None and session.context is not None
+    found = lm.plan.estimate
+    return {
+        "weights": weight_bytes(lm),
+        "context": session.context.nbytes,
+        "kernel": kernel_name(lm),
+        "tokens": library.num_tokens,
+        "predicted": (found.weights, found.context, found.total),
+        "peak": probe.peak_resident_bytes(),
+    }
+
+
+def _main(model: str, dtype: str, layout: str, context: str) -> None:
+    if layout == _CHAT:
+        found = _converse(model, dtype, Path(context))
+    else:
+        found = _measure(Path(model), dtype, layout, int(context))
     sys.stdout.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

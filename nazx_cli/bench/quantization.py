@@ -21,7 +21,6 @@ from nazx_cli.quantization.cost import KINDS
 
 NAME = "quantization"
 PIECE = 1024  # tokens that are scored together
-_TOKENS = 4 * PIECE  # of the text, from its start
 _PROMPT = 100  # tokens before those that are timed
 
 
@@ -94,7 +93,7 @@ def run(setup: Setup) -> Iterator[Row]:
 
 def _text_ids(setup: Setup) -> Tensor:
     (document, *_) = gather(setup.settings.files).documents
-    ids = setup.lm.tokenizer.encode(document.text)[:_TOKENS]
+    ids = setup.lm.tokenizer.encode(document.text)[: setup.settings.scored]
     if len(ids) < 2:
         raise UsageError(f"{document.name} is too short to score", "name a longer text")
     return torch.tensor(ids)

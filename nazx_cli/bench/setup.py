@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -37,6 +38,9 @@ class Settings:
     larger           a second such name, for the workloads that measure two; "" for none
     prompts          prompt lengths of the real model, cut to its window
     peer_lengths     the lengths at which peers take in a prompt; longer ones are extrapolated
+    scored           tokens of a text on which quantized weights are judged
+    peaks            names whose shapes the processes have that the estimate is held against
+    float32          whether workloads that measure two types measure float32 too
     threads          how many threads all sides compute on
     """
 
@@ -53,21 +57,30 @@ class Settings:
     prompts: tuple[int, ...] = (100, 1000, 1900)
     new_tokens: int = 20
     peer_lengths: tuple[int, ...] = (4000, 8000, 16000)
+    scored: int = 4096
+    peaks: tuple[str, ...] = ("nazx-70m", "nazx-160m", "nazx-410m")
+    float32: bool = True
     threads: int = 1
     question: str = "Who was the first to speak, and what was said about the journey?"
 
     def quick(self) -> Settings:
-        """The same, small enough to see in a minute that all works."""
+        """The same, small enough to see in a minute that all works; without files the documents
+        are NazX's own help."""
         return replace(
             self,
             quantize=(),
             repeat=min(self.repeat, 2),
-            contexts=self.contexts or (2000, 4000),
+            contexts=self.contexts or (2000,),
+            layouts=self.layouts or ("pairs",),
+            files=self.files or (str(resources.files("nazx_cli") / "help"),),
             shapes="nazx-70m",
             larger="",
             prompts=(100,),
             new_tokens=4,
-            peer_lengths=(200, 400, 800),
+            peer_lengths=(200, 400),
+            scored=256,
+            peaks=("nazx-70m",),
+            float32=False,
         )
 
 
@@ -134,7 +147,8 @@ class Setup:
 
     def dtypes(self) -> tuple[torch.dtype, ...]:
         """The chosen type and float32, for workloads that measure both."""
-        return tuple(dict.fromkeys((self.dtype, torch.float32)))
+        second = (torch.float32,) if self.settings.float32 else ()
+        return tuple(dict.fromkeys((self.dtype, *second)))
 
     def random_models(
         self, layouts: Iterable[str], dtype: torch.dtype, shapes: str = "", **changes: Any

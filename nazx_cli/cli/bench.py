@@ -77,7 +77,8 @@ class BenchOptions:
         str, option("--gguf", "The model's file for llama.cpp, else fetched.", metavar="FILE")
     ] = ""
     quick: Annotated[
-        bool, option("--quick", "Small sizes and few runs: to see that all works.")
+        bool,
+        option("--quick", "All that --all runs, at small sizes: a minute, to see that it works."),
     ] = False
     output: Annotated[
         Path | None, option("--output", "Also write the figures there, as JSON.", metavar="FILE")
@@ -143,10 +144,12 @@ def bench(
     """
     screen = make_screen(OutputOptions())
     screen.start_computing()
-    from nazx_cli.bench.workloads import choose
+    from nazx_cli.bench.workloads import choose, left_out
 
     settings = options.settings(file or ())
-    chosen = choose(name or (), settings, every=every)
+    chosen = choose(name or (), settings, every=every or (options.quick and not name))
+    if options.quick:
+        screen.note(left_out(chosen))
     _check_output(options.output)
     _check_plots(chosen, options.plot_folder, screen)
     report, error = _measure(chosen, settings, screen)
