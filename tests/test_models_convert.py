@@ -120,7 +120,8 @@ def test_a_folder_that_is_there_is_kept_without_force(source: Path, tmp_path: Pa
     assert (out, code) == ("", 2)
     assert "--force" in err
     assert attention_of(dest) == FULL
-    assert convert(source, dest, "--force")[2] == 0
+    out, err, code = convert(source, dest, "--force")
+    assert code == 0 and err.startswith(f"converting {source}\n")
     assert attention_of(dest).kind == "windowed"
     (tmp_path / "papers").mkdir()
     (tmp_path / "papers" / "thesis.txt").write_text("years of work")

@@ -6,9 +6,11 @@ import io
 import re
 
 import pytest
+from cli_helpers import run_nazx as nazx
 from rich.cells import cell_len
 from terminals import Board
 
+from nazx_cli.cli import parsing
 from nazx_cli.ui.screen import Screen
 from nazx_cli.ui.tables import Table, wrapped
 
@@ -106,3 +108,35 @@ def test_a_screen_asks_its_own_streams_how_wide_they_are(monkeypatch: pytest.Mon
     screen.say(FACTS)
     assert board.shown == [*FACTS.lines(24), "a sentence of several", "words"]
     assert pipe.getvalue().splitlines() == FACTS.lines(None)
+
+
+def test_help_is_a_list_where_the_terminal_is_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    for width in (40, 200):
+        monkeypatch.setattr(parsing, "columns_of", lambda _, width=width: width)
+        for command in ((), ("ask",), ("sessions",)):
+            out = nazx(*command, "--help")[0]
+            # the words that an option takes are one word, with bars between them
+            lines = [line for line in out.splitlines() if "|" not in line]
+            assert max(map(len, lines)) <= (40 if width == 40 else 120), command
+            assert "..." not in out.replace("]...", ""), "no text is left out"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "command"),
+    [
+        (("pull",), "Missing argument 'NAME'", "pull"),
+        (("ask", "--nope"), "No such option: --nope", "ask"),
+        (("ask", "--read", "aloud"), "'aloud' is not one of 'auto'", "ask"),
+        (("ask", "--ctx", "some"), "'some' is not a whole number", "ask"),
+        (("sessions", "lsit"), "No such command 'lsit'. Did you mean 'list'?", "sessions"),
+        (("asks",), "No such command 'asks'. Did you mean 'ask'?", ""),
+        (("--nope",), "No such option: --nope", ""),
+    ],
+)
+def test_what_is_wrong_with_the_command_line_is_told_in_one_line(
+    arguments: tuple[str, ...], message: str, command: str
+) -> None:
+    out, err, code = nazx(*arguments)
+    assert (out, code) == ("", 2)
+    assert err.startswith("error: ") and message in err and err.count("\n") == 1
+    assert err.rstrip().endswith(f"{command} --help".strip())

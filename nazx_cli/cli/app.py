@@ -25,9 +25,9 @@ from nazx_cli.cli import (
     tune,
     vram_estimate,
 )
-from nazx_cli.cli.grouped_help import GroupedCommand
 from nazx_cli.cli.judge import command as eval
 from nazx_cli.cli.options import flatten
+from nazx_cli.cli.parsing import Command, Group
 from nazx_cli.errors import NazxError, is_out_of_memory, without_credentials
 from nazx_cli.ui.interrupts import INTERRUPTED, interruptible
 from nazx_cli.ui.screen import error_line
@@ -145,13 +145,14 @@ def build() -> typer.Typer:
 
 def _typer(commands: tuple[tuple[str, Callable[..., None]], ...], **settings: Any) -> typer.Typer:
     made = typer.Typer(
+        cls=Group,
         rich_markup_mode=None,  # importing Rich would double the time of --help
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["--help", "-h"]},
         **settings,
     )
     for name, command in commands:
-        made.command(name, cls=GroupedCommand)(handled(flatten(command)))
+        made.command(name, cls=Command)(handled(flatten(command)))
     return made
 
 

@@ -39,7 +39,7 @@ def option(flag: str, help: str, *more: str, choices: Iterable[str] = (), **sett
     """A Typer option with its environment variable; the help names all of those once.
 
     With ``choices`` it takes one of these words and no other; of a mapping each has a line of
-    its own in the help (``grouped_help``).
+    its own in the help (``parsing``).
     """
     if words := tuple(choices):
         settings["parser"] = lambda typed: _one_of(words, typed)
@@ -58,14 +58,14 @@ def count_option(flag: str, help: str, *more: str, least: int = 1, **settings: A
         try:
             return parse_count(str(typed), least)  # a default comes as the number it is
         except UsageError as error:
-            raise ValueError(f"{error.message}: {error.hint}") from None
+            raise typer.BadParameter(f"{error.message}: {error.hint}") from None
 
     return option(flag, help, *more, parser=count, metavar="N", **settings)
 
 
 def _one_of(words: Sequence[str], typed: str) -> str:
     if typed not in words:
-        raise ValueError(f"{typed!r} is not one of {', '.join(map(repr, words))}.")
+        raise typer.BadParameter(f"{typed!r} is not one of {', '.join(map(repr, words))}")
     return typed
 
 
