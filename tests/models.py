@@ -43,6 +43,16 @@ def reference(base: str, kind: str) -> Reference:
     return Reference(config, random_tensors(config))
 
 
+@cache
+def _last_logits(base: str, kind: str, ids: tuple[int, ...]) -> torch.Tensor:
+    return reference(base, kind).logits(list(ids))[-1]
+
+
+def last_logits(base: str, kind: str, ids: list[int]) -> torch.Tensor:
+    """The reference's logits after ``ids``: it is slow, and asked about the same ids by many."""
+    return _last_logits(base, kind, tuple(ids))
+
+
 def random_ids(count: int, seed: int, vocab: int = 300) -> list[int]:
     """Uniform random token ids."""
     generator = torch.Generator().manual_seed(seed)

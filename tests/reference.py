@@ -48,7 +48,8 @@ class Reference:
             source = self._norm(initial, p + "input_layernorm")
         q, _, _ = self._qkv(p, a)
         _, k, v = self._qkv(p, source)
-        rows = [self._attend(i, q, k, v) for i in range(len(h))]
+        turned = [self._rotate(k[j], j) for j in range(len(h))]
+        rows = [self._attend(i, q[i], turned, v) for i in range(len(h))]
         o = self._linear(
             torch.stack(rows), p + ("attention.dense" if self.neox else "self_attn.o_proj")
         )
@@ -57,17 +58,15 @@ class Reference:
         h = h + o
         return h + self._mlp(p, self._norm(h, p + "post_attention_layernorm"))
 
-    def _attend(self, i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _attend(self, i: int, q: Tensor, turned: list[Tensor], v: Tensor) -> Tensor:
+        visible = self._visible(i)
+        queries = {at: self._rotate(q, at) for at in {at for _, at in visible}}
         out = []
         for head in range(self.heads):
             kv = head * self.kv_heads // self.heads
-            scores, values = [], []
-            for j, query_at in self._visible(i):
-                score = self._rotate(q[i, head], query_at) @ self._rotate(k[j, kv], j)
-                scores.append(score / math.sqrt(self.dim))
-                values.append(v[j, kv])
-            weights = torch.stack(scores).softmax(0)
-            out.append(weights @ torch.stack(values))
+            scores = [queries[at][head] @ turned[j][kv] for j, at in visible]
+            weights = (torch.stack(scores) / math.sqrt(self.dim)).softmax(0)
+            out.append(weights @ torch.stack([v[j, kv] for j, _ in visible]))
         return torch.cat(out)
 
     def _visible(self, i: int) -> list[tuple[int, int]]:
@@ -84,11 +83,12 @@ class Reference:
         return out
 
     def _rotate(self, x: Tensor, position: int) -> Tensor:
+        """All heads (H, D) at a position."""
         out, half = x.clone(), self.rotated // 2
         for f, freq in enumerate(self.freq):
             c, s = math.cos(position * freq), math.sin(position * freq)
-            out[f] = x[f] * c - x[half + f] * s
-            out[half + f] = x[half + f] * c + x[f] * s
+            out[:, f] = x[:, f] * c - x[:, half + f] * s
+            out[:, half + f] = x[:, half + f] * c + x[:, f] * s
         return out
 
     def _qkv(self, p: str, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 import torch
-from models import model, random_ids, reference
+from models import last_logits, model, random_ids
 
 from nazx_cli.context import cost
 from nazx_cli.context.layouts import LAYOUTS
@@ -94,14 +94,14 @@ def test_random_edits_leave_every_layout_equal_to_the_reference(
     monkeypatch.setattr(pytorch, "_TAIL", tail)
     monkeypatch.setattr(pytorch, "_LONGEST", 4)
     monkeypatch.setattr(segments, "TAIL", tail)
-    lm, rng = model(base, "inattention", layout=layout), random.Random(f"{layout}{base}{tail}")
+    lm, rng = model(base, "inattention", layout=layout), random.Random(f"{base}{tail}")
     context, ids = lm.new_context(), random_ids(9, seed=8, vocab=12)
     context.append(ids)
     for _ in range(10):
         _edit(rng, context, ids, vocab=rng.choice((2, 12, 300)))
         assert context.ids.tolist() == ids
         if ids:
-            want = reference(base, "inattention").logits(ids)[-1]
+            want = last_logits(base, "inattention", ids)
             assert (lm.next_logits(context).double() - want).abs().max() < 1e-4
 
 
@@ -161,11 +161,11 @@ def test_tokens_that_are_gone_give_their_slots_back(
         context.delete(start, stop)
         context.append(new)
         ids = [*ids[:start], *ids[stop:], *new]
-        want = reference("neox-sequential", "inattention").logits(ids)[-1]
+        want = last_logits("neox-sequential", "inattention", ids)
         assert (lm.next_logits(context).double() - want).abs().max() < 1e-4
         assert len(memory._index.slots) <= 1.25 * len(set(ids))
     context.append([8])
-    want = reference("neox-sequential", "inattention").logits([*ids, 8])[-1]
+    want = last_logits("neox-sequential", "inattention", [*ids, 8])
     assert (lm.next_logits(context).double() - want).abs().max() < 1e-4
 
 
