@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nazx_cli.ui.interrupts import handle_interrupts, leave
+from nazx_cli.ui.terminal.interrupts import handle_interrupts, leave
 
 # Before anything that takes time is imported: there is nothing yet that Ctrl-C could spoil.
 handle_interrupts(leave)

@@ -18,7 +18,7 @@ from nazx_cli.session.session import Session
 from nazx_cli.ui.chat import Chat
 from nazx_cli.ui.models import Models
 from nazx_cli.ui.repl import Repl
-from nazx_cli.ui.screen import Screen
+from nazx_cli.ui.terminal.screen import Screen
 
 
 def new_chat(session: Session, screen: Screen) -> Chat:

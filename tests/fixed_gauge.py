@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nazx_cli.session.events import Usage
-from nazx_cli.ui.gauge_line import Gauge
+from nazx_cli.ui.terminal.gauge_line import Gauge
 
 
 def gauge() -> Gauge:

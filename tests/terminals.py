@@ -6,7 +6,7 @@ import io
 
 import pyte
 
-from nazx_cli.ui.live import Area
+from nazx_cli.ui.terminal.live import Area
 
 
 class Board(io.StringIO):

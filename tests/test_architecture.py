@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -141,6 +142,11 @@ def test_files_stay_short_enough_to_read() -> None:
         if (lines := len((PACKAGE / path).read_text(encoding="utf-8").splitlines())) > 400
     }
     assert long == {}
+
+
+def test_folders_hold_few_enough_files_to_find_one() -> None:
+    counts = Counter(path.parent for path, _ in modules() if path.name != "__init__.py")
+    assert {str(folder): count for folder, count in counts.items() if count > 14} == {}
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:

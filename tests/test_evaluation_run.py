@@ -25,7 +25,7 @@ from nazx_cli.reading.passages import Passage
 from nazx_cli.session.events import Answer
 from nazx_cli.session.session import Session
 from nazx_cli.session.settings import SessionSettings
-from nazx_cli.ui.screen import Screen
+from nazx_cli.ui.terminal.screen import Screen
 
 TEXT = "The miller had a red hat. " * 12 + "His son was called Tom. " * 12
 

@@ -22,8 +22,8 @@ from nazx_cli.memory import probe
 from nazx_cli.memory.probe import Reading, read_memory, resident_bytes
 from nazx_cli.session.events import Usage
 from nazx_cli.session.saving.store import Store
-from nazx_cli.ui.gauge_line import Gauge, draw
-from nazx_cli.ui.interrupts import InterruptGuard
+from nazx_cli.ui.terminal.gauge_line import Gauge, draw
+from nazx_cli.ui.terminal.interrupts import InterruptGuard
 
 GB = 10**9
 CPU = Reading("cpu", 8 * GB, 4 * GB, 16 * GB, "resident memory")
@@ -149,7 +149,7 @@ def test_memory_is_looked_at_four_times_a_second_at_most(monkeypatch: pytest.Mon
         looks.append(device)
         return CPU
 
-    monkeypatch.setattr("nazx_cli.ui.gauge_line.read_memory", look)
+    monkeypatch.setattr("nazx_cli.ui.terminal.gauge_line.read_memory", look)
     gauge = full()
     for _ in range(50):
         gauge.pieces(80)

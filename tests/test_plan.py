@@ -15,8 +15,8 @@ from models import random_ids
 from prompt_toolkit.input import DummyInput
 
 from nazx_cli import load_model
-from nazx_cli.cli.opening import Opening
-from nazx_cli.cli.options import AnswerOptions, ChatOptions, ModelOptions, OutputOptions
+from nazx_cli.cli.shared.opening import Opening
+from nazx_cli.cli.shared.options import AnswerOptions, ChatOptions, ModelOptions, OutputOptions
 from nazx_cli.engine.language_model import LanguageModel
 from nazx_cli.memory.estimate import TextSize, distinct_tokens
 from nazx_cli.memory.plan import CONVERSATION, Plan

@@ -23,8 +23,8 @@ from nazx_cli.reading.library import Library
 from nazx_cli.session.session import Session
 from nazx_cli.ui import commands
 from nazx_cli.ui.complete import ChatCompleter
-from nazx_cli.ui.interrupts import InterruptGuard
-from nazx_cli.ui.screen import Screen
+from nazx_cli.ui.terminal.interrupts import InterruptGuard
+from nazx_cli.ui.terminal.screen import Screen
 
 CTRL_C, CTRL_D, CTRL_G, CTRL_R = "\x03", "\x04", "\x07", "\x12"
 ESCAPE, UP, PASTE, PASTED = "\x1b", "\x1b[A", "\x1b[200~", "\x1b[201~"

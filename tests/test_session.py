@@ -14,7 +14,7 @@ from nazx_cli.reading.library import Library
 from nazx_cli.session.events import Answer, Delta, Notice, Progress, Reading
 from nazx_cli.session.session import Session
 from nazx_cli.session.settings import SessionSettings
-from nazx_cli.session.templates import StopFilter
+from nazx_cli.session.templating.templates import StopFilter
 
 BOOK = "\n\n".join(
     f"Chapter {n}. The {animal} went to the market and bought {thing}. " + "It rained all day. " * 6

@@ -19,7 +19,7 @@ from nazx_cli.session.events import Answer, Delta, Notice, Reading
 from nazx_cli.session.parts import PARTS, PASSAGES, PartAnswer, part_answer
 from nazx_cli.session.prompt import Prompt, user_message
 from nazx_cli.session.session import Session
-from nazx_cli.ui.screen import Screen
+from nazx_cli.ui.terminal.screen import Screen
 from nazx_cli.ui.turn import show_turn
 
 FACTS = [

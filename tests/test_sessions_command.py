@@ -13,7 +13,7 @@ from cli_helpers import tiny_checkpoint
 from saved_sessions import save
 from store_helpers import full_state, part_of, turn_of
 
-from nazx_cli.cli import options
+from nazx_cli.cli.shared import options
 from nazx_cli.session.saving import records
 from nazx_cli.session.saving.store import Store
 from nazx_cli.session.state import History, State

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.text import Text
 from terminals import Board, BoardArea
 
-from nazx_cli.ui.stream import MarkdownStream, PlainStream, Stream, fold
+from nazx_cli.ui.terminal.stream import MarkdownStream, PlainStream, Stream, fold
 
 SAMPLE = """# A title
 

@@ -19,10 +19,10 @@ from nazx_cli.engine.generator import Stats
 from nazx_cli.errors import NazxError
 from nazx_cli.reading.passages import Passage
 from nazx_cli.session.events import Answer, Delta, Event, Notice, Progress, Reading
-from nazx_cli.ui.gauge_line import Gauge
-from nazx_cli.ui.live import Live
-from nazx_cli.ui.screen import Screen
-from nazx_cli.ui.stream import MarkdownStream
+from nazx_cli.ui.terminal.gauge_line import Gauge
+from nazx_cli.ui.terminal.live import Live
+from nazx_cli.ui.terminal.screen import Screen
+from nazx_cli.ui.terminal.stream import MarkdownStream
 from nazx_cli.ui.turn import Outcome, show_turn
 
 STATS = Stats(1_820, 35_400_000, 9, 0.5, 12.5)

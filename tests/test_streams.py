@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from cli_helpers import make_tokenizer, run_nazx
 
-from nazx_cli.ui.interrupts import importing, interruptible
-from nazx_cli.ui.screen import Bar, Screen
-from nazx_cli.ui.streams import OutputError, gated
+from nazx_cli.ui.terminal.interrupts import importing, interruptible
+from nazx_cli.ui.terminal.screen import Bar, Screen
+from nazx_cli.ui.terminal.streams import OutputError, gated
 
 HOSTILE = "a\x1b[31mb\x9bc\x07d\u202ee\u2066f\x85"
 RAW = ("\x1b", "\x9b", "\x07", "\u202e", "\u2066", "\x85")

@@ -10,9 +10,9 @@ from cli_helpers import run_nazx as nazx
 from rich.cells import cell_len
 from terminals import Board
 
-from nazx_cli.cli import parsing
-from nazx_cli.ui.screen import Screen
-from nazx_cli.ui.tables import Table, wrapped
+from nazx_cli.cli.shared import parsing
+from nazx_cli.ui.terminal.screen import Screen
+from nazx_cli.ui.terminal.tables import Table, wrapped
 
 HEADING = ("NAME", "SIZE", "KIND", "WHERE")
 MODELS = Table(

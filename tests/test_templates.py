@@ -8,10 +8,10 @@ import pytest
 from cli_helpers import CHATML, backend, make_tokenizer
 
 from nazx_cli.errors import ModelUnavailableError, NazxError
-from nazx_cli.session.sandbox import is_plain, run_template
 from nazx_cli.session.state import Message
-from nazx_cli.session.template_process import run_in_process
-from nazx_cli.session.templates import render, stop_strings
+from nazx_cli.session.templating.process import run_in_process
+from nazx_cli.session.templating.sandbox import is_plain, run_template
+from nazx_cli.session.templating.templates import render, stop_strings
 
 SMOL = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"

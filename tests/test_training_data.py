@@ -15,7 +15,7 @@ from nazx_cli.evaluation.data.stories import SUMMARY, Question, Section, Story
 from nazx_cli.session.citation import NOT_SAID, parse
 from nazx_cli.session.prompt import user_message
 from nazx_cli.session.state import Message
-from nazx_cli.session.templates import render
+from nazx_cli.session.templating.templates import render
 from nazx_cli.training.asking import (
     Asker,
     end_of_answer,

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from training_models import fresh, random_pack, with_random_additions
 
 from nazx_cli.errors import NazxError, UsageError
-from nazx_cli.training.engines import Engine, LoraByAutograd, lora_engine
-from nazx_cli.training.forward import answer_logits, reach
-from nazx_cli.training.fused import Fused
+from nazx_cli.training.gradients.engines import Engine, LoraByAutograd, lora_engine
+from nazx_cli.training.gradients.forward import answer_logits, reach
+from nazx_cli.training.gradients.fused import Fused
 from nazx_cli.training.lora import LoraSettings, attach
 from nazx_cli.training.packing import Pack, lay_out, pack, read_packs, write_packs
 

@@ -21,7 +21,7 @@ from training_models import fresh, random_pack
 from nazx_cli import load_model
 from nazx_cli.checkpoint.adapters import read_adapter
 from nazx_cli.errors import UsageError
-from nazx_cli.training.engines import FullByAutograd, lora_engine
+from nazx_cli.training.gradients.engines import FullByAutograd, lora_engine
 from nazx_cli.training.lora import LoraSettings, attach
 from nazx_cli.training.packing import Pack
 from nazx_cli.training.state import load_state, read_log

@@ -10,7 +10,7 @@ pexpect = pytest.importorskip("pexpect")
 
 _TYPED_AHEAD = """
 import sys, time
-from nazx_cli.ui.screen import Screen
+from nazx_cli.ui.terminal.screen import Screen
 with Screen(sys.stdout, sys.stderr).bar("reading") as bar:
     bar.update(1, 2)
     time.sleep(1.5)
@@ -22,7 +22,7 @@ import os
 child = os.fork()
 if not child:
     os.setpgid(0, 0)
-    from nazx_cli.ui.screen import no_echo
+    from nazx_cli.ui.terminal.screen import no_echo
     with no_echo():
         os._exit(0)
 state = os.waitpid(child, os.WUNTRACED)[1]

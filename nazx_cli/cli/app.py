@@ -26,12 +26,12 @@ from nazx_cli.cli import (
     vram_estimate,
 )
 from nazx_cli.cli.judge import command as eval
-from nazx_cli.cli.options import flatten
-from nazx_cli.cli.parsing import Command, Group
+from nazx_cli.cli.shared.options import flatten
+from nazx_cli.cli.shared.parsing import Command, Group
 from nazx_cli.errors import NazxError, is_out_of_memory, without_credentials
-from nazx_cli.ui.interrupts import INTERRUPTED, interruptible
-from nazx_cli.ui.screen import error_line
-from nazx_cli.ui.streams import OutputError, open_streams
+from nazx_cli.ui.terminal.interrupts import INTERRUPTED, interruptible
+from nazx_cli.ui.terminal.screen import error_line
+from nazx_cli.ui.terminal.streams import OutputError, open_streams
 
 COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("ask", ask.ask),

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from nazx_cli.cli.options import (
+from nazx_cli.cli.shared.options import (
     AnswerOptions,
     AskOptions,
     ChatOptions,
@@ -22,8 +22,8 @@ from nazx_cli.cli.options import (
 )
 from nazx_cli.documents.text import decode
 from nazx_cli.errors import DocumentError, UsageError
-from nazx_cli.ui.interrupts import INTERRUPTED
-from nazx_cli.ui.screen import Screen
+from nazx_cli.ui.terminal.interrupts import INTERRUPTED
+from nazx_cli.ui.terminal.screen import Screen
 
 _LONGEST_QUESTION = 200_000  # characters: no model that NazX runs reads more at once
 _PATIENCE = 2.0  # seconds without input until the person is told what is waited for
@@ -48,7 +48,7 @@ def ask(
 
     Example: nazx ask --file book.txt "Who is on trial, and what for?"
     """
-    from nazx_cli.cli.opening import Opening, named_options
+    from nazx_cli.cli.shared.opening import Opening, named_options
 
     asked = _question(question or (), options.prompt)
     asked, specs, piped = _inputs(asked, file or (), make_screen(output))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nazx_cli.cli.options import (
+from nazx_cli.cli.shared.options import (
     Files,
     ModelName,
     OutputOptions,
@@ -22,13 +22,13 @@ from nazx_cli.cli.options import (
 from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.names import DEFAULT_MODEL, DTYPES, WORKLOADS
 from nazx_cli.ui.phrases import counted
-from nazx_cli.ui.tables import Table
+from nazx_cli.ui.terminal.tables import Table
 
 if TYPE_CHECKING:
     from nazx_cli.bench.results import Environment, Report, Row, Spread
     from nazx_cli.bench.setup import Settings
     from nazx_cli.bench.workloads import Workload
-    from nazx_cli.ui.screen import Screen
+    from nazx_cli.ui.terminal.screen import Screen
 
 _HEADING = ("what", "tokens", "nazx", "against", "theirs", "ratio", "by rounds", "notes")
 _SCALES = {

@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from nazx_cli.cli.options import AnswerOptions, ChatOptions, Files, ModelOptions, OutputOptions
+from nazx_cli.cli.shared.options import (
+    AnswerOptions,
+    ChatOptions,
+    Files,
+    ModelOptions,
+    OutputOptions,
+)
 from nazx_cli.errors import NazxError, UsageError
-from nazx_cli.ui.interrupts import INTERRUPTED
+from nazx_cli.ui.terminal.interrupts import INTERRUPTED
 
 if TYPE_CHECKING:
     from nazx_cli.ui.chat import Chat
@@ -37,8 +43,8 @@ def chat(
         raise UsageError(
             "the chat reads questions from stdin, so --file - cannot", "give the file's name"
         )
-    from nazx_cli.cli.opening import Opening, named_options
-    from nazx_cli.ui.screen import no_echo
+    from nazx_cli.cli.shared.opening import Opening, named_options
+    from nazx_cli.ui.terminal.screen import no_echo
 
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and not output.json
     opening = Opening(files, model, answers, output, options, named_options(context), interactive)

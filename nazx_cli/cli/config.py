@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nazx_cli.cli.options import Json, Report
+from nazx_cli.cli.shared.options import Json, Report
 from nazx_cli.documents.control import escape_control
 from nazx_cli.errors import NazxError, UsageError
 
@@ -176,7 +176,7 @@ def list_all(*, json: Json = False) -> None:
 
     Example: nazx config list
     """
-    from nazx_cli.ui.tables import Table
+    from nazx_cli.ui.terminal.tables import Table
 
     values = read()
     rows = [(key, _json.dumps(value, ensure_ascii=False)) for key, value in values.items()]

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from nazx_cli.cli.options import Json, Offline, Quiet, Report, Revision, count_option, option
+from nazx_cli.cli.shared.options import Json, Offline, Quiet, Report, Revision, count_option, option
 from nazx_cli.config import DEFAULT_ATTENTION, AttentionConfig
 from nazx_cli.errors import UsageError
 from nazx_cli.names import DTYPES

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from nazx_cli import __version__
-from nazx_cli.cli.options import Json, Offline, Report
+from nazx_cli.cli.shared.options import Json, Offline, Report
 from nazx_cli.ui.phrases import size_text
-from nazx_cli.ui.tables import Table
+from nazx_cli.ui.terminal.tables import Table
 
 _PACKAGES = ("torch", "transformers", "huggingface_hub", "bitsandbytes")
 

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nazx_cli.cli.options import Device, Json, OutputOptions, make_screen
-from nazx_cli.ui.interrupts import InterruptGuard, importing
+from nazx_cli.cli.shared.options import Device, Json, OutputOptions, make_screen
 from nazx_cli.ui.phrases import size_text
-from nazx_cli.ui.tables import Table
+from nazx_cli.ui.terminal.interrupts import InterruptGuard, importing
+from nazx_cli.ui.terminal.tables import Table
 
 if TYPE_CHECKING:
     from rich.text import Text
 
     from nazx_cli.memory.probe import Reading
-    from nazx_cli.ui.screen import Screen
+    from nazx_cli.ui.terminal.screen import Screen
 
 _WIDTH = 80  # columns where there is no terminal
 
@@ -64,7 +64,7 @@ class Look:
 
     def lines(self, width: int) -> list[Text]:
         """Device and memory, then a heading and a line for each chat, if there are any."""
-        from nazx_cli.ui.gauge_line import as_text, draw
+        from nazx_cli.ui.terminal.gauge_line import as_text, draw
 
         device = f"{self.reading.device} "
         memory = as_text(draw(self.reading, width - len(device)))
@@ -93,7 +93,7 @@ def _look(device: str) -> Look:
 def _show(device: str, screen: Screen, as_json: bool, interval: float | None) -> None:
     """One reading, or with ``interval`` (seconds) one after the other until Ctrl-C: in place on
     a terminal, one a line anywhere else."""
-    from nazx_cli.ui.live import Area, can_draw
+    from nazx_cli.ui.terminal.live import Area, can_draw
 
     look = _look(device)
     if interval is None:

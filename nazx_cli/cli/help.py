@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from nazx_cli.cli.options import OutputOptions, make_screen
+from nazx_cli.cli.shared.options import OutputOptions, make_screen
 from nazx_cli.errors import UsageError
 from nazx_cli.ui import topics
-from nazx_cli.ui.tables import Table
+from nazx_cli.ui.terminal.tables import Table
 
 
 def help_on(

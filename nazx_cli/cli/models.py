@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nazx_cli.cli.options import (
+from nazx_cli.cli.shared.options import (
     Json,
     ModelArgument,
     Offline,
@@ -22,7 +22,7 @@ from nazx_cli.cli.options import (
 from nazx_cli.errors import ModelUnavailableError, UsageError
 from nazx_cli.names import ADAPTER_CONFIG
 from nazx_cli.ui.phrases import size_text
-from nazx_cli.ui.tables import Table
+from nazx_cli.ui.terminal.tables import Table
 
 if TYPE_CHECKING:
     from nazx_cli.catalog.registry import RegistryEntry

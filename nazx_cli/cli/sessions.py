@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nazx_cli.cli.options import Json, Report, Yes, confirm, option, session_names
+from nazx_cli.cli.shared.options import Json, Report, Yes, confirm, option, session_names
 from nazx_cli.errors import NazxError, UsageError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def search(
     Example: nazx sessions search red umbrella
     """
     from nazx_cli.ui.saved import matches
-    from nazx_cli.ui.tables import Table
+    from nazx_cli.ui.terminal.tables import Table
 
     wanted = " ".join(words).split()
     if not wanted:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nazx_cli.cli.options import (
+from nazx_cli.cli.shared.options import (
     Device,
     Json,
     ModelName,

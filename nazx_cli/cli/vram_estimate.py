@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nazx_cli.amounts import parse_bytes
-from nazx_cli.cli.options import (
+from nazx_cli.cli.shared.options import (
     Files,
     Json,
     ModelName,
@@ -24,7 +24,7 @@ from nazx_cli.errors import UsageError
 from nazx_cli.names import DEFAULT_MODEL
 from nazx_cli.quantization.cost import KINDS
 from nazx_cli.ui.phrases import size_text
-from nazx_cli.ui.tables import Table
+from nazx_cli.ui.terminal.tables import Table
 
 if TYPE_CHECKING:
     from nazx_cli.config import ModelConfig

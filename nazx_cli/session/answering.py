@@ -30,7 +30,7 @@ from nazx_cli.session.reader import EarlierTurns, Kept, Reader, quote
 from nazx_cli.session.settings import SessionSettings
 from nazx_cli.session.state import History, Message, State, Turn
 from nazx_cli.session.synced import SyncedContext
-from nazx_cli.session.templates import StopFilter, stop_strings
+from nazx_cli.session.templating.templates import StopFilter, stop_strings
 
 if TYPE_CHECKING:
     from nazx_cli.context.context import Context

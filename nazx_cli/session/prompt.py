@@ -18,7 +18,7 @@ from nazx_cli.names import DEFAULT_WINDOW
 from nazx_cli.reading.mapreduce import NOTHING_FOUND
 from nazx_cli.session.settings import SessionSettings
 from nazx_cli.session.state import Message, State
-from nazx_cli.session.templates import render
+from nazx_cli.session.templating.templates import render
 
 if TYPE_CHECKING:
     from nazx_cli.reading.passages import Passage

@@ -17,7 +17,7 @@ from nazx_cli.reading.plan import typical_passages
 from nazx_cli.session.citation import NOT_SAID, write
 from nazx_cli.session.prompt import user_message
 from nazx_cli.session.state import Message
-from nazx_cli.session.templates import render
+from nazx_cli.session.templating.templates import render
 from nazx_cli.training.books import Asked, Book, books, found
 from nazx_cli.training.packing import Pack, pack
 

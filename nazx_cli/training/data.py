@@ -20,7 +20,7 @@ from nazx_cli.errors import DocumentError, UsageError
 from nazx_cli.evaluation.data.files import read_data
 from nazx_cli.evaluation.data.stories import Story
 from nazx_cli.session.state import Message, Role
-from nazx_cli.session.templates import render
+from nazx_cli.session.templating.templates import render
 from nazx_cli.training.asking import Asker, end_of_answer
 from nazx_cli.training.books import split_held
 from nazx_cli.training.packing import Branch, Pack, pack

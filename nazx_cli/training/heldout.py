@@ -14,7 +14,7 @@ from nazx_cli.evaluation.words import token_f1
 from nazx_cli.reading.library import Library
 from nazx_cli.session.citation import parse
 from nazx_cli.session.prompt import user_message
-from nazx_cli.session.templates import render
+from nazx_cli.session.templating.templates import render
 
 if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel

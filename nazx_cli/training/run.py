@@ -31,9 +31,9 @@ from nazx_cli.training.books import split_held
 from nazx_cli.training.card import card
 from nazx_cli.training.choosing import OnQuestion, fit, try_out
 from nazx_cli.training.data import OnFile, Source, Split, make_packs
-from nazx_cli.training.engines import Engine, FullByAutograd, lora_engine
-from nazx_cli.training.forward import reach
 from nazx_cli.training.full import write_full
+from nazx_cli.training.gradients.engines import Engine, FullByAutograd, lora_engine
+from nazx_cli.training.gradients.forward import reach
 from nazx_cli.training.heldout import HeldQuestion, answer_figures, held_questions
 from nazx_cli.training.lora import Adapted, LoraSettings, attach, load_pairs, pairs
 from nazx_cli.training.packing import Pack, read_packs, write_packs

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nazx_cli.errors import UsageError
-from nazx_cli.training.engines import Engine
+from nazx_cli.training.gradients.engines import Engine
 from nazx_cli.training.packing import Pack, lay_out
 from nazx_cli.training.state import (
     Counters,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nazx_cli.errors import DocumentError, NazxError
 from nazx_cli.ui.phrases import Stopwatch
-from nazx_cli.ui.screen import Screen
+from nazx_cli.ui.terminal.screen import Screen
 from nazx_cli.ui.turn import Outcome, show_turn
 
 if TYPE_CHECKING:
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from nazx_cli.session.saving.autosave import Autosave
     from nazx_cli.session.saving.session_file import ModelTag
     from nazx_cli.session.session import Session
-    from nazx_cli.ui.gauge_line import Gauge
     from nazx_cli.ui.models import Models
-    from nazx_cli.ui.tables import Table
+    from nazx_cli.ui.terminal.gauge_line import Gauge
+    from nazx_cli.ui.terminal.tables import Table
 
 _MAX_TOKENS = "/set parameter max_tokens"
 

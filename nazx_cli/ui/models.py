@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nazx_cli.errors import ModelUnavailableError
-from nazx_cli.ui.screen import Screen
+from nazx_cli.ui.terminal.screen import Screen
 
 if TYPE_CHECKING:
     from nazx_cli.catalog.registry import AdapterChoice
@@ -57,7 +57,7 @@ class Models:
     def find(self, name: str) -> Found:
         """The model, fetched if it is not here; ``ModelUnavailableError`` where that fails."""
         from nazx_cli.catalog.model_ref import ModelRef
-        from nazx_cli.session.templates import prepare
+        from nazx_cli.session.templating.templates import prepare
         from nazx_cli.tokenizer import Tokenizer
 
         with self.screen.bar(f"finding {name}") as bar:

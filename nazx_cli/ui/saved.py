@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from nazx_cli.ui.phrases import ago, size_text
-from nazx_cli.ui.tables import Table
+from nazx_cli.ui.terminal.tables import Table
 
 if TYPE_CHECKING:
     from nazx_cli.session.saving.conversation import Conversation

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TextIO
 
-from nazx_cli.ui.streams import raw
+from nazx_cli.ui.terminal.streams import raw
 
 _FOLDER = Path(__file__).parent.parent / "help"
 

@@ -11,13 +11,13 @@ from nazx_cli.documents.control import ControlFilter
 from nazx_cli.names import EXTRACT
 from nazx_cli.reading.passages import source_line, source_record
 from nazx_cli.session.events import Answer, Delta, Event, Finding, Notice, Progress, Reading
-from nazx_cli.ui.interrupts import InterruptGuard
-from nazx_cli.ui.screen import Screen
+from nazx_cli.ui.terminal.interrupts import InterruptGuard
+from nazx_cli.ui.terminal.screen import Screen
 
 if TYPE_CHECKING:
     from nazx_cli.reading.passages import Passage
-    from nazx_cli.ui.gauge_line import Gauge
-    from nazx_cli.ui.live import Live
+    from nazx_cli.ui.terminal.gauge_line import Gauge
+    from nazx_cli.ui.terminal.live import Live
 
 _WAITING = "reading"
 
@@ -218,8 +218,8 @@ def _live(screen: Screen, gauge: Gauge | None, is_text: bool) -> Live | None:
     draws_text = is_text and screen.out.isatty() and (not screen.plain or gauge is not None)
     if not draws_text and not screen.is_lively:
         return None
-    from nazx_cli.ui.live import Live, can_draw
-    from nazx_cli.ui.stream import MarkdownStream, PlainStream
+    from nazx_cli.ui.terminal.live import Live, can_draw
+    from nazx_cli.ui.terminal.stream import MarkdownStream, PlainStream
 
     shown = gauge if screen.is_lively else None
     if draws_text and can_draw(screen.out):

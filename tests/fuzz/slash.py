@@ -61,15 +61,15 @@ def _line(rng: random.Random) -> str:
 def main() -> None:
     """Take each line of stdin as typed at the prompt of a chat that is saved."""
     from nazx_cli.cli.app import handled
-    from nazx_cli.ui.streams import open_streams
+    from nazx_cli.ui.terminal.streams import open_streams
 
     open_streams()
     handled(_chat)()
 
 
 def _chat() -> None:
-    from nazx_cli.cli.opening import Opening
-    from nazx_cli.cli.options import AnswerOptions, ChatOptions, ModelOptions, OutputOptions
+    from nazx_cli.cli.shared.opening import Opening
+    from nazx_cli.cli.shared.options import AnswerOptions, ChatOptions, ModelOptions, OutputOptions
     from nazx_cli.ui.repl import Repl
 
     model, answers = ModelOptions(model=MODEL, offline=True), AnswerOptions(max_tokens=2)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from nazx_cli.cli.judge import table as eval_table
 from nazx_cli.cli.judge.command import EvalAnswers, EvalModels, EvalOptions
-from nazx_cli.cli.opening import models_of
-from nazx_cli.cli.options import ModelOptions
+from nazx_cli.cli.shared.opening import models_of
+from nazx_cli.cli.shared.options import ModelOptions
 from nazx_cli.errors import NazxError
 from nazx_cli.evaluation.contestants.base import Contestant, code_identity, fingerprint
 from nazx_cli.evaluation.contestants.base import model_identity as identity_of
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel
     from nazx_cli.evaluation.data.stories import Story
     from nazx_cli.session.settings import SessionSettings
-    from nazx_cli.ui.screen import Screen
+    from nazx_cli.ui.terminal.screen import Screen
 
 _TOLD_EVERY = 30.0  # seconds between lines of progress where no bar can be drawn
 _STRETCH = 1024  # tokens that perplexity is measured over where --ctx does not say

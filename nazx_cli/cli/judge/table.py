@@ -10,10 +10,10 @@ from nazx_cli.evaluation.intervals import Estimate
 from nazx_cli.evaluation.measures import Measure
 from nazx_cli.evaluation.perplexity import Range, Stretch, summarize
 from nazx_cli.evaluation.report import Column, rows
-from nazx_cli.ui.tables import Table
+from nazx_cli.ui.terminal.tables import Table
 
 if TYPE_CHECKING:
-    from nazx_cli.ui.screen import Screen
+    from nazx_cli.ui.terminal.screen import Screen
 
 _LESS = " (less is better)"
 _FEW = 10  # documents: with fewer, an interval is told to be rough

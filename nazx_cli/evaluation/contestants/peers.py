@@ -21,7 +21,7 @@ from nazx_cli.evaluation.data.stories import ANSWER, SUMMARY
 from nazx_cli.reading.overview import is_overview
 from nazx_cli.session.prompt import user_message
 from nazx_cli.session.state import Message
-from nazx_cli.session.templates import render
+from nazx_cli.session.templating.templates import render
 
 if TYPE_CHECKING:
     from nazx_cli.documents.document import Document

@@ -9,7 +9,7 @@ from nazx_cli.errors import UsageError
 from nazx_cli.ui.commands import conversation, documents, settings
 from nazx_cli.ui.commands.command import Argument, Command, Words
 from nazx_cli.ui.phrases import Stopwatch
-from nazx_cli.ui.tables import Table
+from nazx_cli.ui.terminal.tables import Table
 from nazx_cli.ui.topics import show, topics
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from nazx_cli.ui.commands.command import Argument, Command, Words
 from nazx_cli.ui.export import as_markdown, copy, export
 from nazx_cli.ui.phrases import counted
 from nazx_cli.ui.saved import table
-from nazx_cli.ui.streams import raw
+from nazx_cli.ui.terminal.streams import raw
 
 if TYPE_CHECKING:
     from nazx_cli.session.state import State, Turn

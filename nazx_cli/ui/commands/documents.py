@@ -11,7 +11,7 @@ from nazx_cli.errors import UsageError
 from nazx_cli.session.files import Watcher
 from nazx_cli.ui.commands.command import Argument, Command, Words
 from nazx_cli.ui.phrases import counted, shortened, size_text
-from nazx_cli.ui.tables import Table
+from nazx_cli.ui.terminal.tables import Table
 
 if TYPE_CHECKING:
     from nazx_cli.documents.document import Origin

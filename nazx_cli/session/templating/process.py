@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import nazx_cli
-from nazx_cli.session.sandbox import OutputLimitError, run_template
+from nazx_cli.session.templating.sandbox import OutputLimitError, run_template
 
 CPU_SECONDS = 1
 """What a template may take, or up to a second more; real ones take milliseconds."""

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from nazx_cli.documents.control import escape_control, strip_control
 from nazx_cli.errors import NazxError
-from nazx_cli.ui.interrupts import importing
 from nazx_cli.ui.phrases import shortened
-from nazx_cli.ui.streams import columns_of, gated, raw
-from nazx_cli.ui.tables import Table, cell_width, wrapped
+from nazx_cli.ui.terminal.interrupts import importing
+from nazx_cli.ui.terminal.streams import columns_of, gated, raw
+from nazx_cli.ui.terminal.tables import Table, cell_width, wrapped
 
 if TYPE_CHECKING:
     from rich.progress import Progress

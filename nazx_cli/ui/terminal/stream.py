@@ -9,7 +9,15 @@ from markdown_it.tree import SyntaxTreeNode
 from rich.cells import chop_cells
 from rich.text import Text
 
-from nazx_cli.ui.markdown import code_block, first_number, inline, list_item, parse, render, wrap
+from nazx_cli.ui.terminal.markdown import (
+    code_block,
+    first_number,
+    inline,
+    list_item,
+    parse,
+    render,
+    wrap,
+)
 
 _OPEN, _KEPT = 8, 4
 """A paragraph of more lines than the first is cut, so that the second stay open: long enough

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nazx_cli.errors import ModelUnavailableError
-from nazx_cli.session.sandbox import MAX_SOURCE, OutputLimitError, is_plain, run_template
 from nazx_cli.session.state import Message
+from nazx_cli.session.templating.sandbox import MAX_SOURCE, OutputLimitError, is_plain, run_template
 
 if TYPE_CHECKING:
     from nazx_cli.tokenizer import Tokenizer
@@ -44,7 +44,7 @@ def render(
 def prepare(tokenizer: Tokenizer) -> None:
     """Have started by now what the first ``render`` would wait for."""
     if tokenizer.chat_template is not None and not is_plain(tokenizer.chat_template):
-        from nazx_cli.session.template_process import start
+        from nazx_cli.session.templating.process import start
 
         start()
 
@@ -153,7 +153,7 @@ def _run(tokenizer: Tokenizer, turns: list[dict[str, str]], add_generation_promp
     max_output = _LEAST_OUTPUT + 8 * sum(len(turn["content"]) for turn in turns)
     if len(source) > MAX_SOURCE:
         raise _ExcessError(f"the model's chat template has {len(source):,} characters", _CORRECT)
-    from nazx_cli.session.template_process import TemplateLimitError, run_in_process
+    from nazx_cli.session.templating.process import TemplateLimitError, run_in_process
 
     try:
         run = run_template if is_plain(source) else run_in_process

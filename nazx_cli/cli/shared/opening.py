@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from nazx_cli.cli.options import (
+from nazx_cli.cli.shared.options import (
     AnswerOptions,
     ChatOptions,
     ModelOptions,
@@ -18,7 +18,7 @@ from nazx_cli.cli.options import (
 )
 from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.ui.models import Models
-from nazx_cli.ui.screen import Screen
+from nazx_cli.ui.terminal.screen import Screen
 
 if TYPE_CHECKING:
     from nazx_cli.documents.document import Document
@@ -163,7 +163,7 @@ class Opening:
         if more:
             screen.tell_skipped(more.skipped)
         if self.interactive and not (self.options.no_gauge or screen.quiet):
-            from nazx_cli.ui.gauge_line import Gauge
+            from nazx_cli.ui.terminal.gauge_line import Gauge
 
             chat.gauge = Gauge(lambda: chat.workspace.usage(), chat.lm.device, chat.lm.memory_limit)
         chat.save()

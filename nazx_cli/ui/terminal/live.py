@@ -27,10 +27,10 @@ from rich.console import Console
 from rich.text import Text
 
 from nazx_cli.documents.control import ControlFilter, strip_control
-from nazx_cli.ui.gauge_line import Gauge
-from nazx_cli.ui.screen import knows_unicode, no_echo
-from nazx_cli.ui.stream import Stream, fold
-from nazx_cli.ui.streams import raw, terminal_size
+from nazx_cli.ui.terminal.gauge_line import Gauge
+from nazx_cli.ui.terminal.screen import knows_unicode, no_echo
+from nazx_cli.ui.terminal.stream import Stream, fold
+from nazx_cli.ui.terminal.streams import raw, terminal_size
 
 # Terminals that know the first pair show all between them at once; others ignore it.
 _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"

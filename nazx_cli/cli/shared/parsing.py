@@ -15,8 +15,8 @@ import typer
 
 from nazx_cli.errors import UsageError
 from nazx_cli.names import LAYOUTS, READ_MODES, SUMMARIES
-from nazx_cli.ui.screen import Screen
-from nazx_cli.ui.streams import columns_of
+from nazx_cli.ui.terminal.screen import Screen
+from nazx_cli.ui.terminal.streams import columns_of
 
 _MANY = 12  # options; fewer are found without groups
 _WIDEST, _NARROW = 120, 60  # cells of a line of help

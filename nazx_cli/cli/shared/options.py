@@ -28,8 +28,8 @@ from nazx_cli.names import (
     SUMMARIES,
 )
 from nazx_cli.quantization.cost import KINDS
-from nazx_cli.ui.screen import Screen
-from nazx_cli.ui.tables import Table
+from nazx_cli.ui.terminal.screen import Screen
+from nazx_cli.ui.terminal.tables import Table
 
 if TYPE_CHECKING:
     from nazx_cli.session.settings import SessionSettings

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from nazx_cli.documents.control import strip_control
 from nazx_cli.memory.probe import Reading, read_memory
 from nazx_cli.ui.phrases import counted, shortened, size_text
-from nazx_cli.ui.screen import knows_unicode
+from nazx_cli.ui.terminal.screen import knows_unicode
 
 if TYPE_CHECKING:
     from prompt_toolkit.formatted_text import StyleAndTextTuples

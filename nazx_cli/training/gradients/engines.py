@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nazx_cli.model.decoder import Decoder
-from nazx_cli.training.forward import answer_logits
-from nazx_cli.training.fused import Fused, can_fuse
+from nazx_cli.training.gradients.forward import answer_logits
+from nazx_cli.training.gradients.fused import Fused, can_fuse
 from nazx_cli.training.lora import Adapted
 from nazx_cli.training.packing import Layout
 

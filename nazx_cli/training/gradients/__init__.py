@@ -1,0 +1,1 @@
+"""What computes losses and gradients of a pack."""

@@ -1,0 +1,1 @@
+"""Terminal and pipe: the streams, tables, an answer as it is written, the gauge."""
