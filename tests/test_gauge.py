@@ -62,6 +62,17 @@ def test_at_80_columns_it_names_all_that_counts() -> None:
     assert "VRAM" in line(CUDA, 80, usage=USAGE, speed=23.4)
 
 
+def test_what_follows_the_bar_stays_where_it_is_while_an_answer_comes() -> None:
+    for width in range(100, 200, 7):
+        places = set()
+        for said in range(1_000, 1_400):  # memory, tokens and speed change with each
+            usage = replace(USAGE, conversation_tokens=said, window_used=said)
+            reading = replace(CPU, used=int((0.01 + said / 5_000) * CPU.total))
+            speed = 10 + said % 80
+            places.add(line(reading, width, usage=usage, speed=speed).index("%"))
+        assert len(places) == 1
+
+
 def test_at_200_columns_it_says_everything_in_full() -> None:
     text = line(CPU, 200, usage=USAGE, speed=23.4)
     assert text.startswith("resident memory ████████████░░░░░░░░░░░░ 50% 8.00 GB of 16.0 GB")

@@ -27,6 +27,7 @@ YELLOW, RED = 0.75, 0.90
 """Shares of the limit from which the bar is yellow, and red."""
 _EVERY = 0.25  # seconds between two looks at the memory
 _BAR = (4, 24)  # cells of the bar, at least and at most
+_CELLS = 4  # it grows by so many: else it would jump with every digit that a number gains
 _NAMED = 3  # documents that are named with their tokens
 _LONGEST_NAME = 20  # characters of a document's name
 _COLORS = ("green", "yellow", "red")
@@ -135,7 +136,8 @@ def draw(
 ) -> list[Piece]:
     """The gauge of these figures, at most ``width`` cells wide.
 
-    The wider it may be, the more it says; the bar takes what room is left.
+    The wider it may be, the more it says; the bar takes what room is left, in steps, so that what
+    follows it stays where it is while numbers grow.
     """
     from rich.cells import cell_len
 
@@ -143,7 +145,7 @@ def draw(
     share = reading.used / limit if limit else 0.0
     forms = _forms(reading, limit, usage, speed)
     least = _BAR[0] if limit else 0
-    tail = f" {share:.0%}{_MARKS[_level(share)]} " if limit else " "
+    tail = f" {share:>3.0%}{_MARKS[_level(share)]} " if limit else " "
     for step in (None, *_STEPS):
         if step is not None and len(forms[step]) > 1:
             forms[step].pop(0)
@@ -153,7 +155,8 @@ def draw(
         room = width - cell_len(head + tail + after)
         if room >= least:
             break
-    bar = _bar(share, min(_BAR[1], room), is_unicode) if limit and room > 0 else ""
+    cells = min(_BAR[1], room if room < _CELLS else room - room % _CELLS)
+    bar = _bar(share, cells, is_unicode) if limit and room > 0 else ""
     if not is_unicode:
         after = after.replace(_BETWEEN, " | ")
     pieces = [Piece(head), Piece(bar + tail, _COLORS[_level(share)] if limit else ""), Piece(after)]
