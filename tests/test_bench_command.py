@@ -11,7 +11,7 @@ import torch
 from bench_helpers import TINY, bench
 from cli_helpers import tiny_checkpoint
 
-from nazx_cli.bench import growth, results, workloads
+from nazx_cli.bench import growth, memory, results, workloads
 from nazx_cli.bench.results import Environment, Report, Row, Spread
 from nazx_cli.bench.setup import Settings, Setup
 from nazx_cli.catalog.registry import Registry
@@ -85,6 +85,11 @@ def test_a_quick_run_chooses_all_but_what_needs_data_of_its_own_and_says_so() ->
     chosen = workloads.choose((), Settings().quick(), every=True)
     assert {workload.name for workload in chosen} == set(workloads.WORKLOADS) - {"recall"}
     assert workloads.left_out(chosen).endswith(", recall")
+
+
+def test_a_quick_run_starts_no_process_for_what_a_context_holds(tiny_shapes: None) -> None:
+    (row,) = memory.memory(Setup(Settings().quick()))
+    assert row.measure == "bytes held"
 
 
 @pytest.mark.slow

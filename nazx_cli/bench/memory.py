@@ -80,7 +80,7 @@ def memory(setup: Setup) -> Iterator[Row]:
             setup.note(label)
             yield _held(lm, ids, size, predicted)
     del models, lm
-    if not settings.layouts or WATCHED in settings.layouts:
+    if settings.watched and (not settings.layouts or WATCHED in settings.layouts):
         yield _watched(setup, config, max(contexts))
 
 
@@ -144,7 +144,7 @@ def peak(setup: Setup) -> Iterator[Row]:
                 for layout in settings.layouts or PEAK_LAYOUTS:
                     setup.note(f"{PEAK}: {shapes}, {count:,} tokens, layout {layout}")
                     yield _beside_estimate(shapes, folder, settings.dtype, layout, count)
-    for precision in (settings.dtype, *settings.quantize):
+    for precision in (settings.dtype, *settings.quantize) if settings.watched else ():
         for count in settings.contexts or CHAT_CONTEXTS:
             setup.note(f"{PEAK}: {settings.model}, {precision}, a chat about {count:,} tokens")
             yield _beside_plan(settings.model, precision, count)

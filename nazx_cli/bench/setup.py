@@ -41,6 +41,7 @@ class Settings:
     scored           tokens of a text on which quantized weights are judged
     peaks            names whose shapes the processes have that the estimate is held against
     float32          whether workloads that measure two types measure float32 too
+    watched          whether ``memory`` ends with a process of its own, and ``peak`` with chats
     threads          how many threads all sides compute on
     """
 
@@ -60,6 +61,7 @@ class Settings:
     scored: int = 4096
     peaks: tuple[str, ...] = ("nazx-70m", "nazx-160m", "nazx-410m")
     float32: bool = True
+    watched: bool = True
     threads: int = 1
     question: str = "Who was the first to speak, and what was said about the journey?"
 
@@ -69,7 +71,7 @@ class Settings:
         return replace(
             self,
             quantize=(),
-            repeat=min(self.repeat, 2),
+            repeat=1,
             contexts=self.contexts or (2000,),
             layouts=self.layouts or ("pairs",),
             files=self.files or (str(resources.files("nazx_cli") / "help"),),
@@ -78,9 +80,10 @@ class Settings:
             prompts=(100,),
             new_tokens=4,
             peer_lengths=(200, 400),
-            scored=256,
+            scored=64,
             peaks=("nazx-70m",),
             float32=False,
+            watched=False,
         )
 
 

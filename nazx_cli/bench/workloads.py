@@ -81,7 +81,8 @@ def left_out(chosen: Sequence[Workload]) -> str:
     """What a quick run of ``chosen`` does not measure, in a line."""
     absent = [name for name in WORKLOADS if name not in {workload.name for workload in chosen}]
     parts = ["float32 beside the type", "int8 and nf4 but in quantization", "larger shapes"]
-    return f"quick: left out are {', '.join((*parts, 'long contexts', *absent))}"
+    parts += ["long contexts", "memory's own process", "peak's chats"]
+    return f"quick: left out are {', '.join((*parts, *absent))}"
 
 
 def _check_known(what: str, names: Sequence[str], known: Sequence[str]) -> None:
