@@ -215,8 +215,8 @@ def test_extrapolation_of_noise_never_falls() -> None:
 
 @pytest.mark.parametrize("dtype", ("float32", "bfloat16"))
 def test_memory_held_is_as_predicted(tiny_shapes: None, dtype: str) -> None:
-    rows = rows_of("memory", "--ctx", "2000", "--ctx", "20000", "--dtype", dtype)
-    *held, process = rows
+    rows = run("memory", contexts=(2000, 20000), dtype=dtype, watched=False)
+    held = [row.to_dict() for row in rows]
     assert [(row["tokens"], row["layout"]) for row in held] == [
         (count, layout)
         for count in (2000, 20000)
@@ -231,7 +231,11 @@ def test_memory_held_is_as_predicted(tiny_shapes: None, dtype: str) -> None:
         by_position = row["ours"]["median"] / row["tokens"]
         assert row["details"]["per_position_bytes"] == pytest.approx(by_position)
         check_ratio(row)
-    assert (process["tokens"], process["layout"]) == (20000, "pairs")
+
+
+def test_the_longest_context_is_held_in_a_process_of_its_own_too(tiny_shapes: None) -> None:
+    *_, process = rows_of("memory", "--ctx", "200", "--ctx", "2000", "--layout", "pairs")
+    assert (process["tokens"], process["layout"]) == (2000, "pairs")
     parts = process["details"]["weights_bytes"] + process["details"]["context_bytes"]
     assert process["ours"]["median"] > parts > 0
 

@@ -19,12 +19,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny"))
 
 
-def test_a_chat_streams_and_leaves_quietly(model: str) -> None:
+def test_a_chat_streams_takes_pasted_lines_as_one_question_and_leaves_quietly(model: str) -> None:
     terminal = Terminal("chat", "-m", model, "--max-tokens", "12")
     assert "1,024 tokens" in terminal.until(r">>>$")
     terminal.send("First?\r")
     shown = terminal.until(r"cut off[^\n]*\n>>>$")
     assert re.search(r">>> First\?\n[a-z ]{6,}\n", shown), shown
+    terminal.send("\x1b[200~first line\n/exit\nlast line\x1b[201~")
+    terminal.until(r"last line$")
+    terminal.send("\r")
+    terminal.until(r"last line\n(.*\n)*.*cut off[^\n]*\n>>>$")
+    shown = terminal.enter("/show")
+    assert re.search(r"^turns +2$", shown, re.MULTILINE), shown
     terminal.send("\x04")
     assert terminal.end() == 0
     assert "Traceback" not in terminal.text
@@ -40,15 +46,6 @@ def test_ctrl_c_stops_the_answer_keeps_it_and_returns_to_the_prompt(model: str) 
     terminal.send("/exti\r")
     terminal.until(r"did you mean\s/exit\?\n>>>$")
     terminal.send("/exit\r")
-    assert terminal.end() == 0
-
-
-def test_ctrl_c_twice_at_the_prompt_leaves(model: str) -> None:
-    terminal = Terminal("chat", "-m", model)
-    terminal.until(r">>>$")
-    terminal.send("\x03")
-    terminal.until(r"Ctrl-C again[^\n]*\n>>>$")
-    terminal.send("\x03")
     assert terminal.end() == 0
 
 
@@ -85,11 +82,13 @@ def test_the_gauge_stands_below_the_prompt_and_follows_the_width(model: str) -> 
     assert terminal.end() == 0
 
 
-def test_the_gauge_can_be_left_out(model: str) -> None:
+def test_the_gauge_can_be_left_out_and_ctrl_c_twice_at_the_prompt_leaves(model: str) -> None:
     terminal = Terminal("chat", "-m", model, "--no-gauge", "--max-tokens", "12")
     terminal.until(PROMPT)
     terminal.enter("First?")
-    terminal.send("\x04")
+    terminal.send("\x03")
+    terminal.until(r"Ctrl-C again[^\n]*\n>>>$")
+    terminal.send("\x03")
     assert terminal.end() == 0
     assert "resident" not in terminal.raw
 
@@ -107,20 +106,6 @@ def test_the_gauge_is_there_while_an_answer_streams_and_needs_no_colours(
     terminal.process.sendintr()  # the second one
     assert terminal.end() == 0
     assert not re.search(r"\x1b\[([0-9;]*;)?[349][0-7]m", terminal.raw)
-
-
-def test_pasted_lines_are_one_question(model: str) -> None:
-    terminal = Terminal("chat", "-m", model, "--max-tokens", "4")
-    terminal.until(PROMPT)
-    terminal.send("\x1b[200~first line\n/exit\nlast line\x1b[201~")
-    terminal.until(r"last line$")
-    terminal.send("\r")
-    terminal.until(r"cut off[^\n]*\n>>>$")
-    assert "1 turn" not in terminal.text
-    shown = terminal.enter("/show")
-    assert re.search(r"^turns +1$", shown, re.MULTILINE), shown
-    terminal.send("\x04")
-    assert terminal.end() == 0
 
 
 def test_tab_shows_what_there_is_and_completes(model: str, tmp_path: Path) -> None:
