@@ -37,7 +37,7 @@ _BROKEN = "\ufffd"  # what a token decodes to that holds part of a character
 _NOWHERE = np.zeros(0, np.int32)
 _STRETCH = 1 << 18  # characters, or tokens, looked at in one go
 _GAP = 16  # characters between two stretches that are looked at as one
-_FEW = 64  # characters for which numpy takes longer than a loop
+_FEW = 1 << 12  # characters for which numpy takes longer than a loop
 
 
 class Matcher:
@@ -226,12 +226,11 @@ class Matcher:
         broken[self._distinct[self._broken]] = True
         for first, document in zip(self._bounds.tolist(), self._documents, strict=False):
             own = document.starts
-            for stretch in _stretches(document, broken):
-                for word, begins in _words_in(document.text, *stretch):
-                    # int32 as they are: else numpy would turn all of its own into int64 each time
-                    at = np.searchsorted(own, begins, side="right") - 1
-                    tokens = first + np.searchsorted(own, own[at], side="left")
-                    found[stem(word)].append(tokens.astype(np.int32))
+            for word, begins in _words_in(document.text, _stretches(document, broken)):
+                # int32 as they are: else numpy would turn all of its own into int64 each time
+                at = np.searchsorted(own, begins, side="right") - 1
+                tokens = first + np.searchsorted(own, own[at], side="left")
+                found[stem(word)].append(tokens.astype(np.int32))
         return dict(found)
 
 
@@ -275,12 +274,28 @@ def _touched(document: TokenizedDocument, broken: NDArray[np.bool_]) -> Iterator
         yield from zip(begins.tolist(), ends.tolist(), strict=True)
 
 
-def _words_in(text: str, begin: int, end: int) -> Iterator[tuple[str, NDArray[np.int32]]]:
-    """Words of a stretch of the text that cuts none, and where they begin; most come once only."""
-    if end - begin < _FEW:
+def _words_in(
+    text: str, stretches: Iterator[tuple[int, int]]
+) -> Iterator[tuple[str, NDArray[np.int32]]]:
+    """Words of stretches of the text that cut none, and where they begin: those of many short
+    stretches together, since to look up one costs as much as to look up many."""
+    few: defaultdict[str, list[int]] = defaultdict(list)
+    count = 0
+    for begin, end in stretches:
+        if end - begin >= _FEW:
+            yield from _words_of_many(text, begin, end)
+            continue
         for match in WORD.finditer(text, begin, end):
-            yield match.group().casefold(), np.array([match.start()], np.int32)
-        return
+            few[match.group().casefold()].append(match.start())
+            count += 1
+        if count >= _STRETCH:
+            yield from ((word, np.array(begins, np.int32)) for word, begins in few.items())
+            few.clear()
+            count = 0
+    yield from ((word, np.array(begins, np.int32)) for word, begins in few.items())
+
+
+def _words_of_many(text: str, begin: int, end: int) -> Iterator[tuple[str, NDArray[np.int32]]]:
     spaced: defaultdict[str, list[int]] = defaultdict(list)
     for match in SPACED_WORD.finditer(text, begin, end):
         spaced[match.group().casefold()].append(match.start())
