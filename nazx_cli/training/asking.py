@@ -33,10 +33,12 @@ _SIZES = (2, 3, 3, 3, 4, 4, 6)  # passages of a part
 _LOOKED_AT = 16  # passages of a ranking that are divided into parts
 _ASKED_OF = 12  # passages of a ranking that a question is put to in use
 _MOST = 9  # questions of a pack that are answered
-_EMPTY = 0.3  # share of parts that are taken although they do not hold the answer
+_EMPTY = 0.15  # share of parts that are taken although they do not hold the answer
 _HARD = 8  # questions of a pack that recall would put to its passages, which do not answer them
-_REFUSED = 0.8  # questions that are not answered, for each that is: of a question's parts in use
-_ALONE = 3  # most hold nothing. And so many of them where none is answered
+_REFUSED = (
+    0.25  # questions that are not answered, for each that is: with 0.8 the tuned model answered
+)
+_ALONE = 2  # worse. And so many of them where none is answered
 _FEW = 2.5  # questions of a stretch: with fewer, stretches are asked about together
 _TOGETHER = (1, 2, 3, 3)
 _LONG_SECTION = 2400  # characters: of a longer one, recall has to find the place
