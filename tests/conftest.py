@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# In the background of a script Ctrl-C is ignored, and by what tests start as well.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Many tests start a process: the first compiles the package, not each of them.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 

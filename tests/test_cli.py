@@ -5,6 +5,7 @@ A tiny random model runs on the real engine: what it says is nonsense, but alway
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -335,6 +336,11 @@ TorchError.__name__ = "OutOfMemoryError"  # as torch calls its own
         (MemoryError(), 3, "error: there is not enough memory"),
         (TorchError("CUDA out of memory"), 3, "error: there is not enough memory"),
         (KeyboardInterrupt(), 130, ""),
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", "9" * 300),
+            2,
+            f"error: {'9' * 40}… is too long",
+        ),
         (ValueError("a\nbug"), 1, "internal error: ValueError: a bug (NAZX_DEBUG=1 shows the"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from nazx_cli.cli import (
 from nazx_cli.cli.judge import command as eval
 from nazx_cli.cli.shared.options import flatten
 from nazx_cli.cli.shared.parsing import Command, Group
-from nazx_cli.errors import NazxError, is_out_of_memory, without_credentials
+from nazx_cli.errors import NazxError, UsageError, is_out_of_memory, without_credentials
 from nazx_cli.ui.terminal.interrupts import INTERRUPTED, interruptible
 from nazx_cli.ui.terminal.screen import error_line
 from nazx_cli.ui.terminal.streams import OutputError, open_streams
@@ -121,6 +122,9 @@ def _line_of(error: BaseException) -> tuple[str, int]:
     if isinstance(error, OutputError):
         line = f"error: cannot write to stdout: {error.reason}; next: look where it goes"
         return (line, 1) if error.reason else ("", 0)
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        said = f"{str(error.filename)[:40]}… is too long for the name of a file"
+        return error_line(UsageError(said, "check it")), UsageError.exit_code
     if is_out_of_memory(error):
         return (
             "error: there is not enough memory for this model or context; "

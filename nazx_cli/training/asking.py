@@ -35,10 +35,8 @@ _ASKED_OF = 12  # passages of a ranking that a question is put to in use
 _MOST = 9  # questions of a pack that are answered
 _EMPTY = 0.15  # share of parts that are taken although they do not hold the answer
 _HARD = 8  # questions of a pack that recall would put to its passages, which do not answer them
-_REFUSED = (
-    0.25  # questions that are not answered, for each that is: with 0.8 the tuned model answered
-)
-_ALONE = 2  # worse. And so many of them where none is answered
+_REFUSED = 0.25  # questions that are not answered, for each that is (0.8 made answers worse),
+_ALONE = 2  # and so many of them where none is
 _FEW = 2.5  # questions of a stretch: with fewer, stretches are asked about together
 _TOGETHER = (1, 2, 3, 3)
 _LONG_SECTION = 2400  # characters: of a longer one, recall has to find the place
