@@ -251,3 +251,8 @@ def test_the_names_that_the_command_line_offers_are_those_that_there_are() -> No
     assert tuple(GIVEN) == names.GIVEN
     assert {AUTO, ASK, CHAT} == set(names.TURNS)
     assert {*WAYS, *EXTRACTS, "passages"} == set(names.RIVALS)
+
+
+def test_a_device_that_never_ends_is_refused() -> None:
+    with pytest.raises(DocumentError, match="/dev/zero: it is a device"):
+        read_data([Path("/dev/zero")])

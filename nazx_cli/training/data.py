@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from nazx_cli.errors import DocumentError, UsageError
-from nazx_cli.evaluation.data.files import read_data
+from nazx_cli.evaluation.data.files import check_ends, read_data
 from nazx_cli.evaluation.data.stories import Story
 from nazx_cli.session.state import Message, Role
 from nazx_cli.session.templating.templates import render
@@ -144,6 +144,7 @@ def _within(packs: list[Pack]) -> list[Pack]:
 
 def _chats(path: Path) -> list[list[Message]] | None:
     """The chats of a file, or None where its first line is none."""
+    check_ends(path)
     try:
         with path.open(encoding="utf-8-sig") as file:
             first = file.readline()

@@ -31,6 +31,7 @@ def read_data(paths: Sequence[Path]) -> Data:
     stories: list[Story] = []
     texts: list[tuple[str, str]] = []
     for path in paths:
+        check_ends(path)
         try:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
@@ -47,6 +48,14 @@ def read_data(paths: Sequence[Path]) -> Data:
     known = tuple(_judged(story) for story in stories)
     left_out = sum(len(a.questions) - len(b.questions) for a, b in zip(stories, known, strict=True))
     return Data(known, tuple(texts), left_out)
+
+
+def check_ends(path: Path) -> None:
+    """Raise ``DocumentError`` for a device, such as /dev/zero, which need not end."""
+    if path.is_char_device() or path.is_block_device():
+        raise DocumentError(
+            f"cannot read {path}: it is a device", "name a file of JSON lines or of plain text"
+        )
 
 
 def _judged(story: Story) -> Story:
