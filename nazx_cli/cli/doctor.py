@@ -12,6 +12,7 @@ from typing import Any
 
 from nazx_cli import __version__
 from nazx_cli.cli.shared.options import Json, Offline, Report
+from nazx_cli.names import is_offline
 from nazx_cli.ui.phrases import size_text
 from nazx_cli.ui.terminal.tables import Table
 
@@ -47,15 +48,9 @@ def doctor(*, offline: Offline = False, json: Json = False) -> None:
 
 def _hub(offline: bool) -> dict[str, Any]:
     """Whether the Hub can be reached."""
-    from nazx_cli.catalog.hub import (
-        HubUnreachableError,
-        check_reachable,
-        shown_endpoint,
-    )
+    from nazx_cli.catalog.hub import HubUnreachableError, check_reachable, shown_endpoint
 
     problem = None
-    from nazx_cli.names import is_offline
-
     if offline or is_offline():
         problem = "not asked: NazX is offline"
     else:

@@ -38,7 +38,7 @@ def read_file(
     """
     try:
         state = path.stat()
-        if stat.S_IFMT(state.st_mode) in (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK):
+        if is_device(state.st_mode) or stat.S_ISSOCK(state.st_mode):
             raise DocumentError("is a device, not a file")
         with path.open("rb") as file:
             if not stat.S_ISREG(state.st_mode):
@@ -61,6 +61,11 @@ def read_file(
         raise DocumentError("may not be read", "check its permissions") from None
     except OSError as error:
         raise DocumentError(f"cannot be read: {error.strerror or error}") from None
+
+
+def is_device(mode: int) -> bool:
+    """Whether a file of this mode is a device, such as /dev/zero, which need not end."""
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
 
 
 def read_bytes(name: str, file: BinaryIO) -> Document:

@@ -21,7 +21,6 @@ from urllib.request import (
     HTTPDefaultErrorHandler,
     HTTPErrorProcessor,
     HTTPHandler,
-    HTTPSHandler,
     OpenerDirector,
     ProxyHandler,
     Request,
@@ -159,7 +158,6 @@ def _answer(url: str, deadline: _Deadline) -> HTTPResponse | str:
     for handler in (
         ProxyHandler(),
         _Http(deadline),
-        _Https(deadline),
         HTTPDefaultErrorHandler(),
         HTTPErrorProcessor(),
     ):
@@ -178,6 +176,8 @@ def _answer(url: str, deadline: _Deadline) -> HTTPResponse | str:
 
 
 class _Http(HTTPHandler):
+    """Opens addresses of both schemes."""
+
     def __init__(self, deadline: _Deadline) -> None:
         super().__init__()
         self._deadline = deadline
@@ -185,11 +185,7 @@ class _Http(HTTPHandler):
     def http_open(self, req: Request) -> HTTPResponse:
         return self.do_open(_watched(HTTPConnection, self._deadline), req)
 
-
-class _Https(HTTPSHandler):
-    def __init__(self, deadline: _Deadline) -> None:
-        super().__init__()
-        self._deadline = deadline
+    https_request = HTTPHandler.http_request
 
     def https_open(self, req: Request) -> HTTPResponse:
         return self.do_open(_watched(HTTPSConnection, self._deadline), req)

@@ -280,7 +280,7 @@ def _words_in(
     """Words of stretches of the text that cut none, and where they begin: those of many short
     stretches together, since to look up one costs as much as to look up many."""
     few: defaultdict[str, list[int]] = defaultdict(list)
-    count = 0
+    count = 0  # of the words in it
     for begin, end in stretches:
         if end - begin >= _FEW:
             yield from _words_of_many(text, begin, end)
@@ -289,17 +289,21 @@ def _words_in(
             few[match.group().casefold()].append(match.start())
             count += 1
         if count >= _STRETCH:
-            yield from ((word, np.array(begins, np.int32)) for word, begins in few.items())
+            yield from _as_arrays(few)
             few.clear()
             count = 0
-    yield from ((word, np.array(begins, np.int32)) for word, begins in few.items())
+    yield from _as_arrays(few)
+
+
+def _as_arrays(places: dict[str, list[int]]) -> Iterator[tuple[str, NDArray[np.int32]]]:
+    return ((word, np.array(begins, np.int32)) for word, begins in places.items())
 
 
 def _words_of_many(text: str, begin: int, end: int) -> Iterator[tuple[str, NDArray[np.int32]]]:
     spaced: defaultdict[str, list[int]] = defaultdict(list)
     for match in SPACED_WORD.finditer(text, begin, end):
         spaced[match.group().casefold()].append(match.start())
-    yield from ((word, np.array(begins, np.int32)) for word, begins in spaced.items())
+    yield from _as_arrays(spaced)
     codes = np.frombuffer(text[begin:end].encode("utf-32-le", "surrogatepass"), np.uint32)
     order = np.argsort(codes, kind="stable").astype(np.int32)
     distinct, firsts = np.unique(codes[order], return_index=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nazx_cli.documents.file import is_device
 from nazx_cli.errors import DocumentError, NazxError
 from nazx_cli.evaluation.data.forms import FORMS, form_of
 from nazx_cli.evaluation.data.stories import UNKNOWN, Question, Section, Story
@@ -51,8 +52,8 @@ def read_data(paths: Sequence[Path]) -> Data:
 
 
 def check_ends(path: Path) -> None:
-    """Raise ``DocumentError`` for a device, such as /dev/zero, which need not end."""
-    if path.is_char_device() or path.is_block_device():
+    """Raise ``DocumentError`` for a device."""
+    if path.exists() and is_device(path.stat().st_mode):
         raise DocumentError(
             f"cannot read {path}: it is a device", "name a file of JSON lines or of plain text"
         )
