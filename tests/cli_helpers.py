@@ -139,6 +139,7 @@ class ScriptedModel:
         *,
         max_tokens: int,
         sampling: Sampling,
+        stop_ids: frozenset[int] | None = None,
         opening: int | None = None,
         grounding: Grounding | None = None,
     ) -> list[Candidate]:

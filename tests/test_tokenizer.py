@@ -62,6 +62,15 @@ def test_stop_tokens_come_from_every_place_that_names_them(tmp_path: Path) -> No
     assert Tokenizer.from_folder(folder).stop_ids == {0, 1, 5, 7}
 
 
+def test_the_template_is_its_own_file_or_the_default_of_those_named(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, LLAMA)
+    named = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "chat"}]
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
+    assert Tokenizer.from_folder(folder).chat_template == "chat"
+    (folder / "chat_template.jinja").write_text("file")
+    assert Tokenizer.from_folder(folder).chat_template == "file"
+
+
 @pytest.mark.parametrize("damage", ("missing", "cut", "not json", "config"))
 def test_broken_tokenizer_files_are_named(tmp_path: Path, damage: str) -> None:
     folder = write_checkpoint(tmp_path, LLAMA)

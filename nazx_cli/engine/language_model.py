@@ -264,6 +264,7 @@ class LanguageModel:
         *,
         max_tokens: int,
         sampling: Sampling | None = None,
+        stop_ids: frozenset[int] | None = None,
         opening: int | None = None,
         grounding: Grounding | None = None,
     ) -> list[Candidate]:
@@ -274,7 +275,7 @@ class LanguageModel:
             prompts,
             max_tokens=max_tokens,
             sampling=sampling or Sampling(),
-            stop_ids=self.tokenizer.stop_ids,
+            stop_ids=self.tokenizer.stop_ids if stop_ids is None else stop_ids,
             opening=opening,
             grounding=grounding,
         )

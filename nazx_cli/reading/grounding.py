@@ -95,6 +95,8 @@ class DocumentGrounding:
 
     def __init__(self, library: Library, ordinary: Ordinary, said: Sequence[str]) -> None:
         self.tokenizer = library.tokenizer
+        # A special token writes nothing: the word before it is whole.
+        self.ends = self.tokenizer.stop_ids | frozenset(self.tokenizer.special_ids.values())
         self._matcher = library.matcher
         self.ordinary = ordinary
         self.reckons = bool(_RECKONS.search(said[0]))
@@ -186,8 +188,7 @@ class _Answer:
 
     def _with(self, token: int) -> str:
         """The answer with ``token``; one that ends it ends its last word too."""
-        ends = token in self._of.tokenizer.stop_ids
-        return self._text + ("\n" if ends else self._stream.peek(token))
+        return self._text + ("\n" if token in self._of.ends else self._stream.peek(token))
 
     def _words(self, text: str) -> Iterator[re.Match[str]]:
         """The words of ``text`` that are new, or carried on from where the answer ends."""

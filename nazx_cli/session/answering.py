@@ -27,14 +27,13 @@ from nazx_cli.session.follow_up import followed_turn
 from nazx_cli.session.parts import ANSWER_TOKENS, choose, part_answer
 from nazx_cli.session.prompt import Prompt, Prompter, prompt_limit
 from nazx_cli.session.reader import EarlierTurns, Kept, Reader, quote
+from nazx_cli.session.saying import Speaker
 from nazx_cli.session.settings import SessionSettings
 from nazx_cli.session.state import History, Message, State, Turn
 from nazx_cli.session.synced import SyncedContext
-from nazx_cli.session.templating.templates import StopFilter, stop_strings
 
 if TYPE_CHECKING:
     from nazx_cli.context.context import Context
-    from nazx_cli.engine.generator import Step
     from nazx_cli.engine.language_model import LanguageModel
     from nazx_cli.reading.tokenized import TokenizedDocument
 
@@ -49,6 +48,7 @@ class Answerer:
 
     def __init__(self, lm: LanguageModel, library: Library | None = None) -> None:
         self.lm = lm
+        self._speaker = Speaker(lm)
         self.answering = False
         """True while ``answer`` is at work: what the context holds is then ahead of the state."""
         # Held while ``answering`` turns true, and by who uses the tokenizer beside ``answer``.
@@ -222,6 +222,7 @@ class Answerer:
             ids,
             max_tokens=min(setup.settings.max_tokens, ANSWER_TOKENS),
             sampling=replace(setup.settings.sampling, repeat_penalty=1.0),
+            stop_ids=self._speaker.stop_ids,
             opening=opening(self.lm.tokenizer),
             grounding=self._grounding(setup, question, followed),
         )
@@ -262,7 +263,7 @@ class Answerer:
         interrupted = True
         try:
             grounding = self._grounding(setup, prompt.question, history.messages())
-            for step in self._generate(context, limit, setup.settings, grounding):
+            for step in self._speaker.say(context, limit, setup.settings.sampling, grounding):
                 said += step.delta
                 # A leading space belongs to the template's form, a citation to that of readers.
                 bare = said.lstrip()
@@ -290,7 +291,8 @@ class Answerer:
             self._scratch = SyncedContext(self.lm.new_context())
         self._scratch.set_live(self._setup.prompter.ids([], message))
         grounding = self._grounding(self._setup, message.content, ())
-        steps = self._generate(self._scratch.context, max_tokens, self._setup.settings, grounding)
+        sampling = self._setup.settings.sampling
+        steps = self._speaker.say(self._scratch.context, max_tokens, sampling, grounding)
         return "".join(step.delta for step in steps).strip()
 
     @cached_property
@@ -306,26 +308,6 @@ class Answerer:
         said = [question, setup.settings.system or "", *(message.content for message in told)]
         said += [document.name for document in setup.documents]
         return DocumentGrounding(setup.library, self._ordinary, said)
-
-    def _generate(
-        self,
-        context: Context,
-        max_tokens: int,
-        settings: SessionSettings,
-        grounding: DocumentGrounding | None,
-    ) -> Iterator[Step]:
-        """Steps of an answer, which a stop string ends as a stop token does."""
-        stops = StopFilter(stop_strings(self.lm.tokenizer))
-        for step in self.lm.generate(
-            context, max_tokens=max_tokens, sampling=settings.sampling, grounding=grounding
-        ):
-            piece = stops.push(step.delta)
-            if stops.stopped:
-                yield replace(step, delta=piece, finish="stop")
-                return
-            if step.finish is not None:
-                piece += stops.flush()
-            yield replace(step, delta=piece)
 
     def _begun(self, setup: Setup, ids: list[int]) -> Context:
         """The conversation's context, with ``ids`` as its live tokens."""

@@ -17,7 +17,7 @@ from nazx_cli.reading.plan import typical_passages
 from nazx_cli.session.citation import NOT_SAID, write
 from nazx_cli.session.prompt import user_message
 from nazx_cli.session.state import Message
-from nazx_cli.session.templating.templates import render
+from nazx_cli.session.templating.templates import render, stop_ids
 from nazx_cli.training.books import Asked, Book, books, found
 from nazx_cli.training.packing import Pack, pack
 
@@ -226,7 +226,7 @@ class Asker:
 def end_of_answer(tokenizer: Tokenizer) -> list[int]:
     """The token that ends an answer: what the chat template puts behind one, or the end of
     text."""
-    stops = tokenizer.stop_ids
+    stops = stop_ids(tokenizer)
     if tokenizer.chat_template is not None:
         turns = [Message("user", "a"), Message("assistant", "b")]
         ids = render(tokenizer, turns, add_generation_prompt=False)

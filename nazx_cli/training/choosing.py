@@ -27,6 +27,7 @@ from nazx_cli.session.parts import ANSWER_TOKENS, PartAnswer, part_answer
 from nazx_cli.session.prompt import Prompter
 from nazx_cli.session.reader import Reader
 from nazx_cli.session.settings import SessionSettings
+from nazx_cli.session.templating.templates import stop_ids
 from nazx_cli.training.books import BETWEEN
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ def _answers(lm: LanguageModel, reader: Reader, question: str) -> tuple[PartAnsw
         [reader.prompter.ids([], prompt.message) for prompt in prompts],
         max_tokens=ANSWER_TOKENS,
         sampling=Sampling(),
+        stop_ids=stop_ids(lm.tokenizer),
         opening=opening(lm.tokenizer),
     )
     decode = lm.tokenizer.decode

@@ -14,7 +14,7 @@ from nazx_cli.evaluation.words import token_f1
 from nazx_cli.reading.library import Library
 from nazx_cli.session.citation import parse
 from nazx_cli.session.prompt import user_message
-from nazx_cli.session.templating.templates import render
+from nazx_cli.session.templating.templates import render, stop_ids
 
 if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel
@@ -65,7 +65,8 @@ def answer_figures(lm: LanguageModel, asked: Sequence[HeldQuestion]) -> dict[str
     for question in asked:
         context = lm.new_context()
         context.append(list(question.prompt))
-        steps = lm.generate(context, max_tokens=_MOST_TOKENS, sampling=Sampling())
+        stops = stop_ids(lm.tokenizer)
+        steps = lm.generate(context, max_tokens=_MOST_TOKENS, sampling=Sampling(), stop_ids=stops)
         said = parse("".join(step.delta for step in steps))
         refusals += said.says_not
         text = "" if said.says_not else said.text

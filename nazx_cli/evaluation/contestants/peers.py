@@ -21,7 +21,7 @@ from nazx_cli.evaluation.data.stories import ANSWER, SUMMARY
 from nazx_cli.reading.overview import is_overview
 from nazx_cli.session.prompt import user_message
 from nazx_cli.session.state import Message
-from nazx_cli.session.templating.templates import render
+from nazx_cli.session.templating.templates import render, stop_ids
 
 if TYPE_CHECKING:
     from nazx_cli.documents.document import Document
@@ -133,10 +133,10 @@ class PeerContestant:
         """Text, tokens and how it ended."""
         tokenizer = self._reader.shelf.lm.tokenizer
         cache, logits = engine.prefill(torch.tensor(ids))
-        token, said = int(logits.argmax()), list[int]()
-        while token not in tokenizer.stop_ids and len(said) < self._max_tokens:
+        token, said, stops = int(logits.argmax()), list[int](), stop_ids(tokenizer)
+        while token not in stops and len(said) < self._max_tokens:
             said.append(token)
             if len(said) < self._max_tokens:
                 token = engine.decode(cache, token, 1)[0]
-        finish = "stop" if token in tokenizer.stop_ids else "length"
+        finish = "stop" if token in stops else "length"
         return tokenizer.decode(said).strip(), len(said), finish

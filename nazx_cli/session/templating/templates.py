@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from nazx_cli.errors import ModelUnavailableError
 from nazx_cli.session.state import Message
-from nazx_cli.session.templating.sandbox import MAX_SOURCE, OutputLimitError, is_plain, run_template
+from nazx_cli.session.templating.form import CORRECT, FAILED, form_of
+from nazx_cli.session.templating.sandbox import is_plain
 
 if TYPE_CHECKING:
     from nazx_cli.tokenizer import Tokenizer
@@ -24,9 +25,12 @@ PLAIN_STOPS = ("\nQuestion:",)
 
 
 def render(
-    tokenizer: Tokenizer, messages: Sequence[Message], add_generation_prompt: bool = True
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    add_generation_prompt: bool = True,
+    think: bool | None = None,
 ) -> list[int]:
-    """Token ids of a conversation.
+    """Token ids of a conversation; ``think`` as for ``Form.text``.
 
     Without special-token text in the messages they equal the ids that transformers'
     ``apply_chat_template`` gives. A template that fails raises ``ModelUnavailableError``.
@@ -35,9 +39,10 @@ def render(
         return _render_plain(tokenizer, messages, add_generation_prompt)
     shield = _Shield(tokenizer, messages)
     turns = [{"role": m.role, "content": shield.cover(m.text)} for m in messages]
-    ids = shield.encode(_render_turns(tokenizer, turns, add_generation_prompt))
+    text = form_of(tokenizer).text(turns, opens=add_generation_prompt, think=think)
+    ids = shield.encode(text)
     if not ids and add_generation_prompt:
-        raise ModelUnavailableError(f"{_FAILED}: it makes an empty prompt", _CORRECT)
+        raise ModelUnavailableError(f"{FAILED}: it makes an empty prompt", CORRECT)
     return ids
 
 
@@ -47,6 +52,22 @@ def prepare(tokenizer: Tokenizer) -> None:
         from nazx_cli.session.templating.process import start
 
         start()
+
+
+def stop_ids(tokenizer: Tokenizer) -> frozenset[int]:
+    """Tokens that end an answer: those that the checkpoint names, and the one that its template
+    puts behind one."""
+    if tokenizer.chat_template is None:
+        return tokenizer.stop_ids
+    special = frozenset(tokenizer.special_ids.values())
+    found = set(tokenizer.stop_ids)
+    for ending in form_of(tokenizer).endings:
+        for token in tokenizer.encode_markup(ending):
+            if token in special:
+                found.add(token)
+            if token in special or tokenizer.decode([token]).strip():
+                break
+    return frozenset(found)
 
 
 def stop_strings(tokenizer: Tokenizer) -> tuple[str, ...]:
@@ -112,69 +133,6 @@ def _render_plain(
     if tokenizer.add_bos:
         ids = tokenizer.encode_markup(tokenizer.special["bos_token"]) + ids
     return ids
-
-
-def _render_turns(
-    tokenizer: Tokenizer, turns: list[dict[str, str]], add_generation_prompt: bool
-) -> str:
-    """Run the template; where it knows no system role, the first user turn takes that text."""
-    system = turns[0]["content"].strip() if turns and turns[0]["role"] == "system" else ""
-    if not system:
-        return _run(tokenizer, turns, add_generation_prompt)
-    try:
-        text = _run(tokenizer, turns, add_generation_prompt)
-        if system in text:
-            return text
-    except _ExcessError:
-        raise
-    except ModelUnavailableError:
-        if len(turns) == 1:
-            raise
-    rest = turns[1:]
-    if rest:
-        first = {**rest[0], "content": f"{turns[0]['content']}\n\n{rest[0]['content']}"}
-        rest = [first, *rest[1:]]
-    return _run(tokenizer, rest, add_generation_prompt)
-
-
-class _ExcessError(ModelUnavailableError):
-    """A template took more time, memory or text than any needs; it would again."""
-
-
-def _run(tokenizer: Tokenizer, turns: list[dict[str, str]], add_generation_prompt: bool) -> str:
-    source = tokenizer.chat_template or ""
-    variables = {
-        **tokenizer.special,
-        "messages": turns,
-        "tools": None,
-        "documents": None,
-        "add_generation_prompt": add_generation_prompt,
-    }
-    max_output = _LEAST_OUTPUT + 8 * sum(len(turn["content"]) for turn in turns)
-    if len(source) > MAX_SOURCE:
-        raise _ExcessError(f"the model's chat template has {len(source):,} characters", _CORRECT)
-    from nazx_cli.session.templating.process import TemplateLimitError, run_in_process
-
-    try:
-        run = run_template if is_plain(source) else run_in_process
-        return run(source, variables, max_output)
-    except MemoryError:
-        raise
-    except OutputLimitError:
-        raise _ExcessError(
-            f"{_FAILED}: its text is far longer than the messages", _CORRECT
-        ) from None
-    except TemplateLimitError as error:
-        raise _ExcessError(f"{_FAILED}: {error}", _CORRECT) from None
-    # A template is a program of unknown origin: it can fail in any way that Python code can.
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ModelUnavailableError(f"{_FAILED}: {reason[:200]}", _CORRECT) from error
-
-
-_FAILED = "the model's chat template failed"
-_CORRECT = "correct the checkpoint's chat_template, or use another model with --model"
-_LEAST_OUTPUT = 1 << 18  # characters
 
 
 class _Shield:

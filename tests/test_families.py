@@ -1,0 +1,120 @@
+"""Today's chat templates: the ids of transformers, and what follows from a template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from cli_helpers import ScriptedModel
+from families import FAMILIES, family_backend, family_tokenizer, template
+
+from nazx_cli.context.context import Context
+from nazx_cli.engine.generator import Step, generate
+from nazx_cli.engine.sampling import Sampling
+from nazx_cli.session.events import Answer
+from nazx_cli.session.session import Session
+from nazx_cli.session.settings import SessionSettings
+from nazx_cli.session.state import Message
+from nazx_cli.session.templating.templates import render, stop_ids
+
+SYSTEM = Message("system", "Be brief & exact.")
+TALK = [
+    Message("user", "  Who is {{ 'Alice' }}?\n"),
+    Message("assistant", " A girl — naïve 👧.\n\n{% raw %}"),
+    Message("user", "Why?", context="Passages from a.txt:\n\n[1] Alice\n\nwas <b>…"),
+    Message("assistant", "Because."),
+    Message("user", "And then"),
+]
+
+
+def reference(name: str, messages: list[Message], generation: bool, **switches: bool) -> list[int]:
+    """What transformers makes of the messages, in the form that the family's template takes."""
+    from transformers import PreTrainedTokenizerFast
+
+    family = FAMILIES[name]
+    turns: list[dict[str, object]] = [{"role": m.role, "content": m.text} for m in messages]
+    if not family.system and turns[0]["role"] == "system":
+        system, first, *rest = turns
+        turns = [{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest]
+    if family.parts:
+        turns = [{**t, "content": [{"type": "text", "text": t["content"]}]} for t in turns]
+    special = {"bos_token": family.bos or None, "eos_token": family.eos}
+    peer = PreTrainedTokenizerFast(tokenizer_object=family_backend(name), **special)
+    peer.chat_template = template(name)
+    ids = peer.apply_chat_template(
+        turns, add_generation_prompt=generation, return_dict=False, **switches
+    )
+    return list(ids)
+
+
+@pytest.mark.parametrize("system", [True, False], ids=["system", "no-system"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_ids_equal_those_of_transformers(name: str, system: bool) -> None:
+    tokenizer = family_tokenizer(name)
+    for count in range(1, len(TALK) + 1):
+        messages = [SYSTEM] * system + TALK[:count]
+        generation = count % 2 == 1
+        wanted = reference(name, messages, generation)
+        assert render(tokenizer, messages, generation) == wanted
+        if not generation:
+            continue
+        asked_only = reference(name, messages, False)
+        assert render(tokenizer, messages, False) == asked_only
+
+
+@pytest.mark.parametrize("think", [True, False])
+@pytest.mark.parametrize("name", ["qwen3", "smollm3", "granite3", "deepseek-r1"])
+def test_ids_with_thinking_switched_equal_those_of_transformers(name: str, think: bool) -> None:
+    wanted = reference(name, TALK, True, enable_thinking=think, thinking=think)
+    assert render(family_tokenizer(name), TALK, think=think) == wanted
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_system_text_is_said_once_before_the_question(name: str) -> None:
+    tokenizer = family_tokenizer(name)
+    text = tokenizer.decode(render(tokenizer, [SYSTEM, TALK[-1]]), skip_special=False)
+    assert text.count(SYSTEM.content) == 1
+    assert text.index(SYSTEM.content) < text.index(TALK[-1].content)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_the_template_puts_behind_an_answer_ends_it(name: str) -> None:
+    tokenizer, family = family_tokenizer(name), FAMILIES[name]
+    ends = {tokenizer.special_ids[text] for text in (family.eos, family.end)}
+    assert stop_ids(tokenizer) == ends
+
+
+class MarkupModel(ScriptedModel):
+    """Says its answers by the engine, special tokens in them as such."""
+
+    def generate(
+        self, ctx: Context, *, max_tokens: int, stop_ids: frozenset[int] | None = None, **_: Any
+    ) -> Iterator[Step]:
+        ids = iter(self.tokenizer.encode_markup(self.answers.pop(0)))
+
+        def logits(_: Context) -> torch.Tensor:
+            return torch.nn.functional.one_hot(torch.tensor(next(ids)), 300).float()
+
+        stops = stop_ids or frozenset()
+        return generate(logits, self.tokenizer, ctx, max_tokens, Sampling(), stops)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_answer_ends_at_its_templates_token(name: str) -> None:
+    lm = MarkupModel([f"Yes.{FAMILIES[name].end}More."], tokenizer=family_tokenizer(name))
+    *_, answer = Session(lm).ask("Is it?")  # type: ignore[arg-type]
+    assert isinstance(answer, Answer)
+    assert (answer.text, answer.finish) == ("Yes.", "stop")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_conversation_obeys_its_template(name: str) -> None:
+    lm = ScriptedModel(["One.", "Two.", "Three."], tokenizer=family_tokenizer(name))
+    session = Session(lm, settings=SessionSettings(system="Be brief."))  # type: ignore[arg-type]
+    for question in ("A", "B", "C"):
+        list(session.ask(question))
+    assert [turn.answer for turn in session.turns] == ["One.", "Two.", "Three."]
+    session.take_back()
+    assert "Two." in lm.tokenizer.decode(session.conversation_ids())
