@@ -90,11 +90,14 @@ def wait_for_partial(nbytes: int) -> None:
             there = partial_bytes()
 
 
-def failure(*arguments: str, code: int = 5) -> str:
-    out, err, got = nazx("pull", *arguments)
+def failure(name: str, *more: str, code: int = 5) -> str:
+    """What a pull that fails says last; before it only what it was doing."""
+    out, err, got = nazx("pull", name, *more)
     assert (out, got) == ("", code)
-    assert err.startswith("error: ") and err.count("\n") == 1 and "; next: " in err
-    return err
+    *said, error = err.splitlines()
+    assert said in ([], [f"pulling {name}"])
+    assert error.startswith("error: ") and "; next: " in error
+    return error
 
 
 # What comes down
@@ -113,6 +116,17 @@ def test_a_pull_tells_scripts_where_the_model_is(hub: FakeHub) -> None:
         "revision": None,
         "commit": "a" * 40,
     }
+
+
+def test_a_pull_says_what_it_does_before_the_hub_answers_but_not_to_scripts(hub: FakeHub) -> None:
+    hub.repos["org/tiny"].held["config.json"] = 0
+    process = start("pull", "org/tiny")
+    assert process.stderr is not None
+    assert process.stderr.readline() == "pulling org/tiny\n"
+    hub.release.set()
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert nazx("pull", "org/tiny", "--quiet")[1:] == ("", 0)
 
 
 def test_a_second_pull_asks_for_the_commit_and_fetches_nothing(hub: FakeHub) -> None:
@@ -279,7 +293,7 @@ def test_ctrl_c_ends_a_pull_with_130_and_what_came_down_is_kept(hub: FakeHub, la
     time.sleep(0.2)
     hub.release.set()
     out, err = process.communicate(timeout=20)
-    assert (out, err, process.returncode) == ("", "", 130)
+    assert (out, err, process.returncode) == ("", "pulling org/large\n", 130)
     assert cached_snapshot("org/large") is None
     assert partial_bytes() >= 10 * MEGABYTE
 
@@ -309,7 +323,7 @@ def test_a_disk_that_fills_up_is_named_and_leaves_no_model(hub: FakeHub, large: 
     process = start("pull", "org/large", code=limit)
     out, err = process.communicate(timeout=30)
     assert (out, process.returncode) == ("", 5)
-    assert err.startswith("error: the disk is full") and "; next: " in err
+    assert "\nerror: the disk is full" in err and "; next: " in err
     assert cached_snapshot("org/large") is None
     assert nazx("pull", "org/large")[2] == 0
 

@@ -24,7 +24,7 @@ from nazx_cli.quantization.cost import KINDS, linear_bytes
 from nazx_cli.quantization.int8 import Int8Linear
 from nazx_cli.quantization.nf4 import Nf4Linear, TiledNf4Linear
 from nazx_cli.quantization.piecewise import tile, untile
-from nazx_cli.quantization.quantize import quantize_linear, self_test
+from nazx_cli.quantization.quantize import quantize_linear
 
 KIND_IDS = ("inattention", "windowed", "full")
 EXACT = 1e-5  # float32 against float64, relative
@@ -213,7 +213,3 @@ def test_the_fused_form_of_nf4_is_used_where_the_processor_has_it() -> None:
 def test_an_unknown_kind_names_the_two_that_there_are() -> None:
     with pytest.raises(UsageError, match=r"unknown quantization 'int4'.*int8 or nf4"):
         load_model(checkpoint("llama", "full")[0], quantize="int4")
-
-
-def test_the_self_test_runs_both_kinds() -> None:
-    assert self_test() == {"int8": "works", "nf4": "works"}

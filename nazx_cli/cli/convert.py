@@ -79,7 +79,7 @@ def convert(
 
     check_dest(dest.expanduser(), replace=force)
     report = Report(json=json, quiet=quiet)
-    with report.progress(f"converting {source}", is_long=True) as on_progress:
+    with report.progress(f"converting {source}") as on_progress:
         found, asked = _find(source, revision, offline, on_progress)
         made = convert_model(
             found,
@@ -172,7 +172,7 @@ def quantize(
     from nazx_cli.checkpoint.checkpoint import folder_bytes
     from nazx_cli.checkpoint.quantized import quantize_checkpoint
 
-    with report.progress(f"quantizing {source}", is_long=True) as on_progress:
+    with report.progress(f"quantizing {source}") as on_progress:
         model = ModelRef.parse(source, revision)
         folder = model.fetch(offline=offline, on_progress=on_progress)
         made = quantize_checkpoint(

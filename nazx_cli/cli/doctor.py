@@ -22,28 +22,31 @@ _PACKAGES = ("torch", "transformers", "huggingface_hub", "bitsandbytes")
 def doctor(*, offline: Offline = False, json: Json = False) -> None:
     """Show what NazX finds on this machine.
 
-    Versions, devices and free memory, whether bitsandbytes works, whether the Hub answers, where
-    things are stored and how big they are.
+    Versions, devices and free memory, whether the Hub answers, where things are stored and how big
+    they are.
 
     Example: nazx doctor
     """
-    from nazx_cli.kernels.native.compiler import find_compiler, unkept
-    from nazx_cli.quantization.quantize import self_test
+    report = Report(json=json)
+    with report.progress("looking at this machine"):
+        facts = _facts(offline)
+    report.tell(facts, Table(_lines(facts)))
 
-    pool = ThreadPoolExecutor(1)
-    hub = pool.submit(_hub, offline)  # while everything else is looked at
-    facts: dict[str, Any] = {
+
+def _facts(offline: bool) -> dict[str, Any]:
+    from nazx_cli.kernels.native.compiler import find_compiler, unkept
+
+    hub = ThreadPoolExecutor(1).submit(_hub, offline)  # while everything else is looked at
+    facts = {
         "versions": _versions(),
         "devices": _devices(),
-        "quantization": self_test(),  # what bitsandbytes did when it was really run
         "compiler": find_compiler(),  # for the inner loop of InAttention, on a CPU
         "compiler_problem": unkept() or None,
         "storage": _storage(),
         "models": _models(),
         "advice": _advice(),
     }
-    facts["hub"] = hub.result()
-    Report(json=json).tell(facts, Table(_lines(facts)))
+    return {**facts, "hub": hub.result()}
 
 
 def _hub(offline: bool) -> dict[str, Any]:
@@ -146,8 +149,10 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     for device in facts["devices"]:
         free, total = size_text(device["free_bytes"]), size_text(device["total_bytes"])
         lines.append((device["name"], f"{device['description']}; {free} free of {total}"))
-    tested = [f"{kind} {result}" for kind, result in facts["quantization"].items()]
-    lines.append(("bitsandbytes", "; ".join(tested)))
+    # Trying it would take longer than all else: importing it loads PyTorch's compiler.
+    untried = "installed; not tried before weights are quantized"
+    missing = "none; pip install bitsandbytes lets --quantize work"
+    lines.append(("bitsandbytes", untried if facts["versions"]["bitsandbytes"] else missing))
     none = "none; gcc or clang would make long contexts quicker on the CPU"
     lines.append(("C compiler", facts["compiler_problem"] or facts["compiler"] or none))
     hub = facts["hub"]

@@ -91,7 +91,8 @@ def verify(
     if ((local := Path(name).expanduser()) / ADAPTER_CONFIG).is_file():
         from nazx_cli.checkpoint.adapters import verify_adapter
 
-        count, numbers = verify_adapter(local)
+        with report.progress(f"verifying {name}"):
+            count, numbers = verify_adapter(local)
         report.tell(
             {"name": name, "path": str(local), "ok": True, "matrices": count, "numbers": numbers},
             f"{name} is whole: an adapter of {count:,} matrices, all values finite",

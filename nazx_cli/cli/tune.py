@@ -148,7 +148,7 @@ def tune(
     else:
         settings = _settings(data or [], options, (model, revision), device, dtype)
         lm = _load(settings, report, offline)
-        with report.progress("making prompts of the data", is_long=True) as update:
+        with report.progress("making prompts of the data") as update:
 
             def told(name: str, done: int, total: int) -> None:
                 update(f"making prompts of {name}", done, total)
@@ -157,7 +157,7 @@ def tune(
     run = Run(out, settings, lm)
     try:
         if not export:
-            with report.progress("tuning", is_long=True) as update:
+            with report.progress("tuning") as update:
                 run.go(_told(update))
         with report.progress("writing") as update:
             made = run.export(lambda done, total: update("calibrating", done, total))

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from nazx_cli.errors import NazxError, UsageError, first_line
 from nazx_cli.model.layers import QuantizedLinear
-from nazx_cli.quantization.cost import BLOCK, KINDS, check_kind
+from nazx_cli.quantization.cost import BLOCK, check_kind
 from nazx_cli.quantization.int8 import Int8Linear, quantize_int8
 from nazx_cli.quantization.nf4 import Nf4Linear, TiledNf4Linear, kernel_works, quantize_nf4
-from nazx_cli.quantization.piecewise import GROUP, distance
+from nazx_cli.quantization.piecewise import GROUP
 
 
 def quantize_linear(
@@ -102,22 +102,3 @@ def load_library() -> None:
     finally:
         if hides:
             sys.modules.pop("kernels", None)
-
-
-def self_test(device: str = "cpu") -> dict[str, str]:
-    """For each kind ``works``, or the reason why not, after really running a small layer."""
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(64, 128, generator=generator)
-    x = torch.randn(2, 128, generator=generator).to(device)
-    found = {}
-    for kind in KINDS:
-        try:
-            layer = quantize_linear(weight, None, kind, torch.float32, device)
-            error = distance(layer(x), x @ weight.to(device).t())
-            found[kind] = "works" if error < 0.2 else f"gives wrong products ({error:.0%} off)"
-        except NazxError as failure:
-            found[kind] = str(failure)
-        # Whatever a native library throws is what the caller asks about.
-        except Exception as failure:
-            found[kind] = f"{type(failure).__name__}: {' '.join(str(failure).split())}"[:200]
-    return found

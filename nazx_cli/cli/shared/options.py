@@ -378,12 +378,12 @@ class Report:
         self.screen = make_screen(OutputOptions(json=json, quiet=quiet))
 
     @contextmanager
-    def progress(self, label: str, *, is_long: bool = False) -> Iterator[Callable[..., None]]:
+    def progress(self, label: str) -> Iterator[Callable[..., None]]:
         """What to call with (stage, done, in all), or with the last two, while the body runs.
 
-        What ``is_long`` is told of where no bar can be drawn, too.
+        Where no bar can be drawn ``label`` is a line of its own, but not for scripts (--json).
         """
-        with self.screen.long_work(label) if is_long else self.screen.bar(label) as bar:
+        with self.screen.bar(label) if self._json else self.screen.long_work(label) as bar:
             bar.start()
             yield bar.update
 
