@@ -45,6 +45,8 @@ def test_libraries_share_what_parts_derive() -> None:
     one, other = Library([first], small_tokenizer()), Library([first], small_tokenizer())
     assert one.ids is other.ids is first.ids
     assert one.joined is other.joined
+    both = Library([first, first], small_tokenizer())
+    assert one.cuts.dtype == both.cuts.dtype == one.ids.dtype  # compared without a copy of either
 
 
 def test_a_part_without_tokens_counts_as_a_part() -> None:

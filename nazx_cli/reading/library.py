@@ -87,10 +87,13 @@ class Library:
         return Matcher(self)
 
     @cached_property
-    def cuts(self) -> NDArray[np.int64]:
-        """(P + 1,) token positions: passage i is ids[cuts[i]:cuts[i + 1]]."""
-        found = [np.zeros(1, np.int64)]
-        for document, start in zip(self.documents, self.bounds, strict=False):
+    def cuts(self) -> NDArray[np.int32]:
+        """(P + 1,) int32 token positions: passage i is ids[cuts[i]:cuts[i + 1]].
+
+        As positions are: else numpy would turn all of them into int64 to compare the two.
+        """
+        found = [np.zeros(1, np.int32)]
+        for document, start in zip(self.documents, self.bounds.tolist(), strict=False):
             found.append(document.cuts(self.passage_tokens)[1:] + start)
         return np.concatenate(found)
 

@@ -63,8 +63,8 @@ class Passage:
 
 def cut(
     text: str, starts: NDArray[np.int32], joined: NDArray[np.bool_], aim: int = PASSAGE_TOKENS
-) -> NDArray[np.int64]:
-    """Where the passages of a document begin, and its end: token positions (P + 1,).
+) -> NDArray[np.int32]:
+    """Where the passages of a document begin, and its end: token positions (P + 1,) int32.
 
     ``starts`` (N,) are the characters at which its tokens begin, and ``joined`` (N,) is true
     for a token that carries on the word before it. A cut falls on a paragraph break within
@@ -83,7 +83,7 @@ def cut(
         cuts.append(_best_cut(kinds, joined, low, at + aim, high))
     if total:
         cuts.append(total)
-    return np.asarray(cuts, dtype=np.int64)
+    return np.asarray(cuts, dtype=np.int32)
 
 
 def _best_cut(

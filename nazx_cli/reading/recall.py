@@ -122,7 +122,6 @@ class _Bm25:
 
     def __init__(self, library: Library) -> None:
         self._library = library
-        self._cuts = library.cuts.astype(np.int32)  # else numpy turns all positions into int64
         lengths = np.diff(library.cuts).astype(np.float64)
         self._norm = _K1 * (1 - _B + _B * lengths / lengths.mean())
         # what stands in another document is not near
@@ -130,7 +129,7 @@ class _Bm25:
 
     def counts(self, at: NDArray[np.int32]) -> NDArray[np.float64]:
         """How many of the positions ``at``, ascending, each passage holds."""
-        return np.diff(np.searchsorted(at, self._cuts)).astype(np.float64)
+        return np.diff(np.searchsorted(at, self._library.cuts)).astype(np.float64)
 
     def rarity(self, counts: NDArray[np.float64]) -> float:
         """Inverse passage frequency."""

@@ -143,8 +143,8 @@ class TokenizedDocument:
         """(n,) true for a token that carries on the word before it."""
         return joined_tokens(self.document.text, self.starts)
 
-    def cuts(self, passage_tokens: int = PASSAGE_TOKENS) -> NDArray[np.int64]:
-        """(p + 1,) token positions: passage i is ids[cuts[i]:cuts[i + 1]]; [0] without tokens."""
+    def cuts(self, passage_tokens: int = PASSAGE_TOKENS) -> NDArray[np.int32]:
+        """(p + 1,) int32, token positions: passage i is ids[cuts[i]:cuts[i + 1]]; at least [0]."""
         if passage_tokens not in self._cuts:
             found = cut(self.document.text, self.starts, self.joined, passage_tokens)
             self._cuts[passage_tokens] = found
@@ -155,7 +155,7 @@ class TokenizedDocument:
         return int(np.searchsorted(self._line_starts, character, side="right"))
 
     @cached_property
-    def _cuts(self) -> dict[int, NDArray[np.int64]]:
+    def _cuts(self) -> dict[int, NDArray[np.int32]]:
         return {}
 
     @cached_property
