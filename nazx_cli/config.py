@@ -1,24 +1,27 @@
 """The frozen description of a model: read from ``config.json``, validated, written back.
 
-Reads Hugging Face's ``gpt_neox`` and ``llama`` keys, old and new, and NazX's own ``attention``
-entry (docs: README, "Checkpoints"). Everything is checked here, before anything is allocated.
+Reads Hugging Face's keys, old and new, of the families in ``families``, and NazX's own
+``attention`` entry (docs: README, "Checkpoints"). Everything is checked here, before anything is
+allocated.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nazx_cli.errors import ModelUnavailableError
+from nazx_cli.families import FAMILIES
+from nazx_cli.families.base import Family, LayerKind, Names, Shape
+from nazx_cli.families.rope import RopeConfig, read_rope
 from nazx_cli.foreign import Fields, read_object
 from nazx_cli.names import DEFAULT_WINDOW
 
-FAMILIES = ("gpt_neox", "llama")
 ATTENTION_KINDS = ("inattention", "windowed", "full")
 FAR_KINDS = ("none", "inattention", "infini")
-ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3")
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "relu", "silu")
 
 MAX_VOCABULARY = 4_000_000
@@ -43,25 +46,6 @@ class ConfigError(ModelUnavailableError):
 
 
 @dataclass(frozen=True)
-class RopeConfig:
-    """Rotary position settings; ``dim`` is the number of rotated dimensions of a head."""
-
-    dim: int
-    theta: float = 10_000.0
-    kind: str = "default"
-    factor: float = 1.0
-    original_positions: int = 2048
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-    mscale: float = 0.0
-    mscale_all_dim: float = 0.0
-    attention_factor: float | None = None
-    truncate: bool = True
-
-
-@dataclass(frozen=True)
 class AttentionConfig:
     """What a position attends to; window and sinks count positions and serve ``windowed`` only."""
 
@@ -81,7 +65,14 @@ DEFAULT_ATTENTION = AttentionConfig("windowed", DEFAULT_WINDOW, sink_tokens=4)
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that fixes a decoder's arithmetic; ``raw`` keeps the file it was read from."""
+    """Everything that fixes a decoder's arithmetic; ``raw`` keeps the file it was read from.
+
+    norm, norm_offset   ``rms`` or ``layer``; what is added to the weights of all norms
+    heads_interleaved   a fused query-key-value has its rows head by head
+    qk_norm             queries and keys are normalized: each ``head``, or ``all`` together
+    *_scale, *_cap      factors of embeddings, residuals, logits and scores; the largest values
+                        that scores and logits come near by way of a tanh
+    """
 
     family: str
     vocab_size: int
@@ -95,12 +86,59 @@ class ModelConfig:
     activation: str
     parallel_residual: bool
     tie_embeddings: bool
-    attention_bias: bool
-    mlp_bias: bool
     max_positions: int
     rope: RopeConfig
+    layer_kinds: tuple[LayerKind, ...]
     attention: AttentionConfig
+    norm: str = "rms"
+    norm_offset: float = 0.0
+    gated: bool = True
+    qkv_bias: bool = False
+    out_bias: bool = False
+    mlp_bias: bool = False
+    heads_interleaved: bool = False
+    qk_norm: str | None = None
+    embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    logit_scale: float = 1.0
+    logit_cap: float | None = None
+    attention_scale: float = 1.0
+    attention_cap: float | None = None
     raw: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def names(self) -> Names:
+        """What its tensors are called in a checkpoint."""
+        return FAMILIES[self.family].names
+
+    @property
+    def norms(self) -> int:
+        """Norms of the size of a state in each layer."""
+        names = self.names
+        return sum(
+            bool(name)
+            for name in (
+                names.attention_norm,
+                names.attention_norm_after,
+                names.mlp_norm,
+                names.mlp_norm_after,
+            )
+        )
+
+    @property
+    def attends_plainly(self) -> bool:
+        """Whether attention is what InAttention is defined on: keys are a projection of a
+        normalized state, rotated alike in all layers, and scores are their plain products."""
+        return (
+            bool(self.names.attention_norm)
+            and not self.names.attention_norm_after
+            and self.qk_norm is None
+            and self.attention_cap is None
+            and self.norm_offset == 0.0
+            and self.embedding_scale == 1.0
+            and math.isclose(self.attention_scale, self.head_dim**-0.5)
+            and all(kind == LayerKind(None, self.rope) for kind in self.layer_kinds)
+        )
 
     @property
     def num_parameters(self) -> int:
@@ -108,13 +146,14 @@ class ModelConfig:
         c, d = self.hidden_size, self.head_dim
         q, kv = self.num_heads * d, self.num_kv_heads * d
         attention = c * (q + 2 * kv) + q * c
-        mlp_matrices = 3 if self.family == "llama" else 2
+        mlp_matrices = 3 if self.gated else 2
         mlp = mlp_matrices * c * self.intermediate_size
-        per_norm = c if self.family == "llama" else 2 * c
-        biases = (q + 2 * kv + c) * self.attention_bias
+        per_norm = c if self.norm == "rms" else 2 * c
+        biases = (q + 2 * kv) * self.qkv_bias + c * self.out_bias
         biases += ((mlp_matrices - 1) * self.intermediate_size + c) * self.mlp_bias
+        qk_norms = {None: 0, "head": 2 * d, "all": q + kv}[self.qk_norm]
         embeddings = self.vocab_size * c * (1 if self.tie_embeddings else 2)
-        layers = self.num_layers * (attention + mlp + 2 * per_norm + biases)
+        layers = self.num_layers * (attention + mlp + self.norms * per_norm + biases + qk_norms)
         return embeddings + layers + per_norm
 
     def to_dict(self) -> dict[str, Any]:
@@ -148,49 +187,46 @@ class ModelConfig:
             raise ConfigError("config.json does not hold a JSON object", "fetch the model again")
         reader = _fields(data)
         family = _family(data)
-        hidden = _size(reader, "hidden_size")
-        heads = _size(reader, "num_attention_heads")
-        kv_heads = _size(reader, "num_key_value_heads", heads) if family == "llama" else heads
-        if data.get("head_dim") is None and hidden % heads:
-            raise ConfigError(
-                f"config.json: hidden_size {hidden} is not a multiple of {heads} heads", _DAMAGED
-            )
-        head_dim = hidden // heads
-        if family == "llama":
-            head_dim = _size(reader, "head_dim", head_dim)
-        if heads % kv_heads:
-            raise ConfigError(
-                f"config.json: {heads} heads cannot share {kv_heads} key/value heads", _DAMAGED
-            )
-        max_positions = _size(reader, "max_position_embeddings", 2048)
-        neox = family == "gpt_neox"
-        norm = ("layer_norm_eps", 1e-5) if neox else ("rms_norm_eps", 1e-6)
+        shape, kv_heads = _shape(reader, family)
+        arithmetic = {
+            "activation": reader.choice(family.activation[0], ACTIVATIONS, family.activation[1]),
+            "parallel_residual": False,
+            "attention_scale": shape.head_dim**-0.5,
+            **family.fixed,
+            **family.read(reader, shape),
+        }
         config = cls(
-            family=family,
+            family=family.name,
             vocab_size=_size(reader, "vocab_size"),
-            hidden_size=hidden,
-            num_layers=_size(reader, "num_hidden_layers"),
-            num_heads=heads,
+            hidden_size=shape.hidden_size,
+            num_layers=shape.num_layers,
+            num_heads=shape.num_heads,
             num_kv_heads=kv_heads,
-            head_dim=head_dim,
+            head_dim=shape.head_dim,
             intermediate_size=_size(reader, "intermediate_size"),
-            norm_eps=reader.number(*norm, 1e-12, 1.0),
-            activation=reader.choice("hidden_act", ACTIVATIONS, "gelu" if neox else "silu"),
-            parallel_residual=reader.flag("use_parallel_residual", neox) if neox else False,
-            tie_embeddings=reader.flag("tie_word_embeddings", False),
-            attention_bias=reader.flag("attention_bias", neox),
-            mlp_bias=True if neox else reader.flag("mlp_bias", False),
-            max_positions=max_positions,
-            rope=_rope(reader, family, head_dim, max_positions),
+            norm_eps=reader.number(*family.eps, 1e-12, 1.0),
+            tie_embeddings=reader.flag("tie_word_embeddings", family.tied),
+            max_positions=shape.max_positions,
+            rope=shape.rope,
+            layer_kinds=family.layer_kinds(reader, shape),
             attention=_attention(data),
             raw=dict(data),
+            **arithmetic,
         )
-        if config.num_parameters > _MAX_PARAMETERS:
+        config._check()
+        return config
+
+    def _check(self) -> None:
+        if self.num_parameters > _MAX_PARAMETERS:
             raise ConfigError(
-                f"config.json describes {config.num_parameters:,} weights, beyond any real model",
+                f"config.json describes {self.num_parameters:,} weights, beyond any real model",
                 _DAMAGED,
             )
-        return config
+        if self.attention.kind == "inattention" and not self.attends_plainly:
+            raise ConfigError(
+                f"config.json: InAttention is not defined for {self.family} with these settings",
+                'use "attention": {"kind": "full"}, or a model that attends as Llama does',
+            )
 
 
 def _fields(data: Mapping[str, Any]) -> Fields:
@@ -204,9 +240,38 @@ def _size(reader: Fields, key: str, default: int | None = None) -> int:
     return reader.count(key, default, 1, _LIMITS[key])
 
 
-def _family(data: Mapping[str, Any]) -> str:
+def _family(data: Mapping[str, Any]) -> Family:
+    """The family that a file names; a setting of it that is not supported is refused by name."""
     key = "base_model_type" if data.get("model_type") == "nazx" else "model_type"
-    return _fields(data).choice(key, FAMILIES)
+    family = FAMILIES[_fields(data).choice(key, tuple(FAMILIES))]
+    for setting, value in family.refused.items():
+        if data.get(setting) == value:
+            raise ConfigError(
+                f"config.json: {setting} is {value!r:.60}, which NazX cannot run", "take another"
+            )
+    return family
+
+
+def _shape(reader: Fields, family: Family) -> tuple[Shape, int]:
+    """Sizes and rotation, and the number of key/value heads."""
+    hidden, heads = _size(reader, "hidden_size"), _size(reader, "num_attention_heads")
+    kv_heads = _size(reader, "num_key_value_heads", heads) if family.shares_keys else heads
+    own = family.head_dim
+    if own is None and reader.data.get("head_dim") is None and hidden % heads:
+        raise ConfigError(
+            f"config.json: hidden_size {hidden} is not a multiple of {heads} heads", _DAMAGED
+        )
+    head_dim = hidden // heads
+    if family.shares_keys:
+        head_dim = _size(reader, "head_dim", own or head_dim)
+    if heads % kv_heads:
+        raise ConfigError(
+            f"config.json: {heads} heads cannot share {kv_heads} key/value heads", _DAMAGED
+        )
+    positions = _size(reader, "max_position_embeddings", 2048)
+    rope = read_rope(reader, family.rope, head_dim, positions, "full_attention")
+    layers = _size(reader, "num_hidden_layers")
+    return Shape(hidden, layers, heads, head_dim, positions, rope), kv_heads
 
 
 def _attention(data: Mapping[str, Any]) -> AttentionConfig:
@@ -230,51 +295,3 @@ def _attention(data: Mapping[str, Any]) -> AttentionConfig:
         )
     window = reader.count("local_window", None, minimum=1)
     return AttentionConfig(kind, window, reader.count("sink_tokens", 0, minimum=0), far)
-
-
-def _rope(reader: Fields, family: str, head_dim: int, max_positions: int) -> RopeConfig:
-    """Merge the new key (``rope_parameters``) with the older ones; the new one wins."""
-    data = reader.data
-    entry: dict[str, Any] = {}
-    for key in ("rope_scaling", "rope_parameters"):
-        value = data.get(key)
-        if isinstance(value, dict):
-            entry.update(value)
-        elif value is not None:
-            raise ConfigError(f"config.json: {key} is no JSON object", "fetch the model again")
-    neox = family == "gpt_neox"
-    theta = data.get("rope_theta")
-    entry.setdefault("rope_theta", data.get("rotary_emb_base", theta) if neox else theta)
-    share_key = "rotary_pct" if neox else "partial_rotary_factor"
-    entry.setdefault("partial_rotary_factor", data.get(share_key))
-    entry.setdefault("rope_type", entry.get("type"))
-    original_key = "original_max_position_embeddings"
-    if data.get(original_key) is not None:
-        entry[original_key] = data[original_key]
-    rope = _fields(entry)
-    kind = rope.choice("rope_type", ROPE_TYPES, "default")
-    share = rope.number("partial_rotary_factor", 0.25 if neox else 1.0, 0.0, 1.0)
-    dim = int(head_dim * share)
-    original = rope.count(original_key, max_positions)
-    default_factor = max_positions / original if kind == "yarn" else None
-    factor = 1.0 if kind == "default" else rope.number("factor", default_factor, 1.0, 1e6)
-    if dim % 2:
-        raise ConfigError(f"config.json: {dim} rotated dimensions cannot be paired", _DAMAGED)
-    attention_factor = None
-    if entry.get("attention_factor") is not None:
-        attention_factor = rope.number("attention_factor", None, 1e-3, 1e3)
-    return RopeConfig(
-        dim=dim,
-        theta=rope.number("rope_theta", 10_000.0, 1.0, 1e12),
-        kind=kind,
-        factor=factor,
-        original_positions=original,
-        low_freq_factor=rope.number("low_freq_factor", 1.0, 1e-6, 1e6),
-        high_freq_factor=rope.number("high_freq_factor", 4.0, 1e-6, 1e6),
-        beta_fast=rope.number("beta_fast", 32.0, 1e-6, 1e6) or 32.0,
-        beta_slow=rope.number("beta_slow", 1.0, 1e-6, 1e6) or 1.0,
-        mscale=rope.number("mscale", 0.0, 0.0, 1e3),
-        mscale_all_dim=rope.number("mscale_all_dim", 0.0, 0.0, 1e3),
-        attention_factor=attention_factor,
-        truncate=rope.flag("truncate", True),
-    )

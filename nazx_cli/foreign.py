@@ -166,6 +166,11 @@ class Fields:
         return self.complain(f"{key} is {_shown(value)}; {reason}")
 
 
+def decimal(value: float) -> float:
+    """A float32 as the short decimal that was meant: 1e-5, not 9.999999747378752e-06."""
+    return float(f"{float(value):.6g}")
+
+
 _PLURALS = {int: "whole numbers", str: "texts"}
 
 

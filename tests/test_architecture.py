@@ -16,6 +16,7 @@ ORDER = [
     "names",
     "amounts",
     "foreign",
+    "families",
     "config",
     "tokenizer",
     "kernels",

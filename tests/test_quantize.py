@@ -14,7 +14,7 @@ from quantized_models import quantized
 from reference import Reference
 from torch import Tensor
 
-from nazx_cli.checkpoint.families import recipes
+from nazx_cli.checkpoint.recipes import recipes
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.layouts import LAYOUTS
 from nazx_cli.engine.language_model import LanguageModel, load_model

@@ -28,7 +28,7 @@ from nazx_cli.bench.results import version_of
 from nazx_cli.catalog.pypi import fetch_gguf
 from nazx_cli.catalog.registry import PyPISource, Registry
 from nazx_cli.catalog.stored import nazx_home
-from nazx_cli.checkpoint.gguf import FAMILIES
+from nazx_cli.checkpoint.gguf import layer_names, whole_model_names
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import ModelUnavailableError, NazxError
 
@@ -167,9 +167,9 @@ def precision_of(file: Path) -> str:
 
 def write_random(config: ModelConfig, file: Path, seed: int = 0) -> None:
     """Write a GPT-NeoX of these shapes with random F16 weights and no vocabulary."""
-    family = FAMILIES[_ARCHITECTURE]
-    whole = {theirs: ours for ours, theirs in family.whole_model.items()}
-    layer = {theirs: ours for ours, theirs in family.per_layer.items()}
+    names = config.names
+    whole = {theirs: ours for ours, theirs in whole_model_names(names).items()}
+    layer = {theirs: ours for ours, theirs in layer_names(names).items()}
     writer = GGUFWriter(file, _ARCHITECTURE)
     _describe(writer, config)
     # llama.cpp adds biases and norms in float32.
@@ -177,7 +177,7 @@ def write_random(config: ModelConfig, file: Path, seed: int = 0) -> None:
         base, _, leaf = name.rpartition(".")
         stem = whole.get(base)
         if stem is None:
-            number, _, rest = base.removeprefix(f"{family.prefix}.").partition(".")
+            number, _, rest = base.removeprefix(f"{names.layers}.").partition(".")
             stem = f"blk.{number}.{layer[rest]}"
         kind = GGMLQuantizationType.F16 if tensor.dim() > 1 else GGMLQuantizationType.F32
         writer.add_tensor(f"{stem}.{leaf}", tensor.numpy(), raw_dtype=kind)

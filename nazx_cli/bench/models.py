@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nazx_cli.bench.results import Row, Spread
 from nazx_cli.catalog.registry import Registry
-from nazx_cli.checkpoint.families import expected_shapes
+from nazx_cli.checkpoint.recipes import expected_shapes
 from nazx_cli.config import AttentionConfig, ModelConfig
 from nazx_cli.context.context import Context
 from nazx_cli.context.layout import Layout

@@ -14,18 +14,13 @@ from torch import Tensor
 from nazx_cli.bench.models import Rival, random_tensors
 from nazx_cli.bench.results import version_of
 from nazx_cli.checkpoint.checkpoint import Checkpoint
-from nazx_cli.checkpoint.families import expected_shapes
+from nazx_cli.checkpoint.recipes import expected_shapes
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import NazxError
 
 TRANSFORMERS = "transformers"
 MISSING = "transformers is not installed: pip install 'nazx[bench]'"
 
-_CLASSES = {  # family -> the library's classes of configuration and model
-    "gpt_neox": ("GPTNeoXConfig", "GPTNeoXForCausalLM"),
-    "llama": ("LlamaConfig", "LlamaForCausalLM"),
-}
-_HEADS = {"gpt_neox": "embed_out.weight", "llama": "lm_head.weight"}
 _TILE = 4096  # positions of random keys that are then repeated
 _OURS = ("model_type", "base_model_type", "attention")  # keys that the library must not see
 
@@ -118,13 +113,12 @@ class TransformersPeer:
 def _build(config: ModelConfig, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Any:
     """The library's model with ``tensors`` as its weights; nothing is initialised first."""
     library: Any = import_module(TRANSFORMERS)
-    config_class, model_class = _CLASSES[config.family]
     raw = {key: value for key, value in config.raw.items() if key not in _OURS}
-    theirs = getattr(library, config_class)(**raw)
+    theirs = library.AutoConfig.for_model(config.family, **raw)
     with torch.device("meta"):
-        model = getattr(library, model_class)(theirs)
+        model = library.AutoModelForCausalLM.from_config(theirs)
     model.load_state_dict(tensors, strict=False, assign=True)
-    head = tensors.get(_HEADS[config.family])
+    head = tensors.get(f"{config.names.head}.weight")
     if head is not None and not config.tie_embeddings:
         # Newer versions call GPT-NeoX's head lm_head, and rename it only when they read a file.
         model.get_output_embeddings().weight = torch.nn.Parameter(head)

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from nazx_cli.checkpoint.atomic import building, explained, put_in_place
 from nazx_cli.checkpoint.checkpoint import Checkpoint, read_header
-from nazx_cli.checkpoint.families import Recipe, recipes
 from nazx_cli.checkpoint.quantized import stored_kind
+from nazx_cli.checkpoint.recipes import Recipe, recipes
 from nazx_cli.checkpoint.write import to_json, write_tensors
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import ModelUnavailableError

@@ -1,43 +1,34 @@
-"""How GGUF names and orders the tensors of each architecture; a further one is one entry here.
+"""A GGUF file as a checkpoint of Hugging Face's names, orders and ``config.json``.
 
-llama.cpp renames the tensors, orders a Llama's query and key rows for interleaved rotary pairs
-where Hugging Face has half-split ones, and puts a GPT-NeoX's query, key and value rows one after
-the other where Hugging Face has them head by head.
+llama.cpp renames the tensors, orders query and key rows of some families for interleaved rotary
+pairs where Hugging Face has half-split ones, puts a GPT-NeoX's query, key and value rows one after
+the other where Hugging Face has them head by head, and adds 1 to Gemma's norms. Which family has
+which of these is said in ``families``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nazx_cli.checkpoint.gguf_header import GgufHeader, GgufTensor, read_header
 from nazx_cli.checkpoint.write import PendingTensor
 from nazx_cli.errors import ModelUnavailableError
-from nazx_cli.foreign import FETCH_AGAIN, Fields, guarded
+from nazx_cli.families import FAMILIES
+from nazx_cli.families.base import Family, Gguf, Names
+from nazx_cli.foreign import FETCH_AGAIN, Fields, decimal, guarded
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
-    Arrange = Callable[[NDArray[Any], int], NDArray[Any]]
+    Arrange = Callable[[NDArray[Any]], NDArray[Any]]
 
-
-@dataclass(frozen=True)
-class GgufFamily:
-    """An architecture: Hugging Face's names by GGUF's, and its ``config.json``.
-
-    ``arranged`` are the tensors whose rows are ordered otherwise: by GGUF name, how to put them
-    right, and the metadata key of the number of heads that this takes.
-    """
-
-    prefix: str
-    whole_model: Mapping[str, str]
-    per_layer: Mapping[str, str]
-    arranged: Mapping[str, tuple[Arrange, str]]
-    config: Callable[[GgufFile], dict[str, Any]]
+ARCHITECTURES = {
+    family.gguf.architecture: family for family in FAMILIES.values() if family.gguf is not None
+}
+"""Families by llama.cpp's names of them."""
 
 
 def unpermute(rows: NDArray[Any], heads: int) -> NDArray[Any]:
@@ -57,92 +48,44 @@ def interleave_heads(rows: NDArray[Any], heads: int) -> NDArray[Any]:
     return stacked.swapaxes(0, 1).reshape(rows.shape)
 
 
-def decimal(value: float | np.float32) -> float:
-    """A float32 as the short decimal that was meant: 1e-5, not 9.999999747378752e-06."""
-    return float(f"{float(value):.6g}")
+def whole_model_names(names: Names) -> dict[str, str]:
+    """Hugging Face's names by GGUF's of the tensors outside the layers."""
+    return {"token_embd": names.embed, "output_norm": names.final_norm, "output": names.head}
 
 
-def _llama_config(file: GgufFile) -> dict[str, Any]:
-    hidden, heads = file.count("embedding_length"), file.count("attention.head_count")
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "num_attention_heads": heads,
-        "num_key_value_heads": file.count("attention.head_count_kv", heads),
-        "head_dim": file.count("attention.key_length", max(hidden // heads, 1)),
-        "hidden_act": "silu",
-        "rms_norm_eps": decimal(file.number("attention.layer_norm_rms_epsilon")),
-        "rope_theta": file.number("rope.freq_base", 10_000.0),
-        "attention_bias": "blk.0.attn_q.bias" in file.names,
-        "mlp_bias": "blk.0.ffn_down.bias" in file.names,
-    }
+def layer_names(names: Names) -> dict[str, str]:
+    """Hugging Face's names by GGUF's of the tensors of a layer."""
+    return {gguf: theirs for gguf, theirs in _layer_names(names) if theirs}
 
 
-def _gpt_neox_config(file: GgufFile) -> dict[str, Any]:
-    hidden, heads = file.count("embedding_length"), file.count("attention.head_count")
-    size = max(hidden // heads, 1)
-    return {
-        "architectures": ["GPTNeoXForCausalLM"],
-        "model_type": "gpt_neox",
-        "num_attention_heads": heads,
-        "hidden_act": "gelu",
-        "layer_norm_eps": decimal(file.number("attention.layer_norm_epsilon")),
-        "rotary_emb_base": file.number("rope.freq_base", 10_000.0),
-        "rotary_pct": file.count("rope.dimension_count") / size,
-        "use_parallel_residual": file.fields.flag("gptneox.use_parallel_residual", True),
-        "attention_bias": "blk.0.attn_qkv.bias" in file.names,
-    }
+def _layer_names(names: Names) -> Iterator[tuple[str, str]]:
+    yield "attn_norm", names.attention_norm
+    yield "post_attention_norm", names.attention_norm_after
+    yield "ffn_norm", names.mlp_norm
+    yield "post_ffw_norm", names.mlp_norm_after
+    yield "attn_q_norm", names.q_norm
+    yield "attn_k_norm", names.k_norm
+    stacked = ("attn_q", "attn_k", "attn_v") if len(names.qkv) == 3 else ("attn_qkv",)
+    yield from zip(stacked, names.qkv, strict=True)
+    yield "attn_output", names.out
+    yield from zip(("ffn_gate", "ffn_up")[-len(names.gate_up) :], names.gate_up, strict=True)
+    yield "ffn_down", names.down
 
 
-FAMILIES = {
-    "llama": GgufFamily(
-        prefix="model.layers",
-        whole_model={
-            "token_embd": "model.embed_tokens",
-            "output_norm": "model.norm",
-            "output": "lm_head",
-        },
-        per_layer={
-            "attn_norm": "input_layernorm",
-            "attn_q": "self_attn.q_proj",
-            "attn_k": "self_attn.k_proj",
-            "attn_v": "self_attn.v_proj",
-            "attn_output": "self_attn.o_proj",
-            "ffn_norm": "post_attention_layernorm",
-            "ffn_gate": "mlp.gate_proj",
-            "ffn_up": "mlp.up_proj",
-            "ffn_down": "mlp.down_proj",
-        },
-        arranged={
-            "attn_q": (unpermute, "attention.head_count"),
-            "attn_k": (unpermute, "attention.head_count_kv"),
-        },
-        config=_llama_config,
-    ),
-    "gptneox": GgufFamily(
-        prefix="gpt_neox.layers",
-        whole_model={
-            "token_embd": "gpt_neox.embed_in",
-            "output_norm": "gpt_neox.final_layer_norm",
-            "output": "embed_out",
-        },
-        per_layer={
-            "attn_norm": "input_layernorm",
-            "attn_qkv": "attention.query_key_value",
-            "attn_output": "attention.dense",
-            "ffn_norm": "post_attention_layernorm",
-            "ffn_up": "mlp.dense_h_to_4h",
-            "ffn_down": "mlp.dense_4h_to_h",
-        },
-        arranged={"attn_qkv": (interleave_heads, "attention.head_count")},
-        config=_gpt_neox_config,
-    ),
-}
-
-
+_NORM_NAMES = (
+    "output_norm",
+    "attn_norm",
+    "post_attention_norm",
+    "ffn_norm",
+    "post_ffw_norm",
+    "attn_q_norm",
+    "attn_k_norm",
+)
+_SCALES = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 _LAYER_NAME = re.compile(r"blk\.([0-9]{1,4})\.(\w+)\.(weight|bias)")
 _TORCH_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _ELEMENTS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_MOST_PAIRS = 4096
 _TAKE_ANOTHER = "take the model's own safetensors checkpoint"
 
 
@@ -154,7 +97,7 @@ class GgufFile:
         self.architecture = architecture
         self.fields = Fields(header.metadata, self.damaged)
         self._tensors = header.tensors
-        self._family = FAMILIES[architecture]
+        self._family = ARCHITECTURES[architecture]
 
     @classmethod
     def open(cls, path: Path) -> GgufFile:
@@ -166,12 +109,23 @@ class GgufFile:
                 f"{path} is damaged or no GGUF file: {error}", FETCH_AGAIN
             ) from None
         architecture = header.metadata.get("general.architecture")
-        if not isinstance(architecture, str) or architecture not in FAMILIES:
+        if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
             raise ModelUnavailableError(
                 f"{path} holds a model of the architecture {architecture!r:.60}",
-                f"of GGUF files, NazX reads the architectures {' and '.join(FAMILIES)}",
+                f"of GGUF files, NazX reads the architectures {', '.join(ARCHITECTURES)}",
             )
         return cls(path, header, architecture)
+
+    @property
+    def family(self) -> Family:
+        """The family that the model is of."""
+        return self._family
+
+    @property
+    def _own(self) -> Gguf:
+        found = self._family.gguf
+        assert found is not None, "it was found by it"
+        return found
 
     @property
     def names(self) -> frozenset[str]:
@@ -200,6 +154,10 @@ class GgufFile:
         """A number of the architecture."""
         return self.fields.number(f"{self.architecture}.{key}", default, 0.0, 1e12)
 
+    def flag(self, key: str, default: bool) -> bool:
+        """True or false, of the architecture."""
+        return self.fields.flag(f"{self.architecture}.{key}", default)
+
     def token_id(self, name: str) -> int | None:
         """The id of the token for ``bos``, ``eos``, ... where the file names one."""
         key = f"tokenizer.ggml.{name}_token_id"
@@ -209,18 +167,27 @@ class GgufFile:
 
     def config(self) -> dict[str, Any]:
         """The ``config.json`` of the model, in Hugging Face's keys."""
-        config = {
-            **self._family.config(self),
+        hidden, heads = self.count("embedding_length"), self.count("attention.head_count")
+        config: dict[str, Any] = {
+            "model_type": self._family.name,
             "vocab_size": self.vocab_size,
-            "hidden_size": self.count("embedding_length"),
+            "hidden_size": hidden,
             "intermediate_size": self.count("feed_forward_length"),
             "num_hidden_layers": self.count("block_count"),
+            "num_attention_heads": heads,
             "max_position_embeddings": self.count("context_length"),
             "tie_word_embeddings": "output.weight" not in self._tensors,
             "torch_dtype": _TORCH_DTYPES[_stored_as(self._embedding)],
             "bos_token_id": self.token_id("bos"),
             "eos_token_id": self.token_id("eos"),
         }
+        if self._family.shares_keys:
+            config["num_key_value_heads"] = self.count("attention.head_count_kv", heads)
+            config["head_dim"] = self.count("attention.key_length", max(hidden // heads, 1))
+            config["rope_theta"] = self.number("rope.freq_base", 10_000.0)
+        if self._family.eps[0] == "rms_norm_eps":
+            config["rms_norm_eps"] = decimal(self.number("attention.layer_norm_rms_epsilon"))
+        config |= self._own.config(self)
         scaling = self._rope_scaling()
         return {**config, "rope_scaling": scaling} if scaling else config
 
@@ -230,23 +197,42 @@ class GgufFile:
         F32, F16 and BF16 stay as they are. Quantized ones become F32, which is exact: rounded to
         F16, SmolLM2-135M's Q4_1 has logits that are 0.003 off on average and 0.04 at most.
         """
-        return [self._pending(tensor) for tensor in self._tensors.values()]
+        kept = (tensor for name, tensor in self._tensors.items() if name not in _SCALES)
+        return [self._pending(tensor) for tensor in kept]
 
     def _pending(self, tensor: GgufTensor) -> PendingTensor:
         name = self._hugging_face_name(tensor.name)
-        arrange, key = self._family.arranged.get(tensor.name.split(".")[-2], (None, ""))
-        heads = self.count(key, self.count("attention.head_count")) if arrange else 1
+        arrange = self._arrangement(tensor)
 
         def load() -> memoryview:
             data = self._rows(tensor)
             try:
-                data = arrange(data, heads) if arrange else data
+                data = arrange(data) if arrange else data
             except (ValueError, ZeroDivisionError):
-                reason = f"{tensor.name} has {tensor.shape[0]:,} rows for {heads:,} heads"
+                reason = (
+                    f"{tensor.name} has {tensor.shape[0]:,} rows, which its heads do not divide"
+                )
                 raise self.damaged(reason) from None
             return self._bytes(tensor, data)
 
         return PendingTensor(name, _stored_as(tensor), tensor.shape, load)
+
+    def _arrangement(self, tensor: GgufTensor) -> Arrange | None:
+        """What puts the tensor's rows, or its numbers, as Hugging Face has them."""
+        stem, own = tensor.name.split(".")[-2], self._own
+        heads = self.count("attention.head_count")
+        if own.pairs and stem == "attn_q":
+            return lambda rows: unpermute(rows, heads)
+        if own.pairs and stem == "attn_k":
+            shared = self.count("attention.head_count_kv", heads)
+            return lambda rows: unpermute(rows, shared)
+        if own.by_head and stem == "attn_qkv":
+            return lambda rows: interleave_heads(rows, heads)
+        if own.offset and stem in _NORM_NAMES:
+            if tensor.kind != "F32":
+                raise self.damaged(f"{tensor.name} is kept as {tensor.kind}, F32 is wanted")
+            return lambda numbers: numbers - own.offset
+        return None
 
     def _rows(self, tensor: GgufTensor) -> NDArray[Any]:
         """The tensor as it lies in the file: elements, or bytes of the blocks of each row."""
@@ -278,26 +264,58 @@ class GgufFile:
 
     def _hugging_face_name(self, name: str) -> str:
         base, _, kind = name.rpartition(".")
-        family = self._family
-        if base in family.whole_model and kind in ("weight", "bias"):
-            return f"{family.whole_model[base]}.{kind}"
+        names = self._family.names
+        whole, layer = whole_model_names(names), layer_names(names)
+        if base in whole and kind in ("weight", "bias"):
+            return f"{whole[base]}.{kind}"
         match = _LAYER_NAME.fullmatch(name)
-        if match and match[2] in family.per_layer:
-            return f"{family.prefix}.{int(match[1])}.{family.per_layer[match[2]]}.{match[3]}"
+        if match and match[2] in layer:
+            return f"{names.layers}.{int(match[1])}.{layer[match[2]]}.{match[3]}"
         raise ModelUnavailableError(
             f"{self.path}: the tensor {name} does not belong to a plain {self.architecture} model",
             _TAKE_ANOTHER,
         )
 
     def _rope_scaling(self) -> dict[str, Any] | None:
+        """Settings of the metadata, or factors by frequency that are kept as tensors."""
         kind = self.fields.text(f"{self.architecture}.rope.scaling.type")
+        original = {}
+        if self.fields.data.get(f"{self.architecture}.rope.scaling.original_context_length"):
+            count = self.count("rope.scaling.original_context_length")
+            original = {"original_max_position_embeddings": count}
+        if "rope_factors_long.weight" in self._tensors:
+            factors = {
+                "short_factor": self._numbers("rope_factors_short.weight"),
+                "long_factor": self._numbers("rope_factors_long.weight"),
+            }
+            scale = self.number("rope.scaling.attn_factor", 0.0)
+            more = {"attention_factor": scale} if scale else {}
+            return {"rope_type": "longrope", **factors, **more, **original}
+        if "rope_freqs.weight" in self._tensors:  # Llama 3: the same factors at any length
+            same = self._numbers("rope_freqs.weight")
+            both = {"short_factor": same, "long_factor": same}
+            return {"rope_type": "longrope", **both, "attention_factor": 1.0, **original}
         if kind in (None, "none"):
             return None
         if kind == "linear":
             return {"rope_type": "linear", "factor": self.number("rope.scaling.factor")}
+        if kind == "yarn":
+            return {"rope_type": "yarn", "factor": self.number("rope.scaling.factor"), **original}
         raise ModelUnavailableError(
             f"{self.path}: its rotary scaling {kind!r:.60} cannot be read from GGUF", _TAKE_ANOTHER
         )
+
+    def _numbers(self, name: str) -> list[float]:
+        import numpy as np
+
+        if name not in self._tensors:
+            raise self.damaged(f"it has no {name}")
+        tensor = self._tensors[name]
+        if len(tensor.shape) != 1 or tensor.shape[0] > _MOST_PAIRS:
+            raise self.damaged(f"its {name} is no list of factors")
+        data = self._bytes(tensor, self._rows(tensor))
+        kind = _ELEMENTS[_stored_as(tensor)]
+        return [float(number) for number in np.frombuffer(data, kind)]
 
     def damaged(self, reason: str) -> ModelUnavailableError:
         """The error for a file with which something is wrong: ``reason``."""

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from nazx_cli.checkpoint.adapters import Adapter, adapted, block_matrices
 from nazx_cli.checkpoint.checkpoint import Checkpoint
-from nazx_cli.checkpoint.families import Recipe, recipes
 from nazx_cli.checkpoint.quantized import agreed_kind, check_tensors, stored_kind, stored_tensors
+from nazx_cli.checkpoint.recipes import Recipe, recipes
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import ModelUnavailableError, UsageError, first_line
 from nazx_cli.model.decoder import Decoder
@@ -133,8 +133,9 @@ def _assemble(
     checkpoint: Checkpoint, recipe: Recipe, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
     joined = recipe.read(checkpoint)
+    kept = torch.float32 if recipe.offset else dtype
     # A copy even where nothing changes: the file behind a mapped tensor may be replaced.
-    return joined.to(device, dtype, copy=True).contiguous()
+    return joined.to(device, kept, copy=True).contiguous()
 
 
 def _quantized(

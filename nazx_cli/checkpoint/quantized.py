@@ -13,10 +13,10 @@ layers, under the name N of that matrix, there is
     nf4    N        U8   (ceil(out * in / 2), 1)       two codes a byte, the first in the high half
            N.absmax F32  (ceil(out * in / 64),)        w = table[code] * absmax of its 64 weights
 
-These are bitsandbytes' own suffixes and orders. Query, key and value are one matrix: rows
-q, k, v under ``...self_attn.qkv_proj.weight`` (Llama) or under the usual
-``...attention.query_key_value.weight`` (GPT-NeoX; its rows are q, k, v too, not interleaved by
-head as in the unquantized file).
+These are bitsandbytes' own suffixes and orders. What the decoder stacks is one matrix: query, key
+and value under ``...self_attn.qkv_proj.weight``, gate and up under ``...mlp.gate_up_proj.weight``,
+or under the names that a family has for them fused (GPT-NeoX's rows are q, k, v then too, not
+interleaved by head as in the unquantized file).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from nazx_cli.checkpoint.checkpoint import FLOATS, SMALL_FILES, Checkpoint
-from nazx_cli.checkpoint.families import Recipe, Shape, recipes
+from nazx_cli.checkpoint.recipes import Recipe, Shape, recipes
 from nazx_cli.checkpoint.write import (
     STORED_AS,
     Origin,
@@ -97,7 +97,7 @@ def stored_tensors(recipe: Recipe, kind: str) -> dict[str, Stored]:
     """What is kept of a quantized matrix, by the names that ``quantize`` gives its tensors."""
     name = recipe.sources[0][0]
     if len(recipe.sources) > 1:
-        name = name.replace(".q_proj.", ".qkv_proj.")
+        name = name.replace(".q_proj.", ".qkv_proj.").replace(".gate_proj.", ".gate_up_proj.")
     rows, columns = recipe.matrix_shape
     if kind == "int8":
         return {

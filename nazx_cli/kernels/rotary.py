@@ -2,7 +2,8 @@
 
 Half-split pairing as in GPT-NeoX and Llama: dimension f of a head is paired with f + F, where
 2F dimensions are rotated. Sources: RoFormer (arXiv 2104.09864); linear interpolation (arXiv
-2306.15595); dynamic NTK; YaRN (arXiv 2309.00071); the Llama 3.1 scheme.
+2306.15595); dynamic NTK; YaRN (arXiv 2309.00071); LongRoPE (arXiv 2402.13753); the Llama 3.1
+scheme.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from nazx_cli.config import RopeConfig
+from nazx_cli.families.rope import RopeConfig
 from nazx_cli.kernels import PHASE_BLOCK, PHASE_SPARE, PHASE_STEP
 
 _SHORT = 256  # positions that cost less by themselves than by way of tables
@@ -34,10 +35,10 @@ class Rotary:
 
     def same_frequencies(self, length: int, other: int) -> bool:
         """Whether sequences of these two lengths share their phases."""
-        if self.config.kind != "dynamic":
-            return True
         limit = self.config.original_positions
-        return max(length, limit) == max(other, limit)
+        if self.config.kind == "longrope":
+            return (length > limit) == (other > limit)
+        return self.config.kind != "dynamic" or max(length, limit) == max(other, limit)
 
     def phases(self, start: int, stop: int, length: int, device: torch.device | str) -> Tensor:
         """(stop - start, 2F) float32: cosines then sines of positions start..stop-1, times the
@@ -150,6 +151,9 @@ def _frequencies(config: RopeConfig, length: int) -> Tensor:
         return _yarn(config, freq)
     if config.kind == "llama3":
         return _llama3(config, freq)
+    if config.kind == "longrope":
+        factors = config.long if length > config.original_positions else config.short
+        return freq / torch.tensor(factors, dtype=torch.float64)
     return freq
 
 
@@ -178,11 +182,14 @@ def _llama3(config: RopeConfig, freq: Tensor) -> Tensor:
 
 
 def _attention_scaling(config: RopeConfig) -> float:
-    """YaRN's factor on cosines and sines; 1 for every other type."""
-    if config.kind != "yarn":
+    """The factor on cosines and sines of YaRN and of longrope; 1 for every other type."""
+    if config.kind not in ("yarn", "longrope"):
         return 1.0
     if config.attention_factor is not None:
         return config.attention_factor
+    if config.kind == "longrope":
+        stretch = math.log(config.factor) / math.log(max(config.original_positions, 2))
+        return math.sqrt(1.0 + stretch)
 
     def scale(weight: float) -> float:
         return 0.1 * weight * math.log(config.factor) + 1.0 if config.factor > 1 else 1.0

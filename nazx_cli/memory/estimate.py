@@ -17,7 +17,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from nazx_cli.checkpoint.families import Recipe, recipes
+from nazx_cli.checkpoint.recipes import Recipe, recipes
 from nazx_cli.config import ModelConfig
 from nazx_cli.context import cost
 from nazx_cli.context.cost import Size
@@ -31,7 +31,7 @@ PRECISIONS = ("float32", "bfloat16", "float16", "int8", "nf4")
 """Ways to hold weights, most precise first."""
 
 _WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
-_QUANTIZED = ("qkv.weight", "out.weight", "gate.weight", "up.weight", "down.weight")
+_QUANTIZED = ("qkv.weight", "out.weight", "up.weight", "down.weight")
 _RUNTIME = 30_000_000  # measured: libraries' buffers, code loaded on first use, unreturned heap
 _QUANTIZER = 185_000_000  # measured: bitsandbytes and what it imports, and its working memory
 _TRITON = 75_000_000  # measured: Triton, which bitsandbytes imports where it is installed
@@ -212,5 +212,5 @@ def _activations(config: ModelConfig, count: int, width: int) -> int:
     c, kv = config.hidden_size, config.num_kv_heads * config.head_dim
     q = config.num_heads * config.head_dim
     attention = (3 * q + 4 * kv) * width
-    feed = (3 if config.family == "llama" else 2) * config.intermediate_size * width
+    feed = (3 if config.gated else 2) * config.intermediate_size * width
     return count * (c * (4 * width + 8) + max(attention, feed))

@@ -1,11 +1,13 @@
-"""One decoder for both block families; how positions attend is handed in.
+"""One decoder for all families of blocks; how positions attend is handed in.
 
-A block (GPT-NeoX sequential or parallel residuals, Llama) computes
+A block computes
 
     a = norm1(h);  o = attend(layer, a);  h = h + Wo o;  h = h + mlp(norm2(h))
 
-with ``mlp(norm2(h))`` of the block's input where residuals are parallel. ``attend`` is what
-distinguishes InAttention, windowed and full attention, over a whole sequence or over a context.
+with ``mlp(norm2(h))`` of the block's input where residuals are parallel (GPT-NeoX). A family may
+do without norm1 and norm2, or normalize what attention and feed-forward give before it is added.
+``attend`` is what distinguishes InAttention, windowed and full attention, over a whole sequence
+or over a context.
 """
 
 from __future__ import annotations
@@ -16,8 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from nazx_cli.config import ModelConfig
+from nazx_cli.families.rope import RopeConfig
 from nazx_cli.kernels.rotary import Rotary
-from nazx_cli.model.layers import FeedForward, Linear, Norm, dense_weight, multiply_rows
+from nazx_cli.model.layers import (
+    Embedding,
+    FeedForward,
+    Linear,
+    Norm,
+    dense_weight,
+    multiply_rows,
+)
 
 Attend = Callable[[int, Tensor], Tensor]
 """(layer, a (T, C)) -> o (T, heads * head_dim)"""
@@ -28,15 +38,51 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        c, d, bias = config.hidden_size, config.head_dim, config.attention_bias
+        c, d, names = config.hidden_size, config.head_dim, config.names
         self.parallel = config.parallel_residual
+        self.residual_scale = config.residual_scale
+        self.heads, self.head_dim = config.num_heads, d
         self.q_rows = config.num_heads * d
         self.kv_rows = config.num_kv_heads * d
-        self.norm1 = Norm(config)
-        self.qkv = Linear(c, self.q_rows + 2 * self.kv_rows, bias=bias)
-        self.out = Linear(self.q_rows, c, bias=bias)
-        self.norm2 = Norm(config)
+        self.norm1 = Norm(config) if names.attention_norm else None
+        self.qkv = Linear(c, self.q_rows + 2 * self.kv_rows, bias=config.qkv_bias)
+        self.qk_norm = config.qk_norm
+        self.q_norm = self.k_norm = None
+        if self.qk_norm is not None:
+            by_head = self.qk_norm == "head"
+            self.q_norm = Norm(config, d if by_head else self.q_rows)
+            self.k_norm = Norm(config, d if by_head else self.kv_rows)
+        self.out = Linear(self.q_rows, c, bias=config.out_bias)
+        self.norm1_after = Norm(config) if names.attention_norm_after else None
+        self.norm2 = Norm(config) if names.mlp_norm else None
         self.mlp = FeedForward(config)
+        self.norm2_after = Norm(config) if names.mlp_norm_after else None
+
+    @property
+    def initial_norm(self) -> Norm:
+        """norm1, for attention kinds that are defined on what it gives."""
+        assert self.norm1 is not None, "the configuration was checked"
+        return self.norm1
+
+    def normalized(self, h: Tensor) -> Tensor:
+        """(T, C): what attention is given of the block's input h (T, C)."""
+        return h if self.norm1 is None else self.norm1(h)
+
+    def projected(self, a: Tensor) -> tuple[Tensor, Tensor]:
+        """Un-rotated queries with keys (T, heads + kv_heads, D), and values (T, kv_heads, D)."""
+        rows = self.qkv(a).view(len(a), -1, self.head_dim)
+        split = self.heads + self.kv_rows // self.head_dim
+        qk, v = rows[:, :split], rows[:, split:]
+        if self.q_norm is None or self.k_norm is None:
+            return qk, v
+        q, k = qk[:, : self.heads], qk[:, self.heads :]
+        if self.qk_norm == "all":
+            q, k = (
+                norm(x.flatten(1)).view(x.shape) for norm, x in ((self.q_norm, q), (self.k_norm, k))
+            )
+        else:
+            q, k = self.q_norm(q), self.k_norm(k)
+        return torch.cat((q, k), 1), v
 
     def query(self, a: Tensor) -> Tensor:
         """(T, heads * D) queries of a (T, C)."""
@@ -64,14 +110,20 @@ class Block(nn.Module):
 
     def residual(self, h: Tensor, attended: Tensor) -> Tensor:
         """The block's output from its input h (T, C) and o (T, heads * head_dim)."""
-        o: Tensor = self.out(attended)
-        mlp: Tensor
+        o = self._added(self.out(attended), self.norm1_after)
         if self.parallel:
-            mlp = self.mlp(self.norm2(h))
-            return mlp + o + h
+            return self._fed(h) + o + h
         h = h + o
-        mlp = self.mlp(self.norm2(h))
-        return h + mlp
+        return h + self._fed(h)
+
+    def _fed(self, h: Tensor) -> Tensor:
+        return self._added(self.mlp(h if self.norm2 is None else self.norm2(h)), self.norm2_after)
+
+    def _added(self, x: Tensor, norm: Norm | None) -> Tensor:
+        """What is added to the residual stream for x (T, C)."""
+        if norm is not None:
+            x = norm(x)
+        return x if self.residual_scale == 1.0 else x * self.residual_scale
 
 
 class Decoder(nn.Module):
@@ -82,9 +134,11 @@ class Decoder(nn.Module):
         self.config = config
         self.quantization: str | None = None  # int8 or nf4 where the blocks hold such weights
         self.rotary = Rotary(config.rope)
-        # Without random numbers, for which torch would first import its compiler.
-        size = config.vocab_size, config.hidden_size
-        self.embed = nn.Embedding(*size, _weight=torch.empty(size))
+        self.rotaries: dict[RopeConfig, Rotary] = {config.rope: self.rotary}
+        for kind in config.layer_kinds:
+            if kind.rope is not None and kind.rope not in self.rotaries:
+                self.rotaries[kind.rope] = Rotary(kind.rope)
+        self.embed = Embedding(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.final_norm = Norm(config)
         self.head = Linear(config.hidden_size, config.vocab_size, bias=False)
@@ -108,11 +162,14 @@ class Decoder(nn.Module):
         Where ``attend`` returns fewer rows than it was given, only those last positions go on.
         """
         for layer, block in enumerate(self.layers):
-            attended = attend(layer, block.norm1(h))
+            attended = attend(layer, block.normalized(h))
             h = block.residual(h[len(h) - len(attended) :], attended)
         return h
 
     def logits(self, h: Tensor) -> Tensor:
         """Output logits (T, V) float32 of final states (T, C)."""
-        out: Tensor = self.head(self.final_norm(h))
-        return out.float()
+        out: Tensor = self.head(self.final_norm(h)).float()
+        if self.config.logit_scale != 1.0:
+            out = out * self.config.logit_scale
+        cap = self.config.logit_cap
+        return out if cap is None else torch.tanh(out / cap) * cap

@@ -56,22 +56,24 @@ class QuantizedLinear(nn.Module, ABC):
 
 
 class Norm(nn.Module):
-    """LayerNorm (GPT-NeoX: weight and bias) or RMSNorm (Llama: weight only) over C features."""
+    """LayerNorm (with a bias) or RMSNorm (weight only) over the last dimension, of ``size``."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, size: int | None = None) -> None:
         super().__init__()
         self.eps = config.norm_eps
-        self.shape = (config.hidden_size,)
+        self.shape = (size or config.hidden_size,)
         self.weight = nn.Parameter(torch.empty(self.shape))
         self.bias: nn.Parameter | None = None
-        if config.family == "gpt_neox":
+        if config.norm == "layer":
             self.bias = nn.Parameter(torch.empty(self.shape))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., C) to (..., C)."""
-        if self.bias is None:
-            return _times(self._rms(x), self.weight).to(x.dtype)
-        return F.layer_norm(x, self.shape, self.weight, self.bias, self.eps)
+        """(..., size) to (..., size)."""
+        if self.bias is not None:
+            return F.layer_norm(x, self.shape, self.weight, self.bias, self.eps)
+        if torch.is_grad_enabled():
+            return _rms_norm(x, self.weight, self.eps)
+        return _times(self._rms(x), self.weight).to(x.dtype)
 
     def standardize(self, x: Tensor) -> Tensor:
         """The part of ``forward`` that all layers share: no weight, no bias."""
@@ -91,23 +93,67 @@ class Norm(nn.Module):
         return x * self.weight if self.bias is None else torch.addcmul(self.bias, x, self.weight)
 
 
+class _RmsNorm(torch.autograd.Function):
+    """RMSNorm that keeps one copy of its result where autograd's own keeps several in float32."""
+
+    @staticmethod
+    def forward(ctx, x, weight, eps):  # type: ignore[no-untyped-def]
+        wide = x.float()
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+        unit = (wide * scale).to(x.dtype)
+        ctx.save_for_backward(unit, scale, weight)
+        return (unit * weight).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        unit, scale, weight = ctx.saved_tensors
+        of_weight = None
+        if ctx.needs_input_grad[1]:
+            of_weight = (grad.float() * unit).flatten(0, -2).sum(0).to(weight.dtype)
+        grad = (grad * weight).to(unit.dtype)
+        along = (grad * unit).float().mean(-1, keepdim=True).to(grad.dtype)
+        return (grad - unit * along) * scale.to(grad.dtype), of_weight, None
+
+
+_rms_norm: Callable[[Tensor, Tensor, float], Tensor] = _RmsNorm.apply
+
+
+class Embedding(nn.Embedding):
+    """Rows of a table, times a factor that is rounded to the table's type first."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        # Without random numbers, for which torch would first import its compiler.
+        size = config.vocab_size, config.hidden_size
+        super().__init__(*size, _weight=torch.empty(size))
+        self.scale = config.embedding_scale
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(..., C) of token ids (...)."""
+        rows = F.embedding(ids, self.weight)
+        if self.scale == 1.0:
+            return rows
+        return rows * torch.tensor(self.scale, dtype=rows.dtype, device=rows.device)
+
+
 class FeedForward(nn.Module):
-    """GPT-NeoX's up-activate-down, or Llama's gated form."""
+    """Up, activate, down; or gated: ``up`` then stacks the rows of gate and up."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         c, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
-        self.gate = Linear(c, inner, bias=bias) if config.family == "llama" else None
-        self.up = Linear(c, inner, bias=bias)
+        self.gated = config.gated
+        self.up = Linear(c, inner * (2 if self.gated else 1), bias=bias)
         self.down = Linear(inner, c, bias=bias)
         self.activation = _ACTIVATIONS[config.activation]
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, C) to (T, C)."""
-        if self.gate is None:
-            inner = self.activation(self.up(x))
+        inner: Tensor = self.up(x)
+        if self.gated:
+            gate, inner = inner.chunk(2, -1)
+            inner = self.activation(gate) * inner
         else:
-            inner = self.activation(self.gate(x)) * self.up(x)
+            inner = self.activation(inner)
         return self.down(inner)  # type: ignore[no-any-return]
 
 

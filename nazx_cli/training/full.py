@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nazx_cli.checkpoint.adapters import row_order
-from nazx_cli.checkpoint.families import recipes
+from nazx_cli.checkpoint.recipes import recipes
 from nazx_cli.checkpoint.write import ORIGIN_FILE, write_checkpoint
 from nazx_cli.model.decoder import Decoder
 
@@ -33,6 +33,8 @@ def tensors(decoder: Decoder) -> Iterator[tuple[str, Tensor]]:
     """The checkpoint's tensors of the decoder's parameters: stacked ones taken apart."""
     for recipe in recipes(decoder.config):
         parameter = decoder.get_parameter(recipe.parameter).detach()
+        if recipe.offset:
+            parameter = (parameter - recipe.offset).to(decoder.dtype)
         rows = parameter[torch.argsort(row_order(recipe)).to(parameter.device)]
         at = 0
         for name, shape in recipe.sources:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nazx_cli.checkpoint.adapters import LoraPair, block_matrices, row_order
-from nazx_cli.checkpoint.families import Recipe
+from nazx_cli.checkpoint.recipes import Recipe
 from nazx_cli.errors import UsageError
 from nazx_cli.model.decoder import Decoder
 from nazx_cli.model.layers import QuantizedLinear, multiply

@@ -2,7 +2,8 @@
 together, so that the weights are read once for a token of every prompt.
 
 For models that attend to running states (``windowed`` and ``full``), and prompts that fit the
-window with their answers: attention is then plainly causal.
+window with their answers: attention is then plainly causal, but for layers with a window of
+their own.
 """
 
 from __future__ import annotations
@@ -10,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from nazx_cli.errors import NazxError
-from nazx_cli.kernels.rotary import Rotation
-from nazx_cli.model.attention.windowed import attention_over, projected
+from nazx_cli.model.attention.softmax import Softmax
+from nazx_cli.model.attention.windowed import Turn, rotation
 from nazx_cli.model.decoder import Attend, Decoder
 
 
@@ -29,7 +29,7 @@ class PromptBatch:
     def __init__(self, decoder: Decoder, prompts: Sequence[Sequence[int]], room: int) -> None:
         if not prompts or not all(map(len, prompts)):
             raise NazxError("a prompt is empty", "give at least one token")
-        self._decoder = decoder
+        self._decoder, self._softmax = decoder, Softmax.of(decoder.config)
         config, device = decoder.config, decoder.device
         self.lengths = torch.tensor([len(ids) for ids in prompts], device=device)
         capacity = int(self.lengths.max()) + room
@@ -63,15 +63,21 @@ class PromptBatch:
     def _prefilled(self, row: int, ids: Sequence[int]) -> Tensor:
         """Run one prompt; (1, C): the final state of its last position."""
         decoder, count = self._decoder, len(ids)
-        turn = Rotation(decoder.rotary.phases(0, count, count, decoder.device), decoder.dtype)
+        kinds = decoder.config.layer_kinds
+        turns = {kind: rotation(decoder, kind.rope, range(count), count) for kind in set(kinds)}
+        at = torch.arange(count, device=decoder.device)
 
         def attend(layer: int, a: Tensor) -> Tensor:
-            q, k, v = self._rotated(layer, a, turn)
+            kind = kinds[layer]
+            q, k, v = self._rotated(layer, a, turns[kind])
             self._keys[layer, row, :, :count] = k.transpose(0, 1)
             self._values[layer, row, :, :count] = v.transpose(0, 1)
             last = layer == decoder.config.num_layers - 1  # only its last position goes on
             q, k, v = q[-1:] if last else q, k.transpose(0, 1), v.transpose(0, 1)
-            return attention_over(q, k, v, None, causal=not last)
+            if kind.window is None or count <= kind.window:
+                return self._softmax.over(q, k, v, None, causal=not last)
+            mask = (at <= at[:, None]) & (at > at[:, None] - kind.window)
+            return self._softmax.over(q, k, v, mask[-len(q) :], causal=False)
 
         return decoder.hidden(decoder.embed(torch.tensor(ids, device=decoder.device)), attend)
 
@@ -79,25 +85,25 @@ class PromptBatch:
         """How one further position of every prompt attends to its own prompt."""
         decoder, rows = self._decoder, torch.arange(len(self.lengths), device=self.lengths.device)
         longest = int(self.lengths.max()) + 1
-        turn = Rotation(decoder.rotary.at(self.lengths, longest), decoder.dtype)
-        seen = torch.arange(longest, device=rows.device) <= self.lengths[:, None]
-        mask = seen[:, None, None]  # (B, 1, 1, n)
+        kinds = decoder.config.layer_kinds
+        turns = {kind: rotation(decoder, kind.rope, self.lengths, longest) for kind in set(kinds)}
+        at, mine = torch.arange(longest, device=rows.device), self.lengths[:, None]
+        seen = {
+            kind: (at <= mine) if kind.window is None else (at <= mine) & (at > mine - kind.window)
+            for kind in set(kinds)
+        }  # (B, n)
 
         def attend(layer: int, a: Tensor) -> Tensor:
-            q, k, v = self._rotated(layer, a, turn)
+            q, k, v = self._rotated(layer, a, turns[kinds[layer]])
             self._keys[layer, rows, :, self.lengths] = k
             self._values[layer, rows, :, self.lengths] = v
             keys, values = self._keys[layer, :, :, :longest], self._values[layer, :, :, :longest]
-            grouped = q.shape[1] != keys.shape[1]
-            out = F.scaled_dot_product_attention(
-                q[:, :, None], keys, values, attn_mask=mask, enable_gqa=grouped
-            )
-            return out.flatten(1)
+            return self._softmax.over_batch(q, keys, values, seen[kinds[layer]])
 
         return attend
 
-    def _rotated(self, layer: int, a: Tensor, turn: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+    def _rotated(self, layer: int, a: Tensor, turn: Turn) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (T, heads, D) and keys (T, kv_heads, D), both rotated, and values of a (T, C)."""
-        qk, v = projected(self._decoder, layer, a)
+        qk, v = self._decoder.layers[layer].projected(a)
         turned, heads = turn(qk), self._decoder.config.num_heads
         return turned[:, :heads], turned[:, heads:], v

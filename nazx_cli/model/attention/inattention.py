@@ -108,12 +108,12 @@ class InitialStateProjections:
     def states(self, ids: Tensor) -> Tensor:
         """(n, C) standardized embeddings of token ids (n,)."""
         rows = F.embedding(ids.to(self.device), self.decoder.embed.weight)
-        return self.decoder.layers[0].norm1.standardize(rows)
+        return self.decoder.layers[0].initial_norm.standardize(rows)
 
     def keys_values(self, layer: int, states: Tensor) -> tuple[Tensor, Tensor]:
         """Un-rotated keys and values, each (n, kv_heads, D), of ``states`` (n, C)."""
         block = self.decoder.layers[layer]
-        kv = block.key_value(block.norm1.affine(states))
+        kv = block.key_value(block.initial_norm.affine(states))
         k, v = kv.view(len(states), 2, self.config.num_kv_heads, -1).unbind(1)
         return k, v
 
@@ -123,11 +123,11 @@ class InitialStateProjections:
         block = self.decoder.layers[layer]
         raw = from_left(probes, self._key_weight(layer))  # (kv_heads, M, C)
         constants = torch.zeros(probes.shape[:2], device=probes.device)
-        if block.norm1.bias is not None:
-            constants = raw @ block.norm1.bias.float()
+        if block.initial_norm.bias is not None:
+            constants = raw @ block.initial_norm.bias.float()
         if (bias := self._key_bias(layer)) is not None:
             constants = constants + torch.bmm(probes.float(), bias.unsqueeze(-1)).squeeze(-1)
-        return raw * block.norm1.weight.float(), constants
+        return raw * block.initial_norm.weight.float(), constants
 
     def rotary_keys(self, layer: int) -> tuple[Tensor, Tensor]:
         """What ``absorb_keys`` gives for probes of a key's first 2F components, without making
@@ -135,11 +135,11 @@ class InitialStateProjections:
         block, turned = self.decoder.layers[layer], 2 * self.rotary.half
         raw = self._key_weight(layer)[:, :turned].float()
         constants = raw.new_zeros(raw.shape[:2])
-        if block.norm1.bias is not None:
-            constants = raw @ block.norm1.bias.float()
+        if block.initial_norm.bias is not None:
+            constants = raw @ block.initial_norm.bias.float()
         if (bias := self._key_bias(layer)) is not None:
             constants = constants + bias[:, :turned]
-        return raw * block.norm1.weight.float(), constants
+        return raw * block.initial_norm.weight.float(), constants
 
     def project_values(self, layer: int, mixed: Tensor) -> Tensor:
         """(heads, D) float32 values of weighted sums of states ``mixed`` (heads, C) whose
@@ -148,7 +148,7 @@ class InitialStateProjections:
         bias = block.key_value_bias
         heads, dim = self.config.num_kv_heads, self.config.head_dim
         wv = block.value_weight.view(heads, dim, -1)
-        grouped = block.norm1.affine(mixed.to(wv.dtype)).view(heads, -1, mixed.shape[-1])
+        grouped = block.initial_norm.affine(mixed.to(wv.dtype)).view(heads, -1, mixed.shape[-1])
         out = from_right(grouped, wv)  # (kv_heads, group, D)
         if bias is not None:
             out = out + bias[heads * dim :].view(heads, 1, dim)

@@ -7,17 +7,14 @@ pack stays within what the kind attends to plainly (``reach``).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import UsageError
-from nazx_cli.kernels.rotary import Rotation
+from nazx_cli.model.attention.softmax import Softmax
+from nazx_cli.model.attention.windowed import rotation
 from nazx_cli.model.decoder import Decoder
-from nazx_cli.model.layers import Norm
 from nazx_cli.training.packing import Layout
 
 _FAR = -1e4  # added to a logit that must not count; small enough for float16
@@ -42,94 +39,63 @@ def reach(config: ModelConfig) -> int:
 def answer_logits(decoder: Decoder, layout: Layout) -> Tensor:
     """(A, V) logits, in the decoder's type, of the tokens that ``layout.targets`` names."""
     config = decoder.config
-    count, heads = len(layout.ids), config.num_heads
+    heads, last = config.num_heads, config.num_layers - 1
     length = int(layout.positions.max()) + 1
-    turn = Rotation(decoder.rotary.at(layout.positions, length), decoder.dtype)
-    masks = _masks(layout, decoder.dtype)
-    last = config.num_layers - 1
-    split = heads + config.num_kv_heads
-    h: Tensor = F.embedding(layout.ids, decoder.embed.weight)
-    for number, block in enumerate(decoder.layers):
-        rows = block.qkv(normalize(block.norm1, h)).view(count, -1, config.head_dim)
-        turned = turn(rows[:, :split])
-        q, k, v = turned[:, :heads], turned[:, heads:], rows[:, split:]
+    kinds = config.layer_kinds
+    turns = {kind: rotation(decoder, kind.rope, layout.positions, length) for kind in set(kinds)}
+    masks = {kind: _masks(layout, decoder.dtype, kind.window) for kind in set(kinds)}
+    softmax = Softmax.of(config)
+    h: Tensor = decoder.embed(layout.ids)
+    for number, (block, kind) in enumerate(zip(decoder.layers, kinds, strict=True)):
+        qk, v = block.projected(block.normalized(h))
+        turned = turns[kind](qk)
+        q, k = turned[:, :heads], turned[:, heads:]
         if number == last:  # from here on nothing but the answers is asked for
-            attended = _attend(q[layout.at], k, v, masks[1][layout.at - layout.prefix])
+            added = masks[kind][1][layout.at - layout.prefix]
+            attended = _attend(q[layout.at], k, v, added, softmax)
             h = h[layout.at]
         else:
-            attended = _attend_all(q, k, v, layout.prefix, masks)
-        out = block.out(attended)
-        if block.parallel:
-            h = block.mlp(normalize(block.norm2, h)) + out + h
-        else:
-            h = h + out
-            h = h + block.mlp(normalize(block.norm2, h))
-    logits: Tensor = decoder.head(normalize(decoder.final_norm, h))
-    return logits
+            attended = _attend_all(q, k, v, layout.prefix, masks[kind], softmax)
+        h = block.residual(h, attended)
+    return decoder.logits(h)
 
 
-def _masks(layout: Layout, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _masks(layout: Layout, dtype: torch.dtype, window: int | None) -> tuple[Tensor, Tensor]:
     """What is added to the logits of prefix (P, P) and of branches (N - P, N)."""
     p, n = layout.prefix, len(layout.ids)
     at = torch.arange(n, device=layout.ids.device)
     own = layout.branch[None] == layout.branch[p:, None]
     seen = (at[None] <= at[p:, None]) & (own | (layout.branch[None] < 0))
+    hidden = at[None, :p] > at[:p, None]
+    if window is not None:
+        distance = layout.positions[:, None] - layout.positions[None]
+        seen &= distance[p:] < window
+        hidden |= distance[:p, :p] >= window
     zeros = torch.zeros(n, n, dtype=dtype, device=layout.ids.device)
-    prefix = zeros[:p, :p].masked_fill(at[None, :p] > at[:p, None], _FAR)
-    return prefix, zeros[p:].masked_fill(~seen, _FAR)
+    return zeros[:p, :p].masked_fill(hidden, _FAR), zeros[p:].masked_fill(~seen, _FAR)
 
 
 def _attend_all(
-    q: Tensor, k: Tensor, v: Tensor, prefix: int, masks: tuple[Tensor, Tensor]
+    q: Tensor, k: Tensor, v: Tensor, prefix: int, masks: tuple[Tensor, Tensor], softmax: Softmax
 ) -> Tensor:
     """(N, heads * D): the prefix sees itself, branches see the prefix and themselves."""
-    branches = _attend(q[prefix:], k, v, masks[1])
+    branches = _attend(q[prefix:], k, v, masks[1], softmax)
     if not prefix:
         return branches
-    return torch.cat((_attend(q[:prefix], k[:prefix], v[:prefix], masks[0]), branches))
+    first = _attend(q[:prefix], k[:prefix], v[:prefix], masks[0], softmax)
+    return torch.cat((first, branches))
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, added: Tensor) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, added: Tensor, softmax: Softmax) -> Tensor:
     """(T, heads * D) from q (T, heads, D), k, v (n, kv_heads, D) and what is added, (T, n).
 
     Three plain products: on a CPU in bfloat16 torch's fused attention takes longer backward.
     """
     (count, heads, dim), kv_heads = q.shape, k.shape[1]
-    grouped = q.transpose(0, 1).reshape(kv_heads, -1, dim) * dim**-0.5
-    scores = torch.bmm(grouped, k.permute(1, 2, 0)).view(heads, count, -1) + added
-    weights = scores.softmax(-1).view(kv_heads, -1, len(k))
+    grouped = q.transpose(0, 1).reshape(kv_heads, -1, dim) * softmax.scale
+    scores = torch.bmm(grouped, k.permute(1, 2, 0)).view(heads, count, -1)
+    if softmax.cap is not None:
+        scores = torch.tanh(scores / softmax.cap) * softmax.cap
+    weights = (scores + added).softmax(-1).view(kv_heads, -1, len(k))
     out = torch.bmm(weights, v.transpose(0, 1))
     return out.view(heads, count, dim).transpose(0, 1).reshape(count, heads * dim)
-
-
-class _RmsNorm(torch.autograd.Function):
-    """RMSNorm that keeps one copy of its result where autograd's own keeps several in float32."""
-
-    @staticmethod
-    def forward(ctx, x, weight, eps):  # type: ignore[no-untyped-def]
-        wide = x.float()
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-        unit = (wide * scale).to(x.dtype)
-        ctx.save_for_backward(unit, scale, weight)
-        return unit * weight
-
-    @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        unit, scale, weight = ctx.saved_tensors
-        of_weight = None
-        if ctx.needs_input_grad[1]:
-            of_weight = (grad.float() * unit).sum(0).to(weight.dtype)
-        grad = grad * weight
-        along = (grad * unit).float().mean(-1, keepdim=True).to(grad.dtype)
-        return (grad - unit * along) * scale.to(grad.dtype), of_weight, None
-
-
-_rms_norm: Callable[[Tensor, Tensor, float], Tensor] = _RmsNorm.apply
-
-
-def normalize(norm: Norm, x: Tensor) -> Tensor:
-    """``norm(x)``, cheap to differentiate."""
-    if norm.bias is not None:
-        out: Tensor = norm(x)
-        return out
-    return _rms_norm(x, norm.weight, norm.eps)

@@ -33,8 +33,10 @@ _FAR = -1e4
 def can_fuse(decoder: Decoder) -> bool:
     """Whether ``decoder`` is of the form that is written out here."""
     config = decoder.config
-    plain = not (config.attention_bias or config.mlp_bias or decoder.quantization)
-    return config.family == "llama" and config.activation == "silu" and plain
+    biased = config.qkv_bias or config.out_bias or config.mlp_bias or config.norm == "layer"
+    gated = config.gated and config.activation == "silu"
+    plain = config.attends_plainly and config.residual_scale == 1.0 and bool(config.names.mlp_norm)
+    return plain and gated and not (biased or decoder.quantization)
 
 
 class _Merged:
@@ -162,7 +164,7 @@ class Fused:
             ]
 
         self.qkv, self.out = merged("qkv"), merged("out")
-        self.gate_up, self.down = merged("mlp.gate", "mlp.up"), merged("mlp.down")
+        self.gate_up, self.down = merged("mlp.up"), merged("mlp.down")
 
     def refresh(self) -> None:
         """Take over the masters as they are now."""
@@ -187,7 +189,7 @@ class Fused:
                 kept.append(saved)
         with torch.enable_grad():
             final = h[layout.at].requires_grad_(scale is not None)
-            logits = decoder.head(decoder.final_norm(final)).float()
+            logits = decoder.logits(final)
             total = (F.cross_entropy(logits, layout.targets, reduction="none") * weights).sum()
             if scale is None:
                 return total
@@ -335,16 +337,18 @@ def _branch_mask(layout: Layout, dtype: torch.dtype) -> Tensor:
     return zeros.masked_fill_(~seen, _FAR)
 
 
-def _normalized(norm: Norm, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _normalized(norm: Norm | None, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """x / rms (T, C), 1 / rms (T, 1) float32, and the first times the weight."""
+    assert norm is not None, "can_fuse has seen to it"
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
     scale = (length.square_().div_(x.shape[-1]).add_(norm.eps)).rsqrt_()
     unit = (x * scale).to(x.dtype)
     return unit, scale, unit * norm.weight
 
 
-def _through_norm(norm: Norm, grad: Tensor, unit: Tensor, scale: Tensor) -> Tensor:
+def _through_norm(norm: Norm | None, grad: Tensor, unit: Tensor, scale: Tensor) -> Tensor:
     """The gradient of the norm's input from that of its output."""
+    assert norm is not None, "can_fuse has seen to it"
     grad = grad * norm.weight
     along = torch.linalg.vecdot(grad, unit).float().div_(grad.shape[-1]).unsqueeze(-1)
     through: Tensor = (grad - unit * along.to(grad.dtype)).mul_(scale.to(grad.dtype))

@@ -1,0 +1,34 @@
+"""Phi-3, Phi-3.5 and Phi-4-mini: fused projections, partial rotation, longrope."""
+
+from __future__ import annotations
+
+from nazx_cli.families.base import Family, Gguf, GgufMetadata, Names, sliding
+from nazx_cli.families.rope import RopeKeys
+
+# Files of old say "yarn" for what was always longrope.
+_ROPE = RopeKeys(older_types={"yarn": "longrope"})
+
+
+def _keys(file: GgufMetadata) -> dict[str, object]:
+    own = file.count("embedding_length") // max(file.count("attention.head_count"), 1)
+    window = file.count("attention.sliding_window", 0) if _has_window(file) else None
+    return {
+        "partial_rotary_factor": file.count("rope.dimension_count", own) / max(own, 1),
+        "sliding_window": window,
+    }
+
+
+def _has_window(file: GgufMetadata) -> bool:
+    return file.number("attention.sliding_window", 0.0) > 0
+
+
+FAMILIES = (
+    Family(
+        "phi3",
+        Names(qkv=("self_attn.qkv_proj",), gate_up=("mlp.gate_up_proj",)),
+        layers=sliding,
+        rope=_ROPE,
+        eps=("rms_norm_eps", 1e-5),
+        gguf=Gguf("phi3", _keys),
+    ),
+)
