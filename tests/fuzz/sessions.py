@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import json
 import random
 import sqlite3
 import tempfile
@@ -132,16 +133,25 @@ def _case(name: str, command: tuple[str, ...], data: bytes) -> Case:
     return Case(f"{name}: {' '.join(command)}", command, {_FILE: data}, after=nothing_is_lost)
 
 
-def _turns(path: Path) -> set[bytes]:
-    """The turns that a file has, if SQLite can read it."""
+def _turns(path: Path) -> set[tuple[object, object]]:
+    """What was asked and answered in the turns that a file has, if SQLite can read it."""
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as file:
-            return {row for (row,) in file.execute("SELECT turn FROM turns")}
+            return {_said(row) for (row,) in file.execute("SELECT turn FROM turns")}
     except (sqlite3.Error, ValueError):
         return set()
 
 
-def _turns_of(data: bytes) -> set[bytes]:
+def _said(row: bytes) -> tuple[object, object]:
+    """Question and answer: what else a turn says may be written in another way than it was."""
+    try:
+        turn = json.loads(zlib.decompress(row))
+        return str(turn["question"]), str(turn["answer"])
+    except (zlib.error, ValueError, TypeError, KeyError):
+        return row, None
+
+
+def _turns_of(data: bytes) -> set[tuple[object, object]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "copy")
         path.write_bytes(data)
