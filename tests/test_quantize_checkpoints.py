@@ -64,7 +64,7 @@ def test_a_damaged_quantized_checkpoint_is_refused_with_the_tensor_that_is_wrong
         with pytest.raises(ModelUnavailableError, match=words):
             load_model(made)
     (made / "config.json").write_text(json.dumps({**config, "intermediate_size": 96}))
-    with pytest.raises(ModelUnavailableError, match=r"has the shape \(1920, 1\), \(2304, 1\)"):
+    with pytest.raises(ModelUnavailableError, match=r"has the shape \(3840, 1\), \(4608, 1\)"):
         load_model(made)
 
 
