@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import torch
@@ -24,11 +24,21 @@ BASES: dict[str, dict[str, Any]] = {
 
 
 @cache
+def _home() -> TemporaryDirectory[str]:
+    return TemporaryDirectory(prefix="nazx-test-")
+
+
+def new_folder() -> Path:
+    """An empty folder for what many tests share; it goes when this process does."""
+    return Path(mkdtemp(dir=_home().name))
+
+
+@cache
 def checkpoint(base: str, kind: str) -> tuple[Path, dict[str, Any]]:
     """A folder with random weights, and its config."""
     attention = {"inattention": INATTENTION, "windowed": WINDOWED, "full": FULL}[kind]
     config = nazx(BASES[base], attention)
-    return write_checkpoint(Path(mkdtemp(prefix="nazx-test-")) / f"{base}-{kind}", config), config
+    return write_checkpoint(new_folder() / f"{base}-{kind}", config), config
 
 
 def model(base: str, kind: str, dtype: str = "float32", layout: str = "auto") -> LanguageModel:

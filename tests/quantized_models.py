@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
-from tempfile import mkdtemp
 
 from checkpoints import nazx, write_checkpoint
-from models import BASES, FULL, INATTENTION, WINDOWED, checkpoint
+from models import BASES, FULL, INATTENTION, WINDOWED, checkpoint, new_folder
 
 from nazx_cli.engine.language_model import LanguageModel, load_model
 
@@ -23,5 +21,5 @@ def quantized(
     kinds = {"inattention": INATTENTION, "windowed": WINDOWED, "full": FULL}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
     config = nazx(BASES[base], kinds[attention], **WIDE, **heads)
-    folder = Path(mkdtemp(prefix="nazx-test-")) / "wide"
-    return load_model(write_checkpoint(folder, config), dtype=dtype, quantize=kind)
+    folder = write_checkpoint(new_folder(), config)
+    return load_model(folder, dtype=dtype, quantize=kind)

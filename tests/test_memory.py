@@ -13,6 +13,7 @@ from checkpoints import GPT_NEOX, nazx, write_checkpoint
 from cli_helpers import run_nazx
 from models import checkpoint, model, random_ids
 
+import nazx_cli
 from nazx_cli import load_model
 from nazx_cli.catalog.registry import Registry
 from nazx_cli.config import ModelConfig
@@ -227,6 +228,12 @@ def test_the_estimate_command_gives_its_table_and_its_json() -> None:
     assert row["dense_cache_bytes"] == 100_000 * 36_864
 
 
+def test_the_topic_memory_shows_what_the_estimate_command_prints() -> None:
+    topic = (Path(nazx_cli.__file__).parent / "help" / "memory.md").read_text(encoding="utf-8")
+    command, _, shown = topic.partition("$ nazx ")[2].partition("```")[0].partition("\n")
+    assert shown == run_nazx(*command.split())[0]
+
+
 def test_the_estimate_command_counts_a_document(tmp_path: Path) -> None:
     folder = checkpoint("llama", "windowed")[0]
     (tmp_path / "text.txt").write_text("one two three one two three")
@@ -237,6 +244,15 @@ def test_the_estimate_command_counts_a_document(tmp_path: Path) -> None:
     data = json.loads(out)
     ids = load_model(folder).tokenizer.encode("one two three one two three")
     assert (data["tokens"], data["distinct_tokens"]) == (len(ids), len(set(ids)))
+
+
+def test_the_estimate_command_tells_what_of_a_folder_was_left_out(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("one two three")
+    (tmp_path / "blob.bin").write_bytes(bytes(range(256)))
+    arguments = ("-m", str(checkpoint("llama", "windowed")[0]), "-f", str(tmp_path))
+    out, err, code = run_nazx("vram-estimate", *arguments)
+    assert code == 0 and "8 tokens (7 distinct)" in out
+    assert err.startswith("note: ") and "blob.bin is a binary file; left out" in err
 
 
 @pytest.mark.parametrize("arguments", (["--layout", "cloud"], ["--vram", "much"], ["-m", "nope"]))

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 
 import numpy as np
 from cli_helpers import tiny_checkpoint
-from models import relative_error
+from models import new_folder, relative_error
 
 from nazx_cli import load_model
 from nazx_cli.documents.document import Document
@@ -24,7 +23,7 @@ SHORT = SessionSettings(max_tokens=3)
 
 @cache
 def folder(kind: str) -> Path:
-    return tiny_checkpoint(Path(mkdtemp(prefix="nazx-test-")) / kind, kind=kind, template=None)
+    return tiny_checkpoint(new_folder() / kind, kind=kind, template=None)
 
 
 def model(kind: str = "inattention", layout: str = "auto") -> LanguageModel:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nazx_cli.config import ModelConfig
     from nazx_cli.memory.estimate import Estimate, TextSize
     from nazx_cli.memory.plan import LoadOptions, Plan
+    from nazx_cli.ui.terminal.screen import Screen
 
     Row = tuple[Estimate, dict[str, Plan]]  # what it takes at its fastest; the plan for each card
 
@@ -90,8 +91,9 @@ def vram_estimate(
                 f"choose auto or one of {', '.join(LAYOUT_BYTES)}",
             )
         config = as_inattention(config)
+    report = Report(json=json)
     if file:
-        documents, talk = _count(file, options.model, revision), options.ctx
+        documents, talk = _count(file, options.model, revision, report.screen), options.ctx
     else:
         documents, talk = _all_in_all(options, config), 0
     wanted = LoadOptions(dtype=_DTYPE, layout=options.layout, ctx=talk)
@@ -99,7 +101,7 @@ def vram_estimate(
     kinds = (stored,) if stored else (None, *KINDS)
     rows = [_row(config, documents, replace(wanted, quantize=kind), cards) for kind in kinds]
     shown = options.model, config, documents, rows
-    Report(json=json).tell(_record(*shown), *_lines(*shown))
+    report.tell(_record(*shown), *_lines(*shown))
 
 
 def _row(
@@ -122,14 +124,14 @@ def _all_in_all(options: EstimateOptions, config: ModelConfig) -> TextSize:
     return TextSize(tokens, min(distinct, tokens, config.vocab_size))
 
 
-def _count(files: Sequence[str], model: str, revision: str | None) -> TextSize:
+def _count(files: Sequence[str], model: str, revision: str | None, screen: Screen) -> TextSize:
     """Tokens and distinct tokens of documents, by the model's own tokenizer."""
     from nazx_cli.catalog.model_ref import ModelRef
-    from nazx_cli.documents.gather import gather
+    from nazx_cli.cli.shared.opening import read_documents
     from nazx_cli.memory.estimate import TextSize
     from nazx_cli.tokenizer import Tokenizer
 
-    documents = gather(files).documents
+    documents = read_documents(files, None, screen)
     tokenizer = Tokenizer.from_folder(ModelRef.parse(model, revision).fetch())
     return TextSize.of(tokenizer.encode_document(each.text).ids for each in documents)
 

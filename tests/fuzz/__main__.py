@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -50,13 +51,14 @@ def _run_on(bench: Bench, targets: list[str], seed: int, seconds: float, folder:
     codes: defaultdict[str, Counter[int | None]] = defaultdict(Counter)
     faults: Counter[str] = Counter()
     end = time.monotonic() + seconds
-    for found in _in_turn(bench, targets, seed):
-        codes[found.target][found.outcome.code] += 1
-        if found.fault:
-            faults[found.target] += 1
-            print(f"{keep(found, folder)}: {ascii(found.fault)[1:-1]}", flush=True)
-        if time.monotonic() > end:
-            break
+    with suppress(KeyboardInterrupt):  # Ctrl-C ends a long run; its counts stand
+        for found in _in_turn(bench, targets, seed):
+            codes[found.target][found.outcome.code] += 1
+            if found.fault:
+                faults[found.target] += 1
+                print(f"{keep(found, folder)}: {ascii(found.fault)[1:-1]}", flush=True)
+            if time.monotonic() > end:
+                break
     for target, counts in codes.items():
         by_code = ", ".join(f"{n} with {code}" for code, n in sorted(counts.items(), key=str))
         print(f"{target}: {counts.total()} cases, {faults[target]} faults; exit codes: {by_code}")

@@ -98,6 +98,7 @@ class Bench:
                 [sys.executable, "-m", "fuzz.server", str(self._root)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C is not for it: it is ended with this
                 env={
                     **{k: v for k, v in os.environ.items() if not k.startswith(("NAZX_", "HF_"))},
                     **self._environment(),
