@@ -141,6 +141,15 @@ class ModelConfig:
         )
 
     @property
+    def window(self) -> int | None:
+        """Live tokens attended to at once: sinks and window, the trained length of a ``full``
+        model, or None for InAttention."""
+        kind = self.attention
+        if kind.kind == "windowed":
+            return kind.local_window + kind.sink_tokens
+        return None if kind.kind == "inattention" else self.max_positions
+
+    @property
     def num_parameters(self) -> int:
         """Weights of the decoder, counted once where input and output embeddings are tied."""
         c, d = self.hidden_size, self.head_dim

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,11 +16,13 @@ from models import random_ids
 from prompt_toolkit.input import DummyInput
 
 from nazx_cli import load_model
+from nazx_cli.catalog.registry import Registry
 from nazx_cli.cli.shared.opening import Opening
 from nazx_cli.cli.shared.options import AnswerOptions, ChatOptions, ModelOptions, OutputOptions
+from nazx_cli.config import AttentionConfig, ModelConfig
 from nazx_cli.engine.language_model import LanguageModel
 from nazx_cli.memory.estimate import TextSize, distinct_tokens
-from nazx_cli.memory.plan import CONVERSATION, Plan
+from nazx_cli.memory.plan import CONVERSATION, CPU_WORK, GPU_WORK, LoadOptions, Machine, Plan, plan
 from nazx_cli.tokenizer import Tokenizer
 
 VOCABULARY = 8000  # far more than the tokenizer has: what is guessed would show
@@ -191,3 +194,61 @@ def test_the_size_of_documents_is_that_of_their_tokens(counts: tuple[int, ...]) 
     size = TextSize.of(np.asarray(text, np.int32) for text in texts)
     assert size.tokens == sum(counts)
     assert size.distinct == len({each for text in texts for each in text})
+
+
+def shapes(name: str, window: int) -> ModelConfig:
+    entry = Registry.load().find(name)
+    assert entry is not None
+    return replace(entry.config, attention=AttentionConfig("windowed", window, 4))
+
+
+@pytest.mark.parametrize("window", (60, 5_000, 40_000))
+def test_a_prompt_takes_what_the_model_was_trained_for_where_there_is_room(window: int) -> None:
+    config = shapes("nazx-70m", window)
+    found = plan(config, TextSize(), LoadOptions(limit=64_000_000_000), Machine("bfloat16"))
+    assert found.live == window + 4
+
+
+@pytest.mark.parametrize("work", (CPU_WORK, GPU_WORK))
+@pytest.mark.parametrize("name", ("nazx-160m", "nazx-2.8b"))
+def test_a_prompt_takes_no_more_than_can_be_read_in_bearable_time(name: str, work: float) -> None:
+    config = shapes(name, 100_000)
+    machine = Machine("bfloat16", work=work)
+    found = plan(config, TextSize(), LoadOptions(limit=640_000_000_000), machine)
+    assert found.live == min(100_004, max(2048, int(work / 2 / config.num_parameters)))
+
+
+def test_a_prompt_takes_less_where_memory_is_short_and_never_crosses_the_limit() -> None:
+    config = shapes("nazx-410m", 30_000)
+    seen = set()
+    for limit in range(1_500_000_000, 3_300_000_000, 300_000_000):
+        found = plan(config, TextSize(), LoadOptions(limit=limit), Machine("bfloat16"))
+        assert found.fits
+        assert found.estimate.total <= limit
+        assert found.live is not None
+        seen.add(found.live)
+    assert len(seen) > 3
+    assert min(seen) >= CONVERSATION
+
+
+def test_a_length_that_was_asked_for_is_what_there_is_room_for() -> None:
+    config = shapes("nazx-160m", 30_000)
+    for ctx, wanted in ((500, 500), (20_000, 20_000), (50_000, 30_004)):
+        options = LoadOptions(limit=64_000_000_000, ctx=ctx)
+        assert plan(config, TextSize(), options, Machine("bfloat16")).live == wanted
+
+
+def test_the_window_of_a_planned_model_is_that_of_its_plan(tmp_path: Path) -> None:
+    config = nazx(
+        GPT_NEOX,
+        {"kind": "windowed", "local_window": 30_000, "sink_tokens": 4, "far": "none"},
+        hidden_size=512,
+        num_hidden_layers=16,
+        max_position_embeddings=32_768,
+    )
+    folder = write_checkpoint(tmp_path / "model", config)
+    assert load_model(folder).window == 30_004
+    lm = load_model(folder, vram_limit=2_000_000_000)
+    assert lm.plan is not None
+    assert CONVERSATION <= cast(int, lm.window) < 30_004
+    assert lm.window == lm.plan.live

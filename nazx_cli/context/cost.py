@@ -35,7 +35,8 @@ _SEGMENTS = 1.2  # and segments of kernels.triton, beside those that are full
 @dataclass(frozen=True)
 class Size:
     """A context's size: ``positions`` in all and ``distinct`` tokens among them; ``live`` is how
-    many run through the layers of a windowed model (None: as many as its window takes).
+    many run through the layers of a windowed or full model (None: as many as its window takes, or
+    all).
 
     ``kernel`` is what holds the index of layouts over posting lists: ``native`` takes less than
     ``torch``; ``triton`` holds its lists twice, for edits, and cut into segments on the device.
@@ -56,11 +57,12 @@ def context_bytes(config: ModelConfig, layout: str, size: Size, width: int) -> i
 
 def live_positions(config: ModelConfig, size: Size) -> int:
     """Positions that run through the layers of a windowed or full model."""
+    if size.live is not None:
+        return size.live
     attention = config.attention
     if attention.kind == "full":
         return size.positions
-    window = attention.local_window + attention.sink_tokens
-    return window if size.live is None else size.live
+    return attention.local_window + attention.sink_tokens
 
 
 def kv_bytes_per_position(config: ModelConfig, width: int) -> int:

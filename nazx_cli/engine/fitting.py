@@ -16,7 +16,7 @@ from nazx_cli.context.cost import Size
 from nazx_cli.errors import MemoryLimitError
 from nazx_cli.kernels import choose_kernel
 from nazx_cli.memory.estimate import TextSize, estimate
-from nazx_cli.memory.plan import LoadOptions, Machine, Plan, plan
+from nazx_cli.memory.plan import CPU_WORK, GPU_WORK, LoadOptions, Machine, Plan, plan
 from nazx_cli.memory.probe import read_memory
 from nazx_cli.model.attention import check_layout
 
@@ -44,6 +44,7 @@ def plan_here(
         held=0 if device.type != "cpu" else reading.used if held is None else held,
         can_quantize=options.quantize is None and find_spec("bitsandbytes") is not None,
         kernel=choose_kernel(config, device, dtype),
+        work=CPU_WORK if device.type == "cpu" else GPU_WORK,
     )
     return plan(config, documents, options, machine)
 

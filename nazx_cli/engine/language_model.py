@@ -91,7 +91,7 @@ class LanguageModel:
     """A loaded model: makes contexts, gives logits, generates.
 
     ``layouts`` names the memory layouts that this model can use, ``layout`` the one that its
-    contexts get. ``window`` is how many live tokens it attends to at once (None: no limit);
+    contexts get. ``window`` is how many live tokens a prompt may have (None: no limit);
     ``reads_resident`` tells whether resident tokens are attended. ``plan`` is what it was loaded
     by, None where it was loaded without a limit. ``adapter`` is what is merged into the weights
     now, ``reader`` the folder of one that is to be while documents are asked about.
@@ -155,12 +155,10 @@ class LanguageModel:
 
     @property
     def window(self) -> int | None:
-        """Live tokens attended at once: sinks + window, the trained length of a ``full``
-        model, or None for InAttention."""
-        kind = self.config.attention
-        if kind.kind == "windowed":
-            return kind.local_window + kind.sink_tokens
-        return None if kind.kind == "inattention" else self.config.max_positions
+        """Live tokens of a prompt and its answer: what the model attends to at once, or what the
+        plan has room for; None for InAttention."""
+        limits = (self.config.window, None if self.plan is None else self.plan.live)
+        return min((limit for limit in limits if limit is not None), default=None)
 
     def plan_for(self, documents: TextSize, ctx: int | None = None) -> Plan:
         """The plan for other documents, and ``ctx`` tokens of conversation, with weights, layout

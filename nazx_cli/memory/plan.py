@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field, replace
 
 from nazx_cli.catalog.registry import AdapterChoice, Registry
@@ -23,6 +24,10 @@ from nazx_cli.quantization.cost import KINDS
 CONVERSATION = 4_096
 """Tokens of conversation to make room for where ``--ctx`` does not say."""
 
+CPU_WORK, GPU_WORK = 1e13, 1e15
+"""Operations that reading a prompt may take: a minute or so on one core, a few seconds on a GPU."""
+
+_LEAST_READ = 2_048  # tokens of a prompt, however large the model
 _LAYOUTS = ("pairs", "postings", "ids")  # that auto chooses from, soonest to a first token first
 _MARGIN = 0.9  # of what a device has free: others use it too
 _BOOK = TextSize(100_000, 7_000)
@@ -53,13 +58,15 @@ class LoadOptions:
 class Machine:
     """What a device gives a model: the type of its arithmetic, bytes that are free, whether
     weights can be quantized, and the kernel, as in ``Size``; ``held`` is what this process holds
-    of it already, 0 where that is not counted (on a GPU)."""
+    of it already, 0 where that is not counted (on a GPU); ``work`` is how many operations
+    reading a prompt may take."""
 
     dtype: str
     free: int = 0
     held: int = 0
     can_quantize: bool = False
     kernel: KernelName = "torch"
+    work: float = CPU_WORK
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,11 @@ class Plan:
     hint: str = ""
     is_first_choice: bool = True
     held: int = 0
+
+    @property
+    def live(self) -> int | None:
+        """Live tokens that there is room for; None where they are not what costs."""
+        return self.estimate.size.live
 
     @property
     def layout(self) -> str:
@@ -128,10 +140,7 @@ def plan(config: ModelConfig, documents: TextSize, options: LoadOptions, machine
     precisions: tuple[str, ...] = (kind,) if kind else (machine.dtype,)
     if not kind and options.dtype == "auto" and machine.can_quantize:
         precisions += KINDS
-    size = _context_size(documents, options, config.vocab_size, machine)
-    if config.attention.kind == "full":  # of documents it is given passages that fit
-        most = config.max_positions
-        size = replace(size, positions=min(size.positions, most), distinct=min(size.distinct, most))
+    size = _context_size(documents, options, config, machine)
     tried = [
         estimate(config, precision, layout, size, _width(machine.dtype), process)
         for precision in precisions
@@ -140,6 +149,7 @@ def plan(config: ModelConfig, documents: TextSize, options: LoadOptions, machine
     for found in tried:
         if found.total <= limit:
             first = found is tried[0]
+            found = _roomiest(config, found, options, machine, limit)
             reason = "all fits" if first else f"{_arithmetic(tried[0])} would not fit"
             return Plan(found, machine.dtype, limit, True, reason, "", first, machine.held)
     smallest = min(tried, key=lambda found: found.total)
@@ -177,13 +187,48 @@ def better_model(name: str, limit: int, precision: str = "bfloat16") -> str | No
 
 
 def _context_size(
-    documents: TextSize, options: LoadOptions, vocab_size: int, machine: Machine
+    documents: TextSize, options: LoadOptions, config: ModelConfig, machine: Machine
 ) -> Size:
     """Documents and a conversation about them, of which nothing but its length is known."""
     talk = CONVERSATION if options.ctx is None else options.ctx
     positions = documents.tokens + talk
-    distinct = min(documents.distinct + distinct_tokens(talk, vocab_size), positions, vocab_size)
-    return Size(positions, distinct, kernel=machine.kernel)
+    vocabulary = config.vocab_size
+    distinct = min(documents.distinct + distinct_tokens(talk, vocabulary), positions, vocabulary)
+    live = None if config.window is None else min(talk, _longest_prompt(config, options, machine))
+    return Size(positions, distinct, live, machine.kernel)
+
+
+def _roomiest(
+    config: ModelConfig, found: Estimate, options: LoadOptions, machine: Machine, limit: int
+) -> Estimate:
+    """``found`` with as long a prompt as its model was trained for, half of what is left has room
+    for and can be read in bearable time; as it is where a length was asked for.
+
+    The other half is for documents that are added later, and answers.
+    """
+    least = found.size.live
+    if least is None or options.ctx is not None:
+        return found
+
+    def with_live(live: int) -> Estimate:
+        size = replace(found.size, live=live)
+        return estimate(
+            config, found.precision, found.layout, size, _width(machine.dtype), found.process
+        )
+
+    most = found.total + (limit - found.total) // 2
+    longer = range(least + 1, _longest_prompt(config, options, machine) + 1)
+    more = bisect_left(longer, True, key=lambda live: with_live(live).total > most)
+    return with_live(least + more)
+
+
+def _longest_prompt(config: ModelConfig, options: LoadOptions, machine: Machine) -> int:
+    """Live tokens that are worth having room for: what the model was trained for, as far as it
+    can be read in bearable time, unless a length was asked for."""
+    window = config.window or 0
+    if options.ctx is not None:
+        return window
+    return min(window, max(_LEAST_READ, int(machine.work / (2 * config.num_parameters))))
 
 
 def _layouts(config: ModelConfig, wanted: str) -> tuple[str, ...]:

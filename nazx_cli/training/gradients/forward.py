@@ -25,15 +25,12 @@ def reach(config: ModelConfig) -> int:
 
     ``UsageError`` for InAttention, whose keys come from elsewhere than the running states.
     """
-    kind = config.attention
-    if kind.kind == "inattention":
+    if config.window is None:
         raise UsageError(
             "a model with pure InAttention cannot be tuned yet",
             "tune a windowed or a full model, such as nazx-smol-135m",
         )
-    if kind.kind == "windowed":
-        return kind.local_window + kind.sink_tokens
-    return config.max_positions
+    return config.window
 
 
 def answer_logits(decoder: Decoder, layout: Layout) -> Tensor:
