@@ -11,17 +11,23 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import nazx, write_checkpoint
+from gguf import GGMLQuantizationType as Kind
 from models import BASES, FULL, checkpoint, random_ids
 from quantized_models import quantized
+from tiny_gguf import VOCAB, llama, write_gguf
 from typer.testing import CliRunner
 
 from nazx_cli.bench import quantization
 from nazx_cli.bench.setup import Settings, Setup
+from nazx_cli.checkpoint.convert import convert_model
 from nazx_cli.checkpoint.quantized import quantize_checkpoint
 from nazx_cli.cli.app import app
+from nazx_cli.config import AttentionConfig
 from nazx_cli.engine.language_model import load_model
 from nazx_cli.errors import ModelUnavailableError, UsageError
 from nazx_cli.quantization.cost import KINDS
+
+FULL_ATTENTION = AttentionConfig("full")
 
 
 @pytest.mark.parametrize("dtype", ("float32", "bfloat16"))
@@ -43,6 +49,22 @@ def test_a_quantized_checkpoint_gives_the_logits_of_quantizing_while_loading(
     with pytest.raises(UsageError, match=f"are {kind} already"):
         quantize_checkpoint(made, tmp_path / "again", other)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_converting_quantizes_a_gguf_or_a_folder_as_two_steps_do(kind: str, tmp_path: Path) -> None:
+    write_gguf(tmp_path / "m.gguf", llama(tied=False), {"ffn_up": Kind.Q8_0, "attn_q": Kind.Q4_1})
+    convert_model(tmp_path / "m.gguf", tmp_path / "whole", FULL_ATTENTION)
+    steps = quantize_checkpoint(tmp_path / "whole", tmp_path / "steps", kind)
+    ids = random_ids(20, seed=27, vocab=VOCAB)
+    want = load_model(steps, dtype="bfloat16").logits(ids)
+    for source in ("m.gguf", "whole"):
+        made = convert_model(
+            tmp_path / source, tmp_path / f"made-{source}", FULL_ATTENTION, quantize=kind
+        )
+        lm = load_model(made, dtype="bfloat16")
+        assert lm.quantization == kind
+        assert torch.equal(lm.logits(ids), want)
 
 
 def test_a_damaged_quantized_checkpoint_is_refused_with_the_tensor_that_is_wrong(

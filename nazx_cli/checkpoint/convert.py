@@ -6,19 +6,28 @@ Of a checkpoint only ``config.json`` changes: the tensors keep their names, type
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace as replaced
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nazx_cli.checkpoint.atomic import explained
-from nazx_cli.checkpoint.checkpoint import INDEX_FILE, SINGLE_FILE, SMALL_FILES, Checkpoint
+from nazx_cli.checkpoint.checkpoint import (
+    FLOATS,
+    INDEX_FILE,
+    SINGLE_FILE,
+    SMALL_FILES,
+    Checkpoint,
+    TensorEntry,
+)
 from nazx_cli.checkpoint.gguf import GgufFile
 from nazx_cli.checkpoint.gguf_tokenizer import tokenizer_files
-from nazx_cli.checkpoint.quantized import check_tensors
+from nazx_cli.checkpoint.quantized import check_tensors, fill_quantized, write_quantized
 from nazx_cli.checkpoint.verify import check_tokenizer
 from nazx_cli.checkpoint.write import (
     MAX_SHARD_BYTES,
     Origin,
+    PendingTensor,
     building_checkpoint,
     check_dest,
     fill_folder,
@@ -29,7 +38,11 @@ from nazx_cli.errors import ModelUnavailableError, UsageError
 from nazx_cli.foreign import FETCH_AGAIN
 from nazx_cli.names import OnProgress
 
+if TYPE_CHECKING:
+    import torch
+
 _PIECE = 4 << 20
+_KEPT_AS = "bfloat16"  # what of a model is not quantized
 
 
 def convert_model(
@@ -38,6 +51,7 @@ def convert_model(
     attention: AttentionConfig | None,
     *,
     revision: str | None = None,
+    quantize: str | None = None,
     replace: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Path:
@@ -45,7 +59,9 @@ def convert_model(
 
     Without ``attention`` a NazX checkpoint keeps its own and any other becomes windowed. ``dest``
     appears whole or not at all; one that is there already is refused, or replaced on request.
-    ``revision`` is what the source was asked for by, for the note on where it came from.
+    ``revision`` is what the source was asked for by, for the note on where it came from. With
+    ``quantize`` (int8 or nf4) the matrices of the blocks are kept so, and the rest in bfloat16;
+    errors then as ``quantize_checkpoint``.
     """
     dest = dest.expanduser().absolute()
     check_dest(dest, replace=replace)
@@ -53,15 +69,20 @@ def convert_model(
         raise UsageError(f"{dest} is or lies in what is converted", "name another folder")
     with building_checkpoint(dest, replace=replace) as new:
         if source.is_file():
-            convert_gguf(source, new, attention or DEFAULT_ATTENTION, on_progress)
+            convert_gguf(source, new, attention or DEFAULT_ATTENTION, on_progress, quantize)
             _check_made_tokenizer(new, source)
             origin = Origin("gguf", str(source.absolute()))
         else:
             _check_weights(source)
             if (source / "tokenizer.json").is_file():
                 check_tokenizer(source)
-            convert_folder(source, new, attention, on_progress, may_link=False)
             origin = Origin.of(source, revision) or Origin("folder", str(source.absolute()))
+            if quantize is None:
+                convert_folder(source, new, attention, on_progress, may_link=False)
+            else:
+                chosen = _attention(ModelConfig.from_folder(source), attention)
+                fill_quantized(new, source, quantize, _KEPT_AS, chosen, on_progress)
+                origin = replaced(origin, sha256={})  # its hashes are those of other bytes
         _check_weights(new)
         origin.write(new)
     return dest
@@ -98,8 +119,7 @@ def convert_folder(
     and possible, else copies; ``dest`` must not exist.
     """
     config = ModelConfig.from_folder(source)
-    if attention is not None or config.raw.get("model_type") != "nazx":
-        config = replace(config, attention=attention or DEFAULT_ATTENTION)
+    config = replaced(config, attention=_attention(config, attention))
     checkpoint = Checkpoint.open(source)
     small = {name: source / name for name in SMALL_FILES if (source / name).is_file()}
     if len(checkpoint.files) > 1 or not (source / SINGLE_FILE).is_file():
@@ -121,17 +141,52 @@ def convert_gguf(
     dest: Path,
     attention: AttentionConfig,
     on_progress: OnProgress | None = None,
+    quantize: str | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Make ``dest``, a NazX checkpoint, from a GGUF file.
 
-    Tensors are dequantized one at a time as they are written. ``dest`` must not exist.
+    Tensors are dequantized one at a time as they are written, and quantized anew with
+    ``quantize``. ``dest`` must not exist.
     """
     file = GgufFile.open(source)
-    config = replace(ModelConfig.from_dict(file.config()), attention=attention)
-    fill_folder(dest, config.to_dict(), tokenizer_files(file))
-    tensors = file.tensors()
+    config = replaced(ModelConfig.from_dict(file.config()), attention=attention)
+    tensors, files = file.tensors(), tokenizer_files(file)
+    if quantize is not None:
+        pending = PendingCheckpoint(source, tensors)
+        write_quantized(dest, config, pending, files, quantize, _KEPT_AS, on_progress)
+        return
+    fill_folder(dest, config.to_dict(), files)
     write_weights(dest, tensors, max_shard_bytes=max_shard_bytes, on_progress=on_progress)
+
+
+class PendingCheckpoint(Checkpoint):
+    """Tensors that are made whenever they are read, such as those of a GGUF file."""
+
+    def __init__(self, source: Path, tensors: Sequence[PendingTensor]) -> None:
+        entries = {t.name: TensorEntry(source, t.dtype, t.shape, 0, t.nbytes) for t in tensors}
+        super().__init__(source, entries)
+        self._pending = {tensor.name: tensor for tensor in tensors}
+
+    def read(
+        self, name: str, rows: slice | None = None, *, stored_as: str | None = None
+    ) -> torch.Tensor:
+        import torch
+
+        tensor = self._pending[name]
+        dtype = getattr(torch, FLOATS[tensor.dtype])
+        data = tensor.load()
+        writable = bytearray(data) if data.readonly else data
+        whole = torch.frombuffer(writable, dtype=dtype).view(tensor.shape)
+        return whole if rows is None else whole[rows]
+
+
+def _attention(config: ModelConfig, wanted: AttentionConfig | None) -> AttentionConfig:
+    """What a checkpoint is converted to: what is wanted, its own if it is one of NazX's, else
+    windowed."""
+    if wanted is not None:
+        return wanted
+    return config.attention if config.raw.get("model_type") == "nazx" else DEFAULT_ATTENTION
 
 
 def _transfer(source: Path, dest: Path, may_link: bool) -> Iterator[int]:

@@ -41,7 +41,7 @@ from nazx_cli.checkpoint.write import (
     tensor_bytes,
     write_weights,
 )
-from nazx_cli.config import ConfigError, ModelConfig
+from nazx_cli.config import AttentionConfig, ConfigError, ModelConfig
 from nazx_cli.errors import UsageError
 from nazx_cli.names import OnProgress
 from nazx_cli.quantization.cost import BLOCK, KINDS, check_kind
@@ -153,36 +153,67 @@ def quantize_checkpoint(
     that is there already is refused, or replaced on request. ``UsageError`` where the source is
     quantized already or bitsandbytes is missing.
     """
-    from nazx_cli.quantization.quantize import load_library
-
     check_kind(kind)
     dest = dest.expanduser().absolute()
     check_dest(dest, replace=replace)
     if dest.resolve() == source.resolve() or source.resolve() in dest.parents:
         raise UsageError(f"{dest} is or lies in what is quantized", "name another folder")
+    with building_checkpoint(dest, replace=replace) as new:
+        fill_quantized(new, source, kind, dtype, None, on_progress)
+        origin = Origin.of(source) or Origin("folder", str(source.absolute()))
+        replaced(origin, sha256={}).write(new)  # its hashes are those of other bytes
+    return dest
+
+
+def fill_quantized(
+    folder: Path,
+    source: Path,
+    kind: str,
+    dtype: str,
+    attention: AttentionConfig | None,
+    on_progress: OnProgress | None = None,
+) -> None:
+    """Make ``folder``, which must not exist, from the checkpoint folder ``source``, with
+    ``attention`` in place of its own if it is given; errors as ``quantize_checkpoint``."""
     config = ModelConfig.from_folder(source)
+    if attention is not None:
+        config = replaced(config, attention=attention)
+    files = {name: source / name for name in SMALL_FILES if (source / name).is_file()}
+    files.pop("config.json")
+    checkpoint = Checkpoint.open(source)
+    write_quantized(folder, config, checkpoint, files, kind, dtype, on_progress)
+
+
+def write_quantized(
+    folder: Path,
+    config: ModelConfig,
+    checkpoint: Checkpoint,
+    files: Mapping[str, bytes | Path],
+    kind: str,
+    dtype: str,
+    on_progress: OnProgress | None = None,
+) -> None:
+    """Make ``folder``, which must not exist, from the tensors of ``checkpoint``, of which one
+    parameter at a time is in memory; ``files`` are those beside the weights."""
+    from nazx_cli.quantization.quantize import load_library
+
+    check_kind(kind)
     stored = stored_kind(config)
     if stored is not None:
         raise UsageError(
-            f"the weights of {source} are {stored} already", "name the model they were made from"
+            f"the weights of {checkpoint.folder} are {stored} already",
+            "name the model they were made from",
         )
     load_library()  # if it is missing, say so before anything is written
-    checkpoint = Checkpoint.open(source)
     check_tensors(config, checkpoint)
     tensors = [
         tensor for recipe in recipes(config) for tensor in _kept(checkpoint, recipe, kind, dtype)
     ]
-    files = {name: source / name for name in SMALL_FILES if (source / name).is_file()}
-    files.pop("config.json")
     entry: dict[str, Any] = {"method": METHOD, "kind": kind, "compute_dtype": dtype}
     if kind == "nf4":
         entry["block_size"] = BLOCK
-    with building_checkpoint(dest, replace=replace) as new:
-        fill_folder(new, {**config.to_dict(), ENTRY: entry}, files)
-        write_weights(new, tensors, on_progress=on_progress)
-        origin = Origin.of(source) or Origin("folder", str(source.absolute()))
-        replaced(origin, sha256={}).write(new)  # its hashes are those of other bytes
-    return dest
+    fill_folder(folder, {**config.to_dict(), ENTRY: entry}, files)
+    write_weights(folder, tensors, on_progress=on_progress)
 
 
 def _kept(checkpoint: Checkpoint, recipe: Recipe, kind: str, dtype: str) -> Iterator[PendingTensor]:

@@ -56,6 +56,10 @@ def convert(
             least=0,
         ),
     ] = None,
+    quantize: Annotated[
+        str | None,
+        option("--quantize", "Keep the matrices as int8, or nf4 for 4 bits.", choices=KINDS),
+    ] = None,
     force: Force = False,
     *,
     revision: Revision = None,
@@ -65,9 +69,10 @@ def convert(
 ) -> None:
     """Make a NazX checkpoint of another model.
 
-    From any GPT-NeoX or Llama model, or a GGUF file of one. Weights keep their values: only what
-    attends to what changes. Quantized GGUF tensors become
-    float32. DEST appears once it is whole.
+    From a model of any supported family, or a GGUF file of one. Weights keep their values: only
+    what attends to what changes. Quantized GGUF tensors become float32, which takes much room,
+    or with --quantize int8 or nf4 without a copy of the whole in between. DEST appears once it
+    is whole.
 
     Example: nazx convert EleutherAI/pythia-160m ./mine --attention windowed --window 1024
     """
@@ -86,13 +91,20 @@ def convert(
             dest,
             chosen,
             revision=asked,
+            quantize=quantize,
             replace=force,
             on_progress=partial(on_progress, "converting"),
         )
     kind = ModelConfig.from_folder(made).attention.to_dict()
     nbytes = folder_bytes(made)
     report.tell(
-        {"source": source, "path": str(made), "bytes": nbytes, "attention": kind},
+        {
+            "source": source,
+            "path": str(made),
+            "bytes": nbytes,
+            "attention": kind,
+            "quantize": quantize,
+        },
         f"{dest} is ready: {size_text(nbytes)}, {kind['kind']} attention",
         note=_try(dest),
     )
