@@ -127,23 +127,25 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 @cache
 def family_tensors(name: str) -> dict[str, torch.Tensor]:
+    """``random_weights`` of the configuration of that name."""
+    return random_weights(FAMILIES[name], len(name))
+
+
+def random_weights(config: dict[str, Any], seed: int = 0) -> dict[str, torch.Tensor]:
     """Random weights under the names, and in the shapes, that transformers has them."""
     library = importlib.import_module("transformers")
-    config = deepcopy(FAMILIES[name])  # transformers writes into what it is given
-    config.pop("model_type")
-    model = library.AutoModelForCausalLM.from_config(
-        library.AutoConfig.for_model(FAMILIES[name]["model_type"], **config)
-    )
-    generator = torch.Generator().manual_seed(len(name))
-    tied = FAMILIES[name].get("tie_word_embeddings", model.config.tie_word_embeddings)
+    settings = deepcopy(config)  # transformers writes into what it is given
+    kind = settings.pop("model_type")
+    model = library.AutoModelForCausalLM.from_config(library.AutoConfig.for_model(kind, **settings))
+    generator = torch.Generator().manual_seed(seed)
+    tied = config.get("tie_word_embeddings", model.config.tie_word_embeddings)
     tensors = {}
     for key, shape in ((key, value.shape) for key, value in model.state_dict().items()):
         noise = torch.randn(shape, generator=generator)
         if key == "lm_head.weight" and tied:
             continue
         if key.endswith("norm.weight"):
-            centre = 0.0 if FAMILIES[name]["model_type"].startswith("gemma") else 1.0
-            tensors[key] = centre + 0.2 * noise
+            tensors[key] = (0.0 if kind.startswith("gemma") else 1.0) + 0.2 * noise
         elif len(shape) == 1:
             tensors[key] = 0.1 * noise
         elif "embed_tokens" in key:

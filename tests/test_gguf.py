@@ -12,6 +12,7 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType as Kind
 from gguf_blocks import dequantized
+from numpy.typing import NDArray
 from tiny_gguf import (
     HEADS,
     KV_HEADS,
@@ -27,7 +28,7 @@ from transformers import LlamaForCausalLM
 
 from nazx_cli.checkpoint.checkpoint import Checkpoint
 from nazx_cli.checkpoint.convert import convert_gguf
-from nazx_cli.checkpoint.gguf import unpermute
+from nazx_cli.checkpoint.gguf import GgufFile, unpermute
 from nazx_cli.config import AttentionConfig, ModelConfig
 from nazx_cli.errors import ModelUnavailableError
 from nazx_cli.tokenizer import Tokenizer
@@ -108,6 +109,69 @@ def test_logits_of_a_quantized_model_stay_near_the_original(tmp_path: Path) -> N
     with torch.no_grad():
         wanted = model(ids).logits
     assert (logits(folder, ids) - wanted).abs().mean() < 0.05 * wanted.std()
+
+
+def _dequantizes(kind: Kind) -> bool:
+    size = gguf.GGML_QUANT_SIZES[kind][1]
+    try:
+        gguf.quants.dequantize(np.zeros((1, size), np.uint8), kind)
+    except NotImplementedError:
+        return False
+    return True
+
+
+QUANTIZED = [kind for kind in Kind if kind not in (Kind.F32, Kind.F16, Kind.BF16)]
+READ = [kind for kind in QUANTIZED if _dequantizes(kind)]
+
+
+def _blocks(kind: Kind, rows: int) -> NDArray[np.uint8]:
+    """Rows of two random blocks each whose numbers are finite."""
+    size = gguf.GGML_QUANT_SIZES[kind][1]
+    blocks = np.random.default_rng(5).integers(0, 256, (40 * rows, size), np.uint8)
+    with np.errstate(all="ignore"):
+        sound = np.isfinite(gguf.quants.dequantize(blocks, kind)).all(axis=-1)
+    return np.ascontiguousarray(blocks[sound][: 2 * rows].reshape(rows, 2 * size))
+
+
+def _write_tensors(path: Path, raw: NDArray[np.uint8], kind: Kind) -> None:
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_head_count(2)
+    for name in ("token_embd.weight", "blk.0.attn_q.weight"):
+        writer.add_tensor(name, raw, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.mark.parametrize("kind", READ, ids=lambda kind: kind.name)
+def test_every_type_that_the_library_dequantizes_is_read_row_by_row(
+    tmp_path: Path, kind: Kind
+) -> None:
+    """What it makes of one row at a time, put in order."""
+    raw = _blocks(kind, 8)
+    _write_tensors(tmp_path / "m.gguf", raw, kind)
+    wanted = np.concatenate([gguf.quants.dequantize(row[None], kind) for row in raw])
+    embedding, query = GgufFile.open(tmp_path / "m.gguf").tensors()
+    assert (embedding.dtype, embedding.shape) == ("F32", wanted.shape)
+    found = [np.frombuffer(t.load(), np.float32).reshape(wanted.shape) for t in (embedding, query)]
+    assert np.array_equal(found[0], wanted)
+    assert np.array_equal(permuted(found[1], 2), wanted)
+
+
+def test_most_types_are_among_those() -> None:
+    names = {kind.name for kind in READ}
+    assert names >= {"Q4_0", "Q4_K", "Q6_K", "Q8_0", "IQ2_XXS", "IQ4_XS", "TQ1_0", "MXFP4"}
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in QUANTIZED if kind not in READ], ids=lambda kind: kind.name
+)
+def test_other_types_are_refused_by_name(tmp_path: Path, kind: Kind) -> None:
+    size = 2 * gguf.GGML_QUANT_SIZES[kind][1]
+    _write_tensors(tmp_path / "m.gguf", np.zeros((8, size), np.uint8), kind)
+    with pytest.raises(ModelUnavailableError, match=f"kept as {kind.name}, cannot be read"):
+        GgufFile.open(tmp_path / "m.gguf").tensors()[0].load()
 
 
 def test_half_precision_tensors_keep_their_type(tmp_path: Path) -> None:

@@ -82,10 +82,12 @@ _NORM_NAMES = (
     "attn_k_norm",
 )
 _SCALES = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
+_YARN = {"attn_factor": "attention_factor", "beta_fast": "beta_fast", "beta_slow": "beta_slow"}
 _LAYER_NAME = re.compile(r"blk\.([0-9]{1,4})\.(\w+)\.(weight|bias)")
 _TORCH_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _ELEMENTS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _MOST_PAIRS = 4096
+_ANOTHER_MODEL = "`nazx ls --all` lists models that NazX can run"
 _TAKE_ANOTHER = "take the model's own safetensors checkpoint"
 
 
@@ -146,6 +148,10 @@ class GgufFile:
             raise self.damaged("it has no token_embd.weight")
         return self._tensors["token_embd.weight"]
 
+    def has(self, key: str) -> bool:
+        """Whether the metadata say something of the architecture."""
+        return self.fields.data.get(f"{self.architecture}.{key}") is not None
+
     def count(self, key: str, default: int | None = None) -> int:
         """A whole number of the architecture: ``context_length`` of ``llama.context_length``."""
         return self.fields.count(f"{self.architecture}.{key}", default)
@@ -167,6 +173,7 @@ class GgufFile:
 
     def config(self) -> dict[str, Any]:
         """The ``config.json`` of the model, in Hugging Face's keys."""
+        self._refuse_relatives()
         hidden, heads = self.count("embedding_length"), self.count("attention.head_count")
         config: dict[str, Any] = {
             "model_type": self._family.name,
@@ -190,6 +197,23 @@ class GgufFile:
         config |= self._own.config(self)
         scaling = self._rope_scaling()
         return {**config, "rope_scaling": scaling} if scaling else config
+
+    def _refuse_relatives(self) -> None:
+        """Files of other families have the same architecture, and something that tells them."""
+        for key, whose in self._own.refused.items():
+            if self.has(key):
+                raise ModelUnavailableError(
+                    f"{self.path} holds a model of the family {whose}, which NazX cannot run",
+                    _ANOTHER_MODEL,
+                )
+        if self.number("expert_count", 0.0):
+            raise ModelUnavailableError(
+                f"{self.path} holds a model of experts, which NazX cannot run", _ANOTHER_MODEL
+            )
+        if not self.flag("attention.causal", True):
+            raise ModelUnavailableError(
+                f"{self.path} holds a model that does not write: it looks ahead", _ANOTHER_MODEL
+            )
 
     def tensors(self) -> list[PendingTensor]:
         """Every tensor under its Hugging Face name, rows in Hugging Face's order.
@@ -280,7 +304,7 @@ class GgufFile:
         """Settings of the metadata, or factors by frequency that are kept as tensors."""
         kind = self.fields.text(f"{self.architecture}.rope.scaling.type")
         original = {}
-        if self.fields.data.get(f"{self.architecture}.rope.scaling.original_context_length"):
+        if self.has("rope.scaling.original_context_length"):
             count = self.count("rope.scaling.original_context_length")
             original = {"original_max_position_embeddings": count}
         if "rope_factors_long.weight" in self._tensors:
@@ -300,10 +324,16 @@ class GgufFile:
         if kind == "linear":
             return {"rope_type": "linear", "factor": self.number("rope.scaling.factor")}
         if kind == "yarn":
-            return {"rope_type": "yarn", "factor": self.number("rope.scaling.factor"), **original}
+            factor = {"factor": self.number("rope.scaling.factor")}
+            return {"rope_type": "yarn", **factor, **self._yarn(), **original}
         raise ModelUnavailableError(
             f"{self.path}: its rotary scaling {kind!r:.60} cannot be read from GGUF", _TAKE_ANOTHER
         )
+
+    def _yarn(self) -> dict[str, float]:
+        """What a file says of yarn beyond its factor, by Hugging Face's names."""
+        found = {name: f"rope.scaling.yarn_{key}" for key, name in _YARN.items()}
+        return {name: self.number(key) for name, key in found.items() if self.has(key)}
 
     def _numbers(self, name: str) -> list[float]:
         import numpy as np

@@ -108,6 +108,8 @@ class GgufMetadata(Protocol):
     @property
     def names(self) -> frozenset[str]: ...
 
+    def has(self, key: str) -> bool: ...
+
     def count(self, key: str, default: int | None = None) -> int: ...
 
     def number(self, key: str, default: float | None = None) -> float: ...
@@ -124,6 +126,7 @@ class Gguf:
     pairs         whether query and key rows are ordered for interleaved rotary pairs
     by_head       whether a fused query-key-value has lost Hugging Face's order by head
     offset        what was added to the weights of norms
+    refused       keys that only files of another family have, and that family's name
     """
 
     architecture: str
@@ -131,6 +134,7 @@ class Gguf:
     pairs: bool = False
     by_head: bool = False
     offset: float = 0.0
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 def window_of(fields: Fields, default: int | None = None) -> int | None:

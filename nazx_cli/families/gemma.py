@@ -101,10 +101,17 @@ def _keys3(file: GgufMetadata) -> Mapping[str, Any]:
     largest = file.count("block_count") == 62
     return {
         **_keys(file),
+        **_pattern_keys(file),
         "query_pre_attn_scalar": hidden // heads if largest else own,
         "rope_theta": file.number("rope.freq_base", 1_000_000.0),
-        "rope_local_base_freq": 10_000.0,
+        "rope_local_base_freq": file.number("rope.freq_base_swa", 10_000.0),
+        "final_logit_softcapping": file.number("final_logit_softcapping", 0.0) or None,
     }
+
+
+def _pattern_keys(file: GgufMetadata) -> dict[str, Any]:
+    """A file without a window is of a model whose layers all see everything."""
+    return {} if file.has("attention.sliding_window") else {"sliding_window_pattern": 1}
 
 
 def _keys(file: GgufMetadata) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nazx_cli.families.base import Family, Gguf, Names, Shape, with_qk_norms
-from nazx_cli.families.llama import biases
+from nazx_cli.families.llama import bias_keys, biases
 from nazx_cli.foreign import Fields
 
 _NAMES = with_qk_norms(
@@ -24,4 +24,12 @@ def _read(fields: Fields, shape: Shape) -> Mapping[str, Any]:
     return {**biases(fields, shape), "mlp_bias": False, "qk_norm": "all"}
 
 
-FAMILIES = (Family("olmo2", _NAMES, read=_read, eps=("rms_norm_eps", 1e-5), gguf=Gguf("olmo2")),)
+FAMILIES = (
+    Family(
+        "olmo2",
+        _NAMES,
+        read=_read,
+        eps=("rms_norm_eps", 1e-5),
+        gguf=Gguf("olmo2", bias_keys, refused={"attention.sliding_window": "OLMo 3"}),
+    ),
+)

@@ -11,15 +11,10 @@ _ROPE = RopeKeys(older_types={"yarn": "longrope"})
 
 def _keys(file: GgufMetadata) -> dict[str, object]:
     own = file.count("embedding_length") // max(file.count("attention.head_count"), 1)
-    window = file.count("attention.sliding_window", 0) if _has_window(file) else None
     return {
         "partial_rotary_factor": file.count("rope.dimension_count", own) / max(own, 1),
-        "sliding_window": window,
+        "sliding_window": int(file.number("attention.sliding_window", 0.0)) or None,
     }
-
-
-def _has_window(file: GgufMetadata) -> bool:
-    return file.number("attention.sliding_window", 0.0) > 0
 
 
 FAMILIES = (

@@ -15,7 +15,7 @@ from nazx_cli.families.base import (
     window_of,
     with_qk_norms,
 )
-from nazx_cli.families.llama import biases
+from nazx_cli.families.llama import bias_keys, biases
 from nazx_cli.foreign import Fields
 
 
@@ -46,6 +46,6 @@ FAMILIES = (
         read=_read,
         layers=_layers,
         head_dim=128,
-        gguf=Gguf("qwen3"),
+        gguf=Gguf("qwen3", bias_keys),
     ),
 )
