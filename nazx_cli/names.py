@@ -32,6 +32,15 @@ SUMMARIES: Mapping[str, str] = MappingProxyType(
 )
 """Whose words an answer about the whole is in (``--summaries``)."""
 
+THINKING: Mapping[str, str] = MappingProxyType(
+    {
+        "hide": "told in a line; whether the model thinks is left to its chat template",
+        "on": "asked for where the chat template has a switch, and shown dimmed",
+        "off": "switched off where the chat template has a switch",
+    }
+)
+"""What is done about thinking before an answer (``--think``)."""
+
 EXTRACT = "extract"
 """The read mode of an answer in the documents' own sentences."""
 

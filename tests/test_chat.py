@@ -11,8 +11,9 @@ from chat_helpers import new_repl
 from cli_helpers import run_nazx, tiny_checkpoint
 from prompt_toolkit.input import DummyInput
 
+from nazx_cli.cli.shared.answers import AnswerOptions
 from nazx_cli.cli.shared.opening import Opening
-from nazx_cli.cli.shared.options import AnswerOptions, ChatOptions, ModelOptions, OutputOptions
+from nazx_cli.cli.shared.options import ChatOptions, ModelOptions, OutputOptions
 from nazx_cli.errors import NazxError
 from nazx_cli.session.saving.autosave import Autosave
 from nazx_cli.session.saving.store import Store

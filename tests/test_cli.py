@@ -192,7 +192,7 @@ def test_json_is_one_object_with_everything(model: str, book: str) -> None:
     )
     assert (code, out.count("\n")) == (0, 1)
     data = json.loads(out)
-    assert set(data) == {"answer", "sources", "mode", "model", "finish", "stats"}
+    assert set(data) == {"answer", "thinking", "sources", "mode", "model", "finish", "stats"}
     assert (data["mode"], data["model"], data["finish"]) == ("recall", model, "length")
     assert data["sources"][0]["file"] == book
     assert data["sources"][0]["first_line"] == 1
@@ -446,6 +446,6 @@ def test_help_groups_the_options_and_explains_their_words(name: str) -> None:
     titles = ["Documents", "Model", "Memory", "Sampling", "Output", "Session", "Other"]
     places = [out.index(f"\n{title}:\n") for title in titles]
     assert places == sorted(places) and "\nOptions:\n" not in out
-    for word in (*names.READ_MODES, *names.SUMMARIES, *names.LAYOUTS):
+    for word in (*names.READ_MODES, *names.SUMMARIES, *names.LAYOUTS, *names.THINKING):
         assert re.search(rf"^    {word} +\w", out, re.MULTILINE)
     assert not re.search(r"<list|<str>|INTEGER|FLOAT|RANGE|BOOLEAN", out)

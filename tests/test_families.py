@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
-import torch
 from cli_helpers import ScriptedModel
-from families import FAMILIES, family_backend, family_tokenizer, template
+from families import FAMILIES, MarkupModel, family_backend, family_tokenizer, template
 
-from nazx_cli.context.context import Context
-from nazx_cli.engine.generator import Step, generate
-from nazx_cli.engine.sampling import Sampling
 from nazx_cli.session.events import Answer
 from nazx_cli.session.session import Session
 from nazx_cli.session.settings import SessionSettings
@@ -27,6 +20,8 @@ TALK = [
     Message("assistant", "Because."),
     Message("user", "And then"),
 ]
+SAID = ["One.", "Two.", "Three."]
+THOUGHT = {"deepseek-r1": ("Hm</think>",)}  # before each answer
 
 
 def reference(name: str, messages: list[Message], generation: bool, **switches: bool) -> list[int]:
@@ -86,24 +81,10 @@ def test_what_the_template_puts_behind_an_answer_ends_it(name: str) -> None:
     assert stop_ids(tokenizer) == ends
 
 
-class MarkupModel(ScriptedModel):
-    """Says its answers by the engine, special tokens in them as such."""
-
-    def generate(
-        self, ctx: Context, *, max_tokens: int, stop_ids: frozenset[int] | None = None, **_: Any
-    ) -> Iterator[Step]:
-        ids = iter(self.tokenizer.encode_markup(self.answers.pop(0)))
-
-        def logits(_: Context) -> torch.Tensor:
-            return torch.nn.functional.one_hot(torch.tensor(next(ids)), 300).float()
-
-        stops = stop_ids or frozenset()
-        return generate(logits, self.tokenizer, ctx, max_tokens, Sampling(), stops)
-
-
 @pytest.mark.parametrize("name", FAMILIES)
 def test_an_answer_ends_at_its_templates_token(name: str) -> None:
-    lm = MarkupModel([f"Yes.{FAMILIES[name].end}More."], tokenizer=family_tokenizer(name))
+    answers = [*THOUGHT.get(name, ()), f"Yes.{FAMILIES[name].end}More."]
+    lm = MarkupModel(answers, tokenizer=family_tokenizer(name))
     *_, answer = Session(lm).ask("Is it?")  # type: ignore[arg-type]
     assert isinstance(answer, Answer)
     assert (answer.text, answer.finish) == ("Yes.", "stop")
@@ -111,10 +92,11 @@ def test_an_answer_ends_at_its_templates_token(name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_conversation_obeys_its_template(name: str) -> None:
-    lm = ScriptedModel(["One.", "Two.", "Three."], tokenizer=family_tokenizer(name))
+    answers = [each for text in SAID for each in (*THOUGHT.get(name, ()), text)]
+    lm = ScriptedModel(answers, tokenizer=family_tokenizer(name))
     session = Session(lm, settings=SessionSettings(system="Be brief."))  # type: ignore[arg-type]
     for question in ("A", "B", "C"):
         list(session.ask(question))
-    assert [turn.answer for turn in session.turns] == ["One.", "Two.", "Three."]
+    assert [turn.answer for turn in session.turns] == SAID
     session.take_back()
     assert "Two." in lm.tokenizer.decode(session.conversation_ids())

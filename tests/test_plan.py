@@ -17,8 +17,9 @@ from prompt_toolkit.input import DummyInput
 
 from nazx_cli import load_model
 from nazx_cli.catalog.registry import Registry
+from nazx_cli.cli.shared.answers import AnswerOptions
 from nazx_cli.cli.shared.opening import Opening
-from nazx_cli.cli.shared.options import AnswerOptions, ChatOptions, ModelOptions, OutputOptions
+from nazx_cli.cli.shared.options import ChatOptions, ModelOptions, OutputOptions
 from nazx_cli.config import AttentionConfig, ModelConfig
 from nazx_cli.engine.language_model import LanguageModel
 from nazx_cli.memory.estimate import TextSize, distinct_tokens

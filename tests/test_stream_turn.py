@@ -22,7 +22,7 @@ from nazx_cli.session.events import Answer, Delta, Event, Notice, Progress, Read
 from nazx_cli.ui.terminal.gauge_line import Gauge
 from nazx_cli.ui.terminal.live import Live
 from nazx_cli.ui.terminal.screen import Screen
-from nazx_cli.ui.terminal.stream import MarkdownStream
+from nazx_cli.ui.terminal.stream import MarkdownStream, ThoughtfulStream
 from nazx_cli.ui.turn import Outcome, show_turn
 
 STATS = Stats(1_820, 35_400_000, 9, 0.5, 12.5)
@@ -220,7 +220,7 @@ def test_what_stops_the_drawing_is_told() -> None:
         def write(self, text: str) -> int:
             raise OSError("the terminal is gone")
 
-    live = Live(Broken(), MarkdownStream(), None)
+    live = Live(Broken(), ThoughtfulStream(MarkdownStream), None)
     live.start()
     live.push("text")
     time.sleep(0.2)

@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
+from nazx_cli.cli.shared.answers import AnswerOptions
 from nazx_cli.cli.shared.options import (
-    AnswerOptions,
     AskOptions,
     ChatOptions,
     Files,

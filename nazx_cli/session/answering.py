@@ -22,12 +22,12 @@ from nazx_cli.reading.passages import quoted
 from nazx_cli.reading.plan import mode_for
 from nazx_cli.session.choice import Choice
 from nazx_cli.session.citation import is_open, opening, without_citation
-from nazx_cli.session.events import Answer, Delta, Event, Notice, Reading, Usage
+from nazx_cli.session.events import Answer, Delta, Event, Notice, Reading, Thought, Usage
 from nazx_cli.session.follow_up import followed_turn
 from nazx_cli.session.parts import ANSWER_TOKENS, choose, part_answer
 from nazx_cli.session.prompt import Prompt, Prompter, prompt_limit
 from nazx_cli.session.reader import EarlierTurns, Kept, Reader, quote
-from nazx_cli.session.saying import Speaker
+from nazx_cli.session.saying import Limits, Speaker
 from nazx_cli.session.settings import SessionSettings
 from nazx_cli.session.state import History, Message, State, Turn
 from nazx_cli.session.synced import SyncedContext
@@ -49,6 +49,7 @@ class Answerer:
     def __init__(self, lm: LanguageModel, library: Library | None = None) -> None:
         self.lm = lm
         self._speaker = Speaker(lm)
+        self._told_of_thinking = False
         self.answering = False
         """True while ``answer`` is at work: what the context holds is then ahead of the state."""
         # Held while ``answering`` turns true, and by who uses the tokenizer beside ``answer``.
@@ -255,15 +256,19 @@ class Answerer:
         self, setup: Setup, prompt: Prompt, history: History, keep: Callable[[History], None]
     ) -> Iterator[Event]:
         context = self._begun(setup, setup.prompter.ids(history.messages(), prompt.message))
-        limit, window = setup.settings.max_tokens, setup.prompter.window
-        if window is not None and self.lm.config.attention.kind == "full":
-            limit = max(1, min(limit, window - len(context)))
+        settings = setup.settings
+        limits = Limits(settings.max_tokens, settings.max_thinking, setup.prompter.window)
         step = None
         said = shown = ""
         interrupted = True
         try:
             grounding = self._grounding(setup, prompt.question, history.messages())
-            for step in self._speaker.say(context, limit, setup.settings.sampling, grounding):
+            for piece in self._speaker.say(context, limits, settings.sampling, grounding):
+                if isinstance(piece, Thought):
+                    yield from self._thinking_notice(settings)
+                    yield piece
+                    continue
+                step = piece
                 said += step.delta
                 # A leading space belongs to the template's form, a citation to that of readers.
                 bare = said.lstrip()
@@ -289,11 +294,21 @@ class Answerer:
         """Answer a message outside of the conversation, on a context of its own."""
         if self._scratch is None:
             self._scratch = SyncedContext(self.lm.new_context())
-        self._scratch.set_live(self._setup.prompter.ids([], message))
+        prompter, settings = self._setup.prompter, self._setup.settings
+        self._scratch.set_live(prompter.ids([], message, thinks=False))
         grounding = self._grounding(self._setup, message.content, ())
-        sampling = self._setup.settings.sampling
-        steps = self._speaker.say(self._scratch.context, max_tokens, sampling, grounding)
-        return "".join(step.delta for step in steps).strip()
+        limits = Limits(max_tokens, settings.max_thinking, prompter.window)
+        said = self._speaker.say(self._scratch.context, limits, settings.sampling, grounding)
+        return "".join(step.delta for step in said if not isinstance(step, Thought)).strip()
+
+    def _thinking_notice(self, settings: SessionSettings) -> Iterator[Notice]:
+        """Told once of a model that thinks although it is not to."""
+        if settings.think == "off" and not self._told_of_thinking:
+            self._told_of_thinking = True
+            yield Notice(
+                "the model thinks all the same: its chat template has no switch that it heeds; "
+                "with max-thinking 0 it answers at once"
+            )
 
     @cached_property
     def _ordinary(self) -> Ordinary:

@@ -42,6 +42,20 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class Thought:
+    """The next piece of what the model thinks before it answers; tokens and seconds so far.
+
+    ``finish`` is None until the last one: ``stop`` where it came to an end, ``length`` where it
+    was ended at its limit, ``loop`` where it repeated itself.
+    """
+
+    text: str
+    tokens: int
+    seconds: float
+    finish: str | None = None
+
+
+@dataclass(frozen=True)
 class Delta:
     """The next piece of the answer, and the figures of the answer so far."""
 
@@ -71,7 +85,7 @@ class Answer:
     confidence: float | None = None
 
 
-Event = Notice | Progress | Finding | Reading | Delta | Answer
+Event = Notice | Progress | Finding | Reading | Thought | Delta | Answer
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from nazx_cli.reading.mapreduce import NOTHING_FOUND
 from nazx_cli.session.settings import SessionSettings
 from nazx_cli.session.state import Message, State
 from nazx_cli.session.templating.templates import render
+from nazx_cli.session.templating.thinking import marks_of
 
 if TYPE_CHECKING:
     from nazx_cli.reading.passages import Passage
@@ -122,10 +123,17 @@ class Prompter:
         self.is_chat = tokenizer.chat_template is not None
         self._system = [Message("system", settings.system)] if settings.system else []
         self.most_tokens = settings.max_tokens
+        self._think = settings.asks_to_think
+        thinks = self._think is not False and marks_of(tokenizer) is not None
+        self._said = self.most_tokens + settings.max_thinking * thinks
 
-    def ids(self, history: Sequence[Message], message: Message) -> list[int]:
-        """Token ids of the conversation up to where the answer begins."""
-        return render(self.tokenizer, [*self._system, *history, message])
+    def ids(
+        self, history: Sequence[Message], message: Message, *, thinks: bool = True
+    ) -> list[int]:
+        """Token ids of the conversation up to where the answer begins; without ``thinks`` the
+        model is not to think, where its template has a switch for that."""
+        think = self._think if thinks else False
+        return render(self.tokenizer, [*self._system, *history, message], think=think)
 
     def conversation(self, history: Sequence[Message]) -> list[int]:
         """Token ids of system message and ``history`` alone."""
@@ -160,8 +168,9 @@ class Prompter:
 
     @property
     def answer_room(self) -> int:
-        """Tokens kept free for an answer; a windowed model's window slides beyond that."""
-        return min(self.most_tokens, (self.window or 4 * self.most_tokens) // 4)
+        """Tokens kept free for an answer, and for thinking about it; a windowed model's window
+        slides beyond that."""
+        return min(self._said, (self.window or 4 * self._said) // 4)
 
     def room(self, history: Sequence[Message], message: Message) -> int:
         """Tokens that can be added to the prompt and leave the answer its room."""

@@ -10,9 +10,10 @@ from typing import Any
 from nazx_cli.amounts import parse_count
 from nazx_cli.engine.sampling import Sampling
 from nazx_cli.errors import UsageError
-from nazx_cli.names import EXTRACT, SUMMARIES
+from nazx_cli.names import EXTRACT, SUMMARIES, THINKING
 
 DEFAULT_MAX_TOKENS = 512
+DEFAULT_MAX_THINKING = 2048
 
 _NONE = ("none", "off", "auto", "")
 _SWITCH: Mapping[str, bool] = {"on": True, "off": False}
@@ -28,6 +29,8 @@ _OWN: Mapping[str, Callable[[str], Any]] = {
     # SessionSettings itself says what is wrong with 0.
     "max_tokens": lambda text: parse_count(text, least=0),
     "ctx": lambda text: None if text.lower() in _NONE else parse_count(text, least=0),
+    "think": str.lower,
+    "max_thinking": lambda text: parse_count(text, least=0),
     "read": str.lower,
     "grounding": lambda text: _SWITCH[text.lower()],
     "summaries": str.lower,
@@ -40,7 +43,8 @@ PARAMETERS: tuple[str, ...] = (*_SAMPLING, *_OWN)
 class SessionSettings:
     """``ctx`` caps the tokens a prompt may take, ``max_tokens`` an answer; ``read`` is a mode
     of ``names.READ_MODES``; ``grounding`` holds names and numbers to the documents; ``summaries``
-    is one of ``names.SUMMARIES``."""
+    is one of ``names.SUMMARIES``, ``think`` of ``names.THINKING``; ``max_thinking`` caps the tokens
+    that are thought before an answer."""
 
     system: str | None = None
     ctx: int | None = None
@@ -49,6 +53,13 @@ class SessionSettings:
     read: str = "auto"
     grounding: bool = True
     summaries: str = "auto"
+    think: str = "hide"
+    max_thinking: int = DEFAULT_MAX_THINKING
+
+    @property
+    def asks_to_think(self) -> bool | None:
+        """What a chat template with a switch for thinking is told; None: nothing."""
+        return {"on": True, "off": False}.get(self.think)
 
     def extracts(self, writes: bool) -> bool:
         """Whether answers about the whole are in the documents' own sentences, for a model that
@@ -60,10 +71,9 @@ class SessionSettings:
             raise UsageError(f"an answer of {self.max_tokens} tokens is none", "allow 1 or more")
         if self.ctx is not None and self.ctx < 1:
             raise UsageError(f"a context of {self.ctx} tokens leaves no room", "allow 256 or more")
-        if self.summaries not in SUMMARIES:
-            raise UsageError(
-                f"summaries cannot be {self.summaries!r}", f"use one of {', '.join(SUMMARIES)}"
-            )
+        for name, words in (("summaries", SUMMARIES), ("think", THINKING)):
+            if (value := getattr(self, name)) not in words:
+                raise UsageError(f"{name} cannot be {value!r}", f"use one of {', '.join(words)}")
 
 
 def with_parameter(settings: SessionSettings, key: str, text: str) -> tuple[SessionSettings, str]:

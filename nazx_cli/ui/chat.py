@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nazx_cli.ui.terminal.gauge_line import Gauge
     from nazx_cli.ui.terminal.tables import Table
 
-_MAX_TOKENS = "/set parameter max_tokens"
+_OPTION = "/set parameter "
 
 
 class Chat:
@@ -84,7 +84,8 @@ class Chat:
         """``ask`` where nobody sits before the screen: what came of it, which is saved."""
         self.take_in_changes()
         events = self.workspace.ask(question)
-        outcome = show_turn(events, self.lm.name, self.screen, as_json=as_json)
+        thinking = self._shows_thinking
+        outcome = show_turn(events, self.lm.name, self.screen, as_json=as_json, thinking=thinking)
         self.save()
         return outcome
 
@@ -95,12 +96,17 @@ class Chat:
             self.lm.name,
             self.screen,
             gauge=self.gauge,
-            longer=_MAX_TOKENS,
+            thinking=self._shows_thinking,
+            option=_OPTION,
             every="/sources",
         )
         self.interrupted = outcome.interrupted
         if outcome.interrupted:
             self.screen.note("(stopped; what was said is kept)" if outcome.text else "(stopped)")
+
+    @property
+    def _shows_thinking(self) -> bool:
+        return self.workspace.settings.think == "on"
 
     def take_in_changes(self) -> None:
         """Read watched documents again whose files have changed."""

@@ -16,7 +16,7 @@ from prompt_toolkit.document import Document
 
 from nazx_cli.documents.control import strip_control
 from nazx_cli.errors import NazxError
-from nazx_cli.names import READ_MODES, SUMMARIES
+from nazx_cli.names import READ_MODES, SUMMARIES, THINKING
 from nazx_cli.ui import commands
 from nazx_cli.ui.commands.command import LastWord, last_word
 from nazx_cli.ui.phrases import counted
@@ -108,7 +108,7 @@ def settings(chat: Chat, before: Sequence[str]) -> list[Offer]:
         return keys
     if before[-1] == "grounding":
         return [Offer("on"), Offer("off")]
-    choices = {"read": READ_MODES, "summaries": SUMMARIES}.get(before[-1], {})
+    choices = {"read": READ_MODES, "summaries": SUMMARIES, "think": THINKING}.get(before[-1], {})
     return [Offer(*choice) for choice in choices.items()]
 
 

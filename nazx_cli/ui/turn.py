@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any, TextIO
 from nazx_cli.documents.control import ControlFilter
 from nazx_cli.names import EXTRACT
 from nazx_cli.reading.passages import source_line, source_record
-from nazx_cli.session.events import Answer, Delta, Event, Finding, Notice, Progress, Reading
+from nazx_cli.session.events import (
+    Answer,
+    Delta,
+    Event,
+    Finding,
+    Notice,
+    Progress,
+    Reading,
+    Thought,
+)
+from nazx_cli.ui.phrases import counted, duration
 from nazx_cli.ui.terminal.interrupts import InterruptGuard
 from nazx_cli.ui.terminal.screen import Screen
 
@@ -24,12 +34,15 @@ _WAITING = "reading"
 
 @dataclass
 class Outcome:
-    """What came of a question; ``answer`` is None where it was interrupted."""
+    """What came of a question; ``answer`` is None where it was interrupted. ``thought`` is the last
+    piece of the thinking, if there was any."""
 
     text: str = ""
     mode: str = "none"
     sources: tuple[Passage, ...] = ()
     answer: Answer | None = None
+    thinking: str = ""
+    thought: Thought | None = None
     findings: list[Finding] = field(default_factory=list)
 
     def keep_findings(self, display: Display) -> None:
@@ -55,6 +68,7 @@ class Outcome:
             cited["confidence"] = round(self.answer.confidence, 4)
         return {
             "answer": self.text.strip(),
+            "thinking": self.thinking.strip() or None,
             **cited,
             "sources": [source_record(passage) for passage in self.sources],
             "mode": self.mode,
@@ -71,17 +85,19 @@ def show_turn(
     *,
     as_json: bool = False,
     gauge: Gauge | None = None,
-    longer: str = "--max-tokens",
+    thinking: bool = False,
+    option: str = "--",
     every: str = "--json",
 ) -> Outcome:
     """Follow an answer's events: stream it (with ``as_json``: print it as an object), name its
-    sources. ``longer`` is what allows longer answers, told where one was cut off; ``every`` shows
-    all sources, told where some are not.
+    sources. With ``thinking`` what the model thinks is shown too, on a terminal. ``option`` comes
+    before the names of settings, where one would help; ``every`` shows all sources, told where some
+    are not.
 
     Ctrl-C ends the answer and keeps what was said; the outcome is then ``interrupted``.
     """
     outcome = Outcome()
-    display = Display(screen, gauge, is_text=not as_json)
+    display = Display(screen, gauge, is_text=not as_json, thinking=thinking)
     with InterruptGuard() as guard:
         try:
             display.start()
@@ -98,11 +114,25 @@ def show_turn(
         _show_sources(outcome, screen, every)
     if outcome.answer is not None:
         screen.show_stats(outcome.answer.stats, outcome.mode)
-        if outcome.answer.finish == "length":
-            screen.note(f"(the answer was cut off; {longer} allows a longer one)")
-        elif outcome.answer.finish == "loop":
-            screen.note("(the answer began to repeat itself and was stopped there)")
+    for note in _endings(outcome, option):
+        screen.note(f"({note})")
     return outcome
+
+
+def _endings(outcome: Outcome, option: str) -> Iterator[str]:
+    """What came to no end of its own."""
+    thought, answer = outcome.thought, outcome.answer
+    if thought is not None and thought.finish == "length":
+        yield f"the thinking was cut off at its limit; {option}max-thinking allows more"
+    elif thought is not None and thought.finish == "loop":
+        yield "the thinking began to repeat itself and was stopped there"
+    if answer is None:
+        if thought is not None and not outcome.text:
+            yield "stopped while the model was still thinking: there is no answer"
+    elif answer.finish == "length":
+        yield f"the answer was cut off; {option}max-tokens allows a longer one"
+    elif answer.finish == "loop":
+        yield "the answer began to repeat itself and was stopped there"
 
 
 def _show_sources(outcome: Outcome, screen: Screen, every: str) -> None:
@@ -126,7 +156,12 @@ def _follow(
     """Take in the events until the answer ends or is interrupted."""
     with closing(events) if isinstance(events, Generator) else nullcontext():
         for event in events:
-            if isinstance(event, Delta):
+            if isinstance(event, Thought):
+                guard.defer = True
+                outcome.thinking += event.text
+                outcome.thought = event
+                display.think(event)
+            elif isinstance(event, Delta):
                 guard.defer = True
                 outcome.text += event.text
                 display.push(event)
@@ -148,11 +183,14 @@ def _follow(
 class Display:
     """Shows one answer on ``screen``; with ``is_text`` False, only that it is being made.
 
-    On a terminal the answer is drawn, with the gauge below it. Where stdout is none, it gets
+    On a terminal the answer is drawn, with the gauge below it, and with ``thinking`` dimmed what
+    the model thinks before it. Where stdout is none, it gets
     the bare text, and stderr the gauge if it is one. Else both are written to as ever.
     """
 
-    def __init__(self, screen: Screen, gauge: Gauge | None, *, is_text: bool) -> None:
+    def __init__(
+        self, screen: Screen, gauge: Gauge | None, *, is_text: bool, thinking: bool = False
+    ) -> None:
         self._screen = screen
         self._gauge = gauge
         self._live = _live(screen, gauge, is_text)
@@ -162,6 +200,7 @@ class Display:
         is_shared = self._writer is not None and screen.out.isatty()
         self._stays = draws_text or (gauge is not None and not is_shared)
         self._is_waiting = True
+        self._shows_thinking = thinking and is_text and screen.out.isatty()
 
     def start(self) -> None:
         """Show that something is going on."""
@@ -169,20 +208,38 @@ class Display:
         if self._live is not None:
             self._live.start()
 
+    def think(self, piece: Thought) -> None:
+        """Show a piece of what the model thinks; else that it does, and at the end how long."""
+        if not self._shows_thinking:
+            spent = counted(piece.tokens, "token")
+            self.show_status(f"thinking, {spent}")
+            if piece.finish is not None:
+                self.note(f"(thought for {duration(piece.seconds)}, {spent})")
+            return
+        self._begin()
+        if self._live is not None:
+            self._live.think(piece.text)
+        if self._writer is not None:
+            self._writer.think(piece.text)
+
     def push(self, piece: Delta) -> None:
         """Show a piece of the answer, and how fast it came."""
-        if self._is_waiting:
-            self._is_waiting = False
-            self.show_status("")
-            if self._live is not None and not self._stays:
-                self._live.stop()
-                self._live = None
+        self._begin()
         if self._live is not None:
             self._live.push(piece.text)
         if self._writer is not None:
             self._writer.push(piece.text)
         if self._gauge is not None and piece.stats is not None:
             self._gauge.follow(piece.stats)
+
+    def _begin(self) -> None:
+        """Make way for the first text."""
+        if self._is_waiting:
+            self._is_waiting = False
+            self.show_status("")
+            if self._live is not None and not self._stays:
+                self._live.stop()
+                self._live = None
 
     def show_status(self, text: str) -> None:
         """Show what is going on, where moving things may be drawn."""
@@ -219,11 +276,13 @@ def _live(screen: Screen, gauge: Gauge | None, is_text: bool) -> Live | None:
     if not draws_text and not screen.is_lively:
         return None
     from nazx_cli.ui.terminal.live import Live, can_draw
-    from nazx_cli.ui.terminal.stream import MarkdownStream, PlainStream
+    from nazx_cli.ui.terminal.stream import MarkdownStream, PlainStream, ThoughtfulStream
 
     shown = gauge if screen.is_lively else None
     if draws_text and can_draw(screen.out):
-        return Live(screen.out, PlainStream() if screen.plain else MarkdownStream(), shown)
+        return Live(
+            screen.out, ThoughtfulStream(PlainStream if screen.plain else MarkdownStream), shown
+        )
     if screen.is_lively and can_draw(screen.err):
         return Live(screen.err, None, shown)
     return None
@@ -236,11 +295,25 @@ class _Writer:
         self._out = out
         self._filter = ControlFilter()
         self._at_line_start = True
+        self._is_thinking = False
+
+    def think(self, text: str) -> None:
+        """What is thought, between marks: here it cannot be dimmed."""
+        self._put(self._filter.push(text if self._is_thinking else f"<think>\n{text}"))
+        self._is_thinking = True
 
     def push(self, text: str) -> None:
+        self._end_thinking()
         self._put(self._filter.push(text))
 
+    def _end_thinking(self) -> None:
+        if self._is_thinking:
+            self._is_thinking = False
+            self._put(self._filter.flush())
+            self._put("</think>\n\n" if self._at_line_start else "\n</think>\n\n")
+
     def end(self) -> None:
+        self._end_thinking()
         self._put(self._filter.flush())
         if not self._at_line_start:
             self._put("\n")

@@ -20,7 +20,7 @@ _MOST = 12  # lines of a case
 _ENVIRONMENT = {"NAZX_HOME": "home", "HOME": "home", "NAZX_OFFLINE": "1", "PIP_NO_INDEX": "1"}
 _SETTINGS = (
     *("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed", "max_tokens", "ctx"),
-    *("read", "grounding", "summaries", "system", "nothing"),
+    *("read", "grounding", "summaries", "think", "max_thinking", "system", "nothing"),
 )
 
 
@@ -68,8 +68,9 @@ def main() -> None:
 
 
 def _chat() -> None:
+    from nazx_cli.cli.shared.answers import AnswerOptions
     from nazx_cli.cli.shared.opening import Opening
-    from nazx_cli.cli.shared.options import AnswerOptions, ChatOptions, ModelOptions, OutputOptions
+    from nazx_cli.cli.shared.options import ChatOptions, ModelOptions, OutputOptions
     from nazx_cli.ui.repl import Repl
 
     model, answers = ModelOptions(model=MODEL, offline=True), AnswerOptions(max_tokens=2)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nazx_cli.cli.shared.answers import AnswerOptions
 from nazx_cli.cli.shared.options import (
-    AnswerOptions,
     Json,
     ModelOptions,
     OutputOptions,

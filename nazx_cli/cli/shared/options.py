@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -24,15 +24,10 @@ from nazx_cli.names import (
     DEVICES,
     DTYPES,
     LAYOUTS,
-    READ_MODES,
-    SUMMARIES,
 )
 from nazx_cli.quantization.cost import KINDS
 from nazx_cli.ui.terminal.screen import Screen
 from nazx_cli.ui.terminal.tables import Table
-
-if TYPE_CHECKING:
-    from nazx_cli.session.settings import SessionSettings
 
 
 def option(flag: str, help: str, *more: str, choices: Iterable[str] = (), **settings: Any) -> Any:
@@ -171,69 +166,6 @@ class ModelOptions:
             metavar="NAME",
         ),
     ] = None
-
-
-@dataclass(frozen=True)
-class AnswerOptions:
-    """How answers are made."""
-
-    system: Annotated[str | None, option("--system", "System message.", "-s", metavar="TEXT")] = (
-        None
-    )
-    read: Annotated[str, option("--read", "How documents are read.", choices=READ_MODES)] = "auto"
-    summaries: Annotated[
-        str,
-        option(
-            "--summaries",
-            "Who words a summary: the document (extract) or the model (write).",
-            choices=SUMMARIES,
-        ),
-    ] = "auto"
-    max_tokens: Annotated[int, count_option("--max-tokens", "Most tokens of an answer.")] = 512
-    ctx: Annotated[int | None, count_option("--ctx", "Most tokens the context may hold.")] = None
-    temperature: Annotated[
-        float, option("--temperature", "0 takes the likeliest token.", metavar="T")
-    ] = 0.0
-    top_k: Annotated[
-        int, option("--top-k", "Draw from the K likeliest; 0: from all.", metavar="K")
-    ] = 0
-    top_p: Annotated[
-        float, option("--top-p", "Draw from the likeliest that sum to P.", metavar="P")
-    ] = 1.0
-    min_p: Annotated[
-        float, option("--min-p", "Leave out below P times the likeliest.", metavar="P")
-    ] = 0.0
-    repeat_penalty: Annotated[
-        float, option("--repeat-penalty", "Above 1 discourages repetition; 1 is off.", metavar="R")
-    ] = 1.1
-    seed: Annotated[int | None, option("--seed", "Same seed, same answer.", metavar="N")] = None
-    no_grounding: Annotated[
-        bool,
-        option("--no-grounding", "Let answers have names and numbers that the documents have not."),
-    ] = False
-
-    def settings(self) -> SessionSettings:
-        """The session's settings; ``UsageError`` where a value makes no sense."""
-        from nazx_cli.engine.sampling import Sampling
-        from nazx_cli.session.settings import SessionSettings
-
-        sampling = Sampling(
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            min_p=self.min_p,
-            repeat_penalty=self.repeat_penalty,
-            seed=self.seed,
-        )
-        return SessionSettings(
-            system=self.system,
-            ctx=self.ctx,
-            max_tokens=self.max_tokens,
-            sampling=sampling,
-            read=self.read,
-            grounding=not self.no_grounding,
-            summaries=self.summaries,
-        )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from nazx_cli.errors import UsageError
-from nazx_cli.names import LAYOUTS, READ_MODES, SUMMARIES
+from nazx_cli.names import LAYOUTS, READ_MODES, SUMMARIES, THINKING
 from nazx_cli.ui.terminal.screen import Screen
 from nazx_cli.ui.terminal.streams import columns_of
 
@@ -27,6 +27,8 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
     "Memory": ("--device", "--dtype", "--quantize", "--vram-limit", "--layout", "--ctx"),
     "Sampling": (
         "--max-tokens",
+        "--think",
+        "--max-thinking",
         "--temperature",
         "--top-k",
         "--top-p",
@@ -42,6 +44,7 @@ _EXPLAINED: Mapping[str, Mapping[str, str]] = {
     "--read": READ_MODES,
     "--summaries": SUMMARIES,
     "--layout": LAYOUTS,
+    "--think": THINKING,
 }
 
 

@@ -16,6 +16,7 @@ from nazx_cli.errors import ModelUnavailableError
 from nazx_cli.session.state import Message
 from nazx_cli.session.templating.form import CORRECT, FAILED, form_of
 from nazx_cli.session.templating.sandbox import is_plain
+from nazx_cli.session.templating.thinking import marks_of
 
 if TYPE_CHECKING:
     from nazx_cli.tokenizer import Tokenizer
@@ -78,13 +79,15 @@ def stop_strings(tokenizer: Tokenizer) -> tuple[str, ...]:
 class StopFilter:
     """Ends an answer at a stop string, without ever showing the first half of one.
 
-    Lets text through until one of ``stops`` comes up; what could begin one is held back.
+    Lets text through until one of ``stops`` comes up; what could begin one is held back. ``rest``
+    is what came behind the stop in the same piece.
     """
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = stops
         self._held = ""
         self.stopped = False
+        self.rest = ""
 
     def push(self, text: str) -> str:
         """The part of the text so far that is certain to belong to the answer."""
@@ -93,8 +96,10 @@ class StopFilter:
         whole = self._held + text
         found = [at for stop in self._stops if (at := whole.find(stop)) >= 0]
         if found:
-            self.stopped, self._held = True, ""
-            return whole[: min(found)]
+            at = min(found)
+            stop = next(stop for stop in self._stops if whole.startswith(stop, at))
+            self.stopped, self._held, self.rest = True, "", whole[at + len(stop) :]
+            return whole[:at]
         keep = max(_overlap(whole, stop) for stop in self._stops)
         self._held = whole[len(whole) - keep :]
         return whole[: len(whole) - keep]
@@ -136,7 +141,8 @@ def _render_plain(
 
 
 class _Shield:
-    """Keeps special-token text in messages from becoming special tokens.
+    """Keeps special-token text in messages from becoming special tokens, and marks around thinking
+    from being taken for such.
 
     Such text is replaced by a placeholder before the template runs, and encoded as plain
     characters where the placeholder comes out.
@@ -146,7 +152,10 @@ class _Shield:
         self._tokenizer = tokenizer
         self._covered: list[str] = []
         texts = [m.text for m in messages]
-        specials = sorted((s for s in tokenizer.special_ids if s), key=len, reverse=True)
+        marks = marks_of(tokenizer)
+        self._marks = (marks.opening, marks.closing) if marks else ()
+        names = {s for s in (*tokenizer.special_ids, *self._marks) if s}
+        specials = sorted(names, key=len, reverse=True)
         present = [s for s in specials if any(s in text for text in texts)]
         self._special = re.compile("|".join(map(re.escape, present))) if present else None
         self._mark = "nazxtext"
@@ -172,10 +181,16 @@ class _Shield:
         parts = re.split(f"{self._mark}(\\d+)x", rendered)
         for at, part in enumerate(parts):
             if at % 2:
-                ids += self._tokenizer.encode(self._covered[int(part)])
+                ids += self._plain(self._covered[int(part)])
             elif part:
                 ids += self._tokenizer.encode_markup(part)
         return ids
+
+    def _plain(self, text: str) -> list[int]:
+        """Ids of a covered text. Marks around thinking are tokens also where they are no special
+        ones: in two halves they are not."""
+        halves = (text[:1], text[1:]) if text in self._marks else (text,)
+        return [i for half in halves for i in self._tokenizer.encode(half)]
 
     def _hide(self, text: str) -> str:
         self._covered.append(text)

@@ -29,7 +29,7 @@ from rich.text import Text
 from nazx_cli.documents.control import ControlFilter, strip_control
 from nazx_cli.ui.terminal.gauge_line import Gauge
 from nazx_cli.ui.terminal.screen import knows_unicode, no_echo
-from nazx_cli.ui.terminal.stream import Stream, fold
+from nazx_cli.ui.terminal.stream import ThoughtfulStream, fold
 from nazx_cli.ui.terminal.streams import raw, terminal_size
 
 # Terminals that know the first pair show all between them at once; others ignore it.
@@ -133,7 +133,7 @@ class Live:
     no text. What ``stop`` leaves on the screen is the whole text and the notes.
     """
 
-    def __init__(self, out: TextIO, stream: Stream | None, gauge: Gauge | None) -> None:
+    def __init__(self, out: TextIO, stream: ThoughtfulStream | None, gauge: Gauge | None) -> None:
         self._area = Area(out)
         self._stream = stream
         self._gauge = gauge
@@ -166,6 +166,13 @@ class Live:
         if self._stream is not None:
             with self._lock:
                 self._stream.push(self._filter.push(text))
+            self._wake.set()
+
+    def think(self, text: str) -> None:
+        """Show a piece of what is thought before the answer."""
+        if self._stream is not None:
+            with self._lock:
+                self._stream.think(self._filter.push(text))
             self._wake.set()
 
     def note(self, text: str) -> None:

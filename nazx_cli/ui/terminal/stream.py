@@ -187,6 +187,38 @@ Stream = PlainStream | MarkdownStream
 """Text that arrives in pieces and leaves as lines."""
 
 
+class ThoughtfulStream:
+    """An answer, and before it what was thought, which is dimmed; both as streams of one kind."""
+
+    def __init__(self, kind: type[PlainStream] | type[MarkdownStream]) -> None:
+        self._answer, self._thoughts = kind(), kind()
+        self._thinks = self._answers = False
+
+    def think(self, text: str) -> None:
+        """Add a piece of what is thought."""
+        self._thinks = True
+        self._thoughts.push(text)
+
+    def push(self, text: str) -> None:
+        """Add a piece of the answer."""
+        self._answers = self._answers or bool(text)
+        self._answer.push(text)
+
+    def advance(self, width: int, room: int, *, is_over: bool = False) -> Lines:
+        """As ``PlainStream`` has it; what is thought ends where the answer begins."""
+        if not self._thinks:
+            return self._answer.advance(width, room, is_over=is_over)
+        ends = self._answers or is_over
+        thoughts = self._thoughts.advance(width, room, is_over=ends)
+        for line in (*thoughts.final, *thoughts.open):
+            line.stylize("dim")
+        if not ends:
+            return thoughts
+        self._thinks = False
+        answer = self._answer.advance(width, room, is_over=is_over)
+        return Lines([*thoughts.final, Text(), *answer.final], answer.open)
+
+
 def _decided(source: str) -> str:
     """``source`` without a last line that does not show yet what it will be."""
     begin = source.rfind("\n") + 1
