@@ -105,6 +105,8 @@ def test_resident_is_refused_where_the_model_was_not_trained_for_it() -> None:
     [
         "summarize",
         "Summarise this book in three sentences.",
+        "Sum up the text",
+        "Can you sum the story up?",
         "What is this about?",
         "what's it about",
         "What is Alice about?",
@@ -125,6 +127,8 @@ def test_questions_about_the_whole_are_told(question: str) -> None:
     [
         "Who stole the tarts?",
         "Summarize the trial of the Knave",
+        "Sum up the trial of the Knave",
+        "What did the sums that Alice did come to?",
         "What is the Caterpillar's advice about?",
         "What happens to the baby?",
         "Why did the Dormouse tell a story?",

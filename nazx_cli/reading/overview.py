@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _SUMMARY = (
     r"summar(y|i[sz]e[ds]?|i[sz]ing|i[sz]ation|ies)|overview|outline|synops[ei]s|gist|recap"
-    r"|abstract|tl;?dr|plot"
+    r"|abstract|tl;?dr|plot|sum(ming)?\s+((\w+\s+)?\w+\s+)?up"
 )
 _OVERVIEW = re.compile(
     rf"\b({_SUMMARY}"
@@ -41,7 +41,7 @@ _ACCOUNT = re.compile(
     re.IGNORECASE,
 )
 _WHOLE_WORDS = """
-summarize summarise summary summarization summaries overview outline synopsis gist recap
+summarize summarise summary summarization summaries sum summing overview outline synopsis gist recap
 abstract tl dr tldr main key central major overall chief theme themes idea ideas point points
 topic topics message messages argument arguments event events takeaway takeaways finding
 findings book books story stories text texts document documents file files novel article paper
