@@ -29,17 +29,22 @@ from nazx_cli.quantization.cost import KINDS
 from nazx_cli.ui.terminal.screen import Screen
 from nazx_cli.ui.terminal.tables import Table
 
+_SHOWN_WORDS = 24  # cells of words behind a flag, with the bars between them
+
 
 def option(flag: str, help: str, *more: str, choices: Iterable[str] = (), **settings: Any) -> Any:
     """A Typer option with its environment variable; the help names all of those once.
 
     With ``choices`` it takes one of these words and no other; of a mapping each has a line of
-    its own in the help (``parsing``).
+    its own in the help (``parsing``), else they stand behind the flag, or many of them below.
     """
     if words := tuple(choices):
         settings["parser"] = lambda typed: _one_of(words, typed)
-        settings["metavar"] = "WORD" if isinstance(choices, Mapping) else f"<{'|'.join(words)}>"
         settings["autocompletion"] = lambda: list(words)
+        settings["metavar"] = f"<{'|'.join(words)}>"
+        if isinstance(choices, Mapping) or len(settings["metavar"]) > _SHOWN_WORDS:
+            settings["metavar"] = "WORD"
+            help += "" if isinstance(choices, Mapping) else f" One of {', '.join(words)}."
     name = flag.split("/")[0].removeprefix("--").replace("-", "_").upper()
     return typer.Option(
         flag, *more, envvar=f"NAZX_{name}", show_envvar=False, help=help, **settings
