@@ -67,6 +67,7 @@ WORKLOADS = (
     "edits",
     "memory",
     "peak",
+    "room",
     "read",
     "tokenizing",
     "quantization",

@@ -14,7 +14,7 @@ from checkpoints import GPT_NEOX, LLAMA, nazx, write_checkpoint
 from cli_helpers import tiny_checkpoint
 from models import INATTENTION, checkpoint
 
-from nazx_cli.bench import llama_peer, memory, recall, workloads
+from nazx_cli.bench import llama_peer, memory, recall, room, workloads
 from nazx_cli.bench import transformers_peer as peers
 from nazx_cli.bench.growth import extrapolated
 from nazx_cli.bench.models import zipf_ids
@@ -260,6 +260,17 @@ def test_the_estimated_peak_is_near_that_of_a_real_process() -> None:
     assert details["context_bytes"] == pytest.approx(details["predicted_context_bytes"], rel=0.02)
     assert row.theirs is not None
     assert row.ours.median == pytest.approx(row.theirs.median, rel=0.15)
+
+
+def test_the_longest_prompt_is_read_within_the_plan() -> None:
+    settings = Settings(shapes="nazx-70m", larger="", quantize=("nf4",))
+    prompt, process, *quantized = room.room(Setup(settings))
+    assert prompt.tokens == process.tokens == 2052 - 64
+    assert prompt.ours.median > 0
+    assert process.theirs is not None
+    assert 0.7 < process.ours.median / process.theirs.median < 1.1
+    assert [row.dtype for row in quantized] == ["nf4", "nf4"]
+    assert quantized[1].details["weights_bytes"] < process.details["weights_bytes"]
 
 
 # Documents

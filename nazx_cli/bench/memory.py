@@ -51,6 +51,7 @@ from nazx_cli.session.session import Session
 from nazx_cli.session.settings import SessionSettings
 from nazx_cli.tokenizer import Tokenizer
 
+_SELF = "nazx_cli.bench.memory"
 MEMORY, PEAK = "memory", "peak"
 CONTEXTS = (10_000, 100_000, 1_000_000, 3_000_000)
 WATCHED = "pairs"
@@ -113,9 +114,10 @@ def _watched(setup: Setup, config: ModelConfig, count: int) -> Row:
     """What a process of its own takes to load the model and give a token."""
     with TemporaryDirectory(prefix="nazx-bench-") as scratch:
         setup.note(f"{MEMORY}: {count:,} tokens in a process of its own")
-        folder = _random_checkpoint(Path(scratch), setup.settings.shapes)
+        shapes = setup.settings.shapes
+        folder = random_checkpoint(Path(scratch), shapes, inattention_config(shapes))
         precision = str(setup.dtype).removeprefix("torch.")
-        real = _measured(str(folder), precision, WATCHED, str(count))
+        real = measured(_SELF, str(folder), precision, WATCHED, str(count))
     dense = count * cost.kv_bytes_per_position(config, setup.dtype.itemsize)
     label = "process peak, weights and all"
     row = _process_row(MEMORY, label, count, precision, WATCHED, real)
@@ -139,7 +141,7 @@ def peak(setup: Setup) -> Iterator[Row]:
     with TemporaryDirectory(prefix="nazx-bench-") as scratch:
         for shapes in settings.peaks:
             setup.note(f"{PEAK}: writing a random checkpoint of {shapes} shapes")
-            folder = _random_checkpoint(Path(scratch), shapes)
+            folder = random_checkpoint(Path(scratch), shapes, inattention_config(shapes))
             for count in settings.contexts or PEAK_CONTEXTS:
                 for layout in settings.layouts or PEAK_LAYOUTS:
                     setup.note(f"{PEAK}: {shapes}, {count:,} tokens, layout {layout}")
@@ -151,7 +153,7 @@ def peak(setup: Setup) -> Iterator[Row]:
 
 
 def _beside_estimate(name: str, folder: Path, precision: str, layout: str, count: int) -> Row:
-    real = _measured(str(folder), precision, layout, str(count))
+    real = measured(_SELF, str(folder), precision, layout, str(count))
     size = cost.Size(count, real["distinct"], kernel=real["kernel"])
     config = ModelConfig.from_folder(folder)
     found = estimate(config, precision, layout, size, process=real["before"])
@@ -167,7 +169,7 @@ def _beside_plan(name: str, precision: str, count: int) -> Row:
         ids = prose_ids(config.vocab_size - least, count) + least
         text = strip_control(Tokenizer.from_folder(folder).decode(ids.tolist()))
         book.write_text(text, encoding="utf-8")
-        real = _measured(name, precision, _CHAT, str(book))
+        real = measured(_SELF, name, precision, _CHAT, str(book))
     row = _process_row(PEAK, f"a chat with {name}", real["tokens"], precision, "cached", real)
     return _with_estimate(row, *real["predicted"])
 
@@ -188,20 +190,19 @@ def _process_row(
     return Row(workload, measure, count, "bytes", precision, peak, layout, kernel, details=details)
 
 
-def _random_checkpoint(scratch: Path, shapes: str) -> Path:
-    """A checkpoint of 16-bit random weights, as published ones are."""
-    config = inattention_config(shapes)
+def random_checkpoint(scratch: Path, name: str, config: ModelConfig) -> Path:
+    """A checkpoint of 16-bit random weights, as published ones are, in ``scratch``."""
     tensors = random_tensors(config, torch.float16)
     pending = [PendingTensor.from_torch(name, tensor) for name, tensor in tensors]
-    write_checkpoint(scratch / shapes, config.to_dict(), pending)
-    return scratch / shapes
+    write_checkpoint(scratch / name, config.to_dict(), pending)
+    return scratch / name
 
 
-def _measured(model: str, precision: str, layout: str, context: str) -> dict[str, Any]:
-    """What ``_measure`` or ``_converse`` finds in a process of its own; ``NazxError`` where that
+def measured(module: str, *arguments: str) -> dict[str, Any]:
+    """The JSON object that ``module`` prints in a process of its own; ``NazxError`` where that
     fails."""
-    command = [sys.executable, "-m", "nazx_cli.bench.memory", model, precision, layout]
-    done = subprocess.run([*command, context], capture_output=True, text=True)
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise NazxError(f"the measuring process failed: {last}", "run it again; NAZX_DEBUG=1")

@@ -107,13 +107,18 @@ def row_of(
     return Row(workload, measure, tokens, ours=ours, **(held | more))
 
 
-def inattention_config(name: str) -> ModelConfig:
-    """The registry's configuration of ``name``, with InAttention."""
+def registry_config(name: str) -> ModelConfig:
+    """The registry's configuration of ``name``."""
     registry = Registry.load()
     entry = registry.find(name)
     if entry is None:
         raise UsageError(f"no model is called {name!r}", f"choose from {', '.join(registry.names)}")
-    return replace(entry.config, attention=AttentionConfig("inattention"))
+    return entry.config
+
+
+def inattention_config(name: str) -> ModelConfig:
+    """The same with InAttention."""
+    return replace(registry_config(name), attention=AttentionConfig("inattention"))
 
 
 def random_decoder(config: ModelConfig, dtype: torch.dtype, seed: int = 0) -> Decoder:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from nazx_cli.bench import attention, decode, documents, edits, growth, memory, quantization, recall
+from nazx_cli.bench import (
+    attention,
+    decode,
+    documents,
+    edits,
+    growth,
+    memory,
+    quantization,
+    recall,
+    room,
+)
 from nazx_cli.bench.results import Row
 from nazx_cli.bench.setup import Settings, Setup
 from nazx_cli.context.layouts import LAYOUTS
@@ -39,6 +49,7 @@ WORKLOADS: dict[str, Workload] = {
         Workload("edits", "documents edited in a long context", edits.run, by_name=True),
         Workload("memory", "bytes that a context holds, by layout", memory.memory),
         Workload("peak", "the estimate against a process's real memory", memory.peak),
+        Workload("room", "prompts as long as memory and time allow", room.room, by_name=True),
         Workload("read", "documents, from files to ranked passages", documents.read, True),
         Workload("tokenizing", "documents to tokens", documents.tokenizing, True),
         Workload("quantization", "int8 and nf4 beside the original", quantization.run, True),
