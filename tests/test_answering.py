@@ -113,4 +113,4 @@ def test_saved_documents_turns_and_states_have_the_keys_they_always_had() -> Non
         "b216bc952c1151490fdaba4553db22ee",
     ]
     digest = hashlib.sha256(state_record(state)).hexdigest()
-    assert digest == "d17af85ebdaa485bafc2165fbba8efcd7854868abb279dd07166df8ad48557d6"
+    assert digest == "91ef1bfe9b9630e6b19f0bd678148b81f071673e4782207b5202f137092b0123"

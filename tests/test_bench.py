@@ -14,10 +14,11 @@ from checkpoints import GPT_NEOX, LLAMA, nazx, write_checkpoint
 from cli_helpers import tiny_checkpoint
 from models import INATTENTION, checkpoint
 
-from nazx_cli.bench import llama_peer, memory, recall, room, workloads
-from nazx_cli.bench import transformers_peer as peers
+from nazx_cli.bench import memory, recall, room, workloads
 from nazx_cli.bench.growth import extrapolated
 from nazx_cli.bench.models import zipf_ids
+from nazx_cli.bench.peers import llama_peer
+from nazx_cli.bench.peers import transformers_peer as peers
 from nazx_cli.bench.results import Row
 from nazx_cli.bench.setup import Settings, Setup
 from nazx_cli.catalog.registry import Registry

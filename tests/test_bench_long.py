@@ -13,8 +13,7 @@ from checkpoints import GPT_NEOX, nazx, write_checkpoint
 from cli_helpers import tiny_checkpoint
 from typer.testing import CliRunner
 
-from nazx_cli.bench import attention, decode, growth, llama_peer, results
-from nazx_cli.bench import transformers_peer as peers
+from nazx_cli.bench import attention, decode, growth, results
 from nazx_cli.bench.attention import DenseCache, exact
 from nazx_cli.bench.models import (
     inattention_config,
@@ -22,6 +21,8 @@ from nazx_cli.bench.models import (
     random_decoder,
     zipf_ids,
 )
+from nazx_cli.bench.peers import llama_peer
+from nazx_cli.bench.peers import transformers_peer as peers
 from nazx_cli.bench.results import Row, Spread
 from nazx_cli.bench.setup import Settings, Setup
 from nazx_cli.bench.workloads import WORKLOADS
@@ -267,7 +268,7 @@ def test_random_models_take_the_shapes_that_are_asked_for(tmp_path: Path) -> Non
 def test_llama_cpp_runs_the_random_model_and_computes_the_same(tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp")
     pytest.importorskip("transformers")
-    from nazx_cli.bench.llama_peer import precision_of, write_random
+    from nazx_cli.bench.peers.llama_peer import precision_of, write_random
     from nazx_cli.checkpoint.gguf import GgufFile
 
     config = inattention_config("tiny")
@@ -310,7 +311,7 @@ def test_the_real_model_meets_a_gguf_file_and_the_row_says_how_weights_differ(
     tmp_path: Path,
 ) -> None:
     pytest.importorskip("llama_cpp")
-    from nazx_cli.bench.llama_peer import write_random
+    from nazx_cli.bench.peers.llama_peer import write_random
 
     folder = write_checkpoint(tmp_path / "tiny", nazx(GPT_NEOX, {"kind": "full"}))
     file = tmp_path / "random.gguf"

@@ -16,8 +16,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from nazx_cli.bench import transformers_peer
 from nazx_cli.bench.models import DISTRIBUTIONS, Engine, Ours, row_of, zipf_ids
+from nazx_cli.bench.peers import transformers_peer
 from nazx_cli.bench.results import Row, Spread, clock, timed
 from nazx_cli.bench.setup import Setup
 from nazx_cli.context import cost

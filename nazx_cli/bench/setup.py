@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from nazx_cli.bench import llama_peer, transformers_peer
 from nazx_cli.bench.models import Rival, inattention_config, random_decoder
+from nazx_cli.bench.peers import llama_peer, transformers_peer
 from nazx_cli.bench.results import Side, alternate
 from nazx_cli.checkpoint.load import resolve_dtype
 from nazx_cli.config import ModelConfig

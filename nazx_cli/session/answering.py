@@ -197,7 +197,9 @@ class Answerer:
         if history.left_out > state.history.left_out:
             yield Notice(_left_out_notice(history.left_out, state.settings.read))
         earlier = self._earlier.library(history)
-        reading = Kept(setup.reader.read(question, history.messages(), earlier), question)
+        standing = setup.reader.stands(history)
+        read = setup.reader.read(question, history.messages(), earlier, standing)
+        reading = Kept(read, question)
         prompt = yield from reading.events(keep_turn)
         if prompt.mode != "none":
             yield Reading(prompt.mode, prompt.passages)
@@ -341,6 +343,10 @@ class Answerer:
             raise
 
 
+_LEAD = 16
+"""Tokens that stand before a question about documents which a turn before holds whole."""
+
+
 @dataclass(frozen=True)
 class Setup:
     """What follows from a state's documents and settings, good while these stay the same.
@@ -371,14 +377,19 @@ def _fitted(history: History, question: str, setup: Setup) -> History:
     if window is None:
         return history
     message = Message("user", question)
+
+    def fitted(passages: int) -> History:
+        room = window - prompter.answer_room - passages
+        return history.fitted(lambda messages: prompter.size(messages, message), room)
+
+    if setup.reader.stands(history) and setup.reader.stands(kept := fitted(_LEAD)):
+        return kept
     passages = 0
     if setup.documents and not setup.attends:
         passages = window // 2
     elif history.left_out:
         passages = window // 4  # for what recall brings back of the turns left out
-    return history.fitted(
-        lambda messages: prompter.size(messages, message), window - prompter.answer_room - passages
-    )
+    return fitted(passages)
 
 
 def _left_out_notice(count: int, mode: str) -> str:

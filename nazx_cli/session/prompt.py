@@ -48,9 +48,14 @@ def user_message(
     overview: bool = False,
     chat: bool = True,
     recollected: bool = False,
+    standing: bool = False,
 ) -> Message:
     """The user's turn; ``chat`` is off for a model without a chat template, ``recollected`` on
-    where all passages come from earlier in the conversation."""
+    where all passages come from earlier in the conversation, ``standing`` where a message before
+    holds the documents whole."""
+    if standing:
+        lead = "About the whole of the text above" if overview else "Using only the text above"
+        return Message("user", f"{lead}, answer: {question}")
     if not passages:
         return Message("user", question)
     if recollected:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -76,14 +76,37 @@ class Reader:
         self._extracts = extracts
         self._joint: Library | None = None
 
+    @cached_property
+    def _whole(self) -> tuple[Passage, ...]:
+        """All of the documents, where they fit a prompt."""
+        library, window = self._library, self.prompter.window
+        if library is None or window is None or library.num_tokens > window:
+            return ()
+        return tuple(library.merged(library.passages))
+
+    def stands(self, history: History) -> bool:
+        """Whether a turn before has the documents whole in its message, and the next prompt
+        carries that: a question then needs no passages, and what was computed of them stays."""
+        may = self._mode in ("auto", "recall") and self.prompter.is_chat
+        return may and bool(self._whole) and self._whole in history.carried()
+
     def read(
-        self, question: str, history: Sequence[Message], earlier: Library | None = None
+        self,
+        question: str,
+        history: Sequence[Message],
+        earlier: Library | None = None,
+        standing: bool = False,
     ) -> Prompting:
-        """The prompt for ``question``; yields progress and notices on the way.
+        """The prompt for ``question``; yields progress and notices on the way. ``standing``: see
+        ``stands``.
 
         ``earlier`` are turns that ``history`` leaves out: what the question names is looked
         for there too, except where every block of the documents is read.
         """
+        if standing and earlier is None and self._library is not None:
+            overview = is_overview(self._library, question)
+            message = user_message(question, overview=overview, standing=True)
+            return Prompt(question, message, "recall", self._whole)
         prompt = self._select(question, history, self._mode, earlier)
         if prompt.mode != "all" or self._library is None:
             return prompt

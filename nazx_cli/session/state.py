@@ -75,6 +75,11 @@ class History:
         """The turns that the next prompt carries."""
         return self._reduced(0)
 
+    def carried(self) -> list[tuple[Passage, ...]]:
+        """The passages of the turns whose passages the next prompt still carries."""
+        kept = self.turns[max(self.left_out, self.without_passages) :]
+        return [turn.sources for turn in kept if turn.message.context]
+
     def with_turn(self, turn: Turn) -> History:
         """With one more turn."""
         return replace(self, turns=(*self.turns, turn))

@@ -190,7 +190,7 @@ class Evaluation:
 
 
 def _transformers(shelf: Shelf, name: str, settings: SessionSettings, screen: Screen) -> Engine:
-    from nazx_cli.bench import transformers_peer
+    from nazx_cli.bench.peers import transformers_peer
 
     if not transformers_peer.is_installed():
         raise NazxError(transformers_peer.MISSING, "or leave --against transformers out")
@@ -199,7 +199,7 @@ def _transformers(shelf: Shelf, name: str, settings: SessionSettings, screen: Sc
 
 
 def _llama_cpp(shelf: Shelf, name: str, settings: SessionSettings, screen: Screen) -> Engine:
-    from nazx_cli.bench import llama_peer
+    from nazx_cli.bench.peers import llama_peer
 
     if not llama_peer.is_installed():
         raise NazxError(llama_peer.MISSING, "or leave --against llama.cpp out")

@@ -122,7 +122,7 @@ class LlamaPeer:
 
 def _trial(file: Path, repack: bool) -> str:
     """Run a few tokens in a process of its own; why that failed, or nothing."""
-    command = [sys.executable, "-m", "nazx_cli.bench.llama_peer", str(file), str(int(repack))]
+    command = [sys.executable, "-m", "nazx_cli.bench.peers.llama_peer", str(file), str(int(repack))]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT)
     except subprocess.TimeoutExpired:

@@ -1,0 +1,1 @@
+"""What NazX is measured beside: transformers and llama.cpp on the same weights."""
