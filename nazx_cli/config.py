@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nazx_cli.errors import ModelUnavailableError
-from nazx_cli.families import FAMILIES
+from nazx_cli.families import FAMILIES, TEXT_PARTS
 from nazx_cli.families.base import Family, LayerKind, Names, Shape
 from nazx_cli.families.rope import RopeConfig, read_rope
 from nazx_cli.foreign import Fields, read_object
@@ -38,6 +38,7 @@ _LIMITS = {
     "max_position_embeddings": 1 << 31,
 }
 _MAX_PARAMETERS = 2_000_000_000_000
+_OF_ALL = ("torch_dtype", "dtype", "eos_token_id", "bos_token_id", "tie_word_embeddings")
 _DAMAGED = "the checkpoint is damaged; fetch it again"
 
 
@@ -194,8 +195,10 @@ class ModelConfig:
         """Build and validate a configuration from the parsed ``config.json``."""
         if not isinstance(data, dict):
             raise ConfigError("config.json does not hold a JSON object", "fetch the model again")
-        reader = _fields(data)
+        data = _text_part(data)
         family = _family(data)
+        data = {**family.assumed, **data}
+        reader = _fields(data)
         shape, kv_heads = _shape(reader, family)
         arithmetic = {
             "activation": reader.choice(family.activation[0], ACTIVATIONS, family.activation[1]),
@@ -253,12 +256,29 @@ def _family(data: Mapping[str, Any]) -> Family:
     """The family that a file names; a setting of it that is not supported is refused by name."""
     key = "base_model_type" if data.get("model_type") == "nazx" else "model_type"
     family = FAMILIES[_fields(data).choice(key, tuple(FAMILIES))]
+    if data.get("quantization_config") is not None:
+        raise ConfigError(
+            "config.json: the weights are quantized in a form that NazX does not read",
+            "take the original model and add --quantize int8 or nf4",
+        )
     for setting, value in family.refused.items():
         if data.get(setting) == value:
             raise ConfigError(
                 f"config.json: {setting} is {value!r:.60}, which NazX cannot run", "take another"
             )
     return family
+
+
+def _text_part(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a model that sees pictures too what concerns its text, in the keys of its family."""
+    kind = data.get("model_type")
+    if not isinstance(kind, str) or kind not in TEXT_PARTS:
+        return dict(data)
+    inner = data.get("text_config")
+    if not isinstance(inner, dict):
+        raise ConfigError(f"config.json: a model of type {kind} needs a text_config", _DAMAGED)
+    outer = {key: data[key] for key in _OF_ALL if key in data}
+    return {**outer, **inner, "model_type": TEXT_PARTS[kind]}
 
 
 def _shape(reader: Fields, family: Family) -> tuple[Shape, int]:

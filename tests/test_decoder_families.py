@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import torch
-from checkpoints import nazx
+from checkpoints import nazx, write_checkpoint
 from family_configs import FAMILIES, family_tensors, write_family
 from models import random_ids
 
@@ -127,4 +127,53 @@ def test_settings_that_cannot_be_run_are_refused_by_name() -> None:
         ModelConfig.from_dict(config)
     config = {**FAMILIES["ministral"], "layer_types": ["chunked_attention"] * 4}
     with pytest.raises(ConfigError, match="chunked_attention"):
+        ModelConfig.from_dict(config)
+
+
+def test_the_text_part_of_a_model_that_sees_pictures_runs(tmp_path: Path) -> None:
+    """Gemma 3's larger models: settings below ``text_config``, tensors below a prefix."""
+    text = {key: value for key, value in FAMILIES["gemma3"].items() if key != "vocab_size"}
+    text |= {"vocab_size": 300, "model_type": "gemma3_text"}
+    whole = {"model_type": "gemma3", "text_config": text, "vision_config": {"hidden_size": 8}}
+    for number, prefix in enumerate(("model.language_model.", "language_model.model.")):
+        tensors = {
+            name.replace("model.", prefix, 1): tensor
+            for name, tensor in family_tensors("gemma3").items()
+        }
+        tensors["vision_tower.patch.weight"] = torch.ones(2, 2)
+        folder = write_checkpoint(tmp_path / str(number), whole, tensors)
+        lm = load_model(folder)
+        assert (lm.logits(random_ids(LENGTH, seed=20)) - _theirs("gemma3")).abs().max() < 1e-4
+    with pytest.raises(ConfigError, match="text_config"):
+        ModelConfig.from_dict({"model_type": "gemma3"})
+
+
+def test_what_a_file_of_gemma_leaves_out_is_what_its_library_assumes() -> None:
+    published = {
+        "model_type": "gemma3",
+        "text_config": {
+            "hidden_size": 2560,
+            "intermediate_size": 10240,
+            "model_type": "gemma3_text",
+            "num_hidden_layers": 34,
+            "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+            "sliding_window": 1024,
+        },
+    }
+    theirs = transformers.Gemma3TextConfig(**published["text_config"])
+    ours = ModelConfig.from_dict(published)
+    assert (ours.num_heads, ours.num_kv_heads) == (
+        theirs.num_attention_heads,
+        theirs.num_key_value_heads,
+    )
+    assert (ours.head_dim, ours.vocab_size) == (theirs.head_dim, theirs.vocab_size)
+    assert (ours.max_positions, ours.tie_embeddings) == (theirs.max_position_embeddings, True)
+    assert (ours.rope.theta, ours.rope.factor) == (1e6, 8.0)
+    assert [kind.window for kind in ours.layer_kinds[:6]] == [1024] * 5 + [None]
+    assert 3.8e9 < ours.num_parameters < 4.0e9
+
+
+def test_weights_quantized_by_other_tools_are_refused_by_name() -> None:
+    config = {**FAMILIES["qwen2"], "quantization_config": {"quant_method": "gptq"}}
+    with pytest.raises(ConfigError, match="quantized in a form"):
         ModelConfig.from_dict(config)

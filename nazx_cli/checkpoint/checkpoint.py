@@ -69,7 +69,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path, entries: Mapping[str, TensorEntry]) -> None:
         self.folder = folder
-        self.entries = dict(entries)
+        self.entries = {_text_name(name): entry for name, entry in entries.items()}
 
     @classmethod
     def open(cls, folder: Path) -> Checkpoint:
@@ -178,6 +178,14 @@ class Checkpoint:
                 f"{entry.file}: {name} is stored as {entry.dtype}, which NazX cannot compute with",
                 f"use a checkpoint in {', '.join(tuple(FLOATS)[:3])}",
             )
+
+
+def _text_name(name: str) -> str:
+    """A tensor's name as models of text alone have it: the text part of one that sees pictures
+    is kept below ``language_model``."""
+    if name.startswith("model.language_model."):
+        return f"model.{name.removeprefix('model.language_model.')}"
+    return name.removeprefix("language_model.")
 
 
 def folder_bytes(folder: Path) -> int:

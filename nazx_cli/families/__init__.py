@@ -14,3 +14,6 @@ FAMILIES: dict[str, Family] = {
     for family in module.FAMILIES
 }
 """By the Hub's name of the model type."""
+
+TEXT_PARTS = {"gemma3": "gemma3_text"}
+"""Families of the text parts of models that see pictures too, by those models' types."""

@@ -79,6 +79,7 @@ class Family:
     read     further ones, from ``config.json`` and what is known already
     layers   the kind of every layer; all alike, with the whole context, where there is none
     rope     where its rotary settings are found, and their defaults
+    assumed  values of keys that its published files leave out
     """
 
     name: str
@@ -93,6 +94,7 @@ class Family:
     shares_keys: bool = True
     head_dim: int | None = None
     refused: Mapping[str, Any] = field(default_factory=dict)
+    assumed: Mapping[str, Any] = field(default_factory=dict)
     gguf: Gguf | None = None
 
     def layer_kinds(self, fields: Fields, shape: Shape) -> tuple[LayerKind, ...]:

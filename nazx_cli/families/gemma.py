@@ -145,6 +145,12 @@ FAMILIES = (
         tied=True,
         head_dim=256,
         refused={"use_bidirectional_attention": True},
+        assumed={
+            "vocab_size": 262_208,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "max_position_embeddings": 131_072,
+        },
         gguf=Gguf("gemma3", _keys3, offset=1.0),
     ),
 )
