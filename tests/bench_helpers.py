@@ -9,7 +9,7 @@ from nazx_cli.catalog.registry import RegistryEntry
 from nazx_cli.cli.app import app
 from nazx_cli.config import AttentionConfig
 
-TINY = RegistryEntry("tiny", "", False, GPT_NEOX, AttentionConfig("full"), ())
+TINY = RegistryEntry("tiny", "", "", "", 0, False, GPT_NEOX, AttentionConfig("full"), ())
 
 
 def bench(*arguments: str, code: int = 0) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from bench_helpers import TINY
 from checkpoints import GPT_NEOX, nazx, write_checkpoint
 from cli_helpers import tiny_checkpoint
 from typer.testing import CliRunner
@@ -26,15 +27,12 @@ from nazx_cli.bench.peers import transformers_peer as peers
 from nazx_cli.bench.results import Row, Spread
 from nazx_cli.bench.setup import Settings, Setup
 from nazx_cli.bench.workloads import WORKLOADS
-from nazx_cli.catalog.registry import Registry, RegistryEntry
+from nazx_cli.catalog.registry import Registry
 from nazx_cli.cli.app import app
-from nazx_cli.config import AttentionConfig
 from nazx_cli.engine.language_model import LanguageModel
 from nazx_cli.memory import probe
 from nazx_cli.memory.estimate import distinct_tokens
 from nazx_cli.model.attention.inattention import InitialStateProjections
-
-TINY = RegistryEntry("tiny", "", False, GPT_NEOX, AttentionConfig("full"), ())
 
 
 @pytest.fixture(autouse=True)

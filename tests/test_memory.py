@@ -27,7 +27,7 @@ from nazx_cli.memory.estimate import (
     longest_context,
     weight_bytes,
 )
-from nazx_cli.memory.plan import LoadOptions, Machine, Plan, better_model, plan
+from nazx_cli.memory.plan import LoadOptions, Machine, Plan, plan
 from nazx_cli.memory.probe import read_memory
 
 
@@ -185,14 +185,6 @@ def test_a_limit_says_what_was_picked() -> None:
     _, err, code = run_nazx("ask", "-m", str(folder), *arguments)
     assert code == 0
     assert "note: float32 weights, layout cached" in err
-
-
-def test_advice_names_a_larger_model_only_where_it_fits() -> None:
-    assert better_model("nazx-smol-135m", 10**12) is not None
-    assert "nazx pull nazx-smol-1.7b" in str(better_model("nazx-smol-135m", 10**12))
-    assert better_model("nazx-smol-135m", 10**8) is None
-    assert better_model("nazx-smol-1.7b", 10**12) is None
-    assert better_model("some/repo", 10**12) is None
 
 
 def test_readings_of_memory_make_sense() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import LLAMA, write_checkpoint
-from resolve_helpers import WINDOWED, error_of, resolve_model
+from resolve_helpers import error_of, resolve_model
 
 from nazx_cli.catalog.model_ref import ModelRef
 from nazx_cli.catalog.registry import Registry
@@ -59,29 +59,6 @@ def test_an_unknown_name_gets_its_nearest_neighbours() -> None:
 # The registry
 
 
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    [
-        ("nazx-smol-135m", 134_515_008),
-        ("nazx-smol-360m", 361_821_120),
-        ("nazx-smol-1.7b", 1_711_376_384),
-        ("nazx-70m", 70_426_624),
-        ("nazx-160m", 162_322_944),
-        ("nazx-410m", 405_334_016),
-        ("nazx-1b", 1_011_781_632),
-        ("nazx-1.4b", 1_414_647_808),
-        ("nazx-2.8b", 2_775_208_960),
-    ],
-)
-def test_every_registered_shape_has_its_published_number_of_weights(
-    name: str, parameters: int
-) -> None:
-    entry = Registry.load().find(name)
-    assert entry is not None
-    assert entry.config.num_parameters == parameters
-    assert entry.config.attention == WINDOWED
-
-
 def test_the_default_model_comes_from_the_wheel_that_its_reader_was_trained_on_or_the_hub() -> None:
     registry = Registry.load()
     assert registry.default == registry.names[0] == "nazx-smol-135m"
@@ -98,10 +75,7 @@ def test_a_namespace_is_asked_first_and_left_out_where_there_is_none(
     monkeypatch.setenv("NAZX_HUB_NAMESPACE", "lab")
     entry = Registry.load().find("NAZX-1B")
     assert entry is not None
-    assert [vars(source) for source in entry.sources] == [
-        {"repo": "lab/nazx-1b"},
-        {"repo": "EleutherAI/pythia-1b"},
-    ]
+    assert [source.name for source in entry.sources] == ["lab/nazx-1b", "EleutherAI/pythia-1b"]
     monkeypatch.delenv("NAZX_HUB_NAMESPACE")
     entry = Registry.load().find("nazx-1b")
     assert entry is not None

@@ -28,8 +28,6 @@ from nazx_cli.checkpoint.checkpoint import Checkpoint
 from nazx_cli.config import ModelConfig
 from nazx_cli.tokenizer import Tokenizer
 
-WINDOW = {"kind": "windowed", "local_window": 2048, "sink_tokens": 4, "far": "none"}
-
 
 @dataclass
 class World:
@@ -80,14 +78,18 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     }
     entry = {
         "description": "tiny",
+        "good_at": "tests",
+        "licence": "MIT",
+        "parameters": 1000,
         "chat": True,
-        "attention": WINDOW,
+        "window": 2048,
         "architecture": LLAMA,
         "sources": [{"hub": "{namespace}/nazx-tiny"}, {"hub": "org/tiny"}, pinned],
     }
-    registry = tmp_path / "registry.json"
-    registry.write_text(json.dumps({"default": "nazx-tiny", "models": {"nazx-tiny": entry}}))
-    monkeypatch.setattr("nazx_cli.catalog.registry._FILE", registry)
+    registry = tmp_path / "models"
+    registry.mkdir()
+    (registry / "tiny.json").write_text(json.dumps({"nazx-tiny": entry}))
+    monkeypatch.setattr("nazx_cli.catalog.registry._MODELS", registry)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     with FakeHub({"org/tiny": repo}) as hub:

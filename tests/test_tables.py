@@ -49,6 +49,13 @@ def test_the_text_of_the_widest_column_goes_on_in_further_lines() -> None:
     ]
 
 
+def test_spare_columns_go_before_anything_else_does_the_last_of_them_first() -> None:
+    table = Table([("a", "1.5", "good"), ("b", "20", "-")], ("N", "UP TO", "AT"), (1,), (1, 2))
+    assert table.lines(14) == ["N  UP TO  AT", "a    1.5  good", "b     20  -"]
+    assert table.lines(13) == ["N  UP TO", "a    1.5", "b     20"]
+    assert table.lines(7) == ["N", "a", "b"]
+
+
 def test_a_heading_goes_on_in_further_lines_before_anything_else_does() -> None:
     table = Table([("bf16", "2.30 GB", "fits")], ("", "dense KV cache", "8GB"), right=(1,))
     assert table.lines(26) == ["      dense KV cache  8GB", "bf16         2.30 GB  fits"]

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,7 @@ import torch
 from nazx_cli import __version__
 from nazx_cli.checkpoint.load import resolve_dtype
 from nazx_cli.errors import NazxError
+from nazx_cli.kernels.processor import processor_name
 
 _T = TypeVar("_T")
 _PACKAGES = ("nazx", "torch", "transformers", "llama-cpp-python")
@@ -183,7 +183,7 @@ class Environment:
         versions |= {name: version_of(name) for name in _PACKAGES}
         # NazX run from its source is not installed, and knows its own.
         versions["nazx"] = versions["nazx"] or __version__
-        return cls(device, _cpu_model(), torch.get_num_threads(), held, versions)
+        return cls(device, processor_name(), torch.get_num_threads(), held, versions)
 
 
 @dataclass(frozen=True)
@@ -223,15 +223,3 @@ def version_of(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return ""
-
-
-def _cpu_model() -> str:
-    """The processor's name, as Linux or else as Python knows it."""
-    if sys.platform == "linux":
-        with suppress(OSError):
-            text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-            for line in text.splitlines():
-                key, _, value = line.partition(":")
-                if key.strip() == "model name":
-                    return value.strip()
-    return platform.processor() or platform.machine()

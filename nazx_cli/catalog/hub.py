@@ -61,14 +61,12 @@ def _is_address(text: str) -> bool:
 
 
 def cache_folder() -> Path:
-    """The Hub's cache, as the environment names it."""
-    from huggingface_hub import constants
-
-    if chosen := os.environ.get("HF_HUB_CACHE"):
+    """The Hub's cache, as the environment names it; the client is not imported to ask."""
+    if chosen := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
         return Path(chosen).expanduser()
     if home := os.environ.get("HF_HOME"):
         return Path(home).expanduser() / "hub"
-    return Path(constants.HF_HUB_CACHE)
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huggingface/hub"
 
 
 def repo_folder(repo: str) -> Path:
@@ -91,6 +89,8 @@ def cached_snapshot(repo: str, revision: str | None = None) -> Path | None:
 
 def snapshot_folder(repo: str, revision: str | None = None) -> Path | None:
     """The snapshot that ``revision`` leads to in the Hub's cache, whole or not."""
+    if not repo_folder(repo).is_dir():
+        return None
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repo, "config.json", cache_dir=cache_folder(), revision=revision)
@@ -128,6 +128,13 @@ def check_reachable(seconds: float = PROBE_SECONDS) -> None:
             f"the Hub at {urlsplit(shown_endpoint()).netloc} cannot be reached: {failure}",
             "connect to the network, check HF_ENDPOINT, or name a local folder",
         )
+
+
+def has_token() -> bool:
+    """Whether requests carry a token, which gated models need."""
+    from huggingface_hub import get_token
+
+    return bool(get_token())
 
 
 def _check_token() -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nazx_cli.catalog.registry import AdapterChoice, Registry, RegistryEntry
+from nazx_cli.catalog.registry import AdapterChoice, HubSource, Registry, RegistryEntry
 from nazx_cli.catalog.stored import Removal, cached_removal, converted_folder, converted_removal
 from nazx_cli.checkpoint.checkpoint import Checkpoint, folder_bytes, is_complete
 from nazx_cli.checkpoint.quantized import weights_dtype
@@ -131,6 +132,11 @@ class ModelRef(ABC):
         """What to type to replace a damaged one."""
         return f"nazx rm {self.pinned} && nazx pull {self.pinned}"
 
+    def correction(self) -> str:
+        """In what the configuration that came with its weights differs from what NazX knew of the
+        model; empty where it does not, or nothing was known. Asks nobody."""
+        return ""
+
     def describe(self) -> dict[str, Any]:
         """What there is to know about it, as a JSON object; asks nobody.
 
@@ -205,9 +211,27 @@ class RegistryModel(ModelRef):
         return self._folder() if is_complete(self._folder()) else None
 
     def config(self, *, offline: bool = False) -> ModelConfig:
-        folder = self._folder()
-        known = (folder / "config.json").is_file()
-        return ModelConfig.from_folder(folder) if known else self.entry.config
+        return self._came() or self.entry.config
+
+    def correction(self) -> str:
+        came = self._came()
+        found = self.entry.corrections(came) if came else ""
+        return f"{self.name}: its own config says {found}" if found else ""
+
+    def _came(self) -> ModelConfig | None:
+        """The configuration that came with the weights, or before them; None where none has."""
+        if (self._folder() / "config.json").is_file():
+            return ModelConfig.from_folder(self._folder())
+        from nazx_cli.catalog.hub import snapshot_folder
+
+        for source in self.entry.sources:
+            folder = isinstance(source, HubSource) and snapshot_folder(source.repo, self.revision)
+            if folder:
+                with suppress(ModelUnavailableError):  # it is damaged, and will be fetched again
+                    config = ModelConfig.from_folder(folder)
+                    own = config.raw.get("model_type") == "nazx"
+                    return config if own else replace(config, attention=self.entry.attention)
+        return None
 
     def _fetch(self, offline: bool, refresh: bool, progress: OnNamedProgress) -> Path:
         from nazx_cli.catalog.sources import RegistryFetch
@@ -231,15 +255,24 @@ class RegistryModel(ModelRef):
         return converted_folder(self.name, self.revision)
 
     def _registered(self) -> dict[str, Any]:
-        sources = [source.name for source in self.entry.sources]
-        facts: dict[str, Any] = {"description": self.entry.description, "sources": sources}
+        entry = self.entry
+        facts: dict[str, Any] = {
+            "description": entry.description,
+            "good_at": entry.good_at,
+            "licence": entry.licence,
+            "gated": entry.gated,
+            "download_bytes": entry.download_bytes,
+            "recommended_quantization": entry.quantize,
+            "sources": [source.name for source in entry.sources],
+            "correction": self.correction() or None,
+        }
         if self.entry.reader is not None:
             reader = self.entry.reader_folder
             facts["reader"] = str(reader) if reader else None
         return facts
 
     def _expected(self) -> dict[str, Any]:
-        return _architecture(self.entry.config) | {"chat_template": self.entry.chat}
+        return _architecture(self.config()) | {"chat_template": self.entry.chat}
 
 
 @dataclass(frozen=True)

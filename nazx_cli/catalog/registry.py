@@ -1,6 +1,6 @@
 """The models that NazX knows by name: what they are and where their weights come from.
 
-The entries are data, in ``registry.json`` beside this file.
+The entries are data, a file for each family in the folder ``models`` beside this file.
 """
 
 from __future__ import annotations
@@ -9,23 +9,41 @@ import difflib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from nazx_cli.config import AttentionConfig, ModelConfig
-from nazx_cli.names import ADAPTER_CONFIG
+from nazx_cli.config import DEFAULT_ATTENTION, AttentionConfig, ModelConfig
+from nazx_cli.names import ADAPTER_CONFIG, DEFAULT_MODEL
 
-_FILE = Path(__file__).with_name("registry.json")
+_MODELS = Path(__file__).with_name("models")
+_ADAPTERS = Path(__file__).with_name("adapters")
 _NAMESPACE = "{namespace}"
+_STORED = 2  # bytes of a number in a published file
+_SHAPES = (
+    "family",
+    "vocab_size",
+    "hidden_size",
+    "num_layers",
+    "num_heads",
+    "num_kv_heads",
+    "head_dim",
+    "intermediate_size",
+    "max_positions",
+    "tie_embeddings",
+)
 
 
 @dataclass(frozen=True)
 class HubSource:
-    """A Hub repository with a checkpoint of one of the base families, or of NazX itself."""
+    """A Hub repository with a checkpoint of one of the base families, or of NazX itself.
+
+    ``nbytes`` is the size of its weights where it holds more than the model's parameters.
+    """
 
     repo: str
+    nbytes: int | None = None
 
     @property
     def name(self) -> str:
@@ -72,22 +90,31 @@ class RegistryEntry:
 
     ``architecture`` is the base model's shape, known before anything is fetched; ``attention``
     is what it is converted to on arrival, ``reader`` the name of its reading adapter.
+    ``parameters`` is the published number of weights, ``quantize`` the quantization that is
+    recommended (None: none). One that is ``gated`` needs a token of the Hub; one to ``suggest``
+    is worth naming to a person who has no model in mind.
     """
 
     name: str
     description: str
+    good_at: str
+    licence: str
+    parameters: int
     chat: bool
     architecture: Mapping[str, Any]
     attention: AttentionConfig
     sources: tuple[Source, ...]
     reader: str | None = None
+    quantize: str | None = None
+    gated: bool = False
+    suggest: bool = False
 
     @property
     def reader_folder(self) -> Path | None:
         """The reading adapter that comes with the program, None where it does not."""
         if self.reader is None:
             return None
-        folder = _FILE.parent / "adapters" / self.reader
+        folder = _ADAPTERS / self.reader
         return folder if (folder / ADAPTER_CONFIG).is_file() else None
 
     @property
@@ -100,6 +127,23 @@ class RegistryEntry:
             "attention": self.attention.to_dict(),
         }
         return ModelConfig.from_dict(data)
+
+    @property
+    def download_bytes(self) -> int:
+        """What fetching it brings down, from the first of its sources that is known to be."""
+        source = next((s for s in self.sources if s.nbytes is not None), None)
+        return self.parameters * _STORED if source is None else source.nbytes or 0
+
+    def corrections(self, config: ModelConfig) -> str:
+        """In what the shapes of ``config``, which came with the weights, differ from the entry's,
+        as ``layers 12, not 6``; empty where they are the same."""
+        expected = self.config
+        pairs = ((name, getattr(config, name), getattr(expected, name)) for name in _SHAPES)
+        return "; ".join(
+            f"{name.removeprefix('num_')} {real}, not {said}"
+            for name, real, said in pairs
+            if real != said
+        )
 
 
 class Registry:
@@ -116,7 +160,7 @@ class Registry:
         ``NAZX_HUB_NAMESPACE`` is where published NazX repositories are looked for; without it
         those sources are left out.
         """
-        return _load(_FILE, os.environ.get("NAZX_HUB_NAMESPACE", "").strip("/ "))
+        return _load(_MODELS, os.environ.get("NAZX_HUB_NAMESPACE", "").strip("/ "))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -133,30 +177,34 @@ class Registry:
 
 
 @cache
-def _load(file: Path, namespace: str) -> Registry:
-    data = json.loads(file.read_text(encoding="utf-8"))
-    entries = {
-        name: RegistryEntry(
-            name=name,
-            description=entry["description"],
-            chat=entry["chat"],
-            architecture=entry["architecture"],
-            attention=AttentionConfig(**entry["attention"]),
-            sources=tuple(
-                _source(source, namespace)
-                for source in entry["sources"]
-                if namespace or not source.get("hub", "").startswith(_NAMESPACE)
-            ),
-            reader=entry.get("reader"),
-        )
-        for name, entry in data["models"].items()
-    }
-    return Registry(entries, data["default"])
+def _load(folder: Path, namespace: str) -> Registry:
+    entries: dict[str, RegistryEntry] = {}
+    for file in sorted(folder.glob("*.json")):
+        data = json.loads(file.read_text(encoding="utf-8"))
+        entries |= {name: _entry(name, entry, namespace) for name, entry in data.items()}
+    by_size = sorted(
+        entries.values(), key=lambda entry: (entry.name != DEFAULT_MODEL, entry.parameters)
+    )
+    return Registry({entry.name: entry for entry in by_size}, DEFAULT_MODEL)
+
+
+def _entry(name: str, data: Mapping[str, Any], namespace: str) -> RegistryEntry:
+    given = dict(data)
+    # Within what it was trained for a windowed model attends as a full one does.
+    trained = given["architecture"]["max_position_embeddings"] - DEFAULT_ATTENTION.sink_tokens
+    window = given.pop("window", trained)
+    sources = tuple(
+        _source(source, namespace)
+        for source in given.pop("sources")
+        if namespace or not source.get("hub", "").startswith(_NAMESPACE)
+    )
+    attention = replace(DEFAULT_ATTENTION, local_window=window)
+    return RegistryEntry(name, attention=attention, sources=sources, **given)
 
 
 def _source(data: Mapping[str, Any], namespace: str) -> Source:
     if "hub" in data:
-        return HubSource(data["hub"].replace(_NAMESPACE, namespace))
+        return HubSource(data["hub"].replace(_NAMESPACE, namespace), data.get("bytes"))
     return PyPISource(
         package=data["pypi"],
         version=data["version"],

@@ -13,6 +13,7 @@ from nazx_cli.checkpoint.quantized import agreed_kind, check_tensors, stored_kin
 from nazx_cli.checkpoint.recipes import Recipe, recipes
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import ModelUnavailableError, UsageError, first_line
+from nazx_cli.kernels.processor import multiplies_bfloat16
 from nazx_cli.model.decoder import Decoder
 from nazx_cli.model.libraries import give_back, keep_little
 from nazx_cli.names import DEVICES, DTYPES
@@ -115,18 +116,8 @@ def _native_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
-        return "avx512_bf16" in _cpu_flags() or "bf16" in _cpu_flags()
+        return multiplies_bfloat16()
     return device.type == "mps"
-
-
-def _cpu_flags() -> frozenset[str]:
-    """Instruction sets of the CPU as Linux lists them; empty elsewhere."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return frozenset()
-    lines = (line for line in text.splitlines() if line.startswith(("flags", "Features")))
-    return frozenset(next(lines, "").split())
 
 
 def _assemble(

@@ -21,12 +21,12 @@ from nazx_cli.cli import (
     doctor,
     gauge,
     help,
-    models,
     sessions,
     tune,
     vram_estimate,
 )
 from nazx_cli.cli.judge import command as eval
+from nazx_cli.cli.models import choose, listing, manage
 from nazx_cli.cli.shared.options import flatten
 from nazx_cli.cli.shared.parsing import Command, Group
 from nazx_cli.errors import NazxError, UsageError, is_out_of_memory, without_credentials
@@ -37,11 +37,12 @@ from nazx_cli.ui.terminal.streams import OutputError, open_streams
 COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("ask", ask.ask),
     ("chat", chat.chat),
-    ("pull", models.pull),
-    ("ls", models.ls),
-    ("show", models.show),
-    ("rm", models.rm),
-    ("verify", models.verify),
+    ("pull", manage.pull),
+    ("ls", listing.ls),
+    ("use", choose.use),
+    ("show", manage.show),
+    ("rm", manage.rm),
+    ("verify", manage.verify),
     ("convert", convert.convert),
     ("quantize", convert.quantize),
     ("vram-estimate", vram_estimate.vram_estimate),

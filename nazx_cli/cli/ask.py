@@ -48,13 +48,22 @@ def ask(
 
     Example: nazx ask --file book.txt "Who is on trial, and what for?"
     """
-    from nazx_cli.cli.shared.opening import Opening, named_options
+    from nazx_cli.cli.shared.opening import Opening, named_options, names_no_model
 
     asked = _question(question or (), options.prompt)
     asked, specs, piped = _inputs(asked, file or (), make_screen(output))
     chosen = ChatOptions(options.go_on, options.session, options.force)
     named = named_options(context)
-    opening = Opening(tuple(specs), model, answers, output, chosen, named, piped=piped)
+    opening = Opening(
+        tuple(specs),
+        model,
+        answers,
+        output,
+        chosen,
+        named,
+        piped=piped,
+        names_no_model=names_no_model(context),
+    )
     chat = opening.open()
     try:
         outcome = chat.answer(asked, as_json=output.json)

@@ -43,11 +43,20 @@ def chat(
         raise UsageError(
             "the chat reads questions from stdin, so --file - cannot", "give the file's name"
         )
-    from nazx_cli.cli.shared.opening import Opening, named_options
+    from nazx_cli.cli.shared.opening import Opening, named_options, names_no_model
     from nazx_cli.ui.terminal.screen import no_echo
 
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and not output.json
-    opening = Opening(files, model, answers, output, options, named_options(context), interactive)
+    opening = Opening(
+        files,
+        model,
+        answers,
+        output,
+        options,
+        named_options(context),
+        interactive,
+        names_no_model=names_no_model(context),
+    )
     with no_echo() if interactive else nullcontext():
         chat = opening.open()
     try:
@@ -61,12 +70,12 @@ def chat(
 
 def _converse(chat: Chat) -> int:
     from nazx_cli.catalog.stored import nazx_home
-    from nazx_cli.memory.plan import better_model
+    from nazx_cli.memory.choosing import better_model
     from nazx_cli.ui.repl import Repl
 
     chat.screen.note(_greeting(chat))
     plan = chat.lm.plan
-    if plan and (advice := better_model(chat.lm.name, plan.limit - plan.estimate.process)):
+    if plan and (advice := better_model(chat.lm.name, plan.limit)):
         chat.screen.note(advice)
     Repl(chat, nazx_home() / "history").run()
     return 0

@@ -205,11 +205,16 @@ def set_one(
     Example: nazx config set model nazx-smol-360m
     """
     key, commands = _canonical(key), _commands(context)
-    read()  # one that is damaged is not written over
     owner = next((each[key] for each in commands.values() if key in each), None)
     typed = value if owner is None else _typed(owner, value)
     _check(context, commands, key, typed)
-    line = f"{key} = {escape_control(_json.dumps(typed, ensure_ascii=False))}"
+    keep(key, typed)
+
+
+def keep(key: str, value: Any) -> None:
+    """Write a default down; one that is damaged is not written over: ``UsageError``."""
+    read()
+    line = f"{key} = {escape_control(_json.dumps(value, ensure_ascii=False))}"
     _write("\n".join([*_without(key), line]) + "\n")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from nazx_cli import __version__
 from nazx_cli.cli.shared.options import Json, Offline, Report
-from nazx_cli.names import is_offline
+from nazx_cli.names import DEFAULT_MODEL, is_offline
 from nazx_cli.ui.phrases import size_text
 from nazx_cli.ui.terminal.tables import Table
 
@@ -133,14 +133,10 @@ def _models() -> dict[str, bool]:
 
 
 def _advice() -> str | None:
-    """A model of the registry that the fastest device has room for, better than the default."""
-    from nazx_cli.catalog.registry import Registry
-    from nazx_cli.checkpoint.load import resolve_device
-    from nazx_cli.memory.plan import better_model, default_limit
-    from nazx_cli.memory.probe import read_memory
+    """A model of the registry that this machine has room for, better than the default."""
+    from nazx_cli.memory.choosing import better_model
 
-    free = read_memory(str(resolve_device("auto"))).free
-    return better_model(Registry.load().default, default_limit(free))
+    return better_model(DEFAULT_MODEL)
 
 
 def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -161,8 +157,8 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append((place["name"], f"{place['path']}, {size_text(place['bytes'])}"))
     here = [name for name, present in facts["models"].items() if present]
     lines.append(("models here", ", ".join(here) or "none"))
-    if absent := [name for name in facts["models"] if name not in here]:
-        lines.append(("to pull", ", ".join(absent)))
+    if absent := len(facts["models"]) - len(here):
+        lines.append(("to pull", f"{absent} more: nazx ls --all"))
     if facts["advice"]:
         lines.append(("advice", facts["advice"]))
     return lines

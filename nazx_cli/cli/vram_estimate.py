@@ -83,7 +83,8 @@ def vram_estimate(
     from nazx_cli.memory.plan import LoadOptions
 
     cards = {text: parse_bytes(text) for text in vram or _CARDS}
-    config = ModelRef.parse(options.model, revision).config()
+    model = ModelRef.parse(options.model, revision)
+    config = model.config()
     if options.layout != "auto":
         if options.layout not in LAYOUT_BYTES:
             raise UsageError(
@@ -101,7 +102,7 @@ def vram_estimate(
     kinds = (stored,) if stored else (None, *KINDS)
     rows = [_row(config, documents, replace(wanted, quantize=kind), cards) for kind in kinds]
     shown = options.model, config, documents, rows
-    report.tell(_record(*shown), *_lines(*shown))
+    report.tell(_record(*shown), *_lines(*shown), note=model.correction())
 
 
 def _row(

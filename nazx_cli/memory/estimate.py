@@ -97,6 +97,15 @@ def weight_bytes(config: ModelConfig, precision: str, width: int = 2) -> int:
     return sum(_part_bytes(part, precision, width) for part in recipes(config))
 
 
+def bytes_per_token(config: ModelConfig, precision: str, width: int = 2) -> int:
+    """Bytes of the weights that writing one token reads, ``width`` as in ``weight_bytes``: all of
+    them, but of an embedding that is not the output head as well no more than a row."""
+    read = weight_bytes(config, precision, _WIDTH.get(precision, width))
+    if config.tie_embeddings:
+        return read
+    return read - (config.vocab_size - 1) * config.hidden_size * _WIDTH.get(precision, width)
+
+
 def estimate(
     config: ModelConfig,
     precision: str,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass, field, replace
 
-from nazx_cli.catalog.registry import AdapterChoice, Registry
+from nazx_cli.catalog.registry import AdapterChoice
 from nazx_cli.checkpoint.quantized import agreed_kind
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.cost import Size
@@ -30,7 +30,6 @@ CPU_WORK, GPU_WORK = 1e13, 1e15
 _LEAST_READ = 2_048  # tokens of a prompt, however large the model
 _LAYOUTS = ("pairs", "postings", "ids")  # that auto chooses from, soonest to a first token first
 _MARGIN = 0.9  # of what a device has free: others use it too
-_BOOK = TextSize(100_000, 7_000)
 
 
 @dataclass(frozen=True)
@@ -161,29 +160,6 @@ def plan(config: ModelConfig, documents: TextSize, options: LoadOptions, machine
 def default_limit(free: int) -> int:
     """The limit where a person names none: what is free, less a margin."""
     return int(free * _MARGIN)
-
-
-def better_model(name: str, limit: int, precision: str = "bfloat16") -> str | None:
-    """One line that names the largest chat model of the registry that fits ``limit`` bytes with
-    a book, where it is larger than ``name``, and the command to get it; None where there is none.
-    """
-    registry = Registry.load()
-    entry = registry.find(name)
-    if entry is None:
-        return None
-    options = LoadOptions(dtype=precision, limit=limit)
-    fitting = [
-        (other.config.num_parameters, other.name, found.estimate.total)
-        for other in registry.entries.values()
-        if other.chat and (found := plan(other.config, _BOOK, options, Machine(precision))).fits
-    ]
-    weights, best, total = max(fitting, default=(0, "", 0))
-    if weights <= entry.config.num_parameters:
-        return None
-    return (
-        f"{best} ({weights / 1e9:.1f} billion weights, {total / 1e9:.1f} GB) would fit too "
-        f"and answers better: nazx pull {best}"
-    )
 
 
 def _context_size(

@@ -60,3 +60,8 @@ def size_text(nbytes: float) -> str:
         unit += 1
     digits = 0 if unit == 0 or nbytes >= 99.95 else 1 if nbytes >= 9.995 else 2
     return f"{nbytes:.{digits}f} {_UNITS[unit]}"
+
+
+def rate_text(per_second: float) -> str:
+    """``57/s`` or ``4.5/s``: how many in a second."""
+    return f"{per_second:,.0f}/s" if per_second >= 9.95 else f"{per_second:.1f}/s"

@@ -83,9 +83,16 @@ def named_options(context: typer.Context) -> frozenset[str]:
     )
 
 
+def names_no_model(context: typer.Context) -> bool:
+    """Whether nothing says which model to use: no option, variable, nor what was chosen before."""
+    source = context.get_parameter_source("model")
+    return source is not None and source.name == "DEFAULT"
+
+
 @dataclass(frozen=True)
 class Opening:
-    """What a conversation is opened from; ``piped`` is the document that ``-`` in ``files`` is."""
+    """What a conversation is opened from; ``piped`` is the document that ``-`` in ``files`` is,
+    ``names_no_model`` as in the function of that name."""
 
     files: tuple[str, ...]
     model: ModelOptions
@@ -95,6 +102,7 @@ class Opening:
     named: frozenset[str]
     interactive: bool = False
     piped: str | None = None
+    names_no_model: bool = False
 
     def open(self) -> Chat:
         """The chat; its session, if it is saved, is this process's alone until it is closed."""
@@ -146,14 +154,16 @@ class Opening:
         from nazx_cli.session.saving.autosave import Autosave
         from nazx_cli.ui.chat import Chat
 
-        models = models_of(self.model, screen)
         more: ReadResult | None = None
         goes_on = file is not None and bool(file.model)
         if file is not None and goes_on:
+            models = models_of(self.model, screen)
             session, more = self._resumed(file, models, settings)
         else:
             documents = read_documents(self.files, self.piped, screen)
-            session = open_session(self.model.model, models, settings, documents)
+            model = self._model(screen)
+            models = models_of(model, screen)
+            session = open_session(model.model, models, settings, documents)
         autosave = Autosave(store, file, screen.error, failure)
         chat = Chat(session, screen, models=models, autosave=autosave)
         if self.options.no_save:
@@ -168,6 +178,13 @@ class Opening:
             chat.gauge = Gauge(lambda: chat.workspace.usage(), chat.lm.device, chat.lm.memory_limit)
         chat.save()
         return chat
+
+    def _model(self, screen: Screen) -> ModelOptions:
+        if not self.names_no_model:
+            return self.model
+        from nazx_cli.cli.models.choose import first_choice
+
+        return first_choice(self.model, self.output, screen)
 
     def _resumed(
         self, file: SessionFile, models: Models, given: SessionSettings

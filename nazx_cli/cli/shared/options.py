@@ -121,6 +121,14 @@ Device = Annotated[
         autocompletion=lambda: ["auto", *DEVICES],
     ),
 ]
+VramLimit = Annotated[
+    str | None,
+    option(
+        "--vram-limit",
+        "Most memory to use, as 8GB. Default: what is free, less a margin.",
+        metavar="SIZE",
+    ),
+]
 Revision = Annotated[
     str | None, option("--revision", "Branch, tag or commit of the model.", metavar="NAME")
 ]
@@ -142,14 +150,7 @@ class ModelOptions:
         str | None,
         option("--quantize", "Hold the weights in 8 or 4 bits, by bitsandbytes.", choices=KINDS),
     ] = None
-    vram_limit: Annotated[
-        str | None,
-        option(
-            "--vram-limit",
-            "Most memory to use, as 8GB. Default: what is free, less a margin.",
-            metavar="SIZE",
-        ),
-    ] = None
+    vram_limit: VramLimit = None
     device: Device = "auto"
     layout: Annotated[
         str,

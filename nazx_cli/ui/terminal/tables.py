@@ -24,27 +24,42 @@ _STEPS = re.compile(r"[^/\\]*[/\\]+|[^/\\]+")  # of a path
 class Table:
     """``rows`` of cells below their ``heading``; without one, a row's first cell is its name.
 
-    The columns ``right`` are aligned right: figures, which stay on one line.
+    The columns ``right`` are aligned right: figures, which stay on one line. Those that are
+    ``spare`` are left out where there is no room for them, the last of them first.
     """
 
     rows: Sequence[Sequence[str]]
     heading: Sequence[str] = ()
     right: Collection[int] = ()
+    spare: Sequence[int] = ()
 
     def lines(self, width: int | None) -> list[str]:
         """The table in at most ``width`` cells (None: in as many as it needs).
 
-        Where that is too little headings go on in further lines, then the text of the widest
-        column; where its words have no room, each row becomes some lines ``name: value``.
+        Where that is too little, spare columns go, headings go on in further lines, then the text
+        of the widest column; where its words have no room, each row becomes some lines
+        ``name: value``.
         """
         rows = [list(map(_clean, row)) for row in (self.heading, *self.rows) if row]
         widths = [max(map(cell_width, column)) for column in zip(*rows, strict=True)]
         lines = self._in_columns(rows, widths)
         if width is None or all(cell_width(line) <= width for line in lines):
             return lines
+        if self.spare:
+            return self._without(self.spare[-1]).lines(width)
         if narrower := self._narrower(rows, width):
             return self._in_columns(rows, narrower)
         return [part for line in self._list(rows) for part in wrapped(line, width, _INDENT)]
+
+    def _without(self, column: int) -> Table:
+        def after(places: Collection[int]) -> list[int]:
+            return [at - (at > column) for at in places if at != column]
+
+        def kept(cells: Sequence[str]) -> list[str]:
+            return [cell for at, cell in enumerate(cells) if at != column]
+
+        heading = kept(self.heading)
+        return Table([*map(kept, self.rows)], heading, after(self.right), after(self.spare))
 
     def _in_columns(self, rows: Sequence[Sequence[str]], widths: Sequence[int]) -> list[str]:
         return [

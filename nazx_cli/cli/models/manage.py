@@ -1,4 +1,4 @@
-"""``nazx pull``, ``ls``, ``show``, ``rm`` and ``verify``: the models on this machine."""
+"""``nazx pull``, ``show``, ``rm`` and ``verify``: a model of this machine or for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from nazx_cli.cli.shared.options import (
     Revision,
     Yes,
     confirm,
-    option,
 )
 from nazx_cli.errors import ModelUnavailableError, UsageError
 from nazx_cli.names import ADAPTER_CONFIG
@@ -25,8 +24,7 @@ from nazx_cli.ui.phrases import size_text
 from nazx_cli.ui.terminal.tables import Table
 
 if TYPE_CHECKING:
-    from nazx_cli.catalog.registry import RegistryEntry
-    from nazx_cli.catalog.stored import Removal, StoredModel
+    from nazx_cli.catalog.stored import Removal
 
 
 def pull(
@@ -65,12 +63,15 @@ def pull(
         "source": origin.source if origin else None,
         "revision": model.revision,
         "commit": origin.commit if origin else None,
+        "correction": model.correction() or None,
     }
     came = f", from {origin}" if origin else ""
     report.tell(
         facts,
         f"{model.pinned} is ready: {size_text(nbytes)}{came}",
-        note=f"in {folder}; try: nazx chat -m {model.pinned}",
+        note="\n".join(
+            filter(None, [model.correction(), f"in {folder}; try: nazx chat -m {model.pinned}"])
+        ),
     )
 
 
@@ -119,73 +120,6 @@ def verify(
     )
 
 
-_HEADINGS = ("NAME", "SIZE", "ATTENTION", "DTYPE", "WHERE")
-
-
-def ls(
-    all: Annotated[bool, option("--all", "Also known models that are not here.")] = False,
-    *,
-    json: Json = False,
-) -> None:
-    """List the models on this machine.
-
-    Those that NazX converted, and those in the Hub's cache that it can use as they are.
-
-    Example: nazx ls --all
-    """
-    from nazx_cli.catalog.registry import Registry
-    from nazx_cli.catalog.stored import stored_models
-
-    models = stored_models()
-    names = {model.name for model in models}
-    entries = Registry.load().entries.values() if all else ()
-    absent = [entry for entry in entries if entry.name not in names]
-    facts = [*map(_facts, models), *map(_absent_facts, absent)]
-    rows = [*map(_row, models), *map(_absent_row, absent)]
-    if rows:
-        Report(json=json).tell(facts, Table(rows, _HEADINGS, right=(1,)))
-    else:
-        Report(json=json).tell(facts, note="no model is here yet; next: nazx pull nazx-smol-135m")
-
-
-def _facts(model: StoredModel) -> dict[str, Any]:
-    return {
-        "name": model.name,
-        "present": True,
-        "bytes": model.nbytes,
-        "attention": model.config.attention.kind if model.config else None,
-        "dtype": model.dtype or None,
-        "where": model.place,
-        "path": str(model.folder),
-        "source": model.origin.source if model.origin else None,
-        "commit": model.origin.commit if model.origin else None,
-        "problem": model.problem or None,
-    }
-
-
-def _absent_facts(entry: RegistryEntry) -> dict[str, Any]:
-    return {
-        "name": entry.name,
-        "present": False,
-        "description": entry.description,
-        "attention": entry.attention.kind,
-        "parameters": entry.config.num_parameters,
-    }
-
-
-def _row(model: StoredModel) -> tuple[str, ...]:
-    if model.config is None:
-        kind, dtype = "damaged", f"nazx verify {model.name}"
-    else:
-        kind, dtype = model.config.attention.kind, model.dtype
-    where = "Hub cache" if model.place == "hub" else str(model.folder)
-    return model.name, size_text(model.nbytes), kind, dtype, where
-
-
-def _absent_row(entry: RegistryEntry) -> tuple[str, ...]:
-    return entry.name, "-", entry.attention.kind, "-", f"nazx pull {entry.name}"
-
-
 def show(name: ModelArgument, *, revision: Revision = None, json: Json = False) -> None:
     """Show what a model is.
 
@@ -211,7 +145,11 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [("name", facts["name"])]
     if "description" in facts:
         lines.append(("description", facts["description"]))
+    if "licence" in facts:
+        lines += _registry_lines(facts)
     lines += _model_lines(facts)
+    if facts.get("correction"):
+        lines.append(("note", facts["correction"]))
     if "reader" in facts:
         lines.append(("reading adapter", facts["reader"] or "not in this version"))
     lines.append(("chat template", "yes" if facts["chat_template"] else "no"))
@@ -219,6 +157,16 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         return lines + _file_lines(facts)
     here = f"no; next: nazx pull {facts['name']}"
     return [*lines, ("sources", ", ".join(facts["sources"])), ("here", here)]
+
+
+def _registry_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    gated = "; gated: accept it on the Hub and set HF_TOKEN" if facts["gated"] else ""
+    return [
+        ("good at", facts["good_at"]),
+        ("licence", f"{facts['licence']}{gated}"),
+        ("download", size_text(facts["download_bytes"])),
+        ("quantization", f"{facts['recommended_quantization'] or 'none'} is recommended"),
+    ]
 
 
 def _model_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:

@@ -1,0 +1,115 @@
+"""Which of the registry's models run on a machine, how, and how fast; no torch here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from nazx_cli.catalog.registry import Registry, RegistryEntry
+from nazx_cli.config import ModelConfig
+from nazx_cli.memory.estimate import TextSize, bytes_per_token, longest_context
+from nazx_cli.memory.machine import Hardware, this_machine
+from nazx_cli.memory.plan import LoadOptions, Plan, plan
+
+LEAST_SPEED = 4.0
+"""Tokens a second, at most, below which no model is suggested: about as fast as people read."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a model runs on a machine: ``plan`` holds the most precise weights that fit.
+
+    ``context`` is how many tokens a prompt may then have, 0 where nothing fits; ``speed`` how many
+    tokens a second it writes at most: the bytes of the weights that each token reads,
+    over the memory's bandwidth.
+    """
+
+    plan: Plan
+    context: int
+    speed: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether it runs at all."""
+        return self.plan.fits
+
+    @property
+    def precision(self) -> str:
+        """How its weights are held; the smallest way there is where it does not fit."""
+        return self.plan.estimate.precision
+
+
+def fit(config: ModelConfig, machine: Hardware, limit: int | None = None) -> Fit:
+    """How ``config`` runs on ``machine``, within ``limit`` bytes (None: what is free)."""
+    found = plan(config, TextSize(), LoadOptions(limit=limit), machine.place)
+    precision = found.estimate.precision
+    read = bytes_per_token(config, precision, found.width)
+    context = _context(config, found) if found.fits else 0
+    return Fit(found, context, machine.bandwidth / read)
+
+
+def _context(config: ModelConfig, found: Plan) -> int:
+    if found.live is not None:
+        return found.live
+    room = found.limit - found.estimate.process
+    return longest_context(config, found.estimate.precision, found.layout, room)
+
+
+class Offer(NamedTuple):
+    """A model of the registry, and how it runs."""
+
+    entry: RegistryEntry
+    fit: Fit
+
+
+def suggestions(
+    machine: Hardware, limit: int | None = None, *, hub: bool = True, gated: bool = False
+) -> list[Offer]:
+    """Up to three models for a person who has none in mind: the best that fits, one between, and
+    the default, which is always there.
+
+    ``hub`` says whether the Hub's models can be had, ``gated`` whether those that need a token.
+    The best has the most weights of those that write at ``LEAST_SPEED`` or above; the one
+    between is, by the ratio of weights, in the middle.
+    """
+    registry = Registry.load()
+    entry = registry.entries[registry.default]
+    default = Offer(entry, fit(entry.config, machine, limit))
+    larger = [*_worthwhile(machine, limit, gated)] if hub else []
+    if not larger:
+        return [default]
+    *others, best = larger
+    middle = math.sqrt(best.entry.parameters * entry.parameters)
+    between = sorted(others, key=lambda offer: abs(math.log(offer.entry.parameters / middle)))
+    return [best, *between[:1], default]
+
+
+def _worthwhile(machine: Hardware, limit: int | None, gated: bool) -> Iterator[Offer]:
+    """Models to suggest, larger than the default, the largest last."""
+    registry = Registry.load()
+    for entry in registry.entries.values():
+        if not entry.suggest or entry.name == registry.default or (entry.gated and not gated):
+            continue
+        found = fit(entry.config, machine, limit)
+        if found.fits and found.speed >= LEAST_SPEED:
+            yield Offer(entry, found)
+
+
+def better_model(
+    name: str, limit: int | None = None, machine: Hardware | None = None
+) -> str | None:
+    """One line that names the best model of the registry that fits ``machine`` (None: this one),
+    where it is larger than ``name``, and the command to get it; None where there is none."""
+    entry = Registry.load().find(name)
+    if entry is None:
+        return None
+    best, found = suggestions(machine or this_machine(), limit)[0]
+    if best.parameters <= entry.parameters:
+        return None
+    return (
+        f"{best.name} ({best.parameters / 1e9:.1f} billion weights, {found.precision}, "
+        f"{found.plan.estimate.total / 1e9:.1f} GB) would fit too and answers better: "
+        f"nazx pull {best.name}"
+    )

@@ -1,0 +1,161 @@
+"""This machine as a place for a model, without torch where no GPU is: its memory, the arithmetic
+that it is quick at, and how fast it reads memory, which bounds how fast tokens come.
+
+The speed is measured once and kept in ``NAZX_HOME``, under the name of what it was measured on.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from nazx_cli.catalog.stored import nazx_home
+from nazx_cli.errors import ModelUnavailableError
+from nazx_cli.foreign import read_object
+from nazx_cli.kernels.processor import multiplies_bfloat16, processor_name, usable_cores
+from nazx_cli.memory.plan import GPU_WORK, Machine
+from nazx_cli.memory.probe import read_memory
+
+_PROCESS = 300_000_000  # measured: a chat on a CPU with its libraries, before weights are loaded
+_BUFFER = 1 << 27  # bytes, read and written: beyond the caches of all but the largest processors
+_SECONDS = 0.2  # for which it is copied
+_GPU_BUFFER = 1 << 29
+_PASSES = 10
+_PATIENCE = 5.0  # seconds for the GPU's own tool
+_AMPERE = 8.0  # compute capability: the first GPUs that multiply bfloat16
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What runs models here: ``device`` is cpu or cuda, ``name`` what it is called, ``bandwidth``
+    the bytes of memory that it moves in a second, ``place`` what plans need to know of it."""
+
+    device: str
+    name: str
+    bandwidth: float
+    place: Machine
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.place.free / 1e9:.1f} GB free"
+
+
+def this_machine() -> Hardware:
+    """The GPU if there is one that can be used, else the CPU; measured where it is not known."""
+    return _gpu() or _cpu()
+
+
+def _cpu() -> Hardware:
+    name = f"{processor_name()}, {usable_cores()} cores"
+    dtype = "bfloat16" if multiplies_bfloat16() else "float32"
+    place = Machine(dtype, read_memory("cpu").free, held=_PROCESS, can_quantize=_can_quantize())
+    return Hardware("cpu", name, _known_speed(f"cpu {name}", _measure_cpu) or 0.0, place)
+
+
+def _gpu() -> Hardware | None:
+    """The first CUDA device, as the driver's own tool tells of it; None where torch has no use
+    for it."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None or not _torch_knows_cuda():
+        return None
+    asked = [tool, "--query-gpu=name,memory.free,compute_cap", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(
+            asked, capture_output=True, text=True, check=True, timeout=_PATIENCE
+        ).stdout
+        name, free, capability = (part.strip() for part in told.splitlines()[0].rsplit(",", 2))
+        dtype = "bfloat16" if float(capability) >= _AMPERE else "float32"
+        place = Machine(dtype, int(free) << 20, can_quantize=_can_quantize(), work=GPU_WORK)
+    except (OSError, ValueError, IndexError, subprocess.SubprocessError):
+        return None
+    speed = _known_speed(f"cuda {name}", _measure_cuda)
+    return None if speed is None else Hardware("cuda", name, speed, place)
+
+
+def _torch_knows_cuda() -> bool:
+    """Told from its version: a build for CPUs says so, and importing it takes seconds."""
+    try:
+        return not version("torch").endswith("+cpu")
+    except PackageNotFoundError:
+        return False
+
+
+def _can_quantize() -> bool:
+    return find_spec("bitsandbytes") is not None
+
+
+def _known_speed(what: str, measure: Callable[[], float | None]) -> float | None:
+    """Bytes a second, kept from an earlier time or measured now; None where that cannot be."""
+    file = nazx_home() / "speeds.json"
+    kept = _read(file)
+    speed = kept.get(what)
+    if isinstance(speed, (int, float)) and speed > 0:
+        return float(speed)
+    measured = measure()
+    if measured is not None:
+        _write(file, {**kept, what: round(measured)})
+    return measured
+
+
+def _read(file: Path) -> dict[str, object]:
+    try:
+        return read_object(file)
+    except (FileNotFoundError, ModelUnavailableError):  # it is measured again
+        return {}
+
+
+def _write(file: Path, speeds: dict[str, object]) -> None:
+    scratch = file.with_name(f".{file.name}.{time.monotonic_ns()}")
+    with suppress(OSError):  # then the next command measures again
+        file.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_text(json.dumps(speeds, indent=1) + "\n", encoding="utf-8")
+        scratch.replace(file)
+
+
+def _measure_cpu() -> float:
+    """The fastest of some copies by all cores at once, each byte counted as read and written."""
+    import numpy as np
+
+    cores = usable_cores()
+    source = np.empty(_BUFFER, np.uint8)
+    target = np.empty(_BUFFER, np.uint8)
+    pieces = list(zip(np.array_split(source, cores), np.array_split(target, cores), strict=True))
+    best = 0.0
+    with ThreadPoolExecutor(cores) as pool:
+        # NumPy lets go of the interpreter's lock while it fills and copies.
+        list(pool.map(lambda pair: pair[0].fill(1), pieces))
+        list(pool.map(lambda pair: pair[1].fill(1), pieces))
+        end = time.perf_counter() + _SECONDS
+        while not best or time.perf_counter() < end:
+            started = time.perf_counter()
+            list(pool.map(lambda pair: np.copyto(pair[1], pair[0]), pieces))
+            best = max(best, 2 * _BUFFER / (time.perf_counter() - started))
+    return best
+
+
+def _measure_cuda() -> float | None:
+    """The same on the GPU; None where torch cannot use it."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    try:
+        source = torch.empty(_GPU_BUFFER, dtype=torch.uint8, device="cuda")
+        target = torch.empty_like(source)
+        target.copy_(source)
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        for _ in range(_PASSES):
+            target.copy_(source)
+        torch.cuda.synchronize()
+    except RuntimeError:  # no memory is free, or the driver fails
+        return None
+    return 2 * _GPU_BUFFER * _PASSES / (time.perf_counter() - started)

@@ -1,0 +1,113 @@
+"""Which models fit a machine, how fast they can be there, and ``nazx ls --all``, which tells."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cli_helpers import run_nazx as nazx
+from pseudo_terminal import Terminal
+
+from nazx_cli.catalog.registry import Registry
+from nazx_cli.memory import machine as machines
+from nazx_cli.memory.choosing import LEAST_SPEED, better_model, fit, suggestions
+from nazx_cli.memory.estimate import bytes_per_token
+from nazx_cli.memory.machine import Hardware, this_machine
+from nazx_cli.memory.plan import Machine
+
+DEFAULT = "nazx-smol-135m"
+
+
+def machine(free: float, bandwidth: float = 1e12) -> Hardware:
+    return Hardware("cuda", "a GPU", bandwidth, Machine("bfloat16", int(free), can_quantize=True))
+
+
+def names(*arguments: object, **options: bool) -> list[str]:
+    return [offer.entry.name for offer in suggestions(*arguments, **options)]  # type: ignore[arg-type]
+
+
+def test_less_memory_means_less_precise_weights_and_then_none() -> None:
+    config = Registry.load().entries["nazx-smol-1.7b"].config
+    found = [fit(config, machine(free)) for free in (8e9, 4e9, 2.5e9, 1e9)]
+    assert [each.precision for each in found] == ["bfloat16", "int8", "nf4", "nf4"]
+    assert [each.fits for each in found] == [True, True, True, False]
+    assert [each.context for each in found] == [2052, 2052, 2052, 0]
+    assert found[0].speed < found[1].speed < found[2].speed
+    assert fit(config, machine(8e9), limit=10**9).fits is False
+
+
+def test_speed_is_bounded_by_the_weights_that_a_token_reads() -> None:
+    entries = Registry.load().entries
+    tied, untied = entries["nazx-smol-1.7b"].config, entries["nazx-1b"].config
+    assert bytes_per_token(tied, "bfloat16") == 2 * tied.num_parameters
+    embedding = 2 * (untied.vocab_size - 1) * untied.hidden_size
+    assert bytes_per_token(untied, "bfloat16") == 2 * untied.num_parameters - embedding
+    assert fit(tied, machine(80e9, bandwidth=2e10)).speed == pytest.approx(2e10 / 3.4228e9, 1e-3)
+
+
+def test_suggestions_are_the_best_that_fits_one_between_and_the_default() -> None:
+    best, between, last = names(machine(200e9))
+    entries = Registry.load().entries
+    assert last == DEFAULT
+    assert entries[best].parameters > entries[between].parameters > entries[DEFAULT].parameters
+    assert not entries[best].gated and entries[best].suggest
+    ample = {entry.name for entry in entries.values() if entry.suggest and not entry.gated}
+    assert entries[best].parameters == max(entries[name].parameters for name in ample)
+    assert names(machine(200e9), hub=False) == [DEFAULT]
+    assert names(machine(1e8)) == [DEFAULT]
+
+
+def test_a_model_that_is_too_slow_is_not_suggested_and_a_gated_one_needs_a_token() -> None:
+    slow = machine(200e9, bandwidth=8e9)
+    assert all(offer.fit.speed >= LEAST_SPEED for offer in suggestions(slow)[:-1])
+    assert names(slow)[0] != names(machine(200e9))[0]
+    gated = {entry.name for entry in Registry.load().entries.values() if entry.gated}
+    assert gated and not gated & set(names(machine(9e9)))
+    small = [names(machine(free), gated=True) for free in (4e9, 9e9, 2e10)]
+    assert gated & {name for each in small for name in each}
+
+
+def test_advice_names_a_larger_model_only_where_it_fits() -> None:
+    best = names(machine(200e9))[0]
+    assert f"nazx pull {best}" in str(better_model(DEFAULT, machine=machine(200e9)))
+    assert better_model(DEFAULT, 10**8, machine(200e9)) is None
+    assert better_model(best, machine=machine(200e9)) is None
+    assert better_model("some/repo") is None
+
+
+def test_the_speed_of_memory_is_measured_once(
+    isolated_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = this_machine()
+    assert first.bandwidth > 1e8 and first.place.free > 0
+    monkeypatch.setattr(machines, "_measure_cpu", lambda: pytest.fail("measured again"))
+    assert this_machine().bandwidth == pytest.approx(first.bandwidth)
+    (isolated_home / "speeds.json").write_text("{damaged")
+    monkeypatch.setattr(machines, "_measure_cpu", lambda: 1e9)
+    assert this_machine().bandwidth == 1e9
+
+
+def test_ls_all_tells_for_this_machine_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {each["name"]: each for each in json.loads(nazx("ls", "--all", "--json")[0])}
+    assert told.keys() == Registry.load().entries.keys()
+    small = told[DEFAULT]
+    assert small["fit"]["fits"] and small["fit"]["context_tokens"] == 2052
+    assert small["fit"]["most_tokens_per_second"] > 0
+    assert small["licence"] and small["download_bytes"] and small["context_length"] == 8192
+    limited = json.loads(nazx("ls", "--all", "--json", "--vram-limit", "1.2GB")[0])
+    fitting = {each["name"] for each in limited if each["fit"]["fits"]}
+    assert DEFAULT in fitting and "nazx-2.8b" not in fitting
+    assert {each["fit"]["limit_bytes"] for each in limited} == {1_200_000_000}
+    out, err, _ = nazx("ls", "--all", "--vram-limit", "1.2GB")
+    assert "nazx-2.8b" in out and "1.20 GB" in err
+
+
+@pytest.mark.parametrize(
+    ("columns", "headings"),
+    [(40, "NAME +FITS AS +UP TO$"), (80, "NAME +FITS AS +UP TO +CONTEXT +DOWNLOAD +LICENCE$")],
+)
+def test_ls_all_is_a_table_in_a_narrow_terminal_too(columns: int, headings: str) -> None:
+    terminal = Terminal("ls", "--all", columns=columns, rows=60)
+    assert terminal.end() == 0
+    terminal.until(f"^{headings}")

@@ -1,0 +1,157 @@
+"""Which model is used where none is named: ``nazx use``, and the question on first use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface_hub.constants  # noqa: F401 - it reads once whether to be offline
+import pytest
+from cli_helpers import run_nazx as nazx
+from cli_helpers import tiny_checkpoint
+from fake_hub import FakeHub
+from pseudo_terminal import Terminal
+
+from nazx_cli.catalog.stored import converted_folder
+from nazx_cli.memory import machine as machines
+from nazx_cli.memory.machine import this_machine
+
+DEFAULT = "nazx-smol-135m"
+ASKED = "Press 1 to 3"
+
+
+@pytest.fixture(autouse=True)
+def no_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+
+
+@pytest.fixture
+def hub(isolated_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A Hub that answers, and has nothing; the machine's memory is quick."""
+    monkeypatch.setattr(machines, "_measure_cpu", lambda: 1e11)
+    this_machine()
+    with FakeHub({}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        yield hub
+
+
+def kept(home: Path) -> str:
+    file = home / "config.toml"
+    return file.read_text() if file.exists() else ""
+
+
+# nazx use
+
+
+def test_use_chooses_a_model_and_alone_says_which_it_is(isolated_home: Path) -> None:
+    assert nazx("use")[0] == f"{DEFAULT} (the default)\n"
+    out, err, code = nazx("use", "NAZX-1B")
+    assert (out, code) == ("nazx-1b is used from now on\n", 0)
+    assert "2.09 GB" in err
+    assert nazx("config", "get", "model")[0] == "nazx-1b\n"
+    assert nazx("use")[0] == "nazx-1b (nazx use)\n"
+    assert nazx("use", env={"NAZX_MODEL": "org/tiny"})[0] == "org/tiny (NAZX_MODEL)\n"
+    assert (
+        "NAZX_MODEL is set to org/tiny"
+        in nazx("use", "nazx-70m", env={"NAZX_MODEL": "org/tiny"})[1]
+    )
+
+
+def test_use_takes_folders_and_keeps_them_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_checkpoint(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    assert nazx("use", "./mine")[2] == 0
+    monkeypatch.chdir("/")
+    assert nazx("use")[0] == f"{folder} (nazx use)\n"
+    assert nazx("ask", "--max-tokens", "2", "Hello?")[2] == 0
+
+
+def test_use_refuses_what_is_no_model(isolated_home: Path) -> None:
+    _, err, code = nazx("use", "nazx-smol-135")
+    assert code == 5 and f"did you mean {DEFAULT}" in err
+    assert kept(isolated_home) == ""
+
+
+# First use
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--offline",), "offline: "),
+        ((), "no model was chosen: "),
+        (("--quiet",), "no model was chosen: "),
+    ],
+)
+def test_where_nobody_can_be_asked_the_default_is_taken_and_a_line_says_so(
+    arguments: tuple[str, ...], reason: str, isolated_home: Path
+) -> None:
+    _, err, code = nazx("ask", *arguments, "Who?")
+    assert code == 5  # there is nothing to fetch it from
+    assert f"\n{reason}using {DEFAULT} (92.9 MB, Apache-2.0)" in f"\n{err}"
+    assert kept(isolated_home) == ""
+
+
+def test_nothing_is_asked_before_what_is_wrong_is_told(hub: FakeHub) -> None:
+    for arguments in (("-f", "/no/such/book.txt"), ("--temperature", "-1")):
+        terminal = Terminal("ask", "Who?", *arguments)
+        assert terminal.end() > 0
+        assert "error: " in terminal.text and ASKED not in terminal.text
+
+
+def test_a_model_that_was_named_or_is_here_asks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_checkpoint(converted_folder(DEFAULT))
+    assert "using" not in nazx("ask", "--max-tokens", "2", "Who?")[1]
+    monkeypatch.setenv("NAZX_HOME", str(tmp_path))
+    folder = str(tiny_checkpoint(tmp_path / "tiny"))
+    assert "using" not in nazx("ask", "-m", folder, "--max-tokens", "2", "Who?")[1]
+    assert "using" not in nazx("ask", "--max-tokens", "2", "Who?", env={"NAZX_MODEL": folder})[1]
+
+
+def test_a_person_on_a_terminal_chooses_by_one_key_and_is_remembered(
+    hub: FakeHub, isolated_home: Path
+) -> None:
+    terminal = Terminal("ask", "Who?")
+    shown = terminal.until(ASKED)
+    rows = [line.split() for line in shown.splitlines() if re.match(r"\d  ", line)]
+    assert [row[0] for row in rows] == ["1", "2", "3"]
+    assert {DEFAULT, "92.9", "Apache-2.0"} <= set(rows[2])
+    terminal.send("x")  # is none of them
+    terminal.send("2")
+    terminal.until(f"{rows[1][1]} is used from now on")
+    terminal.kill()
+    assert kept(isolated_home) == f'model = "{rows[1][1]}"\n'
+    again = nazx("ask", "Who?")[1]
+    assert "using" not in again and rows[1][1] in again  # which this Hub does not have
+
+
+def test_enter_takes_the_smallest(hub: FakeHub, isolated_home: Path) -> None:
+    terminal = Terminal("chat")
+    terminal.until(ASKED)
+    terminal.send("\r")
+    terminal.until(f"{DEFAULT} is used from now on")
+    terminal.kill()
+    assert kept(isolated_home) == f'model = "{DEFAULT}"\n'
+
+
+@pytest.mark.parametrize("key", ["q", "\x03"])
+def test_leaving_changes_nothing(key: str, hub: FakeHub, isolated_home: Path) -> None:
+    terminal = Terminal("chat")
+    terminal.until(ASKED)
+    terminal.send(key)
+    assert terminal.end() == 130
+    assert "nothing was changed" in terminal.text
+    assert kept(isolated_home) == "" and not any("api" in each for each in hub.requests)
+
+
+def test_a_hub_that_is_away_leaves_the_smallest_and_that_is_said(isolated_home: Path) -> None:
+    terminal = Terminal("ask", "Who?", columns=200)
+    shown = terminal.until(f"using {DEFAULT}")
+    terminal.kill()
+    assert "cannot be reached" in shown and ASKED not in shown
+    assert kept(isolated_home) == ""
