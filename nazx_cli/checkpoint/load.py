@@ -16,6 +16,7 @@ from nazx_cli.errors import ModelUnavailableError, UsageError, first_line
 from nazx_cli.kernels.processor import multiplies_bfloat16
 from nazx_cli.model.decoder import Decoder
 from nazx_cli.model.libraries import give_back, keep_little
+from nazx_cli.model.offload import keep_in_host_memory
 from nazx_cli.names import DEVICES, DTYPES
 
 
@@ -25,13 +26,15 @@ def load_decoder(
     dtype: str,
     quantize: str | None = None,
     adapter: Adapter | None = None,
+    on_device: int | None = None,
 ) -> Decoder:
     """Read ``config.json`` and the weights of ``folder`` on to ``device`` in ``dtype``.
 
     ``quantize`` (int8 or nf4) quantizes the matrices of the blocks; a checkpoint that is
-    quantized already stays as it is. ``adapter`` is merged before. Names and shapes are checked
-    against the configuration before anything is allocated; the weights are then converted one
-    parameter at a time, so that no second copy of the model is held. ``ModelUnavailableError``
+    quantized already stays as it is. ``adapter`` is merged before. Of the layers the first
+    ``on_device`` stay on the device (None: all), the others in host memory. Names and shapes are
+    checked against the configuration before anything is allocated; the weights are then converted
+    one parameter at a time, so that no second copy of the model is held. ``ModelUnavailableError``
     names what is broken, ``UsageError`` a wrong device, type or quantization.
     """
     keep_little()
@@ -52,6 +55,10 @@ def load_decoder(
             _quantized(decoder, checkpoint, recipe, kind, where, what, packed=stored is not None)
         else:
             _assign(decoder, recipe.parameter, _assemble(checkpoint, recipe, where, what))
+        if on_device is not None and recipe.layer is not None and recipe.layer >= on_device:
+            _to_host(decoder, recipe)
+    for layer in range(config.num_layers if on_device is None else on_device, config.num_layers):
+        keep_in_host_memory(decoder, layer, where)
     if config.tie_embeddings:
         decoder.head.weight = decoder.embed.weight
     give_back()
@@ -118,6 +125,16 @@ def _native_bfloat16(device: torch.device) -> bool:
     if device.type == "cpu":
         return multiplies_bfloat16()
     return device.type == "mps"
+
+
+def _to_host(decoder: Decoder, recipe: Recipe) -> None:
+    """Move what ``recipe`` made from the device to host memory."""
+    module = decoder.get_submodule(recipe.parameter.rpartition(".")[0])
+    for name, parameter in module.named_parameters():
+        if not parameter.is_meta:
+            setattr(module, name, nn.Parameter(parameter.detach().to("cpu"), requires_grad=False))
+    for name, buffer in module.named_buffers():
+        setattr(module, name, buffer.to("cpu"))
 
 
 def _assemble(

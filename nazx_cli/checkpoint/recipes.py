@@ -34,6 +34,12 @@ class Recipe:
     offset: float = 0.0
 
     @property
+    def layer(self) -> int | None:
+        """The layer that it is of; None outside them."""
+        parts = self.parameter.split(".")
+        return int(parts[1]) if parts[0] == "blocks" else None
+
+    @property
     def is_block_matrix(self) -> bool:
         """Whether it is one of those that are quantized: a matrix of a block."""
         return self.parameter.startswith("blocks.") and len(self.sources[0][1]) == 2

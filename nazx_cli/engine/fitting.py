@@ -18,6 +18,7 @@ from nazx_cli.kernels import choose_kernel
 from nazx_cli.memory.estimate import TextSize, estimate
 from nazx_cli.memory.plan import CPU_WORK, GPU_WORK, LoadOptions, Machine, Plan, plan
 from nazx_cli.memory.probe import read_memory
+from nazx_cli.model import offload
 from nazx_cli.model.attention import check_layout
 
 _SHRINKING = ("tables", "states", "pairs", "postings", "ids")
@@ -45,6 +46,7 @@ def plan_here(
         can_quantize=options.quantize is None and find_spec("bitsandbytes") is not None,
         kernel=choose_kernel(config, device, dtype),
         work=CPU_WORK if device.type == "cpu" else GPU_WORK,
+        offloads=device.type == "cuda" and offload.is_installed(),
     )
     return plan(config, documents, options, machine)
 

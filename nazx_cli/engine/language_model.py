@@ -81,7 +81,9 @@ def load_planned(
     plan = plan_here(ModelConfig.from_folder(folder), documents, options).check()
     wanted = options.adapters.merged(documents.tokens > 0)
     merged = read_adapter(wanted) if wanted else None
-    decoder = load_decoder(folder, options.device, plan.dtype, plan.quantize, merged)
+    decoder = load_decoder(
+        folder, options.device, plan.dtype, plan.quantize, merged, plan.on_device
+    )
     lm = LanguageModel(name, decoder, folder, plan.layout, plan)
     lm.adapter, lm.reader = merged, options.adapters.reader
     return lm

@@ -63,7 +63,8 @@ class TextSize:
 @dataclass(frozen=True)
 class Estimate:
     """Bytes of one model and one context; ``dense`` is what an ordinary cache would take,
-    ``process`` what a CPU holds beside them."""
+    ``process`` what a CPU holds beside them. ``host`` are the bytes of the weights that a GPU has
+    no room for: they are in host memory, and not among ``weights``."""
 
     precision: str
     layout: str
@@ -73,6 +74,7 @@ class Estimate:
     dense: int
     workspace: int
     process: int = 0
+    host: int = 0
 
     @property
     def total(self) -> int:
@@ -134,6 +136,12 @@ def estimate(
         peak - weights - context + _RUNTIME + (0 if precision in _WIDTH else _quantizer()),
         process,
     )
+
+
+def layer_bytes(config: ModelConfig, precision: str, width: int) -> int:
+    """Bytes of the weights of one layer; ``width`` as in ``weight_bytes``."""
+    width = _WIDTH.get(precision, width)
+    return sum(_part_bytes(part, precision, width) for part in recipes(config) if part.layer == 0)
 
 
 def _quantizer() -> int:

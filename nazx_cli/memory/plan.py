@@ -16,6 +16,7 @@ from nazx_cli.memory.estimate import (
     TextSize,
     distinct_tokens,
     estimate,
+    layer_bytes,
     longest_context,
     process_bytes,
 )
@@ -58,7 +59,7 @@ class Machine:
     """What a device gives a model: the type of its arithmetic, bytes that are free, whether
     weights can be quantized, and the kernel, as in ``Size``; ``held`` is what this process holds
     of it already, 0 where that is not counted (on a GPU); ``work`` is how many operations
-    reading a prompt may take."""
+    reading a prompt may take, ``offloads`` whether layers may stay in host memory."""
 
     dtype: str
     free: int = 0
@@ -66,6 +67,7 @@ class Machine:
     can_quantize: bool = False
     kernel: KernelName = "torch"
     work: float = CPU_WORK
+    offloads: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ class Plan:
     kernel and bytes.
 
     ``estimate`` is the smallest there is where it does not fit ``limit``; ``reason`` tells why
-    not, or why this was picked. ``is_first_choice`` where nothing had to be given up.
+    not, or why this was picked. ``is_first_choice`` where nothing had to be given up. The first
+    ``on_device`` layers are on the device, the others in host memory; None: all are on the device.
     ``held`` is that of the machine.
     """
 
@@ -86,6 +89,7 @@ class Plan:
     hint: str = ""
     is_first_choice: bool = True
     held: int = 0
+    on_device: int | None = None
 
     @property
     def live(self) -> int | None:
@@ -152,6 +156,8 @@ def plan(config: ModelConfig, documents: TextSize, options: LoadOptions, machine
             reason = "all fits" if first else f"{_arithmetic(tried[0])} would not fit"
             return Plan(found, machine.dtype, limit, True, reason, "", first, machine.held)
     smallest = min(tried, key=lambda found: found.total)
+    if machine.offloads and (kept := _offloaded(config, smallest, machine, limit)) is not None:
+        return kept
     reason = f"this does not fit in {_gb(limit)}: {_arithmetic(smallest)}"
     hint = _advice(config, smallest, limit)
     return Plan(smallest, machine.dtype, limit, False, reason, hint, False, machine.held)
@@ -196,6 +202,26 @@ def _roomiest(
     longer = range(least + 1, _longest_prompt(config, options, machine) + 1)
     more = bisect_left(longer, True, key=lambda live: with_live(live).total > most)
     return with_live(least + more)
+
+
+def _offloaded(config: ModelConfig, found: Estimate, machine: Machine, limit: int) -> Plan | None:
+    """As ``found``, with as many of the first layers on the device as fit it; None where not even
+    one at a time does, or where attention needs all of them at hand."""
+    if config.window is None:
+        return None
+    layer = layer_bytes(config, found.precision, _width(machine.dtype))
+    # A matrix that is copied in stands beside the layers that stay: a layer's bytes are set aside.
+    most = config.num_layers - 1
+    kept = most - max(0, -(-(found.total - limit) // layer))
+    if kept < 0:
+        return None
+    host = (config.num_layers - kept) * layer
+    fitting = replace(found, weights=found.weights - host + layer, host=host)
+    reason = (
+        f"{config.num_layers - kept} of {config.num_layers} layers stay in host memory: each token "
+        f"moves {_gb(host)} to the device, a second or more for every 10 GB"
+    )
+    return Plan(fitting, machine.dtype, limit, True, reason, "", False, machine.held, kept)
 
 
 def _longest_prompt(config: ModelConfig, options: LoadOptions, machine: Machine) -> int:
