@@ -16,6 +16,7 @@ from tokenizer_helpers import (
     ALICE,
     BOOK,
     BUILDERS,
+    MORE,
     NAMES,
     WHOLE,
     check,
@@ -60,8 +61,8 @@ def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(edits, "_KEPT", 40)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_usual_byte_level_tokenizers_work_in_chunks(name: str) -> None:
+@pytest.mark.parametrize("name", (*NAMES, *MORE))
+def test_the_usual_tokenizers_work_in_chunks(name: str) -> None:
     assert tokenizer(name)._cutting is not None
 
 
@@ -76,7 +77,7 @@ def test_where_no_cut_is_known_to_be_safe_texts_stay_whole(name: str) -> None:
     assert lists(tok.encode_edited(text, tokens, "a" + text)) == plain(tok, "a" + text)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", (*NAMES, *MORE))
 @pytest.mark.usefixtures("sizes")
 def test_random_texts_have_the_tokens_of_one_call(name: str) -> None:
     rng = random.Random(5)
@@ -85,7 +86,8 @@ def test_random_texts_have_the_tokens_of_one_call(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ("gpt2", "digits", "prefixed", "prefixed-digits", "llama3", "qwen")
+    "name",
+    ("gpt2", "digits", "prefixed", "prefixed-digits", "llama3", "qwen", "gpt4o", "tekken"),
 )
 def test_random_texts_have_the_words_of_the_whole(name: str) -> None:
     rng = random.Random(6)
@@ -94,14 +96,14 @@ def test_random_texts_have_the_words_of_the_whole(name: str) -> None:
     check_words(tokenizer(name), BOOK[:20_000])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", (*NAMES, "mistral", "gemma"))
 def test_a_book_has_the_tokens_of_one_call(name: str) -> None:
     check(tokenizer(name), BOOK)
     check(tokenizer(name), BOOK.replace("\n", "\r\n").upper())
     check(tokenizer(name), " ".join(BOOK.split()))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", (*NAMES, "mistral", "gemma"))
 def test_long_runs_have_the_tokens_of_one_call(name: str) -> None:
     runs = [run * 3000 for run in (" ", "\n", "a", "é", "'", ".", "1", " \n", "\n ", "a ", "日\n")]
     for run in runs:
@@ -110,7 +112,7 @@ def test_long_runs_have_the_tokens_of_one_call(name: str) -> None:
     check(tokenizer(name), "".join(runs))
 
 
-@pytest.mark.parametrize("name", ("gpt2", "prefixed", "llama3", "qwen"))
+@pytest.mark.parametrize("name", ("gpt2", "prefixed", "llama3", "qwen", "gpt4o", "tekken"))
 def test_each_character_is_taken_for_what_the_backend_takes_it_for(name: str) -> None:
     """Whitespace or not is told by what becomes of spaces around a character."""
     special = [c for c in map(chr, range(0x3100)) if unicodedata.category(c)[0] in "ZC"]
@@ -119,7 +121,7 @@ def test_each_character_is_taken_for_what_the_backend_takes_it_for(name: str) ->
     check_words(tokenizer(name), "".join(f"x{c}  x!{c}\n\nx {c}!" for c in known))
 
 
-@pytest.mark.parametrize("name", ("gpt2", "llama3", "qwen"))
+@pytest.mark.parametrize("name", ("gpt2", "llama3", "qwen", "gpt4o", "tekken"))
 def test_letters_end_before_all_that_may_come_after_them(name: str) -> None:
     ends = [c for c in map(chr, range(0x80)) if not c.isalnum()]
     ends += [chr(code) for code in range(0x2010, 0x2028)]
@@ -168,7 +170,7 @@ def edited(rng: random.Random, text: str) -> str:
     return text
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", (*NAMES, *MORE))
 def test_an_edited_text_has_the_tokens_of_a_new_one(name: str) -> None:
     rng = random.Random(11)
     tok = tokenizer(name)
@@ -191,7 +193,7 @@ def test_an_edited_text_has_the_tokens_of_a_new_one(name: str) -> None:
     ],
 )
 def test_texts_that_differ_little_have_the_tokens_of_a_new_one(old: str, new: str) -> None:
-    for name in NAMES:
+    for name in (*NAMES, *MORE):
         tok = tokenizer(name)
         assert lists(tok.encode_edited(old, tok.encode_document(old), new)) == plain(tok, new)
 
@@ -203,9 +205,14 @@ def test_only_what_is_around_an_edit_is_encoded(monkeypatch: pytest.MonkeyPatch)
     seen: list[tuple[int, int]] = []
     original = tok.encode_document
 
-    def spy(text: str, on_progress: Callable[[int, int], None] | None = None) -> Tokens:
+    def spy(
+        text: str,
+        on_progress: Callable[[int, int], None] | None = None,
+        *,
+        continued: bool = False,
+    ) -> Tokens:
         encoded.append(text)
-        return original(text, on_progress)
+        return original(text, on_progress, continued=continued)
 
     monkeypatch.setattr(tok, "encode_document", spy)
     new = f"{BOOK[:middle]} and a new thing {BOOK[middle:]}"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from checkpoints import LLAMA, write_checkpoint
 
+from nazx_cli.names import OnProgress
 from nazx_cli.reading.tokenized import TokenizedDocument
 from nazx_cli.session.files import read_again, read_new
 from nazx_cli.tokenizer import Tokenizer, Tokens
@@ -19,9 +20,11 @@ class Counting(Tokenizer):
 
     encoded = 0
 
-    def encode_document(self, text: str, on_progress: object = None) -> Tokens:
+    def encode_document(
+        self, text: str, on_progress: OnProgress | None = None, *, continued: bool = False
+    ) -> Tokens:
         self.encoded += len(text)
-        return super().encode_document(text, on_progress)  # type: ignore[arg-type]
+        return super().encode_document(text, on_progress, continued=continued)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ one plain call."""
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 from collections.abc import Callable
@@ -27,14 +28,19 @@ from nazx_cli.tokenizer import Tokenizer, Tokens
 ALICE = Path(__file__).parent / "data" / "alice.txt"
 BOOK = ALICE.read_text(encoding="utf-8")
 CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+CAPITALS = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
+)
 OTHERS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 NAMES = (
     *("gpt2", "digits", "prefixed", "prefixed-digits", "prefixed-spaces", "trimmed"),
-    *("llama3", "qwen", "neox", "neox-llama3", "tools"),
+    *("llama3", "qwen", "neox", "neox-llama3", "tools", "gpt4o"),
 )
+MORE = ("mistral", "mistral-first", "gemma", "crossing-lines", "tekken")
 WHOLE = (
     *("wordpiece", "unigram", "metaspace", "trimmed-prefix", "phrases", "stripping"),
-    *("lower", "unknown", "none"),
+    *("lower", "unknown", "none", "crossing-words"),
 )
 
 
@@ -102,9 +108,48 @@ def words(kind: str) -> Backend:
     return backend
 
 
+PREPEND, REPLACE = normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")
+
+
+def spaced(
+    steps: list[normalizers.Normalizer],
+    pre: pre_tokenizers.PreTokenizer | None = None,
+    lines: str = "",
+) -> Backend:
+    """One of SentencePiece's kind: words of the book, runs of spaces, and bytes for the rest.
+    ``lines`` is merged besides: it goes across line breaks or words."""
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    words = Backend(models.BPE())
+    words.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.BpeTrainer(vocab_size=900, show_progress=False)
+    words.train_from_iterator([BOOK[:60_000].replace("\n", " "), "日本 é🙂 " * 9], trainer)
+    model = json.loads(words.to_str())["model"]
+    pieces = [*model["vocab"], *(["\n"] if "\n" in lines else [])]
+    merges = [tuple(merge) for merge in model["merges"]]
+    for run in ("▁▁", "▁▁▁▁", lines.replace(" ", "▁")):
+        for end in range(2, len(run) + 1):
+            merges.append((run[: end - 1], run[end - 1 : end]))
+    made = dict.fromkeys(one + other for one, other in merges)
+    pieces = list(dict.fromkeys([*special, *pieces, *made]))
+    merges = list(dict.fromkeys(merges))
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    bpe = models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    backend = Backend(bpe)
+    backend.normalizer = normalizers.Sequence(steps) if steps else None
+    backend.pre_tokenizer = pre
+    backend.add_special_tokens(
+        [AddedToken(token, normalized=False, special=True) for token in special[:3]]
+    )
+    return backend
+
+
 SPACES = [" " * n for n in range(2, 9)]
 LLAMA3 = CONTRACTIONS + r"\p{N}{1,3}" + OTHERS
 QWEN = CONTRACTIONS + r"\p{N}" + OTHERS
+SLASHES = OTHERS.replace(r"[\r\n]*|", r"[\r\n/]*|")
+GPT4O = "|".join(f"{word}(?i:'s|'t|'re|'ve|'m|'ll|'d)?" for word in CAPITALS)
+GPT4O += r"|\p{N}{1,3}" + SLASHES
+TEKKEN = "|".join(CAPITALS) + r"|\p{N}" + SLASHES
 BUILDERS: dict[str, Callable[[], Backend]] = {
     "gpt2": lambda: trained(byte_level()),
     "digits": lambda: trained(digits()),
@@ -116,6 +161,19 @@ BUILDERS: dict[str, Callable[[], Backend]] = {
     "neox": lambda: with_tokens(trained(byte_level(), normalizers.NFC()), *SPACES),
     "neox-llama3": lambda: with_tokens(trained(split(LLAMA3)), *SPACES, "\t\t", "rabbit"),
     "trimmed": lambda: with_post(trained(byte_level()), prefix=False),
+    "gpt4o": lambda: trained(split(GPT4O)),
+    "tekken": lambda: trained(split(TEKKEN)),
+    "mistral": lambda: spaced([PREPEND, REPLACE]),
+    "mistral-first": lambda: spaced(
+        [], pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    ),
+    "gemma": lambda: with_tokens(
+        spaced([REPLACE], pre_tokenizers.Split(" ", "merged_with_previous"), lines="\n\n"),
+        *("\n\n", "\n\n\n", "<table>", "<|tool|>", *SPACES),
+        normalized=False,
+    ),
+    "crossing-lines": lambda: spaced([PREPEND, REPLACE], lines="e\nt"),
+    "crossing-words": lambda: spaced([PREPEND, REPLACE], lines="e t"),
     "tools": lambda: with_tokens(trained(split(QWEN)), "<tool_call>", "</tool_call>", "--"),
     "wordpiece": lambda: words("wordpiece"),
     "unigram": lambda: words("unigram"),

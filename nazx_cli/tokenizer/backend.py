@@ -3,9 +3,10 @@ can make it fail, or panic, on any text."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tokenizers import Tokenizer as Library
 
@@ -33,6 +34,11 @@ class Backend:
         """Read a ``tokenizer.json``."""
         with guarded(f"{path} is no usable tokenizer", FETCH_AGAIN):
             return cls(Library.from_file(str(path)))
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any]) -> Backend:
+        """The tokenizer that a ``tokenizer.json`` describes."""
+        return _tried(lambda: cls(Library.from_str(json.dumps(spec))))
 
     def encode(self, text: str, *, markup: bool = False) -> Encoding:
         """Tokens of ``text``; with ``markup`` the text of special tokens becomes those."""

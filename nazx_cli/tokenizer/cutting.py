@@ -16,7 +16,8 @@ W is Unicode's White_Space, the ``\\s`` of those expressions. For all of them:
 
 GPT-2's expression ends a match before line breaks too, when a character not in W precedes them.
 That of Llama 3 and Qwen takes line breaks into the word of a punctuation mark before them, but
-ends a match behind the last line break of every run of W.
+ends a match behind the last line break of every run of W. GPT-4o's and Mistral's take slashes
+behind those line breaks too, and GPT-4o's the apostrophe of a contraction behind letters.
 
 Where a space is put before a text that begins with none (``add_prefix_space``) pieces must begin
 with one. NFC moves and composes nothing across these cuts. Single digits are split off by looking
@@ -29,6 +30,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from nazx_cli.tokenizer.expressions import GPT4O, LLAMA3, QWEN2, TEKKEN
 
 _W = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _W_BUT_SPACE = _W.replace(" ", "", 1)
@@ -76,6 +79,8 @@ def _through(first: str) -> str:
     return f"(?:[{first}][{_W}]*[^{_W}]*)*"
 
 
+_AFTER_WORDS = _AFTER_LETTERS.replace("!-/", "!-&(-/")  # no apostrophe
+_WORD_ALONE = f"[{_LETTERS}]+(?=[{_AFTER_WORDS}])"
 _LETTERS_ALONE = f"[{_LETTERS}]+(?=[{_AFTER_LETTERS}])"
 _TO_LAST_LINE_BREAK = rf"(?:[\r\n](?:[{_W}]*[\r\n])?)?"
 _AT_THE_END = f"|[{_W}]+"  # elsewhere chunks have whitespace in front
@@ -90,18 +95,19 @@ _GPT2_PREFIXED = Cutting(
     re.compile(f"[^{_W}](?= )"),
     re.compile(" "),
 )
+_LINE_BREAKS_AND_SLASHES = rf"(?:[\r\n](?:[{_W}]*[\r\n])?(?:/[^{_W}]*)?)*"
+_GPT4O = Cutting(
+    re.compile(f"[{_W}]*(?:{_WORD_ALONE}|[^{_W}]+{_LINE_BREAKS_AND_SLASHES}){_AT_THE_END}"),
+    re.compile(rf"[^{_W}](?=[ \t])|[\r\n](?=[^{_W}/])"),
+    re.compile(f"[{_AFTER_WORDS}]"),
+)
 _LLAMA3 = Cutting(
     re.compile(f"[{_W}]*(?:{_LETTERS_ALONE}|[^{_W}]+{_TO_LAST_LINE_BREAK}){_AT_THE_END}"),
     re.compile(rf"[^{_W}](?=[ \t])|[\r\n](?=[^{_W}])"),
     re.compile(f"[{_AFTER_LETTERS}]"),
 )
 
-_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-_OTHERS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_BY_EXPRESSION = {
-    _CONTRACTIONS + r"\p{N}{1,3}" + _OTHERS: _LLAMA3,
-    _CONTRACTIONS + r"\p{N}" + _OTHERS: _LLAMA3,  # Qwen
-}
+_BY_EXPRESSION = {LLAMA3: _LLAMA3, QWEN2: _LLAMA3, GPT4O: _GPT4O, TEKKEN: _GPT4O}
 
 
 def cutting_of(spec: Mapping[str, Any]) -> Cutting | None:
@@ -111,7 +117,7 @@ def cutting_of(spec: Mapping[str, Any]) -> Cutting | None:
         return None
     if (spec.get("normalizer") or {"type": "NFC"}).get("type") != "NFC":
         return None
-    if not _offsets_are_local(spec.get("post_processor")):
+    if not offsets_are_local(spec.get("post_processor")):
         return None
     if not _added_tokens_are_whole(spec.get("added_tokens") or []):
         return None
@@ -138,12 +144,13 @@ def _of_steps(steps: list[Mapping[str, Any]]) -> Cutting | None:
     return _BY_EXPRESSION.get(split["pattern"].get("Regex", ""))
 
 
-def _offsets_are_local(post: Mapping[str, Any] | None) -> bool:
-    """Whether offsets depend on the token alone: with both flags the first one is special."""
+def offsets_are_local(post: Mapping[str, Any] | None) -> bool:
+    """Whether offsets depend on the token alone, for a post-processor given as its JSON: with both
+    flags the first one is special."""
     if post is None:
         return True
     if post.get("type") == "Sequence":
-        return all(_offsets_are_local(step) for step in post["processors"])
+        return all(offsets_are_local(step) for step in post["processors"])
     if post.get("type") == "ByteLevel":
         return not (post.get("trim_offsets", True) and post.get("add_prefix_space", True))
     return post.get("type") == "TemplateProcessing"

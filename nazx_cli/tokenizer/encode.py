@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -42,8 +42,16 @@ def joined(parts: Sequence[Tokens]) -> Tokens:
 _BLOCK = 1 << 16  # characters compared at a time
 
 
+class EncodePart(Protocol):
+    """Encodes a text, or what goes on after another."""
+
+    def __call__(
+        self, text: str, on_progress: OnProgress | None = None, *, continued: bool = False
+    ) -> Tokens: ...
+
+
 def encode_edited(
-    encode: Callable[[str, OnProgress | None], Tokens],
+    encode: EncodePart,
     cutting: Cutting,
     old: str,
     tokens: Tokens,
@@ -67,7 +75,7 @@ def encode_edited(
         if on_progress:
             on_progress(begin + done, len(new))
 
-    middle = encode(new[begin:end], report)
+    middle = encode(new[begin:end], report, continued=begin > 0)
     if on_progress:
         on_progress(len(new), len(new))
     return joined(

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer as Library
 
 from nazx_cli.config import MAX_VOCABULARY
@@ -23,6 +24,7 @@ from nazx_cli.names import OnProgress
 from nazx_cli.tokenizer.backend import Backend
 from nazx_cli.tokenizer.cutting import Cutting, cutting_of
 from nazx_cli.tokenizer.encode import Tokens, encode_edited, encode_in_chunks, encode_whole
+from nazx_cli.tokenizer.sentencepiece import Spaced, spaced_of
 
 _HALVES = re.compile("[\ud800-\udfff]")
 _SPACE = ("\u0120", "\u2581")  # how byte-level and SentencePiece vocabularies write a space
@@ -101,19 +103,32 @@ class Tokenizer:
         """Ids of a rendered template: special tokens in it become their ids."""
         return list(self._backend.encode(_whole(text), markup=True).ids)
 
-    def encode_document(self, text: str, on_progress: OnProgress | None = None) -> Tokens:
+    def encode_document(
+        self, text: str, on_progress: OnProgress | None = None, *, continued: bool = False
+    ) -> Tokens:
         """Tokenize a whole document, remembering where in the text each token starts.
 
         The result equals that of ``encode``, in memory that grows with the tokens alone. A token
         may differ in runs of tens of thousands of characters without a break, and, of tokenizers
-        other than byte-level ones of the usual kinds (see ``cutting``), at the end of one line in
-        a million characters. Those of the usual kinds are many times faster here than in one call.
-        ``on_progress`` is told characters done and in all.
+        that are not of the usual kinds (see ``cutting`` and ``sentencepiece``), at the end of one
+        line in a million characters. Those of the usual kinds are many times faster here than in
+        one call. ``on_progress`` is told characters done and in all. A ``continued`` text goes on
+        after another that ended at a cut.
         """
         text = _whole(text)
+        front = "" if continued or self._spaced is None else self._spaced.front(text)
+
+        def report(done: int, _: int) -> None:
+            if on_progress:
+                on_progress(done - len(front), len(text))
+
         if self._cutting is not None:
-            return encode_in_chunks(self._backend, self._cutting, text, on_progress)
-        return encode_whole(self._backend, text, on_progress)
+            tokens = encode_in_chunks(self._plain, self._cutting, front + text, report)
+        else:
+            tokens = encode_whole(self._plain, front + text, report)
+        if front:
+            np.maximum(tokens.starts - np.int32(1), np.int32(0), out=tokens.starts)
+        return tokens
 
     def encode_edited(
         self, old: str, tokens: Tokens, new: str, on_progress: OnProgress | None = None
@@ -135,7 +150,23 @@ class Tokenizer:
 
     @cached_property
     def _cutting(self) -> Cutting | None:
-        return cutting_of(json.loads(self._backend.to_json()))
+        if self._spaced is not None:
+            return self._spaced.cutting
+        return cutting_of(self._spec)
+
+    @cached_property
+    def _spaced(self) -> Spaced | None:
+        return spaced_of(self._spec)
+
+    @cached_property
+    def _plain(self) -> Backend:
+        """The backend for documents, which puts nothing in front of them."""
+        return self._backend if self._spaced is None else Backend.from_spec(self._spaced.plain)
+
+    @property
+    def _spec(self) -> dict[str, Any]:
+        spec: dict[str, Any] = json.loads(self._backend.to_json())
+        return spec
 
 
 def _whole(text: str) -> str:
