@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from cli_helpers import run_nazx as nazx
 from cli_helpers import tiny_checkpoint
+from store_helpers import MODEL, full_state
+
+from nazx_cli.session.saving.store import Store
 
 
 @pytest.fixture
@@ -40,6 +45,28 @@ def test_defaults_are_set_listed_and_taken_away(file: Path) -> None:
     assert nazx("config", "unset", "model")[2] == 0
     assert file.read_text() == "# mine\nmax-tokens = 7\n"
     assert nazx("config", "get", "model")[2] == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs limits of file sizes")
+def test_where_nothing_can_be_written_what_was_set_stays_and_removing_works(file: Path) -> None:
+    nazx("config", "set", "max-tokens", "7")
+    with Store(file.parent / "sessions").open("work", create=True) as session:
+        session.save({"main": full_state()}, "main", (), MODEL)
+    code = (
+        "import resource\nfrom nazx_cli.cli.app import app\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\napp()"
+    )
+
+    def on_a_full_disk(*arguments: str) -> tuple[str, int]:
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True)
+        return done.stderr.decode(), done.returncode
+
+    err, exit_code = on_a_full_disk("config", "set", "max-tokens", "8")
+    assert exit_code == 1 and "cannot be written" in err
+    assert file.read_text() == "max-tokens = 7\n"
+    assert on_a_full_disk("sessions", "rm", "work", "--yes") == ("", 0)
+    left = {path.name for path in file.parent.rglob("*") if path.is_file()}
+    assert left == {"config.toml"}
 
 
 def test_a_flag_beats_the_environment_which_beats_the_file(model: str, file: Path) -> None:

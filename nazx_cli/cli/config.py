@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -141,6 +142,8 @@ def _write(text: str) -> None:
         scratch.write_text(text, encoding="utf-8", errors="replace", newline="\n")
         scratch.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            scratch.unlink()
         raise NazxError(
             f"{path} cannot be written: {error.strerror or error}", "look at the folder"
         ) from None

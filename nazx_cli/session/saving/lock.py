@@ -42,7 +42,8 @@ class ProcessLock:
             try:
                 if _locked(descriptor) and _is_at(descriptor, self._path):
                     os.ftruncate(descriptor, 0)
-                    os.write(descriptor, str(os.getpid()).encode())
+                    with suppress(OSError):  # a full disk: then it cannot be told who holds it
+                        os.write(descriptor, str(os.getpid()).encode())
                     return descriptor
                 if time.monotonic() > deadline:
                     raise LockHeldError(_pid_in(descriptor))
