@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,29 @@ def test_the_speed_of_memory_is_measured_once(
     (isolated_home / "speeds.json").write_text("{damaged")
     monkeypatch.setattr(machines, "_measure_cpu", lambda: 1e9)
     assert this_machine().bandwidth == 1e9
+
+
+def test_a_card_counts_where_torch_can_use_it(
+    tmp_path: Path, isolated_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the driver's own tool says, played by a script; its memory's speed is known already."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'NVIDIA GeForce RTX 3060, 11264, 8.6'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(machines, "_torch_knows_cuda", lambda: True)
+    monkeypatch.setattr(machines, "_measure_cuda", lambda: None)  # torch cannot use it
+    assert this_machine().device != "cuda"
+    monkeypatch.setattr(machines, "_measure_cuda", lambda: 3.4e11)
+    found = this_machine()
+    assert (found.device, found.name, found.bandwidth) == (
+        "cuda",
+        "NVIDIA GeForce RTX 3060",
+        3.4e11,
+    )
+    assert (found.place.dtype, found.place.free, found.place.held) == ("bfloat16", 11 << 30, 0)
+    tool.write_text("#!/bin/sh\necho 'No devices were found'\n")
+    assert this_machine().device != "cuda"
 
 
 def test_ls_all_tells_for_this_machine_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from checkpoints import GPT_NEOX, write_checkpoint
+from checkpoints import GPT_NEOX, LLAMA, write_checkpoint
 from cli_helpers import run_nazx as nazx
 from fake_hub import FakeHub, FakeRepo
 
@@ -69,6 +69,22 @@ def test_what_came_with_the_weights_corrects_the_registry_and_is_said(hub: FakeH
     assert "its own config" in nazx("show", "nazx-70m")[0]
     out, err, _ = nazx("vram-estimate", "--model", "nazx-70m")
     assert f"{shown['parameters']:,} weights" in out and said in err
+
+
+def test_a_window_is_as_long_as_the_model_that_came_was_trained_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_checkpoint(tmp_path / "pleias", LLAMA)
+    repo = FakeRepo({path.name: path.read_bytes() for path in folder.iterdir()})
+    with FakeHub({"PleIAs/Pleias-RAG-350M": repo}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        fetch_config("PleIAs/Pleias-RAG-350M")
+        before = json.loads(nazx("show", "pleias-rag-350m", "--json")[0])
+        assert nazx("pull", "pleias-rag-350m")[2] == 0
+    after = json.loads(nazx("show", "pleias-rag-350m", "--json")[0])
+    for shown in (before, after):
+        window = shown["attention"]
+        assert window["local_window"] + window["sink_tokens"] == shown["max_positions"] == 256
 
 
 def test_a_config_that_came_before_the_weights_corrects_too(hub: FakeHub) -> None:

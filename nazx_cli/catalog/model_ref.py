@@ -230,7 +230,9 @@ class RegistryModel(ModelRef):
                 with suppress(ModelUnavailableError):  # it is damaged, and will be fetched again
                     config = ModelConfig.from_folder(folder)
                     own = config.raw.get("model_type") == "nazx"
-                    return config if own else replace(config, attention=self.entry.attention)
+                    if own:
+                        return config
+                    return replace(config, attention=self.entry.attention_for(config))
         return None
 
     def _fetch(self, offline: bool, refresh: bool, progress: OnNamedProgress) -> Path:

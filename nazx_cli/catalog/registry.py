@@ -89,7 +89,8 @@ class RegistryEntry:
     """A model by name; ``sources`` are tried in order.
 
     ``architecture`` is the base model's shape, known before anything is fetched; ``attention``
-    is what it is converted to on arrival, ``reader`` the name of its reading adapter.
+    is what it is converted to on arrival, its window as long as it was trained for where it
+    ``follows_context``; ``reader`` is the name of its reading adapter.
     ``parameters`` is the published number of weights, ``quantize`` the quantization that is
     recommended (None: none). One that is ``gated`` needs a token of the Hub; one to ``suggest``
     is worth naming to a person who has no model in mind.
@@ -108,6 +109,7 @@ class RegistryEntry:
     quantize: str | None = None
     gated: bool = False
     suggest: bool = False
+    follows_context: bool = False
 
     @property
     def reader_folder(self) -> Path | None:
@@ -127,6 +129,12 @@ class RegistryEntry:
             "attention": self.attention.to_dict(),
         }
         return ModelConfig.from_dict(data)
+
+    def attention_for(self, config: ModelConfig) -> AttentionConfig:
+        """``attention`` for the configuration that came with the weights."""
+        if not self.follows_context:
+            return self.attention
+        return _as_trained(config.max_positions)
 
     @property
     def download_bytes(self) -> int:
@@ -190,16 +198,25 @@ def _load(folder: Path, namespace: str) -> Registry:
 
 def _entry(name: str, data: Mapping[str, Any], namespace: str) -> RegistryEntry:
     given = dict(data)
-    # Within what it was trained for a windowed model attends as a full one does.
-    trained = given["architecture"]["max_position_embeddings"] - DEFAULT_ATTENTION.sink_tokens
-    window = given.pop("window", trained)
+    window = given.pop("window", None)
+    if window is None:
+        attention = _as_trained(given["architecture"]["max_position_embeddings"])
+    else:
+        attention = replace(DEFAULT_ATTENTION, local_window=window)
     sources = tuple(
         _source(source, namespace)
         for source in given.pop("sources")
         if namespace or not source.get("hub", "").startswith(_NAMESPACE)
     )
-    attention = replace(DEFAULT_ATTENTION, local_window=window)
-    return RegistryEntry(name, attention=attention, sources=sources, **given)
+    return RegistryEntry(
+        name, attention=attention, sources=sources, follows_context=window is None, **given
+    )
+
+
+def _as_trained(positions: int) -> AttentionConfig:
+    """Windowed attention that is full attention within ``positions``."""
+    window = max(1, positions - DEFAULT_ATTENTION.sink_tokens)
+    return replace(DEFAULT_ATTENTION, local_window=window)
 
 
 def _source(data: Mapping[str, Any], namespace: str) -> Source:

@@ -84,8 +84,9 @@ class RegistryFetch:
         origin = Origin.of(snapshot, self.revision)
         if origin is not None and origin.is_same(current):
             return None
-        published = ModelConfig.from_folder(snapshot).raw.get("model_type") == "nazx"
-        attention = None if published else self.entry.attention
+        config = ModelConfig.from_folder(snapshot)
+        published = config.raw.get("model_type") == "nazx"
+        attention = None if published else self.entry.attention_for(config)
         convert_folder(snapshot, new, attention, self._stage("converting"))
         if origin is not None:
             origin.write(new)

@@ -7,8 +7,10 @@ The speed is measured once and kept in ``NAZX_HOME``, under the name of what it 
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -36,8 +38,9 @@ _AMPERE = 8.0  # compute capability: the first GPUs that multiply bfloat16
 
 @dataclass(frozen=True)
 class Hardware:
-    """What runs models here: ``device`` is cpu or cuda, ``name`` what it is called, ``bandwidth``
-    the bytes of memory that it moves in a second, ``place`` what plans need to know of it."""
+    """What runs models here: ``device`` is cpu, cuda or mps, ``name`` what it is called,
+    ``bandwidth`` the bytes of memory that it moves in a second, ``place`` what plans need to know
+    of it."""
 
     device: str
     name: str
@@ -54,10 +57,15 @@ def this_machine() -> Hardware:
 
 
 def _cpu() -> Hardware:
+    """The CPU, or the GPU of Apple's that shares its memory."""
     name = f"{processor_name()}, {usable_cores()} cores"
-    dtype = "bfloat16" if multiplies_bfloat16() else "float32"
-    place = Machine(dtype, read_memory("cpu").free, held=_PROCESS, can_quantize=_can_quantize())
-    return Hardware("cpu", name, _known_speed(f"cpu {name}", _measure_cpu) or 0.0, place)
+    free, can_quantize = read_memory("cpu").free, find_spec("bitsandbytes") is not None
+    if sys.platform == "darwin" and platform.machine() == "arm64":
+        device, place = "mps", Machine("bfloat16", free, 0, can_quantize, work=GPU_WORK)
+    else:
+        dtype = "bfloat16" if multiplies_bfloat16() else "float32"
+        device, place = "cpu", Machine(dtype, free, _PROCESS, can_quantize)
+    return Hardware(device, name, _known_speed(f"cpu {name}", _measure_cpu) or 0.0, place)
 
 
 def _gpu() -> Hardware | None:
@@ -73,7 +81,8 @@ def _gpu() -> Hardware | None:
         ).stdout
         name, free, capability = (part.strip() for part in told.splitlines()[0].rsplit(",", 2))
         dtype = "bfloat16" if float(capability) >= _AMPERE else "float32"
-        place = Machine(dtype, int(free) << 20, can_quantize=_can_quantize(), work=GPU_WORK)
+        can_quantize = find_spec("bitsandbytes") is not None
+        place = Machine(dtype, int(free) << 20, can_quantize=can_quantize, work=GPU_WORK)
     except (OSError, ValueError, IndexError, subprocess.SubprocessError):
         return None
     speed = _known_speed(f"cuda {name}", _measure_cuda)
@@ -86,10 +95,6 @@ def _torch_knows_cuda() -> bool:
         return not version("torch").endswith("+cpu")
     except PackageNotFoundError:
         return False
-
-
-def _can_quantize() -> bool:
-    return find_spec("bitsandbytes") is not None
 
 
 def _known_speed(what: str, measure: Callable[[], float | None]) -> float | None:
