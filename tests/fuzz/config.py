@@ -7,6 +7,8 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+from family_configs import FAMILIES
+
 from fuzz.checkpoints import as_json, model_case, tiny_files
 from fuzz.law import Case
 from fuzz.mutate import mutated, mutated_json
@@ -21,8 +23,13 @@ _MORE: dict[str, Any] = {  # keys that the tiny config does without
     "partial_rotary_factor": 0.5,
     "eos_token_id": [258, 1],
 }
+_SIZES = (
+    *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"),
+    *("num_key_value_heads", "intermediate_size"),
+)
 _LEAVES = (
     *("llama", "gpt_neox", "nazx", "full", "inattention", "windowed", "silu", "gelu", "yarn"),
+    *("gemma2", "qwen3", "phi3", "longrope", "sliding_attention", "full_attention", None, True),
     *(3, 7, 64, 4096, 1 << 31, 0.1, 0.25, 1e-13, "4", [258], {"content": "x"}, "<|im_end|>"),
 )
 _TOKENS = (b"{", b"}", b"[", b"]", b'"', b":", b",", b"NaN", b"1e999", b"\\ud800", b"null", b"true")
@@ -46,10 +53,22 @@ def cases(rng: random.Random) -> Iterator[Case]:
             continue
         name = rng.choice(_FILES)
         value = json.loads(tiny_files()[name])
-        if name == "config.json":
+        if name == "config.json" and rng.random() < 0.5:
+            value = _of_another_family(rng, value)
+        elif name == "config.json":
             extra = rng.sample(sorted(_MORE), rng.randint(0, 3))
             value |= {key: _MORE[key] for key in extra}
         yield model_case(rng, name, {name: _damaged(rng, value)})
+
+
+def _of_another_family(rng: random.Random, value: dict[str, Any]) -> dict[str, Any]:
+    """A family's own settings with the tiny model's sizes, so that its weights nearly fit."""
+    family = FAMILIES[rng.choice(sorted(FAMILIES))]
+    if rng.random() < 0.2:
+        return {"model_type": "gemma3", "text_config": family}
+    if rng.random() < 0.5:
+        return family
+    return {**family, **{key: value[key] for key in _SIZES if key in value}}
 
 
 def _damaged(rng: random.Random, value: Any) -> bytes:
