@@ -82,6 +82,7 @@ class ScriptedModel:
     can_cite: bool = False
     cites: bool = False
     writes_summaries: bool = True
+    published_sampling: Sampling | None = None
     prompts: list[str] = field(default_factory=list)
     contexts: list[Context] = field(default_factory=list)
     max_tokens: list[int] = field(default_factory=list)

@@ -11,11 +11,10 @@ from cli_helpers import make_tokenizer
 from reading_helpers import small_tokenizer
 
 from nazx_cli.documents.document import Document, Origin, Place
-from nazx_cli.engine.sampling import Sampling
 from nazx_cli.reading.passages import Passage
 from nazx_cli.reading.tokenized import TokenizedDocument
 from nazx_cli.session.saving.session_file import ModelTag
-from nazx_cli.session.settings import SessionSettings
+from nazx_cli.session.settings import SessionSettings, Wishes
 from nazx_cli.session.state import History, Message, State, Turn
 
 MODEL = ModelTag("tiny", "a" * 64, "b" * 64)
@@ -70,7 +69,7 @@ def state_of(*parts: TokenizedDocument, turns: int = 2, seed: int = 0) -> State:
             f"system {random_text(seed)}",
             4096,
             77,
-            Sampling(0.7, 5, 0.9, 0.05, 1.1, 2**62 + 1),
+            Wishes(0.7, 5, 0.9, 0.05, 1.1, 2**62 + 1),
             "recall",
         ),
     )

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import pytest
-from cli_helpers import ScriptedModel
-from families import FAMILIES, MarkupModel, family_backend, family_tokenizer, template
+import json
+from pathlib import Path
 
+import pytest
+from cli_helpers import ScriptedModel, tiny_checkpoint
+from families import FAMILIES, MarkupModel, family_backend, family_tokenizer, template
+from workspace_helpers import add, answer
+
+from nazx_cli import load_model
+from nazx_cli.engine.sampling import Sampling
+from nazx_cli.errors import ModelUnavailableError
 from nazx_cli.session.events import Answer
 from nazx_cli.session.session import Session
-from nazx_cli.session.settings import SessionSettings
+from nazx_cli.session.settings import OURS, SessionSettings, Wishes
 from nazx_cli.session.state import Message
 from nazx_cli.session.templating.templates import render, stop_ids
 
@@ -100,3 +107,68 @@ def test_a_conversation_obeys_its_template(name: str) -> None:
     assert [turn.answer for turn in session.turns] == SAID
     session.take_back()
     assert "Two." in lm.tokenizer.decode(session.conversation_ids())
+
+
+# How tokens are chosen
+
+
+DRAWS = {"do_sample": True, "temperature": 0.6, "top_p": 0.95, "top_k": 20}
+
+
+def drawing(tmp_path: Path, settings: dict[str, object], **wishes: object) -> Session:
+    """A session with a checkpoint whose makers publish ``settings``."""
+    folder = tiny_checkpoint(tmp_path)
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    chosen = SessionSettings(max_tokens=8, sampling=Wishes(seed=5, **wishes))  # type: ignore[arg-type]
+    return Session(load_model(folder), settings=chosen)
+
+
+def test_what_the_makers_say_of_sampling_stands_where_the_person_says_nothing(
+    tmp_path: Path,
+) -> None:
+    session = drawing(tmp_path, DRAWS, top_k=3)
+    shown = session.parameters()
+    assert shown["temperature"] == "0.6 (the model's own)"
+    assert (shown["top_k"], shown["top_p"]) == ("3", "0.95 (the model's own)")
+    assert shown["repeat_penalty"] == "1 (the model's own)"
+    drawn = answer(session.ask("Why?"))
+    session.set_parameter("temperature", "0")
+    likeliest = answer(session.regen())
+    assert likeliest != drawn
+    assert session.set_parameter("temperature", "none") == "temperature is 0.6 (the model's own)"
+    assert answer(session.regen()) == drawn
+
+
+def test_questions_about_documents_get_the_likeliest_answer(tmp_path: Path) -> None:
+    session = drawing(tmp_path, DRAWS)
+    add(session, "The fox bought a lantern.")
+    assert session.parameters()["temperature"] == "0"
+    plain = drawing(tmp_path, {})
+    add(plain, "The fox bought a lantern.")
+    assert answer(session.ask("Who?")) == answer(plain.ask("Who?"))
+
+
+def test_thinking_is_drawn_as_the_makers_say_the_answer_about_documents_not() -> None:
+    published = Sampling(temperature=0.6, top_p=0.95)
+    lm = MarkupModel(["<think>", "Hm</think>", "A fox."], tokenizer=family_tokenizer("qwen3"))
+    lm.published_sampling = published
+    session = Session(lm)  # type: ignore[arg-type]
+    add(session, "The fox bought a lantern.")
+    list(session.ask("Who?"))
+    assert lm.samplings == [OURS, published, OURS]
+
+
+@pytest.mark.parametrize(
+    ("settings", "temperature"),
+    [({}, "0"), ({"temperature": 0.6}, "0"), ({"do_sample": True}, "1 (the model's own)")],
+)
+def test_makers_who_do_not_draw_leave_the_likeliest(
+    tmp_path: Path, settings: dict[str, object], temperature: str
+) -> None:
+    assert drawing(tmp_path, settings).parameters()["temperature"] == temperature
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": "hot"}, {"top_p": 7}, {"top_k": -1}])
+def test_makers_who_make_no_sense_are_told(tmp_path: Path, wrong: dict[str, object]) -> None:
+    with pytest.raises(ModelUnavailableError, match=rf"generation_config.*{next(iter(wrong))}"):
+        list(drawing(tmp_path, {"do_sample": True, **wrong}).ask("Why?"))

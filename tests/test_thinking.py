@@ -102,8 +102,10 @@ def test_thinking_that_goes_round_in_circles_ends() -> None:
 
 
 def test_no_thinking_at_all_where_none_is_allowed() -> None:
-    _, _, events = asked(["Yes."], "deepseek-r1", max_thinking=0)
-    assert (thought_of(events), said_of(events)) == ("", "Yes.")
+    _, lm, events = asked(["Yes."], "deepseek-r1", max_thinking=0)
+    assert not any(isinstance(event, Thought) for event in events)
+    assert said_of(events) == "Yes."
+    assert lm.prompts[0].endswith("<think>\n\n</think>\n\n")
 
 
 def test_the_window_leaves_the_answer_its_room() -> None:

@@ -16,7 +16,7 @@ from nazx_cli.context.context import Context, as_ids
 from nazx_cli.engine.fitting import MemoryLimit, plan_here
 from nazx_cli.engine.generator import Candidate, Step, answer_each, generate
 from nazx_cli.engine.grounding import Grounding
-from nazx_cli.engine.sampling import Sampling
+from nazx_cli.engine.sampling import Sampling, published_sampling
 from nazx_cli.errors import MemoryLimitError, is_out_of_memory
 from nazx_cli.memory.estimate import TextSize
 from nazx_cli.memory.plan import LoadOptions, Plan
@@ -124,6 +124,11 @@ class LanguageModel:
     def tokenizer(self) -> Tokenizer:
         """The checkpoint's tokenizer, read when first needed: logits need none."""
         return Tokenizer.from_folder(self.folder)
+
+    @cached_property
+    def published_sampling(self) -> Sampling | None:
+        """How its makers would have tokens drawn, if at all."""
+        return published_sampling(self.folder)
 
     @property
     def config(self) -> ModelConfig:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from nazx_cli.engine.grounding import PENALTY, Grounding
-from nazx_cli.errors import NazxError, UsageError
+from nazx_cli.errors import ModelUnavailableError, NazxError, UsageError
+from nazx_cli.foreign import FETCH_AGAIN, Fields, read_object
 
 _LOOKED_AT = 64  # likeliest tokens among which one that fits the grounding is looked for
 REPEAT_WINDOW = 64
@@ -44,6 +46,32 @@ class Sampling:
         _bounded("repeat-penalty", self.repeat_penalty, 0.01, 100.0)
         if self.seed is not None:
             _bounded("seed", self.seed, 0, (1 << 63) - 1)
+
+
+def published_sampling(folder: Path) -> Sampling | None:
+    """How a checkpoint's ``generation_config.json`` would have tokens drawn; None where it does not
+    say that they are to be.
+
+    ``ModelUnavailableError`` for values that make no sense.
+    """
+    path = folder / "generation_config.json"
+
+    def complain(what: str) -> ModelUnavailableError:
+        return ModelUnavailableError(f"{path}: {what}", f"correct it or {FETCH_AGAIN}")
+
+    try:
+        fields = Fields(read_object(path), complain)
+    except FileNotFoundError:
+        return None
+    if not fields.flag("do_sample", False):
+        return None
+    return Sampling(
+        fields.number("temperature", 1.0, 0.0, 100.0),
+        fields.count("top_k", 0, minimum=0),
+        fields.number("top_p", 1.0, 0.0, 1.0),
+        fields.number("min_p", 0.0, 0.0, 1.0),
+        fields.number("repetition_penalty", 1.0, 0.01, 100.0),
+    )
 
 
 def _bounded(name: str, value: float, low: float, high: float) -> None:

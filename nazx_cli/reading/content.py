@@ -15,6 +15,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "int": (int,),
     "bool": (bool,),
     "float": (float, int),
+    "float | None": (float, int, type(None)),
     "str | None": (str, type(None)),
     "int | None": (int, type(None)),
 }

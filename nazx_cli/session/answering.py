@@ -27,7 +27,7 @@ from nazx_cli.session.follow_up import followed_turn
 from nazx_cli.session.parts import ANSWER_TOKENS, choose, part_answer
 from nazx_cli.session.prompt import Prompt, Prompter, prompt_limit
 from nazx_cli.session.reader import EarlierTurns, Kept, Reader, quote
-from nazx_cli.session.saying import Limits, Speaker
+from nazx_cli.session.saying import THINKS_ALL_THE_SAME, Limits, Speaker, default_sampling
 from nazx_cli.session.settings import SessionSettings
 from nazx_cli.session.state import History, Message, State, Turn
 from nazx_cli.session.synced import SyncedContext
@@ -221,10 +221,11 @@ class Answerer:
         read = tuple(dict.fromkeys(p for prompt in prompts for p in prompt.passages))
         yield Reading("recall", read)
         ids = [setup.prompter.ids(followed, prompt.message) for prompt in prompts]
+        sampling = setup.settings.sampling.over(default_sampling(self.lm, has_documents=True))
         candidates = self.lm.answer_each(
             ids,
             max_tokens=min(setup.settings.max_tokens, ANSWER_TOKENS),
-            sampling=replace(setup.settings.sampling, repeat_penalty=1.0),
+            sampling=replace(sampling, repeat_penalty=1.0),
             stop_ids=self._speaker.stop_ids,
             opening=opening(self.lm.tokenizer),
             grounding=self._grounding(setup, question, followed),
@@ -265,7 +266,10 @@ class Answerer:
         interrupted = True
         try:
             grounding = self._grounding(setup, prompt.question, history.messages())
-            for piece in self._speaker.say(context, limits, settings.sampling, grounding):
+            wishes, has_documents = settings.sampling, setup.library is not None
+            for piece in self._speaker.say(
+                context, limits, wishes, grounding, has_documents=has_documents
+            ):
                 if isinstance(piece, Thought):
                     yield from self._thinking_notice(settings)
                     yield piece
@@ -300,17 +304,16 @@ class Answerer:
         self._scratch.set_live(prompter.ids([], message, thinks=False))
         grounding = self._grounding(self._setup, message.content, ())
         limits = Limits(max_tokens, settings.max_thinking, prompter.window)
-        said = self._speaker.say(self._scratch.context, limits, settings.sampling, grounding)
+        said = self._speaker.say(
+            self._scratch.context, limits, settings.sampling, grounding, has_documents=True
+        )
         return "".join(step.delta for step in said if not isinstance(step, Thought)).strip()
 
     def _thinking_notice(self, settings: SessionSettings) -> Iterator[Notice]:
         """Told once of a model that thinks although it is not to."""
         if settings.think == "off" and not self._told_of_thinking:
             self._told_of_thinking = True
-            yield Notice(
-                "the model thinks all the same: its chat template has no switch that it heeds; "
-                "with max-thinking 0 it answers at once"
-            )
+            yield Notice(THINKS_ALL_THE_SAME)
 
     @cached_property
     def _ordinary(self) -> Ordinary:
@@ -373,23 +376,17 @@ class Setup:
 
 def _fitted(history: History, question: str, setup: Setup) -> History:
     """``history``, old turns given up where the prompt would not fit."""
-    prompter, window = setup.prompter, setup.prompter.window
-    if window is None:
-        return history
-    message = Message("user", question)
-
-    def fitted(passages: int) -> History:
-        room = window - prompter.answer_room - passages
-        return history.fitted(lambda messages: prompter.size(messages, message), room)
-
-    if setup.reader.stands(history) and setup.reader.stands(kept := fitted(_LEAD)):
-        return kept
+    prompter, window = setup.prompter, setup.prompter.window or 0
+    if setup.reader.stands(history):
+        kept = prompter.fitted(history, question, _LEAD)
+        if setup.reader.stands(kept):
+            return kept
     passages = 0
     if setup.documents and not setup.attends:
         passages = window // 2
     elif history.left_out:
         passages = window // 4  # for what recall brings back of the turns left out
-    return fitted(passages)
+    return prompter.fitted(history, question, passages)
 
 
 def _left_out_notice(count: int, mode: str) -> str:

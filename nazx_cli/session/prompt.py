@@ -17,7 +17,7 @@ from nazx_cli.errors import ContextOverflowError, ModelUnavailableError
 from nazx_cli.names import DEFAULT_WINDOW
 from nazx_cli.reading.mapreduce import NOTHING_FOUND
 from nazx_cli.session.settings import SessionSettings
-from nazx_cli.session.state import Message, State
+from nazx_cli.session.state import History, Message, State
 from nazx_cli.session.templating.templates import render
 from nazx_cli.session.templating.thinking import marks_of
 
@@ -176,6 +176,15 @@ class Prompter:
         """Tokens kept free for an answer, and for thinking about it; a windowed model's window
         slides beyond that."""
         return min(self._said, (self.window or 4 * self._said) // 4)
+
+    def fitted(self, history: History, question: str, passages: int) -> History:
+        """``history``, old turns given up where the prompt would not leave the answer its room, and
+        so many tokens for passages."""
+        if self.window is None:
+            return history
+        message = Message("user", question)
+        room = self.window - self.answer_room - passages
+        return history.fitted(lambda messages: self.size(messages, message), room)
 
     def room(self, history: Sequence[Message], message: Message) -> int:
         """Tokens that can be added to the prompt and leave the answer its room."""

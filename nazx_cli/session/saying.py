@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from nazx_cli.session.events import Thought
+from nazx_cli.session.settings import OURS, Wishes
 from nazx_cli.session.templating.templates import StopFilter, stop_ids, stop_strings
 from nazx_cli.session.templating.thinking import Marks, marks_of
 
@@ -22,6 +23,19 @@ if TYPE_CHECKING:
     from nazx_cli.engine.grounding import Grounding
     from nazx_cli.engine.language_model import LanguageModel
     from nazx_cli.engine.sampling import Sampling
+
+THINKS_ALL_THE_SAME = (
+    "the model thinks all the same: its chat template has no switch that it heeds; "
+    "with max-thinking 0 it answers at once"
+)
+
+
+def default_sampling(lm: LanguageModel, has_documents: bool) -> Sampling:
+    """How an answer is chosen where the person says nothing: as the model's makers would have it.
+
+    About documents it is ours: what they say is to be told as it is, and the same each time.
+    """
+    return OURS if has_documents else lm.published_sampling or OURS
 
 
 @dataclass(frozen=True)
@@ -59,13 +73,20 @@ class Speaker:
         return marks_of(self.lm.tokenizer)
 
     def say(
-        self, context: Context, limits: Limits, sampling: Sampling, grounding: Grounding | None
+        self,
+        context: Context,
+        limits: Limits,
+        wishes: Wishes,
+        grounding: Grounding | None,
+        *,
+        has_documents: bool,
     ) -> Iterator[Step | Thought]:
         """Steps of an answer, before them those of what is thought.
 
         The answer's steps tell of it alone, but that their first token has waited for the thinking.
         A model that has not come to an end with it at its limit is made to answer.
         """
+        sampling = wishes.over(default_sampling(self.lm, has_documents))
         begin, rest = perf_counter(), ""
         if self.marks is not None:
             opened: str | None = ""
@@ -75,7 +96,9 @@ class Speaker:
                 )
             if opened is None:
                 return
-            rest = yield from self._think(self.marks, context, limits, sampling, opened)
+            # Nothing that is thought is told: it may be drawn also where documents are asked about.
+            thinking = wishes.over(default_sampling(self.lm, has_documents=False))
+            rest = yield from self._think(self.marks, context, limits, thinking, opened)
         thought = perf_counter() - begin if self.marks is not None else 0.0
         for step in self._answer(context, limits, sampling, grounding):
             first = step.stats.first_token_seconds + thought
@@ -112,6 +135,9 @@ class Speaker:
         begin, count, finish = perf_counter(), 0, "length"
         stops, has_begun = StopFilter((marks.closing,)), False
         most = limits.for_thinking(context.tokens.live_count)
+        if not most:
+            context.append(marks.close())
+            return ""
         for step in self.lm.generate(
             context, max_tokens=most, sampling=sampling, stop_ids=self.stop_ids
         ):

@@ -13,6 +13,7 @@ from nazx_cli.reading.plan import mode_for
 from nazx_cli.session.answering import Answerer
 from nazx_cli.session.events import Event, Notice, Usage
 from nazx_cli.session.files import ReadResult, Watcher, origin_of, read_again, read_new, rebuilt
+from nazx_cli.session.saying import default_sampling
 from nazx_cli.session.settings import SessionSettings, parameters, with_parameter
 from nazx_cli.session.state import Branches, History, Snapshot, State, Turn
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from nazx_cli.context.context import Context
     from nazx_cli.documents.document import Origin
     from nazx_cli.engine.language_model import LanguageModel
+    from nazx_cli.engine.sampling import Sampling
     from nazx_cli.reading.library import Library
     from nazx_cli.reading.tokenized import TokenizedDocument
     from nazx_cli.tokenizer import Tokenizer
@@ -108,7 +110,7 @@ class Session:
     def regen(self) -> Generator[Event, None, None]:
         """Answer the last question again; what ends before its first word changes nothing."""
         last = self._last_turn()
-        sampling = self.settings.sampling
+        sampling = self.settings.sampling.over(self._default_sampling(self.state))
         answered = self._branches.timeline.answered
         changed = (self.documents, self.settings) != (answered.documents, answered.settings)
         if not changed and (sampling.temperature == 0 or sampling.seed is not None):
@@ -229,7 +231,7 @@ class Session:
 
     def parameters(self) -> Mapping[str, str]:
         """Names and values of the parameters."""
-        return parameters(self.settings)
+        return parameters(self.settings, self._default_sampling(self.state))
 
     def set_parameter(self, key: str, value: str) -> str:
         """Set a parameter by name; returns a sentence that says what it is now.
@@ -239,7 +241,8 @@ class Session:
         state = self.state
         settings, name = with_parameter(state.settings, key, value)
         mode_for(settings.read, self.lm.reads_resident)  # refuses one that the model cannot do
-        shown = parameters(settings)[name]
+        default = self._default_sampling(replace(state, settings=settings))
+        shown = parameters(settings, default)[name]
         history = state.history
         if settings.ctx != state.settings.ctx:
             self._answerer.check_ctx(replace(state, settings=settings))
@@ -247,6 +250,9 @@ class Session:
         if settings != state.settings:
             self._edit(State(state.documents, history, settings), f"set {name} to {shown}")
         return f"{name} is {shown}"
+
+    def _default_sampling(self, state: State) -> Sampling:
+        return default_sampling(self.lm, bool(state.documents))
 
     def set_system(self, text: str | None) -> None:
         """Set the system message, or take it away."""

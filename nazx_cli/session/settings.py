@@ -16,6 +16,10 @@ DEFAULT_MAX_TOKENS = 512
 DEFAULT_MAX_THINKING = 2048
 
 _NONE = ("none", "off", "auto", "")
+OURS = Sampling(repeat_penalty=1.1)
+"""How tokens are chosen where neither the person says nor the model's makers: the likeliest; the
+penalty ends the loops of very small models."""
+
 _SWITCH: Mapping[str, bool] = {"on": True, "off": False}
 _SAMPLING: Mapping[str, Callable[[str], Any]] = {
     "temperature": float,
@@ -23,7 +27,7 @@ _SAMPLING: Mapping[str, Callable[[str], Any]] = {
     "top_p": float,
     "min_p": float,
     "repeat_penalty": float,
-    "seed": lambda text: None if text.lower() in _NONE else int(text),
+    "seed": int,
 }
 _OWN: Mapping[str, Callable[[str], Any]] = {
     # SessionSettings itself says what is wrong with 0.
@@ -40,6 +44,25 @@ PARAMETERS: tuple[str, ...] = (*_SAMPLING, *_OWN)
 
 
 @dataclass(frozen=True)
+class Wishes:
+    """What of an ``engine.sampling.Sampling`` the person chose; None for the rest."""
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repeat_penalty: float | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        self.over(OURS)  # says what is wrong with a value
+
+    def over(self, sampling: Sampling) -> Sampling:
+        """``sampling`` with what was chosen in its place."""
+        return replace(sampling, **{k: v for k, v in vars(self).items() if v is not None})
+
+
+@dataclass(frozen=True)
 class SessionSettings:
     """``ctx`` caps the tokens a prompt may take, ``max_tokens`` an answer; ``read`` is a mode
     of ``names.READ_MODES``; ``grounding`` holds names and numbers to the documents; ``summaries``
@@ -49,7 +72,7 @@ class SessionSettings:
     system: str | None = None
     ctx: int | None = None
     max_tokens: int = DEFAULT_MAX_TOKENS
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Wishes = field(default_factory=Wishes)
     read: str = "auto"
     grounding: bool = True
     summaries: str = "auto"
@@ -80,12 +103,13 @@ def with_parameter(settings: SessionSettings, key: str, text: str) -> tuple[Sess
     """``settings`` with one of ``PARAMETERS`` changed, and the parameter's exact name.
 
     ``UsageError`` for a name that there is not (with the nearest) and a value that makes no
-    sense. ``none`` takes back a seed or a ctx.
+    sense. ``none`` takes back a ctx, and what was chosen of the sampling.
     """
     name, text = _known(key), text.strip()
     try:
         if name in _SAMPLING:
-            sampling = replace(settings.sampling, **{name: _SAMPLING[name](text)})
+            value = None if text.lower() in _NONE else _SAMPLING[name](text)
+            sampling = replace(settings.sampling, **{name: value})
             return replace(settings, sampling=sampling), name
         return replace(settings, **{name: _OWN[name](text)}), name
     except KeyError:
@@ -95,11 +119,16 @@ def with_parameter(settings: SessionSettings, key: str, text: str) -> tuple[Sess
         raise UsageError(f"{name} {text!r} is not {kind}", f"type {kind}") from None
 
 
-def parameters(settings: SessionSettings) -> dict[str, str]:
-    """Every parameter's value as text; ``none`` where nothing is set."""
-    values = {name: getattr(settings.sampling, name) for name in _SAMPLING}
-    values |= {name: getattr(settings, name) for name in _OWN}
-    return {name: _shown(value) for name, value in values.items()}
+def parameters(settings: SessionSettings, default: Sampling) -> dict[str, str]:
+    """Every parameter's value as text; ``none`` where nothing is set. ``default`` is the sampling
+    that stands where the person chose none."""
+    chosen, values = vars(settings.sampling), vars(settings.sampling.over(default))
+    own = "" if default == OURS else " (the model's own)"
+    shown = {
+        name: _shown(values[name]) + (own if chosen[name] is None and name != "seed" else "")
+        for name in _SAMPLING
+    }
+    return shown | {name: _shown(getattr(settings, name)) for name in _OWN}
 
 
 def _shown(value: object) -> str:

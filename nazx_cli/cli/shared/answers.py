@@ -38,20 +38,31 @@ class AnswerOptions:
     max_tokens: Annotated[int, count_option("--max-tokens", "Most tokens of an answer.")] = 512
     ctx: Annotated[int | None, count_option("--ctx", "Most tokens the context may hold.")] = None
     temperature: Annotated[
-        float, option("--temperature", "0 takes the likeliest token.", metavar="T")
-    ] = 0.0
+        float | None,
+        option(
+            "--temperature",
+            "0 takes the likeliest token. Default, as of the next four: what the model's makers "
+            "say, where no documents are asked about; else 0.",
+            metavar="T",
+        ),
+    ] = None
     top_k: Annotated[
-        int, option("--top-k", "Draw from the K likeliest; 0: from all.", metavar="K")
-    ] = 0
+        int | None, option("--top-k", "Draw from the K likeliest; 0: from all.", metavar="K")
+    ] = None
     top_p: Annotated[
-        float, option("--top-p", "Draw from the likeliest that sum to P.", metavar="P")
-    ] = 1.0
+        float | None, option("--top-p", "Draw from the likeliest that sum to P.", metavar="P")
+    ] = None
     min_p: Annotated[
-        float, option("--min-p", "Leave out below P times the likeliest.", metavar="P")
-    ] = 0.0
+        float | None, option("--min-p", "Leave out below P times the likeliest.", metavar="P")
+    ] = None
     repeat_penalty: Annotated[
-        float, option("--repeat-penalty", "Above 1 discourages repetition; 1 is off.", metavar="R")
-    ] = 1.1
+        float | None,
+        option(
+            "--repeat-penalty",
+            "Above 1 discourages repetition; 1 is off. Default: 1.1, or the makers'.",
+            metavar="R",
+        ),
+    ] = None
     seed: Annotated[int | None, option("--seed", "Same seed, same answer.", metavar="N")] = None
     no_grounding: Annotated[
         bool,
@@ -60,10 +71,9 @@ class AnswerOptions:
 
     def settings(self) -> SessionSettings:
         """The session's settings; ``UsageError`` where a value makes no sense."""
-        from nazx_cli.engine.sampling import Sampling
-        from nazx_cli.session.settings import SessionSettings
+        from nazx_cli.session.settings import SessionSettings, Wishes
 
-        sampling = Sampling(
+        sampling = Wishes(
             temperature=self.temperature,
             top_k=self.top_k,
             top_p=self.top_p,

@@ -12,7 +12,6 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from nazx_cli.documents.document import Document, Origin, Place
-from nazx_cli.engine.sampling import Sampling
 from nazx_cli.reading.content import dumps, key_of, loads, made
 from nazx_cli.reading.passages import Passage
 from nazx_cli.reading.tokenized import TokenizedDocument
@@ -26,7 +25,7 @@ from nazx_cli.session.saving.database import (
     used,
 )
 from nazx_cli.session.saving.packed import Packed, pack, unpack
-from nazx_cli.session.settings import SessionSettings
+from nazx_cli.session.settings import SessionSettings, Wishes
 from nazx_cli.session.state import History, Message, Snapshot, State, Turn
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ def state_from(
     return State(
         tuple(documents[key] for key in record["parts"]),
         made(History, history),
-        made(SessionSettings, settings | {"sampling": made(Sampling, settings["sampling"])}),
+        made(SessionSettings, settings | {"sampling": made(Wishes, settings["sampling"])}),
     )
 
 
