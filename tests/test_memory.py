@@ -226,6 +226,14 @@ def test_the_topic_memory_shows_what_the_estimate_command_prints() -> None:
     assert shown == run_nazx(*command.split())[0]
 
 
+def test_the_estimate_command_counts_what_the_window_takes() -> None:
+    def context(tokens: str) -> int:
+        out, _, _ = run_nazx("vram-estimate", "--ctx", tokens, "--json")
+        return int(json.loads(out)["rows"][0]["context_bytes"])
+
+    assert context("1000") < context("2052") < context("100k") < 2 * context("2052")
+
+
 def test_the_estimate_command_counts_a_document(tmp_path: Path) -> None:
     folder = checkpoint("llama", "windowed")[0]
     (tmp_path / "text.txt").write_text("one two three one two three")

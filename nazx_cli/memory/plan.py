@@ -176,7 +176,9 @@ def _context_size(
     positions = documents.tokens + talk
     vocabulary = config.vocab_size
     distinct = min(documents.distinct + distinct_tokens(talk, vocabulary), positions, vocabulary)
-    live = None if config.window is None else min(talk, _longest_prompt(config, options, machine))
+    live = None
+    if config.window is not None:  # without a conversation it is the documents that are attended to
+        live = min(talk or positions, _longest_prompt(config, options, machine))
     return Size(positions, distinct, live, machine.kernel)
 
 
