@@ -11,6 +11,7 @@ from rich.cells import cell_len
 from terminals import Board
 
 from nazx_cli.cli.shared import parsing
+from nazx_cli.ui.terminal.markdown import parse, render
 from nazx_cli.ui.terminal.screen import Screen
 from nazx_cli.ui.terminal.tables import Table, wrapped
 
@@ -145,3 +146,31 @@ def test_what_is_wrong_with_the_command_line_is_told_in_one_line(
     assert (out, code) == ("", 2)
     assert err.startswith("error: ") and message in err and err.count("\n") == 1
     assert err.rstrip().endswith(f"{command} --help".strip())
+
+
+ANSWER = """| Name | What it is | Figure |
+|:--|:--|--:|
+| The first of them | a sentence that goes on | 12,345 |
+| Incomprehensibilities | | 7 |
+"""
+
+
+def rendered(width: int) -> list[str]:
+    return [line.plain for line in render(parse(ANSWER), width)]
+
+
+@pytest.mark.parametrize("width", (32, 20, 12, 8))
+def test_an_answers_table_whose_words_have_no_room_becomes_a_list(width: int) -> None:
+    lines = rendered(width)
+    text = " ".join(" ".join(lines).split())
+    if width >= 20:
+        assert max(map(len, lines)) <= max(width, len("Incomprehensibilities"))
+        assert "Figure: 12,345" in text
+        assert "What it is: a sentence that goes on" in text
+    assert "…" not in text
+    assert "12,345" in text.replace(" ", "")
+
+
+def test_an_answers_table_that_has_room_stays_one() -> None:
+    assert rendered(60)[0].split("┃")[1].strip() == "What it is"
+    assert all("…" not in line for line in rendered(43))

@@ -31,7 +31,7 @@ from nazx_cli.cli.shared.options import flatten
 from nazx_cli.cli.shared.parsing import Command, Group
 from nazx_cli.errors import NazxError, UsageError, is_out_of_memory, without_credentials
 from nazx_cli.ui.terminal.interrupts import INTERRUPTED, interruptible
-from nazx_cli.ui.terminal.screen import error_line
+from nazx_cli.ui.terminal.screen import error_line, show
 from nazx_cli.ui.terminal.streams import OutputError, open_streams
 
 COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
@@ -111,7 +111,7 @@ def _tell(error: BaseException) -> int:
         print(without_credentials(traceback.format_exc()), end="", file=sys.stderr)
     line, code = _line_of(error)
     if line:
-        print(line, file=sys.stderr)
+        show(line, sys.stderr)
     return code
 
 

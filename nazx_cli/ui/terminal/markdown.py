@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache, lru_cache
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
+from rich.cells import cell_len
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -29,6 +31,7 @@ _INLINE = {
 _CODE = "cyan"  # inline code
 _HEADINGS = ("bold underline", "bold", "bold", "bold italic")
 _BULLETS = "•◦▪"
+_BETWEEN = 3  # cells between two columns of a table
 _LEAST = 8  # columns: deeper nesting than leaves that many is not indented further
 
 
@@ -138,16 +141,35 @@ def code_block(node: SyntaxTreeNode, *, is_closed: bool = True) -> list[Text]:
 
 
 def _table(node: SyntaxTreeNode, width: int) -> list[Text]:
+    """A table in columns; where their longest words have no room, each row as a short list."""
+    rows = [row.children for part in node.children for row in part.children]
+    texts = [[inline(cell) for cell in row] for row in rows]
+    least = [
+        max((cell_len(word) for text in column for word in text.plain.split()), default=0)
+        for column in zip_longest(*texts, fillvalue=Text())
+    ]
+    if sum(least) + _BETWEEN * (len(least) - 1) > width:
+        return [line for row in texts[1:] for line in _as_list(texts[0], row, width)]
     table = Table(show_edge=False, header_style="bold", pad_edge=False)
-    rows = [row for part in node.children for row in part.children]
-    for cell in rows[0].children if rows else ():
+    for cell, text, cells in zip(rows[0] if rows else (), texts[0], least, strict=True):
         style = str(cell.attrs.get("style", ""))
         justify = "right" if "right" in style else "center" if "center" in style else "left"
-        table.add_column(inline(cell), justify=justify)  # type: ignore[arg-type]
-    for row in rows[1:]:
-        table.add_row(*(inline(cell) for cell in row.children))
+        table.add_column(text, justify=justify, min_width=cells)  # type: ignore[arg-type]
+    for row in texts[1:]:
+        table.add_row(*row)
     lines = _measuring(width).render_lines(Padding(table, 0), pad=False)
     return [_stripped(Text.assemble(*((s.text, s.style or "") for s in line))) for line in lines]
+
+
+def _as_list(heading: list[Text], row: list[Text], width: int) -> list[Text]:
+    """``name: value`` for each cell of a row that has something in it, below the first one."""
+    lines = wrap(row[0], width) if row else []
+    indent = Text("  ")
+    for name, value in zip(heading[1:], row[1:], strict=False):
+        if value.plain.strip():
+            named = Text.assemble(name, ": ", value) if name.plain.strip() else value
+            lines += _prefixed(wrap(named, width - len(indent)), indent, indent)
+    return lines
 
 
 def _append(text: Text, node: SyntaxTreeNode, styles: tuple[str, ...]) -> None:

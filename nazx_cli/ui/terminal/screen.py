@@ -77,7 +77,7 @@ class Screen:
 
     def say(self, shown: str | Table) -> None:
         """What a command was asked for, on stderr; unlike a note, ``quiet`` does not silence it."""
-        _show(shown, self.err)
+        show(shown, self.err)
 
     def error(self, error: NazxError) -> None:
         """A failure and its next step."""
@@ -85,7 +85,7 @@ class Screen:
 
     def line(self, shown: str | Table) -> None:
         """What was asked for, on stdout."""
-        _show(shown, self.out)
+        show(shown, self.out)
 
     def data(self, value: Any) -> None:
         """A JSON object on a line of stdout."""
@@ -186,7 +186,7 @@ def knows_unicode(stream: TextIO) -> bool:
     return "utf" in (getattr(stream, "encoding", None) or "").lower()
 
 
-def _show(shown: str | Table, stream: TextIO) -> None:
+def show(shown: str | Table, stream: TextIO) -> None:
     """Print a table or text; on a terminal lines are broken between words."""
     width = columns_of(stream)
     if isinstance(shown, Table):
