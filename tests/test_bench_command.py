@@ -51,6 +51,7 @@ def test_an_unknown_workload_names_those_that_there_are() -> None:
         (("read", "-f", "no-such-book.txt"), 1, "no file no-such-book.txt"),
         (("memory", "--layout", "piles"), 2, "choose from ids, "),
         (("memory", "--output", "no-such-folder/bench.json"), 2, "cannot be written"),
+        (("memory", "--output", "/dev/null"), 2, "cannot be written"),
     ),
 )
 def test_mistakes_are_told_before_anything_is_measured(

@@ -347,3 +347,22 @@ def test_ctrl_c_shows_what_is_done(
     )
     assert code == 130 and "2 questions from 1 document" in out
     assert "goes on from" in err and len(answers.read_text().splitlines()) == 2
+
+
+def test_a_device_is_no_file_for_answers() -> None:
+    with pytest.raises(UsageError, match="/dev/zero is no file"):
+        AnswerFile(Path("/dev/zero"))
+
+
+def test_a_disk_that_is_full_is_told_once_and_not_again_when_the_file_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> Any:
+        return open("/dev/full", "ab")  # noqa: PTH123
+
+    monkeypatch.setattr("nazx_cli.evaluation.records._open", full)
+    with (
+        pytest.raises(NazxError, match=r"cannot keep answers in .*No space left"),
+        AnswerFile(tmp_path / "answers.jsonl") as file,
+    ):
+        file.add([{"run": "a", "item": "b"}])

@@ -163,7 +163,10 @@ def bench(
 
 def _check_output(path: Path | None) -> None:
     """Refuse a file that cannot be, before the minutes that measuring takes."""
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+    if path is None:
+        return
+    # What is there and no file, such as a device, would be replaced by one.
+    if (path.exists() and not path.is_file()) or not path.absolute().parent.is_dir():
         raise UsageError(f"{path} cannot be written", "name a file in a folder that there is")
 
 

@@ -109,8 +109,13 @@ class AnswerFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._file is not None:
+        if self._file is None:
+            return
+        try:
             self._file.close()
+        except OSError as failed:  # what could not be written before cannot be now
+            if error is None:
+                raise _failed(self._path, failed) from None
 
     def get(self, run: str, item: str) -> dict[str, Any] | None:
         """The answer of ``run`` to ``item``, if it is there."""
@@ -133,6 +138,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     try:
         if not path.exists():
             return []
+        if not path.is_file():
+            raise UsageError(f"{path} is no file", "name another file: --answers FILE")
         data = path.read_bytes()
     except OSError as error:
         raise _failed(path, error) from None
