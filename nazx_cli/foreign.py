@@ -171,7 +171,7 @@ def decimal(value: float) -> float:
     return float(f"{float(value):.6g}")
 
 
-_PLURALS = {int: "whole numbers", str: "texts"}
+_PLURALS = {int: "whole numbers", str: "texts", float: "numbers"}
 
 
 def _shown(value: Any) -> str:
