@@ -18,7 +18,7 @@ from nazx_cli.families import FAMILIES, TEXT_PARTS
 from nazx_cli.families.base import Family, LayerKind, Names, Shape
 from nazx_cli.families.rope import RopeConfig, read_rope
 from nazx_cli.foreign import Fields, read_object
-from nazx_cli.names import DEFAULT_WINDOW
+from nazx_cli.names import DEFAULT_SINKS, DEFAULT_WINDOW
 
 ATTENTION_KINDS = ("inattention", "windowed", "full")
 FAR_KINDS = ("none", "inattention", "infini")
@@ -60,7 +60,7 @@ class AttentionConfig:
         return asdict(self) if self.kind == "windowed" else {"kind": self.kind}
 
 
-DEFAULT_ATTENTION = AttentionConfig("windowed", DEFAULT_WINDOW, sink_tokens=4)
+DEFAULT_ATTENTION = AttentionConfig("windowed", DEFAULT_WINDOW, DEFAULT_SINKS)
 """What a checkpoint of a base family is converted to where nothing else is asked for."""
 
 

@@ -93,6 +93,7 @@ MAIN_BRANCH = "main"
 """The branch that a conversation begins on."""
 
 DEFAULT_WINDOW = 2048
+DEFAULT_SINKS = 4
 """Tokens: the window that dense models are converted to, and what is reckoned with for a
 conversation where nothing else sets a limit."""
 

@@ -6,16 +6,18 @@ from collections.abc import Callable
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nazx_cli.cli.shared.options import Json, Offline, Quiet, Report, Revision, count_option, option
-from nazx_cli.config import DEFAULT_ATTENTION, AttentionConfig
 from nazx_cli.errors import UsageError
-from nazx_cli.names import DTYPES
+from nazx_cli.names import DEFAULT_SINKS, DEFAULT_WINDOW, DTYPES
 from nazx_cli.quantization.cost import KINDS
 from nazx_cli.ui.phrases import size_text
+
+if TYPE_CHECKING:
+    from nazx_cli.config import AttentionConfig
 
 Dest = Annotated[Path, typer.Argument(metavar="DEST", help="Folder to make.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a checkpoint at DEST.")]
@@ -45,14 +47,14 @@ def convert(
         int | None,
         count_option(
             "--window",
-            f"Latest tokens attended to. Default: {DEFAULT_ATTENTION.local_window}.",
+            f"Latest tokens attended to. Default: {DEFAULT_WINDOW}.",
         ),
     ] = None,
     sinks: Annotated[
         int | None,
         count_option(
             "--sinks",
-            f"First tokens always attended to. Default: {DEFAULT_ATTENTION.sink_tokens}.",
+            f"First tokens always attended to. Default: {DEFAULT_SINKS}.",
             least=0,
         ),
     ] = None,
@@ -131,6 +133,8 @@ def _attention(
     kind: Attention | None, window: int | None, sinks: int | None
 ) -> AttentionConfig | None:
     """The attention to convert to; None where nothing was asked for."""
+    from nazx_cli.config import AttentionConfig
+
     if window is None and sinks is None and kind is None:
         return None
     if kind not in (None, Attention.windowed):
@@ -141,8 +145,8 @@ def _attention(
         return AttentionConfig(kind.value)
     return AttentionConfig(
         "windowed",
-        DEFAULT_ATTENTION.local_window if window is None else window,
-        DEFAULT_ATTENTION.sink_tokens if sinks is None else sinks,
+        DEFAULT_WINDOW if window is None else window,
+        DEFAULT_SINKS if sinks is None else sinks,
     )
 
 

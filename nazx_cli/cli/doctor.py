@@ -6,7 +6,6 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +64,8 @@ def _hub(offline: bool) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str | None]:
+    from importlib.metadata import PackageNotFoundError, version
+
     found: dict[str, str | None] = {"nazx": __version__, "python": sys.version.split()[0]}
     for name in _PACKAGES:
         found[name] = None
