@@ -15,7 +15,7 @@ from nazx_cli.checkpoint.load import load_decoder
 from nazx_cli.config import AttentionConfig, ModelConfig
 from nazx_cli.engine.language_model import LanguageModel
 from nazx_cli.memory.estimate import TextSize, layer_bytes
-from nazx_cli.memory.plan import LoadOptions, Machine, plan
+from nazx_cli.memory.plan import GPU_WORK, LoadOptions, Machine, plan
 
 IDS = random_ids(20, seed=71)
 
@@ -90,3 +90,33 @@ def test_what_cannot_be_streamed_is_refused() -> None:
     room = LoadOptions(limit=2_000_000_000, dtype="bfloat16")
     assert not plan(shapes("nazx-2.8b", "inattention"), TextSize(), room, gpu).fits
     assert not plan(shapes("nazx-2.8b"), TextSize(), room, Machine("bfloat16")).fits
+
+
+def test_an_embedding_in_host_memory_gives_the_same_logits(tmp_path: Path) -> None:
+    folder = write_family(tmp_path / "model", "mistral")
+    want = LanguageModel("whole", load_decoder(folder, "cpu", "float32"), folder).logits(IDS)
+    decoder = load_decoder(folder, "cpu", "float32", host_embedding=True)
+    assert decoder.embed.place == torch.device("cpu")
+    assert torch.equal(LanguageModel("apart", decoder, folder).logits(IDS), want)
+
+
+def test_a_gpu_needs_no_room_for_an_embedding_that_is_not_the_head_as_well() -> None:
+    gpu, plain = Machine("bfloat16", embeds_apart=True), Machine("bfloat16")
+    options = LoadOptions(limit=64_000_000_000, dtype="bfloat16")
+    untied, tied = shapes("nazx-1b"), shapes("llama-3.2-1b")
+    found, whole = plan(untied, TextSize(), options, gpu), plan(untied, TextSize(), options, plain)
+    nbytes = untied.vocab_size * untied.hidden_size * 2
+    assert (found.host_embedding, found.estimate.host) == (True, nbytes)
+    assert found.estimate.total == whole.estimate.total - nbytes
+    kept = plan(tied, TextSize(), options, gpu)
+    assert kept.estimate.host == 0
+    attends = plan(shapes("nazx-1b", "inattention"), TextSize(), options, gpu)
+    assert (attends.host_embedding, attends.estimate.host) == (False, 0)
+
+
+@pytest.mark.parametrize("name", ("llama-3.1-8b", "qwen3-8b"))
+def test_eight_billion_weights_fit_a_card_of_eight_gigabytes_in_four_bits(name: str) -> None:
+    gpu = Machine("bfloat16", can_quantize=True, embeds_apart=True, work=GPU_WORK)
+    found = plan(shapes(name), TextSize(100_000, 7_000), LoadOptions(limit=7_200_000_000), gpu)
+    assert found.fits
+    assert (found.estimate.precision, found.on_device) == ("nf4", None)

@@ -27,12 +27,14 @@ def load_decoder(
     quantize: str | None = None,
     adapter: Adapter | None = None,
     on_device: int | None = None,
+    host_embedding: bool = False,
 ) -> Decoder:
     """Read ``config.json`` and the weights of ``folder`` on to ``device`` in ``dtype``.
 
     ``quantize`` (int8 or nf4) quantizes the matrices of the blocks; a checkpoint that is
     quantized already stays as it is. ``adapter`` is merged before. Of the layers the first
-    ``on_device`` stay on the device (None: all), the others in host memory. Names and shapes are
+    ``on_device`` stay on the device (None: all), the others in host memory, and so does an
+    embedding that is not the output head as well with ``host_embedding``. Names and shapes are
     checked against the configuration before anything is allocated; the weights are then converted
     one parameter at a time, so that no second copy of the model is held. ``ModelUnavailableError``
     names what is broken, ``UsageError`` a wrong device, type or quantization.
@@ -55,6 +57,9 @@ def load_decoder(
             _quantized(decoder, checkpoint, recipe, kind, where, what, packed=stored is not None)
         else:
             _assign(decoder, recipe.parameter, _assemble(checkpoint, recipe, where, what))
+        if recipe.parameter == "embed.weight" and host_embedding and not config.tie_embeddings:
+            _to_host(decoder, recipe)
+            decoder.embed.place = where
         if on_device is not None and recipe.layer is not None and recipe.layer >= on_device:
             _to_host(decoder, recipe)
     for layer in range(config.num_layers if on_device is None else on_device, config.num_layers):

@@ -108,10 +108,12 @@ def vram_estimate(
 def _row(
     config: ModelConfig, documents: TextSize, options: LoadOptions, cards: dict[str, int]
 ) -> Row:
-    from nazx_cli.memory.plan import Machine, plan
+    from nazx_cli.memory.plan import GPU_WORK, Machine, plan
+
+    card = Machine(_DTYPE, work=GPU_WORK, embeds_apart=True)
 
     def within(limit: int) -> Plan:
-        return plan(config, documents, replace(options, limit=limit), Machine(_DTYPE))
+        return plan(config, documents, replace(options, limit=limit), card)
 
     return within(sys.maxsize).estimate, {card: within(limit) for card, limit in cards.items()}
 
@@ -169,6 +171,7 @@ def _record(
                 "context_bytes": e.context,
                 "dense_cache_bytes": e.dense,
                 "workspace_bytes": e.workspace,
+                "host_bytes": e.host,
                 "total_bytes": e.total,
                 "fits": {card: plan.fits for card, plan in plans.items()},
                 "layouts": {card: plan.layout for card, plan in plans.items() if plan.fits},
@@ -197,13 +200,16 @@ def _lines(
             (
                 e.precision,
                 *map(size_text, (e.weights, e.context, e.dense, e.workspace, e.total)),
-                *map(_verdict, plans.values()),
+                *(_verdict(plan, e) for plan in plans.values()),
             )
             for e, plans in rows
         ],
         ("precision", "weights", "context", "dense KV cache", "workspace", "total", *cards),
         right=range(1, 6),
     )
+    if first.host:
+        held = size_text(first.host)
+        yield f"\nThe embedding ({held}) stays in host memory: a token needs but a row of it."
     if kind == "windowed":
         yield f"\n{_window(config)}"
         return
@@ -226,8 +232,10 @@ def _window(config: ModelConfig) -> str:
     )
 
 
-def _verdict(plan: Plan) -> str:
-    """``fits``, the smaller layout in which it fits, or ``-``."""
+def _verdict(plan: Plan, whole: Estimate) -> str:
+    """``fits``, the smaller layout or the shorter prompt with which it fits, or ``-``."""
     if not plan.fits:
         return "-"
+    if plan.live != whole.size.live:
+        return f"{plan.live:,} tokens"
     return "fits" if plan.is_first_choice else plan.layout

@@ -47,6 +47,7 @@ def plan_here(
         kernel=choose_kernel(config, device, dtype),
         work=CPU_WORK if device.type == "cpu" else GPU_WORK,
         offloads=device.type == "cuda" and offload.is_installed(),
+        embeds_apart=device.type == "cuda",
     )
     return plan(config, documents, options, machine)
 

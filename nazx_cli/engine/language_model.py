@@ -82,7 +82,13 @@ def load_planned(
     wanted = options.adapters.merged(documents.tokens > 0)
     merged = read_adapter(wanted) if wanted else None
     decoder = load_decoder(
-        folder, options.device, plan.dtype, plan.quantize, merged, plan.on_device
+        folder,
+        options.device,
+        plan.dtype,
+        plan.quantize,
+        merged,
+        plan.on_device,
+        plan.host_embedding,
     )
     lm = LanguageModel(name, decoder, folder, plan.layout, plan)
     lm.adapter, lm.reader = merged, options.adapters.reader

@@ -82,7 +82,9 @@ def _gpu() -> Hardware | None:
         name, free, capability = (part.strip() for part in told.splitlines()[0].rsplit(",", 2))
         dtype = "bfloat16" if float(capability) >= _AMPERE else "float32"
         can_quantize = find_spec("bitsandbytes") is not None
-        place = Machine(dtype, int(free) << 20, can_quantize=can_quantize, work=GPU_WORK)
+        place = Machine(
+            dtype, int(free) << 20, can_quantize=can_quantize, work=GPU_WORK, embeds_apart=True
+        )
     except (OSError, ValueError, IndexError, subprocess.SubprocessError):
         return None
     speed = _known_speed(f"cuda {name}", _measure_cuda)

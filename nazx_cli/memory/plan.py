@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from nazx_cli.catalog.registry import AdapterChoice
@@ -59,7 +60,8 @@ class Machine:
     """What a device gives a model: the type of its arithmetic, bytes that are free, whether
     weights can be quantized, and the kernel, as in ``Size``; ``held`` is what this process holds
     of it already, 0 where that is not counted (on a GPU); ``work`` is how many operations
-    reading a prompt may take, ``offloads`` whether layers may stay in host memory."""
+    reading a prompt may take, ``offloads`` whether layers may stay in host memory, and
+    ``embeds_apart`` whether an embedding does, of which each token needs but a row."""
 
     dtype: str
     free: int = 0
@@ -68,6 +70,7 @@ class Machine:
     kernel: KernelName = "torch"
     work: float = CPU_WORK
     offloads: bool = False
+    embeds_apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Plan:
     ``estimate`` is the smallest there is where it does not fit ``limit``; ``reason`` tells why
     not, or why this was picked. ``is_first_choice`` where nothing had to be given up. The first
     ``on_device`` layers are on the device, the others in host memory; None: all are on the device.
+    With ``host_embedding`` the embedding is in host memory too.
     ``held`` is that of the machine.
     """
 
@@ -90,6 +94,7 @@ class Plan:
     is_first_choice: bool = True
     held: int = 0
     on_device: int | None = None
+    host_embedding: bool = False
 
     @property
     def live(self) -> int | None:
@@ -144,20 +149,32 @@ def plan(config: ModelConfig, documents: TextSize, options: LoadOptions, machine
     if not kind and options.dtype == "auto" and machine.can_quantize:
         precisions += KINDS
     size = _context_size(documents, options, config, machine)
+    # InAttention needs the embedding of every token of a context; a head needs its own as it is.
+    apart = machine.embeds_apart and config.window is not None and not config.tie_embeddings
+
+    def reckon(precision: str, layout: str, size: Size) -> Estimate:
+        found = estimate(config, precision, layout, size, _width(machine.dtype), process)
+        return _with_embedding_apart(config, found, _width(machine.dtype)) if apart else found
+
     tried = [
-        estimate(config, precision, layout, size, _width(machine.dtype), process)
+        reckon(precision, layout, size)
         for precision in precisions
         for layout in _layouts(config, options.layout)
     ]
     for found in tried:
         if found.total <= limit:
             first = found is tried[0]
-            found = _roomiest(config, found, options, machine, limit)
+            if not options.ctx and found.size.live is not None:
+                longest = _longest_prompt(config, options, machine)
+                if options.ctx == 0:  # no conversation: no more than the documents
+                    longest = min(longest, size.positions)
+                found = _roomiest(found, longest, limit, reckon)
             reason = "all fits" if first else f"{_arithmetic(tried[0])} would not fit"
-            return Plan(found, machine.dtype, limit, True, reason, "", first, machine.held)
+            planned = Plan(found, machine.dtype, limit, True, reason, "", first, machine.held)
+            return replace(planned, host_embedding=apart)
     smallest = min(tried, key=lambda found: found.total)
     if machine.offloads and (kept := _offloaded(config, smallest, machine, limit)) is not None:
-        return kept
+        return replace(kept, host_embedding=apart)
     reason = f"this does not fit in {_gb(limit)}: {_arithmetic(smallest)}"
     hint = _advice(config, smallest, limit)
     return Plan(smallest, machine.dtype, limit, False, reason, hint, False, machine.held)
@@ -178,32 +195,30 @@ def _context_size(
     distinct = min(documents.distinct + distinct_tokens(talk, vocabulary), positions, vocabulary)
     live = None
     if config.window is not None:  # without a conversation it is the documents that are attended to
-        live = min(talk or positions, _longest_prompt(config, options, machine))
+        live = talk or min(positions, CONVERSATION)
+        live = min(live, _longest_prompt(config, options, machine))
     return Size(positions, distinct, live, machine.kernel)
 
 
 def _roomiest(
-    config: ModelConfig, found: Estimate, options: LoadOptions, machine: Machine, limit: int
+    found: Estimate, longest: int, limit: int, reckon: Callable[[str, str, Size], Estimate]
 ) -> Estimate:
-    """``found`` with as long a prompt as its model was trained for, half of what is left has room
-    for and can be read in bearable time; as it is where a length was asked for.
-
-    The other half is for documents that are added later, and answers.
-    """
-    least = found.size.live
-    if least is None or options.ctx is not None:
-        return found
+    """``found`` with a prompt of up to ``longest`` tokens, as far as half of what is left has room
+    for it. The other half is for documents that are added later, and answers."""
 
     def with_live(live: int) -> Estimate:
-        size = replace(found.size, live=live)
-        return estimate(
-            config, found.precision, found.layout, size, _width(machine.dtype), found.process
-        )
+        return reckon(found.precision, found.layout, replace(found.size, live=live))
 
-    most = found.total + (limit - found.total) // 2
-    longer = range(least + 1, _longest_prompt(config, options, machine) + 1)
+    least, most = found.size.live or 0, found.total + (limit - found.total) // 2
+    longer = range(least + 1, longest + 1)
     more = bisect_left(longer, True, key=lambda live: with_live(live).total > most)
     return with_live(least + more)
+
+
+def _with_embedding_apart(config: ModelConfig, found: Estimate, width: int) -> Estimate:
+    """``found`` with the embedding in host memory."""
+    nbytes = config.vocab_size * config.hidden_size * width
+    return replace(found, weights=found.weights - nbytes, host=found.host + nbytes)
 
 
 def _offloaded(config: ModelConfig, found: Estimate, machine: Machine, limit: int) -> Plan | None:
@@ -218,7 +233,7 @@ def _offloaded(config: ModelConfig, found: Estimate, machine: Machine, limit: in
     if kept < 0:
         return None
     host = (config.num_layers - kept) * layer
-    fitting = replace(found, weights=found.weights - host + layer, host=host)
+    fitting = replace(found, weights=found.weights - host + layer, host=found.host + host)
     reason = (
         f"{config.num_layers - kept} of {config.num_layers} layers stay in host memory: each token "
         f"moves {_gb(host)} to the device, a second or more for every 10 GB"
@@ -230,7 +245,7 @@ def _longest_prompt(config: ModelConfig, options: LoadOptions, machine: Machine)
     """Live tokens that are worth having room for: what the model was trained for, as far as it
     can be read in bearable time, unless a length was asked for."""
     window = config.window or 0
-    if options.ctx is not None:
+    if options.ctx:
         return window
     return min(window, max(_LEAST_READ, int(machine.work / (2 * config.num_parameters))))
 

@@ -148,8 +148,8 @@ class Decoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.embed.weight.device
+        """Where the arithmetic is done."""
+        return self.final_norm.weight.device
 
     @property
     def dtype(self) -> torch.dtype:

@@ -119,17 +119,23 @@ _rms_norm: Callable[[Tensor, Tensor, float], Tensor] = _RmsNorm.apply
 
 
 class Embedding(nn.Embedding):
-    """Rows of a table, times a factor that is rounded to the table's type first."""
+    """Rows of a table, times a factor that is rounded to the table's type first.
+
+    ``place`` is where the rows are wanted, if the table itself is in host memory.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         # Without random numbers, for which torch would first import its compiler.
         size = config.vocab_size, config.hidden_size
         super().__init__(*size, _weight=torch.empty(size))
         self.scale = config.embedding_scale
+        self.place: torch.device | None = None
 
     def forward(self, ids: Tensor) -> Tensor:
         """(..., C) of token ids (...)."""
-        rows = F.embedding(ids, self.weight)
+        rows = F.embedding(ids.to(self.weight.device), self.weight)
+        if self.place is not None:
+            rows = rows.to(self.place)
         if self.scale == 1.0:
             return rows
         return rows * torch.tensor(self.scale, dtype=rows.dtype, device=rows.device)
