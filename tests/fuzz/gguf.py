@@ -35,6 +35,8 @@ _SOUND: dict[str, tuple[int, Any]] = {
     "tokenizer.ggml.add_bos_token": (_BOOL, False),
     "tokenizer.chat_template": (_TEXT, "{% for m in messages %}{{ m.content }}{% endfor %}"),
 }
+_PRES = ("llama-bpe", "qwen2", "gpt-4o", "tekken", "refact", "dbrx", "olmo", "default")
+_ARCHITECTURES = ("qwen2", "qwen3", "gemma2", "gemma3", "phi3", "granite", "olmo2", "smollm3")
 _VALUES: tuple[tuple[int, Any], ...] = (
     *((_TEXT, text) for text in ("", "x", "\x1b[2J", "\u202e", "linear", "yarn", "gptneox", "{{")),
     *((_UINT32, number) for number in (0, 1, 3, 7, 4096, (1 << 32) - 1)),
@@ -50,7 +52,7 @@ _TOKENS = (b"GGUF", b"llama.", b"blk.0.", b".weight", *(struct.pack("<Q", 1 << n
 def cases(rng: random.Random) -> Iterator[Case]:
     """Without end."""
     while True:
-        entries = dict(_SOUND)
+        entries = _variant(rng)
         for _ in range(rng.choice((0, 1, 1, 2))):
             key = rng.choice(list(entries))
             entries[key] = rng.choice((*_VALUES, *_SOUND.values()))
@@ -61,6 +63,22 @@ def cases(rng: random.Random) -> Iterator[Case]:
             data = mutated(rng, data, _TOKENS)
         argv = ("convert", "m.gguf", "out")
         yield Case("gguf", argv, {"m.gguf": data}, may_change=("out", ".out.lock"))
+
+
+def _variant(rng: random.Random) -> dict[str, tuple[int, Any]]:
+    """The sound entries, or those of another kind of tokenizer or family."""
+    entries = {**_SOUND, "tokenizer.ggml.pre": (_TEXT, rng.choice(("smollm", *_PRES)))}
+    if rng.random() < 0.4:
+        scores = [-float(number) for number in range(len(_WORDS))]
+        entries["tokenizer.ggml.model"] = (_TEXT, "llama")
+        entries["tokenizer.ggml.scores"] = (_LIST, (_FLOAT, scores))
+    if rng.random() < 0.4:
+        name = rng.choice(_ARCHITECTURES)
+        entries["general.architecture"] = (_TEXT, name)
+        for key in ("attention.sliding_window", "rope.dimension_count"):
+            entries[f"llama.{key}"] = (_UINT32, 16)
+        return {key.replace("llama.", f"{name}."): value for key, value in entries.items()}
+    return entries
 
 
 def _tensors(rng: random.Random) -> list[tuple[str, list[int], int]]:
