@@ -269,6 +269,9 @@ def check_pieces(tokenizer: Tokenizer, tokens: list[str], in_front: bool, texts:
         assert [tokens[number] for number in ids] == reference.pieces(text), text
         assert tokenizer.encode_document(text).ids.tolist() == ids, text
         assert tokenizer.decode(ids) == text.replace("▁", " "), text
+        stream = tokenizer.stream()
+        said = "".join(stream.push(number) for number in ids) + stream.flush()
+        assert said == tokenizer.decode(ids), text
 
 
 @pytest.mark.parametrize("in_front", [True, False])

@@ -172,7 +172,7 @@ BUILDERS: dict[str, Callable[[], Backend]] = {
         *("\n\n", "\n\n\n", "<table>", "<|tool|>", *SPACES),
         normalized=False,
     ),
-    "crossing-lines": lambda: spaced([PREPEND, REPLACE], lines="e\nt"),
+    "crossing-lines": lambda: spaced([PREPEND, REPLACE], lines=".\n\n"),
     "crossing-words": lambda: spaced([PREPEND, REPLACE], lines="e t"),
     "tools": lambda: with_tokens(trained(split(QWEN)), "<tool_call>", "</tool_call>", "--"),
     "wordpiece": lambda: words("wordpiece"),
