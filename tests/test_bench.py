@@ -93,6 +93,11 @@ def test_the_model_is_measured_beside_transformers(name: str, model: str) -> Non
         assert 0 < row["ours"]["low"] <= row["ours"]["median"] <= row["ours"]["high"]
     assert len(rows[0]["theirs"]["runs"]) == 3
     check_ratio(rows[0])
+    limits = [row["details"].get("limit_seconds", 0.0) for row in rows[1:]]
+    if name == "decode":  # fewer bytes take less time to read
+        assert limits[0] > limits[1] > limits[2] > 0
+    else:
+        assert limits == [0.0, 0.0, 0.0]
 
 
 def test_prefill_shows_that_both_sides_compute_the_same(model: str) -> None:

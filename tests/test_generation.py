@@ -11,6 +11,7 @@ from cli_helpers import run_nazx, tiny_checkpoint
 from models import model, random_ids
 from safetensors.torch import load_file, save_file
 
+from nazx_cli.context.live_cache import LiveCache
 from nazx_cli.engine.generator import Step
 from nazx_cli.engine.language_model import LanguageModel
 from nazx_cli.engine.sampling import Sampling
@@ -159,13 +160,13 @@ def test_a_repeat_penalty_breaks_a_loop() -> None:
 def test_the_live_prefix_is_never_computed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     lm, ids = model("llama", "windowed"), random_ids(30, seed=36)
     ran: list[int] = []
-    real = type(lm.decoder).hidden
+    real = LiveCache.commit
 
-    def counting(self, h, attend):  # type: ignore[no-untyped-def]
-        ran.append(len(h))
-        return real(self, h, attend)
+    def counting(self: LiveCache, ids: torch.Tensor) -> None:
+        ran.append(len(ids))
+        real(self, ids)
 
-    monkeypatch.setattr(type(lm.decoder), "hidden", counting)
+    monkeypatch.setattr(LiveCache, "commit", counting)
     context = lm.new_context()
     context.append(random_ids(40, seed=37), resident=True)
     context.append(ids[:6])

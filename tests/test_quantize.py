@@ -19,6 +19,7 @@ from nazx_cli.config import ModelConfig
 from nazx_cli.context.layouts import LAYOUTS
 from nazx_cli.engine.language_model import LanguageModel, load_model
 from nazx_cli.errors import UsageError
+from nazx_cli.kernels.native.products import multiplies
 from nazx_cli.model.layers import QuantizedLinear, dense_weight
 from nazx_cli.quantization.cost import KINDS, linear_bytes
 from nazx_cli.quantization.int8 import Int8Linear
@@ -118,12 +119,18 @@ def test_bfloat16_and_its_fused_products_stay_near_the_dequantized_weights(
         assert relative_error(same.next_logits(context), want[-1]) < 2 * ROUNDED
 
 
+@pytest.mark.parametrize("native", ("0", "1"))
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16, torch.float16), ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shape", ((1, 1), (7, 5), (33, 48), (96, 128), (1100, 1024)), ids=str)
+@pytest.mark.parametrize("shape", ((1, 1), (7, 5), (33, 48), (96, 192), (1100, 1024)), ids=str)
 def test_products_of_any_rows_equal_those_with_the_dense_matrix(
-    shape: tuple[int, int], kind: str, dtype: torch.dtype
+    shape: tuple[int, int],
+    kind: str,
+    dtype: torch.dtype,
+    native: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("NAZX_NATIVE", native)
     generator = torch.Generator().manual_seed(23)
     weight = torch.rand(shape, generator=generator) - 0.3
     layer = quantize_linear(weight, None, kind, dtype, "cpu")
@@ -134,7 +141,7 @@ def test_products_of_any_rows_equal_those_with_the_dense_matrix(
         if stop > rows:
             continue
         assert torch.equal(layer.dense(start, stop), dense[start:stop])
-        for count in (1, 3, 20):
+        for count in (1, 3, 6, 20):
             x = (torch.rand(count, shape[1], generator=generator) - 0.3).to(dtype)
             want = x.double() @ dense[start:stop].double().t()
             got = layer.product(x, start, stop)
@@ -204,10 +211,14 @@ def test_blocks_are_quantized_and_embeddings_head_and_norms_keep_the_compute_typ
             assert str(decoder.head.weight.dtype) == f"torch.{dtype}"
 
 
-def test_the_fused_form_of_nf4_is_used_where_the_processor_has_it() -> None:
-    lm = quantized("llama", "full", "nf4", "bfloat16", wide=True)
-    fused = bitsandbytes.functional.has_avx512bf16()
-    assert isinstance(lm.decoder.layers[0].qkv, TiledNf4Linear) == fused
+@pytest.mark.parametrize("native", ("0", "1"))
+def test_nf4_is_tiled_for_the_librarys_kernel_where_there_is_no_code_of_our_own(
+    native: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAZX_NATIVE", native)
+    layer = quantize_linear(torch.ones(64, 64), None, "nf4", torch.bfloat16, "cpu")
+    fused = bitsandbytes.functional.has_avx512bf16() and not multiplies()
+    assert isinstance(layer, TiledNf4Linear) == fused
 
 
 def test_an_unknown_kind_names_the_two_that_there_are() -> None:

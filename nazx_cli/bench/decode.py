@@ -10,6 +10,7 @@ that as many are distinct as in prose, and by Zipf's law.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
@@ -18,16 +19,18 @@ from torch import Tensor
 
 from nazx_cli.bench.models import DISTRIBUTIONS, Engine, Ours, row_of, zipf_ids
 from nazx_cli.bench.peers import transformers_peer
-from nazx_cli.bench.results import Row, Spread, clock, timed
+from nazx_cli.bench.results import Row, Side, Spread, clock, timed
 from nazx_cli.bench.setup import Setup
 from nazx_cli.context import cost
 from nazx_cli.engine.language_model import LanguageModel
+from nazx_cli.memory.estimate import bytes_per_token
 from nazx_cli.memory.probe import read_memory
 
 PREFILL, DECODE, LONG = "prefill", "decode", "decode-long"
 CONTEXTS = (100_000,)
 LAYOUTS = ("pairs",)
 _CACHES = ("dynamic", "static")
+_READ = 8_192, 4_096  # float32 numbers that are read to learn how fast memory is
 _COPIES = 1.3  # times the cache: its layers are copied one after another to add a position
 
 Clocked = Callable[[Engine, Tensor], float]
@@ -45,7 +48,9 @@ def decode(setup: Setup) -> Iterator[Row]:
     """Seconds per token of a greedy answer, for the same prompts.
 
     Every run starts from a prompt that has just been taken in, so that all sides pay for
-    growing their caches.
+    growing their caches. Each row of ours has the limit beside it: how long the weights that a
+    token reads take to be read, at the speed of a product of a large matrix, which takes its turns
+    with the models.
     """
     count = setup.settings.new_tokens
     for length in setup.prompt_lengths():
@@ -56,6 +61,7 @@ def decode(setup: Setup) -> Iterator[Row]:
             length,
             lambda engine, ids: seconds_per_token(engine, ids, count),
             {"new_tokens": count},
+            limited=True,
         )
 
 
@@ -78,13 +84,17 @@ def _compared(
     length: int,
     clocked: Clocked,
     details: Mapping[str, float | int],
+    *,
+    limited: bool = False,
 ) -> Iterator[Row]:
     """Every model and rival in turns, over a prompt of ``length``; a row for each model and rival.
     Quantized models only meet rivals that are quantized too."""
     ids = zipf_ids(setup.lm.config.vocab_size, length)
     rivals = {rival.name: rival.engine for rival in setup.rivals if rival.engine}
     engines: list[Engine] = [*map(Ours, setup.models), *rivals.values()]
-    sides = [partial(clocked, engine, ids) for engine in engines]
+    sides: list[Side] = [partial(clocked, engine, ids) for engine in engines]
+    if limited:
+        sides.append(timed(torch.mv, torch.ones(_READ), torch.ones(_READ[1])))
     runs = setup.alternate(f"{workload}, {length:,} tokens", sides)
     logits = [engine.prefill(ids)[1].float() for engine in engines]
     theirs = {name: at for at, name in enumerate(rivals, len(setup.models))}
@@ -94,6 +104,9 @@ def _compared(
             if lm.quantization and rival.precision == setup.lm.dtype:
                 continue
             other, found = theirs.get(rival.name), dict(details)
+            if limited:
+                read = bytes_per_token(lm.config, precision, lm.decoder.dtype.itemsize)
+                found["limit_seconds"] = Spread(runs[-1]).median * read / (4 * math.prod(_READ))
             if other is not None:
                 difference = (logits[at] - logits[other]).abs().max()
                 found["largest_logit_difference"] = float(difference)

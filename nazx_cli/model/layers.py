@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nazx_cli.config import ModelConfig
+from nazx_cli.kernels.native.products import Matrix
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -48,6 +50,11 @@ class QuantizedLinear(nn.Module, ABC):
     @abstractmethod
     def product(self, x: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
         """(T, stop - start) products of x (T, in) with rows of the matrix, without the bias."""
+
+    def packed(self, start: int = 0, stop: int | None = None) -> Matrix | None:
+        """Rows start..stop as they lie in memory, without the bias, where compiled code can read
+        them."""
+        return None
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, in) to (T, out)."""
@@ -194,3 +201,16 @@ def multiply_rows(linear: nn.Module, x: Tensor, start: int, stop: int) -> Tensor
         return multiply(x, dense_weight(linear, start, stop), part)
     out = linear.product(x, start, stop)
     return out if part is None else out + part
+
+
+def matrix_of(linear: nn.Module) -> Matrix | None:
+    """What a linear layer multiplies by, as it lies in memory; None where compiled code cannot
+    read it."""
+    bias: Tensor | None = linear.bias  # type: ignore[assignment]
+    if isinstance(linear, QuantizedLinear):
+        packed = linear.packed()
+        return None if packed is None else replace(packed, bias=bias)
+    weight: Tensor = linear.weight  # type: ignore[assignment]
+    shape = (weight.shape[0], weight.shape[1])
+    kind = str(weight.dtype).removeprefix("torch.")
+    return Matrix(kind, shape, weight, bias=bias) if weight.is_contiguous() else None

@@ -7,6 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from nazx_cli.kernels.native.products import Matrix
 from nazx_cli.model.layers import multiply
 from nazx_cli.quantization.piecewise import FEW, PiecewiseLinear, distance, probe, spans
 
@@ -29,6 +30,11 @@ class Int8Linear(PiecewiseLinear):
         super().__init__((weight.shape[0], weight.shape[1]), bias, compute_dtype)
         self.register_buffer("weight", weight)
         self.register_buffer("factor", scale / 127)
+
+    def packed(self, start: int = 0, stop: int | None = None) -> Matrix:
+        stop = self.out_features if stop is None else stop
+        shape = (stop - start, self.in_features)
+        return Matrix("int8", shape, self.weight[start:stop], self.factor[start:stop])
 
     def _dense(self, start: int, stop: int) -> Tensor:
         return (self.weight[start:stop] * self.factor[start:stop, None]).to(self.compute_dtype)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from nazx_cli.kernels.native.products import Matrix
 from nazx_cli.quantization.cost import BLOCK
 from nazx_cli.quantization.piecewise import (
     FEW,
@@ -43,6 +44,13 @@ class Nf4Linear(PiecewiseLinear):
         super().__init__(shape, bias, compute_dtype)
         self.register_buffer("weight", data)
         self.register_buffer("absmax", absmax)
+
+    def packed(self, start: int = 0, stop: int | None = None) -> Matrix | None:
+        if self.in_features % BLOCK:  # rows do not begin with a block
+            return None
+        stop = self.out_features if stop is None else stop
+        data, absmax, _ = self._blocks(start, stop)
+        return Matrix("nf4", (stop - start, self.in_features), data, absmax)
 
     def _dense(self, start: int, stop: int) -> Tensor:
         from bitsandbytes.functional import dequantize_4bit
@@ -80,9 +88,9 @@ class Nf4Linear(PiecewiseLinear):
 
 
 class TiledNf4Linear(Nf4Linear):
-    """The same codes in tiled order, for the CPU's fused kernel; rows are a multiple of 32 and
-    columns of 64. ``weight`` is (rows, columns / 2) and ``absmax`` (columns / 64, rows) bfloat16,
-    which is what the kernel computes with."""
+    """The same codes in tiled order, for bitsandbytes' fused kernel, where there is no compiler;
+    rows are a multiple of 32 and columns of 64. ``weight`` is (rows, columns / 2) and ``absmax``
+    (columns / 64, rows) bfloat16, which is what the kernel computes with."""
 
     def __init__(
         self,
@@ -99,6 +107,9 @@ class TiledNf4Linear(Nf4Linear):
             tiled[start:stop] = tile(standard[start:stop])
         by_column = absmax.view(rows, -1).t().to(torch.bfloat16).contiguous()
         super().__init__(tiled, by_column, shape, bias, compute_dtype)
+
+    def packed(self, start: int = 0, stop: int | None = None) -> None:
+        return None  # compiled code reads the other order
 
     def _blocks(self, start: int, stop: int) -> tuple[Tensor, Tensor, int]:
         first, last = start // GROUP * GROUP, -(-stop // GROUP) * GROUP

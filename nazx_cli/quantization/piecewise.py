@@ -1,7 +1,8 @@
 """What quantized layers share: products a piece at a time, and the two orders of 4-bit weights.
 
 *Standard* order is bitsandbytes' own: row by row, the first of two weights in the high half of a
-byte. *Tiled* order is what its CPU kernel multiplies: rows in groups of 32; for each pair of
+byte. *Tiled* order is what its CPU kernel multiplies, used where there is no
+compiler: rows in groups of 32; for each pair of
 columns 32 bytes, of which byte 2 r + c holds column c of the group's row r in its low half and of
 row 16 + r in its high half. Both take the same bytes, and a group of 32 rows lies in the same
 place in both.
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from nazx_cli.kernels.native.products import multiplies, product
 from nazx_cli.model.layers import QuantizedLinear, multiply
 from nazx_cli.quantization.cost import BLOCK, PIECE
 
@@ -42,7 +44,7 @@ def untile(tiled: Tensor) -> Tensor:
 
 
 FEW = 8
-"""Rows up to which a fused CPU kernel beats dequantizing."""
+"""Rows up to which a CPU kernel beats dequantizing."""
 
 
 class PiecewiseLinear(QuantizedLinear):
@@ -70,7 +72,9 @@ class PiecewiseLinear(QuantizedLinear):
 
     def product(self, x: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
         stop = self.out_features if stop is None else stop
-        whole = self._fused(x, start, stop)
+        whole = self._compiled(x, start, stop)
+        if whole is None:
+            whole = self._fused(x, start, stop)
         if whole is not None:
             return whole
         parts = [self._product(x, a, b) for a, b in spans(start, stop, self.in_features)]
@@ -80,8 +84,17 @@ class PiecewiseLinear(QuantizedLinear):
         """Rows start..stop; a slice of all of them would cost a microsecond or two for nothing."""
         return table if stop - start == self.out_features else table[start:stop]
 
+    def _compiled(self, x: Tensor, start: int, stop: int) -> Tensor | None:
+        """``product`` of a few rows by code of our own, where it runs."""
+        differentiates = torch.is_grad_enabled() and x.requires_grad
+        if len(x) > FEW or x.device.type != "cpu" or differentiates or not multiplies():
+            return None
+        matrix = self.packed(start, stop)
+        return None if matrix is None else product(x, matrix)
+
     def _fused(self, x: Tensor, start: int, stop: int) -> Tensor | None:
-        """``product`` without dequantizing, or None where that is slower or not possible."""
+        """``product`` by a library without dequantizing, or None where that is slower or cannot
+        be."""
         return None
 
     def _product(self, x: Tensor, start: int, stop: int) -> Tensor:

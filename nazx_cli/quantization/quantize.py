@@ -5,11 +5,9 @@ head, norms and biases stay in the compute type. Weights count as they are in th
 that the quantized matrix does not depend on the compute type or the device.
 
 A product on CUDA is bitsandbytes' own (LLM.int8() with outliers above 6 kept apart; 4-bit).
-Elsewhere activations are never quantized: the matrix is dequantized piece by piece, or, for a
-few rows in bfloat16 on a CPU, multiplied as it is by a fused kernel. One row, one thread of a
-Xeon with AVX512-BF16, a matrix of (6144, 2048) in bfloat16: dense 1.04 ms; int8 fused 0.72 ms
-(bitsandbytes' int8 1.20, dequantized 3.4); nf4 fused 0.70 ms (dequantized 4.9). The kernels
-cost a dequantization from 16 rows on.
+Elsewhere activations are never quantized: the matrix is dequantized piece by piece, or, for up to
+eight rows on a CPU, multiplied as it is: by compiled code of our own (``kernels.native.products``),
+or without a compiler, in bfloat16, by torch's kernel for int8 and bitsandbytes' for nf4.
 """
 
 from __future__ import annotations
@@ -22,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from nazx_cli.errors import NazxError, UsageError, first_line
+from nazx_cli.kernels.native.products import multiplies
 from nazx_cli.model.layers import QuantizedLinear
 from nazx_cli.quantization.cost import BLOCK, check_kind
 from nazx_cli.quantization.int8 import Int8Linear, quantize_int8
@@ -68,7 +67,7 @@ def restore_linear(
     parameter = None if bias is None else nn.Parameter(bias, requires_grad=False)
     if check_kind(kind) == "int8":
         return Int8Linear(held["weight"], held["SCB"], parameter, compute_dtype)
-    fused = device.type == "cpu" and compute_dtype == torch.bfloat16
+    fused = device.type == "cpu" and compute_dtype == torch.bfloat16 and not multiplies()
     tiles = shape[0] % GROUP == 0 and shape[1] % BLOCK == 0
     form = TiledNf4Linear if fused and tiles and kernel_works() else Nf4Linear
     return form(held["weight"].view(-1), held["absmax"], shape, parameter, compute_dtype)

@@ -22,10 +22,12 @@ from nazx_cli.context.live_cache import LiveCache
 from nazx_cli.errors import NazxError
 from nazx_cli.families.base import LayerKind
 from nazx_cli.families.rope import RopeConfig
+from nazx_cli.kernels.native.step import Sight
 from nazx_cli.kernels.rotary import Rotation
 from nazx_cli.model.attention.base import AttentionKind
 from nazx_cli.model.attention.softmax import Softmax
 from nazx_cli.model.decoder import Attend, Decoder
+from nazx_cli.model.one_position import OnePosition
 
 Turn = Callable[[Tensor], Tensor]
 """x (T, heads, D) rotated to the positions of its rows."""
@@ -71,6 +73,10 @@ class Windowed(AttentionKind):
         """Which live positions a query sees."""
         attention = self.decoder.config.attention
         return Reach(attention.local_window, attention.sink_tokens)
+
+    @cached_property
+    def _one_position(self) -> OnePosition:
+        return OnePosition(self.decoder)
 
     def new_memory(self, layout: str) -> Memory:
         d, reach = self.decoder, self.reach
@@ -119,8 +125,16 @@ class Windowed(AttentionKind):
     def _run(self, cache: LiveCache, ids: Tensor, start: int, length: int) -> Tensor:
         """Run positions start.. through the layers, adding their rows to the cache."""
         cache.reserve(len(ids))
-        attend = _over_cache(self.decoder, self.reach, cache, start, len(ids), length)
-        h = self.decoder.hidden(self.decoder.embed(ids.to(self.decoder.device)), attend)
+        h = self.decoder.embed(ids.to(self.decoder.device))
+        step = self._one_position.step() if len(ids) == 1 else None
+        if step is None:
+            attend = _over_cache(self.decoder, self.reach, cache, start, len(ids), length)
+            h = self.decoder.hidden(h, attend)
+        else:
+            kinds = self._one_position.kinds
+            sights = [_from(self.decoder, self.reach, cache, kind, start, length) for kind in kinds]
+            at = cache.span(0, start).stop
+            h = step.run(h, cache.keys, cache.values, at, sights).to(self.decoder.dtype)
         cache.commit(ids)
         return h
 
@@ -248,6 +262,24 @@ def _over_cache(
         return softmax.two_part(q, sight.capped(qk[:, :heads]), k, v, mask, sight.reach.sinks)
 
     return attend
+
+
+def _from(
+    decoder: Decoder, reach: Reach, cache: LiveCache, kind: LayerKind, at: int, length: int
+) -> Sight:
+    """What layers of this kind see from the one position ``at``."""
+
+    def phases(position: int) -> Tensor | None:
+        if kind.rope is None:
+            return None
+        return decoder.rotaries[kind.rope].phases(position, position + 1, length, "cpu")[0]
+
+    own = reach.of(kind)
+    if own.plain(at + 1):
+        return Sight(phases(at), 0, cache.span(0, at + 1).stop)
+    rows = cache.span(max(at - cast(int, own.window) + 1, own.sinks), at + 1)
+    capped = phases(cast(int, own.size) - 1) if own.sinks else None
+    return Sight(phases(at), rows.start, rows.stop, own.sinks, capped)
 
 
 def _capped(

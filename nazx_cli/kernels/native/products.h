@@ -1,0 +1,124 @@
+/* Products of a few float32 rows with a matrix, as its weights lie in memory.
+
+   A matrix is read 64 bytes at a time. Each 32-bit lane of such a block holds 1, 2, 4 or 8
+   neighbouring weights; the k-th of every lane are its k-th slice, sixteen float32 numbers. What
+   is multiplied is brought into the order of slices once (prepare), so that nothing is moved. */
+
+enum kind { FLOAT32, BFLOAT16, INT8, NF4 };
+
+#define DENSE (NARROW ? BFLOAT16 : FLOAT32) /* of all that is not quantized */
+
+#define LINE 64   /* bytes in a block */
+#define ROWS 4    /* rows of a matrix at a time */
+#define AHEAD 2048 /* bytes from what is read to what is fetched */
+#define INLINE static inline __attribute__((always_inline))
+
+struct matrix {
+  const uint8_t *data; /* rows one after another */
+  const float *scale;  /* INT8: for each row; NF4: for each 64 weights */
+  const void *bias;    /* DENSE: for each row, or none */
+  int64_t rows, columns, kind;
+};
+
+static const float NF4_VALUES[LANES] = {
+  -1.f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f,
+  -0.28444138169288635f, -0.18477343022823334f, -0.09105003625154495f, 0.f,
+  0.07958029955625534f, 0.16093020141124725f, 0.24611230194568634f, 0.33791524171829224f,
+  0.44070982933044434f, 0.5626170039176941f, 0.7229568362236023f, 1.f};
+
+INLINE int slices(int kind) { return 1 << kind; }
+INLINE int64_t row_bytes(int kind, int64_t columns) { return columns * 4 >> kind; }
+INLINE int64_t blocks(int kind, int64_t columns) { return (columns + LANES * slices(kind) - 1) / (LANES * slices(kind)); }
+INLINE int64_t prepared(int kind, int64_t columns) { return blocks(kind, columns) * LANES * slices(kind); }
+
+INLINE vec slice(int kind, uvec block, int k, vec values) {
+  if (kind == FLOAT32) return (vec)block;
+  if (kind == BFLOAT16) return (vec)(k ? block & 0xffff0000u : block << 16);
+  if (kind == INT8) return __builtin_convertvector((ivec)(block << (24 - 8 * k)) >> 24, vec);
+  return look_up(values, block >> 4 * k);
+}
+
+/* A number of a vector that is float32 (wide) or bfloat16. */
+INLINE float number(int wide, const void *p, int64_t i) {
+  if (wide) return ((const float *)p)[i];
+  const uint32_t bits = (uint32_t)((const uint16_t *)p)[i] << 16;
+  float out;
+  memcpy(&out, &bits, 4);
+  return out;
+}
+
+/* Where the number of slice k, lane i stands in its block: bitsandbytes has the first of two
+   weights in the high half of a byte. */
+INLINE int place(int kind, int k, int i) { return slices(kind) * i + (kind == NF4 ? k ^ 1 : k); }
+
+INLINE uvec block_of(const uint8_t *at, int64_t bytes) {
+  if (bytes >= LINE) return *(const uloose *)at;
+  uvec block = {};
+  memcpy(&block, at, bytes);
+  return block;
+}
+
+/* out (prepared) from x (columns), zeros behind it. */
+static void prepare(int kind, const float *x, int64_t columns, float *out) {
+  const int width = LANES * slices(kind);
+  for (int64_t c = 0; c < columns; c += width)
+    for (int k = 0; k < slices(kind); k++)
+      for (int i = 0; i < LANES; i++) {
+        const int64_t at = c + place(kind, k, i);
+        *out++ = at < columns ? x[at] : 0.f;
+      }
+}
+
+INLINE vec scale_of(const float *scale, int both) {
+  const float a = scale[0], b = both ? scale[1] : 0.f;
+  return (vec){a, a, a, a, a, a, a, a, b, b, b, b, b, b, b, b};
+}
+
+/* y[i * stride + r] for ``count`` prepared x and ``rows`` rows of the matrix from w on. */
+INLINE void rows_dot(int kind, int rows, int count, const uint8_t *w, const float *scale, const float *x, int64_t columns, float *y, int64_t stride) {
+  const int64_t bytes = row_bytes(kind, columns), step = prepared(kind, columns);
+  const vec values = load(NF4_VALUES);
+  vec sums[count][rows];
+  memset(sums, 0, sizeof sums);
+  for (int64_t at = 0; at < bytes; at += LINE, x += LANES * slices(kind)) {
+    for (int r = 0; r < rows; r++) {
+      const uint8_t *from = w + r * bytes + at;
+      __builtin_prefetch(from + AHEAD);
+      const uvec block = block_of(from, bytes - at);
+      vec part[count];
+      for (int i = 0; i < count; i++) part[i] = kind == NF4 ? (vec){} : sums[i][r];
+      for (int k = 0; k < slices(kind); k++) {
+        const vec weights = slice(kind, block, k, values);
+        for (int i = 0; i < count; i++) part[i] += weights * load(x + i * step + k * LANES);
+      }
+      for (int i = 0; i < count; i++)
+        sums[i][r] = kind == NF4 ? sums[i][r] + part[i] * scale_of(scale + (r * bytes + at) / 32, bytes - at > 32) : part[i];
+    }
+  }
+  for (int i = 0; i < count; i++) {
+    float *out = y + i * stride;
+    if (rows == ROWS) totals(sums[i], out);
+    else for (int r = 0; r < rows; r++) out[r] = total(sums[i][r]);
+    if (kind == INT8) for (int r = 0; r < rows; r++) out[r] *= scale[r];
+  }
+}
+
+INLINE void span_dot(int kind, int count, const uint8_t *w, const float *scale, const float *x, int64_t rows, int64_t columns, float *y, int64_t stride) {
+  const int64_t bytes = row_bytes(kind, columns), scales = kind == NF4 ? columns / 64 : kind == INT8;
+  int64_t r = 0;
+  for (; r + ROWS <= rows; r += ROWS) rows_dot(kind, ROWS, count, w + r * bytes, scale + r * scales, x, columns, y + r, stride);
+  for (; r < rows; r++) rows_dot(kind, 1, count, w + r * bytes, scale + r * scales, x, columns, y + r, stride);
+}
+
+/* y[i * stride + r - first] = x i . row r, first <= r < last, for ``count`` x prepared in
+   the matrix's own kind. */
+INLINE void products(const struct matrix *m, int count, const float *x, int64_t first, int64_t last, float *y, int64_t stride) {
+  const uint8_t *w = m->data + first * row_bytes(m->kind, m->columns);
+  const float *scale = m->scale + (m->kind == NF4 ? first * (m->columns / 64) : m->kind == INT8 ? first : 0);
+  const int64_t rows = last - first;
+  switch (m->kind) {
+    case INT8: span_dot(INT8, count, w, scale, x, rows, m->columns, y, stride); break;
+    case NF4: span_dot(NF4, count, w, scale, x, rows, m->columns, y, stride); break;
+    default: span_dot(DENSE, count, w, scale, x, rows, m->columns, y, stride);
+  }
+}

@@ -1,0 +1,297 @@
+/* All layers of a decoder for one further position, whose keys and values are added to the cache.
+
+   Threads share the rows of every matrix, and in attention the query heads; each keeps the running
+   state for itself. Everything is float32 but weights and cache. */
+
+#include "vectors.h"
+#include "products.h"
+#include "team.h"
+
+#define GROUP 4 /* query heads that share one reading of keys and values */
+
+enum activation { SILU, GELU, GELU_TANH, RELU };
+
+struct norm { const void *weight, *bias; int64_t wide; }; /* no weight: no norm; no bias: RMSNorm */
+
+struct layer {
+  struct norm norm1, q_norm, k_norm, norm1_after, norm2, norm2_after;
+  struct matrix qkv, out, up, down;
+  int64_t sight; /* which of the step's */
+};
+
+/* What a layer's query sees: rows first..stop-1 of the cache, turned by ``phases`` (half cosines,
+   then as many sines), and the first ``sinks`` rows, turned by ``capped``. */
+struct sight { const float *phases, *capped; int64_t half, sinks, first, stop; };
+
+struct model {
+  const struct layer *layers;
+  int64_t count, hidden, heads, kv_heads, dim, inner, gated, activation, parallel;
+  float eps, residual_scale, attention_scale, attention_cap; /* cap 0: none */
+};
+
+struct step {
+  const struct model *model;
+  const struct sight *sights;
+  uint8_t *keys, *values; /* (layers, kv_heads, capacity, dim) */
+  int64_t capacity, at;   /* at: the row of the new position */
+  int64_t seen;           /* rows that a query sees, at most */
+  float *state;           /* (hidden): in and out */
+  float *scratch;         /* scratch_size numbers */
+  int64_t threads;
+};
+
+struct buffers {
+  float *q, *capped, *mixed, *inner, *attended, *fed; /* from one thread to the others */
+  float *h, *a, *ready, *wide, *scores;               /* each thread's own */
+};
+
+static int64_t padded(int64_t n) { return (n + 127) / 128 * 128; }
+static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* A thread's buffers; returns where they end in scratch. */
+static int64_t lay_out(const struct step *s, int64_t thread, struct buffers *b) {
+  const struct model *m = s->model;
+  const int64_t q = m->heads * padded(m->dim), c = padded(m->hidden), inner = padded(m->inner);
+  const int64_t ready = most(most(inner, c), q), wide = 2 * most(inner, padded(m->dim)), scores = padded(s->seen);
+  float *at = s->scratch;
+  b->q = at, b->capped = at += q, b->mixed = at += q, b->inner = at += q;
+  b->attended = at += inner, b->fed = at += c, at += c;
+  at += thread * (2 * c + ready + wide + GROUP * scores);
+  b->h = at, b->a = at += c, b->ready = at += c, b->wide = at += ready, b->scores = at += wide;
+  return at + GROUP * scores - s->scratch;
+}
+
+int64_t scratch_size(const struct step *s) {
+  struct buffers b;
+  return lay_out(s, s->threads - 1, &b);
+}
+
+static float sum_of_squares(const float *x, int64_t n, float mean) {
+  vec sums = {};
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) { const vec d = load(x + i) - mean; sums += d * d; }
+  float sum = total(sums);
+  for (; i < n; i++) sum += (x[i] - mean) * (x[i] - mean);
+  return sum;
+}
+
+/* out may be x */
+static void normalize(const struct norm *norm, float eps, const float *x, int64_t n, float *out) {
+  float mean = 0.f;
+  if (norm->bias) {
+    for (int64_t i = 0; i < n; i++) mean += x[i];
+    mean /= n;
+  }
+  const float scale = 1.f / sqrtf(sum_of_squares(x, n, mean) / n + eps);
+  for (int64_t i = 0; i < n; i++) out[i] = (x[i] - mean) * scale * number(norm->wide, norm->weight, i);
+  if (norm->bias) for (int64_t i = 0; i < n; i++) out[i] += number(norm->wide, norm->bias, i);
+}
+
+/* What goes into a layer's next part: ``x`` after the norm, ready for the matrix. */
+static void into(const struct matrix *matrix, const struct norm *norm, const struct model *m, const float *x, struct buffers *b) {
+  if (norm->weight) normalize(norm, m->eps, x, m->hidden, b->a), x = b->a;
+  prepare(matrix->kind, x, matrix->columns, b->ready);
+}
+
+/* Add what a layer's part gives, ``x``, to the state. */
+static void add(const struct norm *norm, const struct model *m, const float *x, struct buffers *b) {
+  if (norm->weight) normalize(norm, m->eps, x, m->hidden, b->a), x = b->a;
+  for (int64_t i = 0; i < m->hidden; i++) b->h[i] += m->residual_scale * x[i];
+}
+
+/* y[r - first] = x . row r + bias */
+static void product(const struct matrix *m, const float *x, int64_t first, int64_t last, float *y) {
+  products(m, 1, x, first, last, y, 0);
+  if (m->bias) for (int64_t r = first; r < last; r++) y[r - first] += number(!NARROW, m->bias, r);
+}
+
+static void turn(const float *x, const float *phases, int64_t half, int64_t dim, float *out) {
+  for (int64_t f = 0; f < half; f++) {
+    const float a = x[f], b = x[f + half], c = phases[f], s = phases[half + f];
+    out[f] = a * c - b * s;
+    out[f + half] = b * c + a * s;
+  }
+  for (int64_t f = 2 * half; f < dim; f++) out[f] = x[f];
+}
+
+static void keep(const float *x, int64_t n, uint8_t *out) {
+  if (!NARROW) { memcpy(out, x, n * 4); return; }
+  for (int64_t i = 0; i < n; i++) {
+    uint32_t bits;
+    memcpy(&bits, x + i, 4);
+    ((uint16_t *)out)[i] = bits + 0x7fff + (bits >> 16 & 1) >> 16;
+  }
+}
+
+/* Row ``row`` of a key or value head in one layer's part of the cache. */
+static uint8_t *row_of(const struct step *s, uint8_t *cache, int64_t layer, int64_t head, int64_t row) {
+  const struct model *m = s->model;
+  return cache + row_bytes(DENSE, m->dim) * ((layer * m->kv_heads + head) * s->capacity + row);
+}
+
+/* Queries, keys and values of a thread's heads: rotated, and the latter put into the cache. */
+static void project(const struct step *s, int64_t layer, struct buffers *b, int64_t thread, int64_t threads) {
+  const struct model *m = s->model;
+  const struct layer *l = m->layers + layer;
+  const struct sight *sight = s->sights + l->sight;
+  const int64_t dim = m->dim, step = prepared(DENSE, dim);
+  int64_t first, last;
+  share(m->heads + 2 * m->kv_heads, 1, thread, threads, &first, &last);
+  float *x = b->wide, *turned = b->wide + padded(dim);
+  for (int64_t head = first; head < last; head++) {
+    product(&l->qkv, b->ready, head * dim, (head + 1) * dim, x);
+    const int64_t kv = head - m->heads;
+    if (kv >= m->kv_heads) {
+      keep(x, dim, row_of(s, s->values, layer, kv - m->kv_heads, s->at));
+      continue;
+    }
+    const struct norm *norm = kv < 0 ? &l->q_norm : &l->k_norm;
+    if (norm->weight) normalize(norm, m->eps, x, dim, x);
+    turn(x, sight->phases, sight->half, dim, turned);
+    if (kv >= 0) keep(turned, dim, row_of(s, s->keys, layer, kv, s->at));
+    else prepare(DENSE, turned, dim, b->q + head * step);
+    if (kv >= 0 || !sight->sinks) continue;
+    turn(x, sight->capped, sight->half, dim, turned);
+    prepare(DENSE, turned, dim, b->capped + head * step);
+  }
+}
+
+/* Scores to weights, in place; returns one over their sum. */
+static float weigh(float *scores, int64_t n, float scale, float cap) {
+  const vec zero = {};
+  vec top = zero - INFINITY, sum = zero;
+  for (int64_t i = n; i < padded(n); i++) scores[i] = -INFINITY;
+  for (int64_t i = 0; i < n; i += LANES) {
+    vec x = load(scores + i) * scale;
+    if (cap) for (int k = 0; k < LANES; k++) x[k] = i + k < n ? cap * tanhf(x[k] / cap) : -INFINITY;
+    store(scores + i, x);
+    top = greater(top, x);
+  }
+  float highest = top[0];
+  for (int k = 1; k < LANES; k++) highest = top[k] > highest ? top[k] : highest;
+  for (int64_t i = 0; i < n; i += LANES) {
+    vec x = exponential(load(scores + i) - highest);
+    if (i + LANES > n) for (int k = n - i; k < LANES; k++) x[k] = 0.f;
+    store(scores + i, x);
+    sum += x;
+  }
+  return 1.f / total(sum);
+}
+
+/* sums[i][k] += weight of a row times its slice, over ``rows`` rows of values from v on. */
+INLINE void mix(int count, const uint8_t *v, int64_t bytes, int64_t at, int64_t rows, const float *weights, int64_t room, vec sums[count][2]) {
+  for (int64_t r = 0; r < rows; r++, v += bytes) {
+    __builtin_prefetch(v + at + AHEAD);
+    const uvec block = block_of(v + at, bytes - at);
+    for (int k = 0; k < slices(DENSE); k++) {
+      const vec x = slice(DENSE, block, k, (vec){});
+      for (int i = 0; i < count; i++) sums[i][k] += weights[i * room + r] * x;
+    }
+  }
+}
+
+/* Attention of ``count`` query heads from ``head`` on, which share keys and values. */
+INLINE void attend(int count, const struct step *s, int64_t layer, int64_t head, struct buffers *b) {
+  const struct model *m = s->model;
+  const struct sight *sight = s->sights + m->layers[layer].sight;
+  const int64_t dim = m->dim, bytes = row_bytes(DENSE, dim), step = prepared(DENSE, dim), kv = head / (m->heads / m->kv_heads);
+  const int64_t sinks = sight->sinks, rows = sight->stop - sight->first, room = padded(s->seen);
+  const uint8_t *k = row_of(s, s->keys, layer, kv, 0), *v = row_of(s, s->values, layer, kv, 0);
+  const int64_t skip = sight->first * bytes;
+  span_dot(DENSE, count, k, NULL, b->capped + head * step, sinks, dim, b->scores, room);
+  span_dot(DENSE, count, k + skip, NULL, b->q + head * step, rows, dim, b->scores + sinks, room);
+  float scale[count];
+  for (int i = 0; i < count; i++) scale[i] = weigh(b->scores + i * room, sinks + rows, m->attention_scale, m->attention_cap);
+  for (int64_t at = 0; at < bytes; at += LINE) {
+    vec sums[count][2];
+    memset(sums, 0, sizeof sums);
+    mix(count, v, bytes, at, sinks, b->scores, room, sums);
+    mix(count, v + skip, bytes, at, rows, b->scores + sinks, room, sums);
+    for (int i = 0; i < count; i++) for (int n = 0; n < slices(DENSE); n++) for (int lane = 0; lane < LANES; lane++) {
+      const int64_t d = at * slices(DENSE) / 4 + place(DENSE, n, lane);
+      if (d < dim) b->mixed[(head + i) * dim + d] = sums[i][n][lane] * scale[i];
+    }
+  }
+}
+
+static void attend_all(const struct step *s, int64_t layer, struct buffers *b, int64_t thread, int64_t threads) {
+  const struct model *m = s->model;
+  const int64_t group = m->heads / m->kv_heads;
+  int64_t head, last;
+  share(m->heads, 1, thread, threads, &head, &last);
+  while (head < last) {
+    int64_t count = group - head % group;
+    if (count > last - head) count = last - head;
+    if (count > GROUP) count = GROUP;
+    switch (count) {
+      case 1: attend(1, s, layer, head, b); break;
+      case 2: attend(2, s, layer, head, b); break;
+      case 3: attend(3, s, layer, head, b); break;
+      default: attend(GROUP, s, layer, head, b);
+    }
+    head += count;
+  }
+}
+
+static inline vec activated(int activation, vec x) {
+  const vec one = (vec){} + 1.f;
+  switch (activation) {
+    case SILU: return x / (one + exponential(-x));
+    case GELU_TANH: return x / (one + exponential(-1.5957691216f * (x + 0.044715f * x * x * x)));
+    case RELU: return greater(x, one - 1.f);
+    default: for (int i = 0; i < LANES; i++) x[i] *= 0.5f * (1.f + erff(x[i] * 0.70710678f));
+  }
+  return x;
+}
+
+/* A thread's part of the inner state of the feed-forward. */
+static void widen(const struct model *m, const struct layer *l, struct buffers *b, int64_t thread, int64_t threads) {
+  int64_t first, last;
+  share(m->inner, LANES, thread, threads, &first, &last);
+  if (first == last) return;
+  float *gate = b->wide, *up = b->wide + padded(last - first);
+  product(&l->up, b->ready, first, last, gate);
+  if (m->gated) product(&l->up, b->ready, m->inner + first, m->inner + last, up);
+  for (int64_t i = 0; i < last - first; i += LANES) {
+    vec x = activated(m->activation, load(gate + i));
+    if (m->gated) x *= load(up + i);
+    store(b->inner + first + i, x);
+  }
+}
+
+static void narrow(const struct matrix *matrix, const float *x, struct buffers *b, float *out, int64_t thread, int64_t threads) {
+  int64_t first, last;
+  share(matrix->rows, ROWS, thread, threads, &first, &last);
+  prepare(matrix->kind, x, matrix->columns, b->ready);
+  product(matrix, b->ready, first, last, out + first);
+}
+
+static void run(void *job, struct team *team, int64_t thread, int64_t threads) {
+  const struct step *s = job;
+  const struct model *m = s->model;
+  struct buffers buffers, *b = &buffers;
+  lay_out(s, thread, b);
+  memcpy(b->h, s->state, m->hidden * sizeof(float));
+  for (int64_t layer = 0; layer < m->count; layer++) {
+    const struct layer *l = m->layers + layer;
+    into(&l->qkv, &l->norm1, m, b->h, b);
+    project(s, layer, b, thread, threads);
+    meet(team);
+    attend_all(s, layer, b, thread, threads);
+    meet(team);
+    narrow(&l->out, b->mixed, b, b->attended, thread, threads);
+    meet(team);
+    if (!m->parallel) add(&l->norm1_after, m, b->attended, b);
+    into(&l->up, &l->norm2, m, b->h, b);
+    widen(m, l, b, thread, threads);
+    meet(team);
+    narrow(&l->down, b->inner, b, b->fed, thread, threads);
+    meet(team);
+    if (m->parallel) add(&l->norm1_after, m, b->attended, b);
+    add(&l->norm2_after, m, b->fed, b);
+  }
+  if (thread == 0) memcpy(s->state, b->h, m->hidden * sizeof(float));
+}
+
+/* Run one position: ``state`` is its embedding before, and what the last layer gives after. */
+void run_step(struct step *s) { together(run, s, s->threads); }

@@ -1,0 +1,213 @@
+"""All layers of a decoder for one further position in one call: ``step.c``.
+
+In PyTorch such a position takes some thirty operations a layer, whose own cost comes to half of
+what reading the weights takes. Weights are read where they lie; nothing of them is copied.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nazx_cli.config import ModelConfig
+from nazx_cli.kernels.native.compiler import compile_library
+from nazx_cli.kernels.native.products import CMatrix, Matrix, address
+
+_SOURCE = Path(__file__).with_name("step.c")
+_ACTIVATIONS = {
+    "silu": 0,
+    "gelu": 1,
+    "gelu_new": 2,
+    "gelu_pytorch_tanh": 2,
+    "gelu_fast": 2,
+    "relu": 3,
+}
+
+
+@dataclass(frozen=True)
+class NormWeights:
+    """Of an RMSNorm, or with a bias of a LayerNorm, in float32 or the compute type."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """What one block computes with.
+
+    matrices   qkv, out, up, down
+    norms      norm1, q_norm, k_norm, norm1_after, norm2, norm2_after; None: it does without
+    sight      which of the sights that ``Step.run`` is given
+    """
+
+    matrices: tuple[Matrix, ...]
+    norms: tuple[NormWeights | None, ...]
+    sight: int
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Which rows of the cache a query sees: first..stop-1, rotated by ``phases`` (2F,) float32,
+    and the first ``sinks`` rows, rotated by ``capped`` (2F,). Without phases nothing is rotated."""
+
+    phases: Tensor | None
+    first: int
+    stop: int
+    sinks: int = 0
+    capped: Tensor | None = None
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("weight", "bias")),
+        ("wide", ctypes.c_int64),
+    )
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (
+        ("norms", _Norm * 6),
+        ("matrices", CMatrix * 4),
+        ("sight", ctypes.c_int64),
+    )
+
+
+class _Sight(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("phases", "capped")),
+        *((name, ctypes.c_int64) for name in ("half", "sinks", "first", "stop")),
+    )
+
+
+class _Model(ctypes.Structure):
+    _fields_ = (
+        ("layers", ctypes.c_void_p),
+        *(
+            (name, ctypes.c_int64)
+            for name in (
+                "count",
+                "hidden",
+                "heads",
+                "kv_heads",
+                "dim",
+                "inner",
+                "gated",
+                "activation",
+                "parallel",
+            )
+        ),
+        *(
+            (name, ctypes.c_float)
+            for name in ("eps", "residual_scale", "attention_scale", "attention_cap")
+        ),
+    )
+
+
+class _Step(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("model", "sights", "keys", "values")),
+        *((name, ctypes.c_int64) for name in ("capacity", "at", "seen")),
+        *((name, ctypes.c_void_p) for name in ("state", "scratch")),
+        ("threads", ctypes.c_int64),
+    )
+
+
+class Step:
+    """The layers of one model, ready to run positions; it keeps the weights that it was given."""
+
+    def __init__(
+        self, library: ctypes.CDLL, config: ModelConfig, layers: Sequence[LayerWeights]
+    ) -> None:
+        self._library, self._weights = library, tuple(layers)
+        # A type that is made for every call would be a circle each time.
+        self._sights = _Sight * (1 + max(layer.sight for layer in layers))
+        self._layers = (_Layer * len(layers))(*map(_layer, layers))
+        self._model = _Model(
+            ctypes.addressof(self._layers),
+            len(layers),
+            config.hidden_size,
+            config.num_heads,
+            config.num_kv_heads,
+            config.head_dim,
+            config.intermediate_size,
+            config.gated,
+            _ACTIVATIONS[config.activation],
+            config.parallel_residual,
+            config.norm_eps,
+            config.residual_scale,
+            config.attention_scale,
+            config.attention_cap or 0.0,
+        )
+
+    def run(
+        self, state: Tensor, keys: Tensor, values: Tensor, at: int, sights: Sequence[Sight]
+    ) -> Tensor:
+        """(1, C) float32: what the layers make of ``state`` (1, C), a position's embedding.
+
+        Its keys and values become row ``at`` of ``keys`` and ``values`` (layers, kv_heads,
+        capacity, D), which are contiguous; ``sights`` as the layers number them.
+        """
+        state = state.float().clone()
+        kinds = self._sights(*map(_sight, sights))
+        step = _Step(ctypes.addressof(self._model), ctypes.addressof(kinds))
+        step.keys, step.values = keys.data_ptr(), values.data_ptr()
+        step.capacity, step.at, step.threads = keys.shape[2], at, torch.get_num_threads()
+        step.seen = max(sight.sinks + sight.stop - sight.first for sight in sights)
+        scratch = torch.empty(self._library.scratch_size(ctypes.byref(step)))
+        step.state, step.scratch = state.data_ptr(), scratch.data_ptr()
+        self._library.run_step(ctypes.byref(step))
+        return state
+
+
+def step_library(
+    config: ModelConfig, device: torch.device, dtype: torch.dtype
+) -> ctypes.CDLL | None:
+    """The compiled code for a model; None where it cannot be used or compiled.
+
+    It wants a CPU and float32 or bfloat16, and queries and keys that are normalized head by head
+    where they are. ``NAZX_NATIVE=0`` turns it off.
+    """
+    if (
+        os.environ.get("NAZX_NATIVE") == "0"
+        or device.type != "cpu"
+        or dtype not in (torch.float32, torch.bfloat16)
+        or config.qk_norm == "all"
+        or config.activation not in _ACTIVATIONS
+    ):
+        return None
+    return _compiled(dtype)
+
+
+@lru_cache(maxsize=2)
+def _compiled(dtype: torch.dtype) -> ctypes.CDLL | None:
+    narrow = {"NARROW": int(dtype is torch.bfloat16)}
+    library = compile_library(_SOURCE, narrow, ("scratch_size", "run_step"))
+    if library is not None:
+        library.scratch_size.restype = ctypes.c_int64
+    return library
+
+
+def _layer(layer: LayerWeights) -> _Layer:
+    norms, matrices = map(_norm, layer.norms), map(CMatrix.of, layer.matrices)
+    return _Layer((_Norm * 6)(*norms), (CMatrix * 4)(*matrices), layer.sight)
+
+
+def _norm(norm: NormWeights | None) -> _Norm:
+    if norm is None:
+        return _Norm()
+    wide = norm.weight.dtype is torch.float32
+    return _Norm(address(norm.weight), address(norm.bias), wide)
+
+
+def _sight(sight: Sight) -> _Sight:
+    half = 0 if sight.phases is None else len(sight.phases) // 2
+    turns = map(address, (sight.phases, sight.capped))
+    return _Sight(*turns, half, sight.sinks, sight.first, sight.stop)

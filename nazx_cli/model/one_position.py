@@ -1,0 +1,65 @@
+"""One further position through all layers in one compiled call, where that can be had.
+
+PyTorch's path, in ``decoder``, is the reference; what this one cannot run is left to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from nazx_cli.families.base import LayerKind
+from nazx_cli.kernels.native.step import LayerWeights, NormWeights, Step, step_library
+from nazx_cli.model.decoder import Block, Decoder
+from nazx_cli.model.layers import Norm, matrix_of
+
+
+class OnePosition:
+    """A ``Step`` over a decoder's weights as they are now; ``kinds`` are those of its layers, in
+    the order in which it wants their sights."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._step: Step | None = None
+        self._held: list[tuple[dict[str, Any], str, Any]] = []
+        self.kinds: tuple[LayerKind, ...] = tuple(dict.fromkeys(decoder.config.layer_kinds))
+
+    def step(self) -> Step | None:
+        """The compiled layers, made anew after any weight was replaced; None where PyTorch has to
+        run them."""
+        decoder = self._decoder
+        library = step_library(decoder.config, decoder.device, decoder.dtype)
+        if library is None:
+            return None
+        if not self._held or any(store.get(name) is not held for store, name, held in self._held):
+            self._held = list(_parts(decoder.blocks))
+            made = [self._layer(at, block) for at, block in enumerate(decoder.layers)]
+            layers = [layer for layer in made if layer is not None]
+            whole = len(layers) == len(made)
+            self._step = Step(library, decoder.config, layers) if whole else None
+        return self._step
+
+    def _layer(self, at: int, block: Block) -> LayerWeights | None:
+        linears = (block.qkv, block.out, block.mlp.up, block.mlp.down)
+        matrices = [matrix for linear in linears if (matrix := matrix_of(linear)) is not None]
+        if len(matrices) < len(linears):
+            return None
+        norms = (
+            *(block.norm1, block.q_norm, block.k_norm),
+            *(block.norm1_after, block.norm2, block.norm2_after),
+        )
+        sight = self.kinds.index(self._decoder.config.layer_kinds[at])
+        return LayerWeights(tuple(matrices), tuple(map(_norm, norms)), sight)
+
+
+def _parts(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Any]]:
+    """All that can be replaced below ``module``: where it is kept, under which name, and itself."""
+    for each in module.modules():
+        for store in (each._parameters, each._buffers, each._modules):
+            yield from ((store, name, held) for name, held in store.items())
+
+
+def _norm(norm: Norm | None) -> NormWeights | None:
+    return None if norm is None else NormWeights(norm.weight, norm.bias)
