@@ -14,10 +14,10 @@ from models import BASES, FULL, WINDOWED, model, new_folder, random_ids, referen
 from nazx_cli.bench.results import on_threads
 from nazx_cli.context.context import Context
 from nazx_cli.engine.language_model import LanguageModel, load_model
-from nazx_cli.kernels.native import compiler
+from nazx_cli.kernels.native.products import multiplies
 from nazx_cli.model.one_position import OnePosition
 
-pytestmark = pytest.mark.skipif(compiler.find_compiler() is None, reason="no compiler")
+pytestmark = pytest.mark.skipif(not multiplies(), reason="no compiler, or no AVX-512")
 
 EXACT, ROUNDED = 2e-5, 0.03
 SHAPES: dict[str, dict[str, Any]] = {

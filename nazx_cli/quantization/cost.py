@@ -29,7 +29,7 @@ def linear_bytes(out_features: int, in_features: int, kind: str) -> int:
     int8: a byte for each weight and a float32 scale for each row. nf4: four bits for each
     weight and a float32 scale for each block of 64 in row-major order; the last block may be
     shorter. The table of the 16 nf4 values is shared: 64 bytes for a whole process. On a
-    CPU without a compiler half of each of those scales may be kept.
+    CPU without code of our own half of each of those scales may be kept.
     """
     weights = out_features * in_features
     if check_kind(kind) == "int8":

@@ -88,7 +88,7 @@ class Nf4Linear(PiecewiseLinear):
 
 
 class TiledNf4Linear(Nf4Linear):
-    """The same codes in tiled order, for bitsandbytes' fused kernel, where there is no compiler;
+    """The same codes in tiled order, for bitsandbytes' fused kernel, without code of our own;
     rows are a multiple of 32 and columns of 64. ``weight`` is (rows, columns / 2) and ``absmax``
     (columns / 64, rows) bfloat16, which is what the kernel computes with."""
 

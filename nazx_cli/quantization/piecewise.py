@@ -2,7 +2,7 @@
 
 *Standard* order is bitsandbytes' own: row by row, the first of two weights in the high half of a
 byte. *Tiled* order is what its CPU kernel multiplies, used where there is no
-compiler: rows in groups of 32; for each pair of
+code of our own: rows in groups of 32; for each pair of
 columns 32 bytes, of which byte 2 r + c holds column c of the group's row r in its low half and of
 row 16 + r in its high half. Both take the same bytes, and a group of 32 rows lies in the same
 place in both.

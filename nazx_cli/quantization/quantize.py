@@ -7,7 +7,7 @@ that the quantized matrix does not depend on the compute type or the device.
 A product on CUDA is bitsandbytes' own (LLM.int8() with outliers above 6 kept apart; 4-bit).
 Elsewhere activations are never quantized: the matrix is dequantized piece by piece, or, for up to
 eight rows on a CPU, multiplied as it is: by compiled code of our own (``kernels.native.products``),
-or without a compiler, in bfloat16, by torch's kernel for int8 and bitsandbytes' for nf4.
+or where that cannot be had, in bfloat16, by torch's kernel for int8 and bitsandbytes' for nf4.
 """
 
 from __future__ import annotations

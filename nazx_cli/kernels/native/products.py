@@ -63,7 +63,8 @@ def address(tensor: Tensor | None) -> int | None:
 
 
 def multiplies() -> bool:
-    """Whether ``product`` can be had here: not without a compiler, nor with ``NAZX_NATIVE=0``."""
+    """Whether ``product`` can be had here: it wants a compiler and a CPU with AVX-512, and
+    ``NAZX_NATIVE=0`` turns it off."""
     return os.environ.get("NAZX_NATIVE") != "0" and _compiled() is not None
 
 
@@ -85,7 +86,8 @@ def product(x: Tensor, matrix: Matrix) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _compiled() -> ctypes.CDLL | None:
-    library = compile_library(_SOURCE, {}, ("ready_size", "multiply"))
-    if library is not None:
-        library.ready_size.restype = ctypes.c_int64
+    library = compile_library(_SOURCE, {}, ("has_vectors", "ready_size", "multiply"))
+    if library is None or not library.has_vectors():
+        return None
+    library.ready_size.restype = ctypes.c_int64
     return library

@@ -172,8 +172,8 @@ def step_library(
 ) -> ctypes.CDLL | None:
     """The compiled code for a model; None where it cannot be used or compiled.
 
-    It wants a CPU and float32 or bfloat16, and queries and keys that are normalized head by head
-    where they are. ``NAZX_NATIVE=0`` turns it off.
+    It wants a CPU with AVX-512 and float32 or bfloat16, and queries and keys that are normalized
+    head by head where they are. ``NAZX_NATIVE=0`` turns it off.
     """
     if (
         os.environ.get("NAZX_NATIVE") == "0"
@@ -189,9 +189,10 @@ def step_library(
 @lru_cache(maxsize=2)
 def _compiled(dtype: torch.dtype) -> ctypes.CDLL | None:
     narrow = {"NARROW": int(dtype is torch.bfloat16)}
-    library = compile_library(_SOURCE, narrow, ("scratch_size", "run_step"))
-    if library is not None:
-        library.scratch_size.restype = ctypes.c_int64
+    library = compile_library(_SOURCE, narrow, ("has_vectors", "scratch_size", "run_step"))
+    if library is None or not library.has_vectors():
+        return None
+    library.scratch_size.restype = ctypes.c_int64
     return library
 
 

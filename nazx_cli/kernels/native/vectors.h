@@ -15,6 +15,15 @@ typedef int32_t ivec __attribute__((vector_size(64)));
 typedef uint32_t uvec __attribute__((vector_size(64)));
 typedef uint32_t uloose __attribute__((vector_size(64), aligned(1)));
 
+/* Whether the processor has such vectors itself: otherwise PyTorch's own code is quicker. */
+int has_vectors(void) {
+#ifdef __AVX512F__
+  return 1;
+#else
+  return 0;
+#endif
+}
+
 static inline vec load(const float *p) { return *(const loose *)p; }
 static inline void store(float *p, vec x) { *(loose *)p = x; }
 
