@@ -115,6 +115,7 @@ def test_a_pull_tells_scripts_where_the_model_is(hub: FakeHub) -> None:
         "source": "org/tiny",
         "revision": None,
         "commit": "a" * 40,
+        "correction": None,
     }
 
 

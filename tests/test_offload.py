@@ -32,7 +32,8 @@ def test_logits_do_not_depend_on_where_the_layers_are(base: str, on_device: int)
     for piece in (IDS[:15], IDS[15:16], IDS[16:]):
         one.append(piece)
         other.append(piece)
-        assert torch.equal(lm.next_logits(one), whole.next_logits(other))
+        # One position of the whole model is run by compiled code, of this one by PyTorch.
+        assert (lm.next_logits(one) - whole.next_logits(other)).abs().max() < 1e-4
     held = [all(p.is_meta for p in block.parameters()) for block in decoder.layers]
     assert held == [layer >= on_device for layer in range(3)]
 

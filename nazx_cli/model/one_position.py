@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from nazx_cli.families.base import LayerKind
 from nazx_cli.kernels.native.step import LayerWeights, NormWeights, Step, step_library
@@ -37,7 +37,9 @@ class OnePosition:
             self._held = list(_parts(decoder.blocks))
             made = [self._layer(at, block) for at, block in enumerate(decoder.layers)]
             layers = [layer for layer in made if layer is not None]
-            whole = len(layers) == len(made)
+            # Layers that are kept elsewhere until they run have no weights to read here.
+            here = all(held.is_cpu for *_, held in self._held if isinstance(held, Tensor))
+            whole = here and len(layers) == len(made)
             self._step = Step(library, decoder.config, layers) if whole else None
         return self._step
 
