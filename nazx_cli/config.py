@@ -15,7 +15,7 @@ from typing import Any
 
 from nazx_cli.errors import ModelUnavailableError
 from nazx_cli.families import FAMILIES, TEXT_PARTS
-from nazx_cli.families.base import Family, LayerKind, Names, Shape
+from nazx_cli.families.base import FULL, Family, LayerKind, Names, Shape
 from nazx_cli.families.rope import RopeConfig, read_rope
 from nazx_cli.foreign import Fields, read_object
 from nazx_cli.names import DEFAULT_SINKS, DEFAULT_WINDOW
@@ -298,7 +298,7 @@ def _shape(reader: Fields, family: Family) -> tuple[Shape, int]:
             f"config.json: {heads} heads cannot share {kv_heads} key/value heads", _DAMAGED
         )
     positions = _size(reader, "max_position_embeddings", 2048)
-    rope = read_rope(reader, family.rope, head_dim, positions, "full_attention")
+    rope = read_rope(reader, family.rope, head_dim, positions, FULL)
     layers = _size(reader, "num_hidden_layers")
     return Shape(hidden, layers, heads, head_dim, positions, rope), kv_heads
 

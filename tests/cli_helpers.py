@@ -99,6 +99,12 @@ class ScriptedModel:
         self.contexts.append(Context(_NoMemory(), self.tokenizer.vocab_size))
         return self.contexts[-1]
 
+    def _hear(self, ctx: Context, max_tokens: int, grounding: Grounding | None) -> None:
+        """Keep what it was asked."""
+        self.prompts.append(self.tokenizer.decode(ctx.live_ids, skip_special=False))
+        self.max_tokens.append(max_tokens)
+        self.grounded.append(grounding is not None)
+
     def generate(
         self,
         ctx: Context,
@@ -108,9 +114,7 @@ class ScriptedModel:
         stop_ids: frozenset[int] | None = None,
         grounding: Grounding | None = None,
     ) -> Iterator[Step]:
-        self.prompts.append(self.tokenizer.decode(ctx.live_ids, skip_special=False))
-        self.max_tokens.append(max_tokens)
-        self.grounded.append(grounding is not None)
+        self._hear(ctx, max_tokens, grounding)
         ids = [*self.tokenizer.encode(self.answers.pop(0)), min(self.tokenizer.stop_ids)]
         stream = self.tokenizer.stream()
         text = ""

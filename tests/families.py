@@ -121,9 +121,7 @@ class MarkupModel(ScriptedModel):
         stop_ids: frozenset[int] | None = None,
         grounding: Grounding | None = None,
     ) -> Iterator[Step]:
-        self.prompts.append(self.tokenizer.decode(ctx.live_ids, skip_special=False))
-        self.max_tokens.append(max_tokens)
-        self.grounded.append(grounding is not None)
+        self._hear(ctx, max_tokens, grounding)
         self.samplings.append(sampling)
         text = self.answers.pop(0) if max_tokens else ""
         ids = chain(self.tokenizer.encode_markup(text), repeat(min(self.tokenizer.stop_ids)))

@@ -160,7 +160,7 @@ def test_a_report_that_cannot_be_written_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(results.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(NazxError, match=r"cannot write .*No space left"):
         results.write_report(Report(Environment.current("float32"), []), target)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]

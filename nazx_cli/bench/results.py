@@ -4,10 +4,9 @@ taken. A report is written as JSON."""
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 
 from nazx_cli import __version__
+from nazx_cli.checkpoint.atomic import write_whole
 from nazx_cli.checkpoint.load import resolve_dtype
 from nazx_cli.errors import NazxError
 from nazx_cli.kernels.processor import processor_name
@@ -202,16 +202,9 @@ class Report:
 
 def write_report(report: Report, path: Path) -> None:
     """Write ``report`` as JSON to ``path``, whole or not at all."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with scratch.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
+        write_whole(path, json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
-        with suppress(OSError):
-            scratch.unlink()
         raise NazxError(
             f"cannot write {path}: {error.strerror or error}", "name a file you may write to"
         ) from None

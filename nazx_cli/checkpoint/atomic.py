@@ -74,6 +74,22 @@ def building(
                 Path(lock.lock_file).unlink()
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file whole or not at all; ``OSError`` where that cannot be, and nothing is
+    left beside it then."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with scratch.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except OSError:
+        with suppress(OSError):
+            scratch.unlink()
+        raise
+
+
 def put_in_place(finished: Path, target: Path, scratch: Path) -> None:
     """Make the folder ``finished`` appear as ``target``; an older ``target`` goes to ``scratch``.
 

@@ -11,7 +11,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -135,15 +134,13 @@ def _typed(parameter: Any, text: str) -> Any:
 
 
 def _write(text: str) -> None:
+    from nazx_cli.checkpoint.atomic import write_whole
+
     path = _file()
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        scratch.write_text(text, encoding="utf-8", errors="replace", newline="\n")
-        scratch.replace(path)
+        write_whole(path, text)
     except OSError as error:
-        with suppress(OSError):
-            scratch.unlink()
         raise NazxError(
             f"{path} cannot be written: {error.strerror or error}", "look at the folder"
         ) from None

@@ -50,6 +50,10 @@ def with_qk_norms(names: Names) -> Names:
     return replace(names, q_norm="self_attn.q_norm", k_norm="self_attn.k_norm")
 
 
+FULL, SLIDING = "full_attention", "sliding_attention"
+"""What ``layer_types`` calls layers that see everything, and those that see a window."""
+
+
 @dataclass(frozen=True)
 class LayerKind:
     """How one layer's positions see those before them: the last ``window`` ones, itself included,
@@ -147,9 +151,18 @@ def window_of(fields: Fields, default: int | None = None) -> int | None:
 
 
 def by_type(
-    fields: Fields, shape: Shape, kinds: Mapping[str, LayerKind], default: list[str]
+    fields: Fields,
+    shape: Shape,
+    window: int | None,
+    default: list[str],
+    local: RopeConfig | None = None,
 ) -> tuple[LayerKind, ...]:
-    """Kinds by ``layer_types``, or by the words ``default`` where the file has none."""
+    """Kinds by ``layer_types``, or by the words ``default`` where the file has none: layers that
+    see everything, and those that see a ``window``, rotated by ``local`` if they have their own."""
+    kinds = {
+        FULL: LayerKind(None, shape.rope),
+        SLIDING: LayerKind(window, local or shape.rope),
+    }
     words = fields.items("layer_types", str) or default
     if len(words) < shape.num_layers:
         raise fields.complain(f"layer_types names {len(words)} of {shape.num_layers} layers")
@@ -162,9 +175,5 @@ def by_type(
 def sliding(fields: Fields, shape: Shape) -> tuple[LayerKind, ...]:
     """Every layer with ``sliding_window``, or as ``layer_types`` has it."""
     window = window_of(fields)
-    kinds = {
-        "full_attention": LayerKind(None, shape.rope),
-        "sliding_attention": LayerKind(window, shape.rope),
-    }
-    word = "full_attention" if window is None else "sliding_attention"
-    return by_type(fields, shape, kinds, [word] * shape.num_layers)
+    word = FULL if window is None else SLIDING
+    return by_type(fields, shape, window, [word] * shape.num_layers)

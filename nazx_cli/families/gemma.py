@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from nazx_cli.families.base import (
+    FULL,
     NORMS_AROUND,
+    SLIDING,
     Family,
     Gguf,
     GgufMetadata,
@@ -63,60 +65,47 @@ def _layers2(fields: Fields, shape: Shape) -> tuple[LayerKind, ...]:
 def _layers3(fields: Fields, shape: Shape) -> tuple[LayerKind, ...]:
     data = {key: value for key, value in fields.data.items() if key != "rope_scaling"}
     new = data.get("rope_parameters")
-    if not isinstance(new, dict) or not isinstance(new.get("sliding_attention"), dict):
+    if not isinstance(new, dict) or not isinstance(new.get(SLIDING), dict):
         data |= {"rope_parameters": None, "rope_theta": None}  # older files: a base, never scaled
     local = Fields(data, fields.complain)
-    rope = read_rope(local, _LOCAL, shape.head_dim, shape.max_positions, "sliding_attention")
+    rope = read_rope(local, _LOCAL, shape.head_dim, shape.max_positions, SLIDING)
     return _pattern(fields, shape, fields.count("sliding_window_pattern", 6), rope)
 
 
 def _pattern(fields: Fields, shape: Shape, every: int, local: RopeConfig) -> tuple[LayerKind, ...]:
     """A layer that sees all after every - 1 that see a window."""
-    words = [
-        "sliding_attention" if (i + 1) % every else "full_attention"
-        for i in range(shape.num_layers)
-    ]
-    kinds = {
-        "full_attention": LayerKind(None, shape.rope),
-        "sliding_attention": LayerKind(window_of(fields, 4096), local),
-    }
-    return by_type(fields, shape, kinds, words)
+    words = [SLIDING if (i + 1) % every else FULL for i in range(shape.num_layers)]
+    return by_type(fields, shape, window_of(fields, 4096), words, local)
 
 
 def _keys2(file: GgufMetadata) -> Mapping[str, Any]:
-    hidden, heads = file.count("embedding_length"), file.count("attention.head_count")
-    own = file.count("attention.key_length", max(hidden // heads, 1))
-    largest = file.count("block_count") == 46  # the only one whose scale is not its head's size
     return {
-        **_keys(file),
-        "query_pre_attn_scalar": hidden // heads if largest else own,
+        **_keys(file, largest=46),
         "attn_logit_softcapping": file.number("attn_logit_softcapping", 50.0),
         "final_logit_softcapping": file.number("final_logit_softcapping", 30.0),
     }
 
 
 def _keys3(file: GgufMetadata) -> Mapping[str, Any]:
-    hidden, heads = file.count("embedding_length"), file.count("attention.head_count")
-    own = file.count("attention.key_length", max(hidden // heads, 1))
-    largest = file.count("block_count") == 62
+    # A file without a window is of a model whose layers all see everything.
+    has_window = file.has("attention.sliding_window")
     return {
-        **_keys(file),
-        **_pattern_keys(file),
-        "query_pre_attn_scalar": hidden // heads if largest else own,
+        **_keys(file, largest=62),
+        **({} if has_window else {"sliding_window_pattern": 1}),
         "rope_theta": file.number("rope.freq_base", 1_000_000.0),
         "rope_local_base_freq": file.number("rope.freq_base_swa", 10_000.0),
         "final_logit_softcapping": file.number("final_logit_softcapping", 0.0) or None,
     }
 
 
-def _pattern_keys(file: GgufMetadata) -> dict[str, Any]:
-    """A file without a window is of a model whose layers all see everything."""
-    return {} if file.has("attention.sliding_window") else {"sliding_window_pattern": 1}
-
-
-def _keys(file: GgufMetadata) -> dict[str, Any]:
+def _keys(file: GgufMetadata, largest: int) -> dict[str, Any]:
+    """``largest`` is the number of layers of the only model whose scale is not its head's size."""
+    hidden, heads = file.count("embedding_length"), file.count("attention.head_count")
+    own = file.count("attention.key_length", max(hidden // heads, 1))
+    is_largest = file.count("block_count") == largest
     return {
         "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": hidden // heads if is_largest else own,
         "sliding_window": file.count("attention.sliding_window", 4096),
     }
 

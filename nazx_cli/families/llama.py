@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from nazx_cli.families.base import (
+    FULL,
+    SLIDING,
     Family,
     Gguf,
     GgufMetadata,
@@ -46,12 +48,8 @@ def _unrotated(fields: Fields, shape: Shape) -> tuple[LayerKind, ...]:
     if len(rotated) < shape.num_layers:
         raise fields.complain(f"no_rope_layers names {len(rotated)} of {shape.num_layers} layers")
     window = window_of(fields) if fields.flag("use_sliding_window", False) else None
-    words = [
-        "sliding_attention" if window is not None and not turned else "full_attention"
-        for turned in rotated
-    ]
-    kinds = {"full_attention": LayerKind(None), "sliding_attention": LayerKind(window)}
-    seen = by_type(fields, shape, kinds, words)
+    words = [SLIDING if window is not None and not turned else FULL for turned in rotated]
+    seen = by_type(fields, shape, window, words)
     return tuple(
         LayerKind(kind.window, shape.rope if turned else None)
         for kind, turned in zip(seen, rotated, strict=False)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from nazx_cli.families.base import (
+    FULL,
+    SLIDING,
     Family,
     Gguf,
     LayerKind,
@@ -24,14 +26,9 @@ def _layers(fields: Fields, shape: Shape) -> tuple[LayerKind, ...]:
     window = window_of(fields, 4096) if fields.flag("use_sliding_window", False) else None
     first = fields.count("max_window_layers", 28, 0)
     words = [
-        "sliding_attention" if window is not None and i >= first else "full_attention"
-        for i in range(shape.num_layers)
+        SLIDING if window is not None and i >= first else FULL for i in range(shape.num_layers)
     ]
-    kinds = {
-        "full_attention": LayerKind(None, shape.rope),
-        "sliding_attention": LayerKind(window, shape.rope),
-    }
-    return by_type(fields, shape, kinds, words)
+    return by_type(fields, shape, window, words)
 
 
 def _read(fields: Fields, shape: Shape) -> Mapping[str, Any]:

@@ -21,6 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from nazx_cli.catalog.stored import nazx_home
+from nazx_cli.checkpoint.atomic import write_whole
 from nazx_cli.errors import ModelUnavailableError
 from nazx_cli.foreign import read_object
 from nazx_cli.kernels.processor import multiplies_bfloat16, processor_name, usable_cores
@@ -120,11 +121,9 @@ def _read(file: Path) -> dict[str, object]:
 
 
 def _write(file: Path, speeds: dict[str, object]) -> None:
-    scratch = file.with_name(f".{file.name}.{time.monotonic_ns()}")
     with suppress(OSError):  # then the next command measures again
         file.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_text(json.dumps(speeds, indent=1) + "\n", encoding="utf-8")
-        scratch.replace(file)
+        write_whole(file, json.dumps(speeds, indent=1) + "\n")
 
 
 def _measure_cpu() -> float:

@@ -36,7 +36,7 @@ class Softmax:
         if self.cap is not None:
             if causal:
                 mask = torch.ones(len(q), k.shape[1], dtype=torch.bool, device=q.device).tril()
-            return self._plainly(q, q, k, v, mask, 0)
+            return self.two_part(q, q, k, v, mask, 0)
         count, heads, kv_heads = len(q), q.shape[1], k.shape[0]
         if count > 1 and q.device.type == "cpu" and q.dtype != torch.float32:
             q, k, v, mask = _in_steps(q, k, v, mask)
@@ -68,14 +68,9 @@ class Softmax:
         return out.flatten(1)
 
     def two_part(
-        self, q: Tensor, q_first: Tensor, k: Tensor, v: Tensor, mask: Tensor, first: int
-    ) -> Tensor:
-        """The same where the ``first`` keys are met by ``q_first`` (T, heads, D) in q's place."""
-        return self._plainly(q, q_first, k, v, mask, first)
-
-    def _plainly(
         self, q: Tensor, q_first: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, first: int
     ) -> Tensor:
+        """The same where the ``first`` keys are met by ``q_first`` (T, heads, D) in q's place."""
         count, heads, dim = q.shape
         kv_heads = k.shape[0]
 
