@@ -246,3 +246,16 @@ def test_json_has_the_citation_its_sentence_and_the_confidence() -> None:
         1 / (1 + math.exp(0.2 - 1)), abs=1e-4
     )
     assert data["cited"] == data["sources"][0]
+
+
+def test_what_the_prompt_holds_of_the_conversation_does_not_grow_with_it() -> None:
+    """The gauge asks for it after each turn: it must cost no more in a long conversation."""
+    chat = session(["[1] Trout.|-0.1"] * 60)
+    used = []
+    for _ in range(12):
+        asked(chat, "What does the otter eat in the river?")
+        used.append(chat.usage())
+    assert {usage.conversation_tokens for usage in used} == {len(chat.conversation_ids())}
+    assert all(0 < usage.window_used <= (usage.window or 0) for usage in used)
+    chat.drop(1)  # without documents the whole conversation goes on
+    assert chat.usage().conversation_tokens > used[0].conversation_tokens

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar, overload
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -40,6 +41,8 @@ class Library:
         self.tokenizer = tokenizer
         self.passage_tokens = passage_tokens
         self.bounds: NDArray[np.int64] = np.cumsum([0, *map(len, self.documents)], dtype=np.int64)
+        # Every turn of a chat keeps the passages it was given, often those of a turn before.
+        self._made = WeakValueDictionary[tuple[int, int, int, int], Passage]()
 
     @classmethod
     def build(
@@ -126,6 +129,14 @@ class Library:
         return self._passage(d, begin, end, low + first, low + last)
 
     def _passage(self, d: int, begin: int, end: int, start: int, stop: int) -> Passage:
+        """The one passage that stands there: of two that are the same there is one text."""
+        where = (begin, end, start, stop)
+        made = self._made.get(where)
+        if made is None:
+            made = self._made[where] = self._new_passage(d, *where)
+        return made
+
+    def _new_passage(self, d: int, begin: int, end: int, start: int, stop: int) -> Passage:
         tokenized = self.documents[d]
         document = tokenized.document
         text = document.text[begin:end]

@@ -54,7 +54,7 @@ class Answerer:
         """True while ``answer`` is at work: what the context holds is then ahead of the state."""
         # Held while ``answering`` turns true, and by who uses the tokenizer beside ``answer``.
         self._lock = Lock()
-        self._counted: tuple[object, int] | None = None  # a conversation, and its tokens
+        self._counted: tuple[State, int] | None = None  # and the tokens of its conversation
         self._earlier = EarlierTurns(lm.tokenizer)
         self._synced: SyncedContext | None = None
         self._scratch: SyncedContext | None = None
@@ -87,7 +87,7 @@ class Answerer:
         """What ``state`` takes, the present one of the conversation; may be asked from another
         thread during ``answer``."""
         setup, tokens = self.setup(state), state.num_tokens
-        talk = self._conversation_tokens(setup, state)
+        talk = self._conversation_tokens(state)
         return Usage(
             tuple((document.name, len(document)) for document in state.documents),
             tokens,
@@ -98,15 +98,20 @@ class Answerer:
             state.history.left_out,
         )
 
-    def _conversation_tokens(self, setup: Setup, state: State) -> int:
+    def carried(self, state: State) -> list[int]:
+        """Token ids that the next prompt holds before its question, system message included; where
+        it is asked in parts those of the last turn, for no other can go on."""
+        setup, messages = self.setup(state), state.history.messages()
+        in_parts = self.lm.can_cite and setup.reader.makes_parts
+        return setup.prompter.conversation(messages[-2:] if in_parts else messages)
+
+    def _conversation_tokens(self, state: State) -> int:
         """During an answer those in the context: the tokenizer is then in use, and it serves one
         thread."""
         with self._lock:
             if not self.answering:
-                talk = (state.history, state.settings.system)
-                if self._counted is None or self._counted[0] != talk:
-                    ids = setup.prompter.conversation(state.history.messages())
-                    self._counted = (talk, len(ids))
+                if self._counted is None or self._counted[0] is not state:
+                    self._counted = (state, len(self.carried(state)))
                 return self._counted[1]
         if self.context is None:
             return self._counted[1] if self._counted else 0
@@ -391,7 +396,5 @@ def _fitted(history: History, question: str, setup: Setup) -> History:
 
 def _left_out_notice(count: int, mode: str) -> str:
     which = "first turn is" if count == 1 else f"first {count} turns are"
-    now = "left out from now on"
-    if mode != "all":
-        now += ", and searched for what a question names"
-    return f"the conversation outgrew the window: its {which} {now}"
+    also = "" if mode == "all" else ", and searched for what a question names"
+    return f"the conversation outgrew the window: its {which} left out from now on{also}"

@@ -94,7 +94,8 @@ class Usage:
 
     documents            name and tokens of each, in their order
     document_tokens      of all documents
-    conversation_tokens  what the prompt holds of the conversation, passages included
+    conversation_tokens  what the next prompt holds of the conversation, passages included; the last
+                         turn, where documents are read in parts
     window, window_used  tokens that the model takes at once (None: no limit) and those of them
                          in use: documents count where the model attends to them
     context_bytes        held for the context beyond the model's weights

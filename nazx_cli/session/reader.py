@@ -87,8 +87,7 @@ class Reader:
     def stands(self, history: History) -> bool:
         """Whether a turn before has the documents whole in its message, and the next prompt
         carries that: a question then needs no passages, and what was computed of them stays."""
-        may = self._mode in ("auto", "recall") and self.prompter.is_chat
-        return may and bool(self._whole) and self._whole in history.carried()
+        return self.makes_parts and bool(self._whole) and self._whole in history.carried()
 
     def read(
         self,
@@ -122,6 +121,12 @@ class Reader:
             return None
         return digest(library, question, self.prompter.most_tokens)
 
+    @property
+    def makes_parts(self) -> bool:
+        """Whether ``parts`` finds any for a question that is not about the whole."""
+        may = self._mode in ("auto", "recall") and self.prompter.is_chat
+        return may and self._library is not None
+
     def parts(self, question: str, followed: Sequence[Message]) -> tuple[Prompt, ...]:
         """One prompt for each of a few small groups of passages, the best first; none where the
         question is about the whole of the documents, or they are not read by recall.
@@ -129,7 +134,7 @@ class Reader:
         ``followed`` is the turn that the question speaks of, if it does.
         """
         library = self._library
-        if library is None or self._mode not in ("auto", "recall") or not self.prompter.is_chat:
+        if library is None or not self.makes_parts:
             return ()
         if self._mode == "auto" and is_overview(library, question):
             return ()

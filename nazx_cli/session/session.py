@@ -92,8 +92,7 @@ class Session:
 
     def conversation_ids(self) -> list[int]:
         """What a prompt holds of the conversation before a question, system message included."""
-        state = self.state
-        return self._answerer.setup(state).prompter.conversation(state.history.messages())
+        return self._answerer.carried(self.state)
 
     def usage(self) -> Usage:
         """Tokens and bytes; may be asked from another thread while an answer comes."""
