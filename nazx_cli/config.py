@@ -25,6 +25,7 @@ FAR_KINDS = ("none", "inattention", "infini")
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "relu", "silu")
 
 MAX_VOCABULARY = 4_000_000
+MAX_INITIAL_WINDOW = 4
 
 # The largest value that any published model comes near, with room; beyond it a file is broken.
 _LIMITS = {
@@ -48,16 +49,26 @@ class ConfigError(ModelUnavailableError):
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """What a position attends to; window and sinks count positions and serve ``windowed`` only."""
+    """What a position attends to; window and sinks count positions and serve ``windowed`` only.
+
+    ``initial_window`` is how many tokens an initial state sees, its own included.
+    """
 
     kind: str = "full"
     local_window: int = 0
     sink_tokens: int = 0
     far: str = "none"
+    initial_window: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """The ``attention`` entry of ``config.json``."""
-        return asdict(self) if self.kind == "windowed" else {"kind": self.kind}
+        entry = asdict(self)
+        if self.initial_window == 1:
+            del entry["initial_window"]
+        if self.kind != "windowed":
+            for key in ("local_window", "sink_tokens", "far"):
+                del entry[key]
+        return entry
 
 
 DEFAULT_ATTENTION = AttentionConfig("windowed", DEFAULT_WINDOW, DEFAULT_SINKS)
@@ -164,7 +175,9 @@ class ModelConfig:
         qk_norms = {None: 0, "head": 2 * d, "all": q + kv}[self.qk_norm]
         embeddings = self.vocab_size * c * (1 if self.tie_embeddings else 2)
         layers = self.num_layers * (attention + mlp + self.norms * per_norm + biases + qk_norms)
-        return embeddings + layers + per_norm
+        window = self.attention.initial_window
+        convolution = window * c if window > 1 else 0
+        return embeddings + convolution + layers + per_norm
 
     def to_dict(self) -> dict[str, Any]:
         """The ``config.json`` of a NazX checkpoint: the base family's keys plus NazX's own."""
@@ -315,7 +328,8 @@ def _attention(data: Mapping[str, Any]) -> AttentionConfig:
     reader = _fields(entry)
     kind = reader.choice("kind", ATTENTION_KINDS, None)
     if kind != "windowed":
-        return AttentionConfig(kind)
+        most = MAX_INITIAL_WINDOW if kind == "inattention" else 1
+        return AttentionConfig(kind, initial_window=reader.count("initial_window", 1, 1, most))
     far = reader.choice("far", FAR_KINDS, "none")
     if far != "none":
         raise ConfigError(

@@ -58,6 +58,9 @@ def shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     c, v, inner = config["hidden_size"], config["vocab_size"], config["intermediate_size"]
     family = config.get("base_model_type", config["model_type"])
     out: dict[str, tuple[int, ...]] = {}
+    window = config.get("attention", {}).get("initial_window", 1)
+    if window > 1:
+        out["initial_conv.weight"] = (window, config["hidden_size"])
     if family == "gpt_neox":
         out["gpt_neox.embed_in.weight"] = (v, c)
         for i in range(config["num_hidden_layers"]):
@@ -109,6 +112,8 @@ def random_tensors(config: dict[str, Any], seed: int = 0) -> dict[str, torch.Ten
             out[name] = 0.1 * noise
         elif "embed_tokens" in name or "embed_in" in name:
             out[name] = 0.5 * noise
+        elif name == "initial_conv.weight":
+            out[name] = noise
         else:
             gain = 2.0 if any(key in name for key in ("query_key", "q_proj", "k_proj")) else 0.7
             out[name] = gain * noise / shape[1] ** 0.5

@@ -14,8 +14,15 @@ from reference import Reference
 from nazx_cli.engine.language_model import LanguageModel, load_model
 
 INATTENTION = {"kind": "inattention"}
+CONVOLVED = {"kind": "inattention", "initial_window": 3}
 WINDOWED = {"kind": "windowed", "local_window": 8, "sink_tokens": 3, "far": "none"}
 FULL = {"kind": "full"}
+ATTENTION = {
+    "inattention": INATTENTION,
+    "convolved": CONVOLVED,
+    "windowed": WINDOWED,
+    "full": FULL,
+}
 BASES: dict[str, dict[str, Any]] = {
     "neox-sequential": GPT_NEOX,
     "neox-parallel": {**GPT_NEOX, "use_parallel_residual": True},
@@ -36,8 +43,7 @@ def new_folder() -> Path:
 @cache
 def checkpoint(base: str, kind: str) -> tuple[Path, dict[str, Any]]:
     """A folder with random weights, and its config."""
-    attention = {"inattention": INATTENTION, "windowed": WINDOWED, "full": FULL}[kind]
-    config = nazx(BASES[base], attention)
+    config = nazx(BASES[base], ATTENTION[kind])
     return write_checkpoint(new_folder() / f"{base}-{kind}", config), config
 
 

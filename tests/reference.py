@@ -33,12 +33,21 @@ class Reference:
         prefix = "gpt_neox." if self.neox else "model."
         embed = self.t[prefix + ("embed_in.weight" if self.neox else "embed_tokens.weight")]
         initial = embed[torch.tensor(ids)]
+        if self.attention.get("initial_window", 1) > 1:
+            initial = self._convolved(initial)
         h = initial
         for layer in range(self.config["num_hidden_layers"]):
             h = self._block(layer, h, initial)
         final = self._norm(h, prefix + ("final_layer_norm" if self.neox else "norm"))
         head = "embed_out.weight" if self.neox else "lm_head.weight"
         return final @ self.t.get(head, embed).T
+
+    def _convolved(self, rows: Tensor) -> Tensor:
+        weight, out = self.t["initial_conv.weight"], torch.zeros_like(rows)
+        for i in range(len(rows)):
+            for back in range(min(len(weight), i + 1)):
+                out[i] += weight[back] * rows[i - back]
+        return out
 
     def _block(self, layer: int, h: Tensor, initial: Tensor) -> Tensor:
         p = f"{'gpt_neox' if self.neox else 'model'}.layers.{layer}."

@@ -8,7 +8,7 @@ from models import BASES, checkpoint, model, random_ids, reference, relative_err
 from nazx_cli import load_model
 from nazx_cli.errors import NazxError, UsageError
 
-KINDS = ("inattention", "windowed", "full")
+KINDS = ("inattention", "convolved", "windowed", "full")
 LENGTHS = (1, 2, 7, 11, 12, 13, 31)  # the window is 8, the sinks 3: 11 is the last plain length
 
 

@@ -60,6 +60,8 @@ def recipes(config: ModelConfig) -> Iterator[Recipe]:
     """Every parameter of the decoder, layer by layer."""
     names, c, v = config.names, config.hidden_size, config.vocab_size
     yield _one("embed.weight", f"{names.embed}.weight", (v, c))
+    if (window := config.attention.initial_window) > 1:
+        yield _one("initial_conv.weight", "initial_conv.weight", (window, c))
     for i in range(config.num_layers):
         to, of = f"blocks.{i}.", f"{names.layers}.{i}."
         for mine, theirs in (

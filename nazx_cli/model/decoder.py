@@ -23,6 +23,7 @@ from nazx_cli.kernels.rotary import Rotary
 from nazx_cli.model.layers import (
     Embedding,
     FeedForward,
+    InitialConvolution,
     Linear,
     Norm,
     dense_weight,
@@ -31,6 +32,18 @@ from nazx_cli.model.layers import (
 
 Attend = Callable[[int, Tensor], Tensor]
 """(layer, a (T, C)) -> o (T, heads * head_dim)"""
+
+
+def grams_of(ids: Tensor, window: int) -> Tensor:
+    """(..., T, w) int64 of ids (..., T): each token, the one before it and so on; -1 where there
+    is none."""
+    ids = ids.long()
+    columns = [ids]
+    for back in range(1, window):
+        before = torch.full_like(ids, -1)
+        before[..., back:] = ids[..., : max(0, ids.shape[-1] - back)]
+        columns.append(before)
+    return torch.stack(columns, -1)
 
 
 class Block(nn.Module):
@@ -139,6 +152,9 @@ class Decoder(nn.Module):
             if kind.rope is not None and kind.rope not in self.rotaries:
                 self.rotaries[kind.rope] = Rotary(kind.rope)
         self.embed = Embedding(config)
+        self.initial_conv: InitialConvolution | None = None
+        if config.attention.initial_window > 1:
+            self.initial_conv = InitialConvolution(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.final_norm = Norm(config)
         self.head = Linear(config.hidden_size, config.vocab_size, bias=False)
@@ -155,6 +171,15 @@ class Decoder(nn.Module):
     def dtype(self) -> torch.dtype:
         """The type that the arithmetic is done in."""
         return self.embed.weight.dtype
+
+    def initial(self, grams: Tensor) -> Tensor:
+        """(n, C) initial states h0 of positions whose last tokens are grams (n, w); see
+        ``grams_of``."""
+        if self.initial_conv is None:
+            return self.embed(grams[:, 0])  # type: ignore[no-any-return]
+        rows = self.embed(grams.clamp(min=0))
+        rows = rows.masked_fill((grams < 0).to(rows.device).unsqueeze(-1), 0.0)
+        return self.initial_conv(rows)  # type: ignore[no-any-return]
 
     def hidden(self, h: Tensor, attend: Attend) -> Tensor:
         """Run states h (T, C) through every block; (T, C), before the final norm.

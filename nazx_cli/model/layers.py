@@ -148,6 +148,20 @@ class Embedding(nn.Embedding):
         return rows * torch.tensor(self.scale, dtype=rows.dtype, device=rows.device)
 
 
+class InitialConvolution(nn.Module):
+    """A causal convolution over embeddings, each feature by itself: what an initial state sees of
+    the tokens right before its own. ``weight`` (w, C): row d is for the token d before."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        size = config.attention.initial_window, config.hidden_size
+        self.weight = nn.Parameter(torch.empty(size))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(n, C) of the embeddings (n, w, C) of each position's last w tokens, its own first."""
+        return (rows * self.weight).sum(1)
+
+
 class FeedForward(nn.Module):
     """Up, activate, down; or gated: ``up`` then stacks the rows of gate and up."""
 

@@ -6,6 +6,8 @@
     v_j  = Wv_l LN1_l(h0_j) + bv_l
     o    = sum_j softmax_j( rope(q, i) . rope(k_j, j) / sqrt(d_head) ) v_j
 
+The initial state h0 of a position is the embedding of its token or, with an ``initial_window`` of w,
+a causal convolution over those of its last w tokens, each feature by itself; h_i begins with it too.
 No position's output feeds another's, so the next token needs the last position only.
 
 With xhat the standardized embedding of a token (the same in all layers), layer l's norm weights
@@ -33,7 +35,7 @@ from nazx_cli.context.layouts import LAYOUTS
 from nazx_cli.kernels.native.rowwise import from_left, from_right
 from nazx_cli.kernels.rotary import Rotary, Rotation
 from nazx_cli.model.attention.base import AttentionKind
-from nazx_cli.model.decoder import Block, Decoder
+from nazx_cli.model.decoder import Block, Decoder, grams_of
 
 
 class InAttention(AttentionKind):
@@ -51,7 +53,8 @@ class InAttention(AttentionKind):
         count, config = len(ids), decoder.config
         projections = InitialStateProjections(decoder)
         turn = Rotation(decoder.rotary.phases(0, count, count, decoder.device), decoder.dtype)
-        states = projections.states(ids)
+        h = decoder.initial(grams_of(ids, config.attention.initial_window))
+        states = projections.standardized(h)
 
         def attend(layer: int, a: Tensor) -> Tensor:
             q = _query(decoder.layers[layer], a, config.num_heads)
@@ -66,7 +69,7 @@ class InAttention(AttentionKind):
             )
             return out[0].transpose(0, 1).flatten(1)
 
-        return decoder.hidden(decoder.embed(ids), attend)
+        return decoder.hidden(h, attend)
 
     def next_state(self, context: Context) -> Tensor:
         decoder = self.decoder
@@ -74,13 +77,15 @@ class InAttention(AttentionKind):
         layout.sync(context.tokens)
         n = len(context)
         phases = decoder.rotary.phases(n - 1, n, n, decoder.device)[0]  # once for all layers
-        last = context.tokens.slice(n - 1, n)
+        window = decoder.config.attention.initial_window
+        last = context.tokens.slice(max(0, n - window), n)
+        h = decoder.initial(grams_of(last.to(decoder.device), window)[-1:])
 
         def attend(layer: int, a: Tensor) -> Tensor:
             query = _query(decoder.layers[layer], a, decoder.config.num_heads)[0]
             return layout.attend(layer, query, phases).to(a.dtype).reshape(1, -1)
 
-        return decoder.hidden(decoder.embed(last.to(decoder.device)), attend)
+        return decoder.hidden(h, attend)
 
 
 @dataclass(frozen=True)
@@ -107,8 +112,11 @@ class InitialStateProjections:
 
     def states(self, ids: Tensor) -> Tensor:
         """(n, C) standardized embeddings of token ids (n,)."""
-        rows = F.embedding(ids.to(self.device), self.decoder.embed.weight)
-        return self.decoder.layers[0].initial_norm.standardize(rows)
+        return self.standardized(self.decoder.initial(grams_of(ids.to(self.device), 1)))
+
+    def standardized(self, initial: Tensor) -> Tensor:
+        """(n, C) of initial states (n, C): the part of norm1 that all layers share."""
+        return self.decoder.layers[0].initial_norm.standardize(initial)
 
     def keys_values(self, layer: int, states: Tensor) -> tuple[Tensor, Tensor]:
         """Un-rotated keys and values, each (n, kv_heads, D), of ``states`` (n, C)."""
