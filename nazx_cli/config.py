@@ -247,6 +247,13 @@ class ModelConfig:
                 f"config.json describes {self.num_parameters:,} weights, beyond any real model",
                 _DAMAGED,
             )
+        window = self.attention.initial_window
+        if window > 1 and (self.vocab_size + 1) ** window >= 1 << 63:
+            raise ConfigError(
+                f"config.json: initial_window {window} with {self.vocab_size:,} tokens has more "
+                "combinations than NazX can number",
+                f"use {window - 1} at most, or a smaller vocabulary",
+            )
         if self.attention.kind == "inattention" and not self.attends_plainly:
             raise ConfigError(
                 f"config.json: InAttention is not defined for {self.family} with these settings",

@@ -47,9 +47,15 @@ def checkpoint(base: str, kind: str) -> tuple[Path, dict[str, Any]]:
     return write_checkpoint(new_folder() / f"{base}-{kind}", config), config
 
 
-def model(base: str, kind: str, dtype: str = "float32", layout: str = "auto") -> LanguageModel:
+def model(
+    base: str,
+    kind: str,
+    dtype: str = "float32",
+    layout: str = "auto",
+    quantize: str | None = None,
+) -> LanguageModel:
     """The loaded model of ``checkpoint``."""
-    return load_model(checkpoint(base, kind)[0], dtype=dtype, layout=layout)
+    return load_model(checkpoint(base, kind)[0], dtype=dtype, quantize=quantize, layout=layout)
 
 
 @cache

@@ -8,6 +8,7 @@ import os
 import random
 from typing import cast
 
+import numpy as np
 import pytest
 import torch
 from models import last_logits, model, random_ids
@@ -21,6 +22,7 @@ from nazx_cli.kernels.lists import PostingLists
 from nazx_cli.kernels.native.kernel import kernel_for
 from nazx_cli.kernels.triton import index as segments
 from nazx_cli.kernels.triton.support import usable
+from nazx_cli.memory.estimate import TextSize
 
 LISTED = [name for name, layout in LAYOUTS.items() if issubclass(layout, PostingListLayout)]
 FORMS = (
@@ -85,23 +87,26 @@ def _edit(rng: random.Random, context, ids: list[int], vocab: int) -> None:  # t
 
 
 @pytest.mark.parametrize("tail", (0, 4, 2048), ids="tail{}".format)
-@pytest.mark.parametrize("base", ("neox-sequential", "llama"))
+@pytest.mark.parametrize(
+    ("base", "kind"),
+    (("neox-sequential", "inattention"), ("llama", "inattention"), ("llama", "convolved")),
+)
 def test_random_edits_leave_every_layout_equal_to_the_reference(
-    layout: str, base: str, tail: int, monkeypatch: pytest.MonkeyPatch
+    layout: str, base: str, kind: str, tail: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if tail != 4 and os.environ["NAZX_NATIVE"] == "triton":
         pytest.skip("the interpreter is slow, and a tail of 4 is now appended to, now full")
     monkeypatch.setattr(pytorch, "_TAIL", tail)
     monkeypatch.setattr(pytorch, "_LONGEST", 4)
     monkeypatch.setattr(segments, "TAIL", tail)
-    lm, rng = model(base, "inattention", layout=layout), random.Random(f"{base}{tail}")
+    lm, rng = model(base, kind, layout=layout), random.Random(f"{base}{tail}")
     context, ids = lm.new_context(), random_ids(9, seed=8, vocab=12)
     context.append(ids)
     for _ in range(10):
         _edit(rng, context, ids, vocab=rng.choice((2, 12, 300)))
         assert context.ids.tolist() == ids
         if ids:
-            want = last_logits(base, "inattention", ids)
+            want = last_logits(base, kind, ids)
             assert (lm.next_logits(context).double() - want).abs().max() < 1e-4
 
 
@@ -110,21 +115,23 @@ def test_random_edits_leave_every_layout_equal_to_the_reference(
     ([7], [7] * 600, list(range(300)), [0, 299] * 33 + [5]),
     ids=("one", "one-distinct", "all-distinct", "few"),
 )
+@pytest.mark.parametrize("kind", ("inattention", "convolved"))
 def test_one_token_one_distinct_token_and_all_distinct_agree_with_the_sequence(
-    layout: str, ids: list[int]
+    layout: str, kind: str, ids: list[int]
 ) -> None:
-    lm = model("neox-parallel", "inattention", layout=layout)
+    lm = model("neox-parallel", kind, layout=layout)
     context = lm.new_context()
     context.append(ids, resident=True)
     want = lm.logits(ids)[-1]
     assert (lm.next_logits(context) - want).abs().max() < 1e-4
 
 
-def test_large_contexts_agree_between_layouts_after_edits_that_drop_most_tokens() -> None:
+@pytest.mark.parametrize("kind", ("inattention", "convolved"))
+def test_large_contexts_agree_between_layouts_after_edits_that_drop_most_tokens(kind: str) -> None:
     ids = random_ids(5000, seed=9)
     results = []
     for layout in LAYOUTS:
-        lm = model("neox-sequential", "inattention", layout=layout)
+        lm = model("neox-sequential", kind, layout=layout)
         context = lm.new_context()
         context.append(ids)
         lm.next_logits(context)
@@ -146,13 +153,14 @@ def test_contexts_of_one_model_do_not_disturb_each_other(layout: str) -> None:
     assert (lm.next_logits(first) == before).all()
 
 
+@pytest.mark.parametrize("kind", ("inattention", "convolved"))
 def test_tokens_that_are_gone_give_their_slots_back(
-    layout: str, monkeypatch: pytest.MonkeyPatch
+    layout: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if layout not in LISTED:
         pytest.skip("no slots")
     monkeypatch.setattr(base, "_FEW_SLOTS", 3)
-    lm, ids = model("neox-sequential", "inattention", layout=layout), random_ids(40, seed=15)
+    lm, ids = model("neox-sequential", kind, layout=layout), random_ids(40, seed=15)
     context = lm.new_context()
     memory = cast(PostingListLayout, context.memory)
     context.append(ids)
@@ -161,19 +169,21 @@ def test_tokens_that_are_gone_give_their_slots_back(
         context.delete(start, stop)
         context.append(new)
         ids = [*ids[:start], *ids[stop:], *new]
-        want = last_logits("neox-sequential", "inattention", ids)
+        want = last_logits("neox-sequential", kind, ids)
         assert (lm.next_logits(context).double() - want).abs().max() < 1e-4
-        assert len(memory._index.slots) <= 1.25 * len(set(ids))
+        size = TextSize.of([np.asarray(ids, np.int32)], lm.config)
+        assert len(memory._index.slots) <= 1.25 * size.distinct
     context.append([8])
-    want = last_logits("neox-sequential", "inattention", [*ids, 8])
+    want = last_logits("neox-sequential", kind, [*ids, 8])
     assert (lm.next_logits(context).double() - want).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("kind", ("inattention", "convolved"))
 @pytest.mark.parametrize("dtype", ("float32", "bfloat16"))
 def test_bytes_held_equal_the_formula(
-    layout: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+    layout: str, dtype: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lm = model("neox-sequential", "inattention", dtype, layout)
+    lm = model("neox-sequential", kind, dtype, layout)
     weights = torch.rand(300, generator=torch.Generator().manual_seed(12)) ** 4
     ids = torch.multinomial(weights, 20_000, replacement=True)
     without_interpreting(monkeypatch, dtype)
@@ -181,17 +191,19 @@ def test_bytes_held_equal_the_formula(
     context.append(ids, resident=True)
     lm.next_logits(context)
     kernel = choose_kernel(lm.config, CPU, getattr(torch, dtype))
-    size = cost.Size(len(ids), len(ids.unique()), kernel=kernel)
+    distinct = TextSize.of([ids.numpy()], lm.config).distinct
+    size = cost.Size(len(ids), distinct, kernel=kernel)
     width = 4 if dtype == "float32" else 2
     predicted = cost.context_bytes(lm.config, layout, size, width)
     assert context.nbytes == pytest.approx(predicted, rel=0.02)
 
 
+@pytest.mark.parametrize("kind", ("inattention", "convolved"))
 def test_bytes_held_are_those_of_every_tensor_that_the_context_refers_to(
-    layout: str, monkeypatch: pytest.MonkeyPatch
+    layout: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_interpreting(monkeypatch)
-    lm = model("neox-sequential", "inattention", layout=layout)
+    lm = model("neox-sequential", kind, layout=layout)
     context = lm.new_context()
     context.append(random_ids(3000, seed=13))
     lm.next_logits(context)

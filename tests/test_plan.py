@@ -193,9 +193,14 @@ def test_without_a_book_the_python_interface_plans_as_the_command_line(
 @pytest.mark.parametrize("counts", ((), (0,), (1,), (0, 7, 300, 1), (5000, 5000, 1)))
 def test_the_size_of_documents_is_that_of_their_tokens(counts: tuple[int, ...]) -> None:
     texts = [random_ids(count, seed, 50_000) for seed, count in enumerate(counts)]
-    size = TextSize.of(np.asarray(text, np.int32) for text in texts)
-    assert size.tokens == sum(counts)
-    assert size.distinct == len({each for text in texts for each in text})
+    for window in (1, 2, 3):
+        own = replace(shapes("nazx-70m", 8), attention=AttentionConfig("inattention"))
+        config = replace(own, attention=replace(own.attention, initial_window=window))
+        size = TextSize.of((np.asarray(text, np.int32) for text in texts), config)
+        assert size.tokens == sum(counts)
+        padded = [[*[-1] * (window - 1), *text] for text in texts]
+        seen = {tuple(t[i : i + window]) for t in padded for i in range(len(t) - window + 1)}
+        assert size.distinct == len(seen)
 
 
 def shapes(name: str, window: int) -> ModelConfig:

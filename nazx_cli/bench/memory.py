@@ -247,7 +247,8 @@ def _converse(name: str, dtype: str, book: Path) -> dict[str, Any]:
         limit=1 << 50,
         adapters=model.adapters(None),
     )
-    lm = load_planned(name, folder, TextSize.of(d.ids for d in library.documents), options)
+    size = TextSize.of((d.ids for d in library.documents), ModelConfig.from_folder(folder))
+    lm = load_planned(name, folder, size, options)
     session = Session(lm, library, SessionSettings(max_tokens=16))
     for question in ("Who was the first to speak?", "And what was said of the journey?"):
         for _ in session.ask(question):

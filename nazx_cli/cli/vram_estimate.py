@@ -57,7 +57,8 @@ class EstimateOptions:
         ),
     ] = "auto"
     distinct: Annotated[
-        int | None, count_option("--distinct", "Distinct tokens. Default: as in English prose.")
+        int | None,
+        count_option("--distinct", "Distinct tokens, or cells. Default: as in English prose."),
     ] = None
 
 
@@ -94,7 +95,8 @@ def vram_estimate(
         config = as_inattention(config)
     report = Report(json=json)
     if file:
-        documents, talk = _count(file, options.model, revision, report.screen), options.ctx
+        documents = _count(file, options.model, revision, config, report.screen)
+        talk = options.ctx
     else:
         documents, talk = _all_in_all(options, config), 0
     wanted = LoadOptions(dtype=_DTYPE, layout=options.layout, ctx=talk)
@@ -120,15 +122,18 @@ def _row(
 
 def _all_in_all(options: EstimateOptions, config: ModelConfig) -> TextSize:
     """The context that ``--ctx`` and ``--distinct`` name, conversation included."""
-    from nazx_cli.memory.estimate import TextSize, distinct_tokens
+    from nazx_cli.memory.estimate import TextSize, distinct_cells
 
     tokens = options.ctx or 100_000
-    distinct = options.distinct or distinct_tokens(tokens, config.vocab_size)
-    return TextSize(tokens, min(distinct, tokens, config.vocab_size))
+    distinct = options.distinct or distinct_cells(tokens, config)
+    most = config.vocab_size**config.attention.initial_window
+    return TextSize(tokens, min(distinct, tokens, most))
 
 
-def _count(files: Sequence[str], model: str, revision: str | None, screen: Screen) -> TextSize:
-    """Tokens and distinct tokens of documents, by the model's own tokenizer."""
+def _count(
+    files: Sequence[str], model: str, revision: str | None, config: ModelConfig, screen: Screen
+) -> TextSize:
+    """The size of documents, by the model's own tokenizer."""
     from nazx_cli.catalog.model_ref import ModelRef
     from nazx_cli.cli.shared.opening import read_documents
     from nazx_cli.memory.estimate import TextSize
@@ -136,7 +141,7 @@ def _count(files: Sequence[str], model: str, revision: str | None, screen: Scree
 
     documents = read_documents(files, None, screen)
     tokenizer = Tokenizer.from_folder(ModelRef.parse(model, revision).fetch())
-    return TextSize.of(tokenizer.encode_document(each.text).ids for each in documents)
+    return TextSize.of((tokenizer.encode_document(each.text).ids for each in documents), config)
 
 
 def _longest(config: ModelConfig, row: Row) -> dict[str, int]:

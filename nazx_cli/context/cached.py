@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nazx_cli.context.context import TokenSequence
 from nazx_cli.context.cost import CACHED_BLOCK as BLOCK
 from nazx_cli.context.layout import Layout, Projections
 from nazx_cli.kernels import KernelName
+from nazx_cli.kernels.base import Tokens
 from nazx_cli.kernels.pytorch import OnlineSoftmax
 from nazx_cli.kernels.rotary import Rotation
 
@@ -27,7 +27,7 @@ class CachedLayout(Layout):
         self._count = min(self._count, at)
         del self._blocks[-(-self._count // BLOCK) :]
 
-    def sync(self, tokens: TokenSequence) -> None:
+    def sync(self, tokens: Tokens) -> None:
         p, n = self.projections, len(tokens)
         if not p.rotary.same_frequencies(self.length, n):
             self.edited(0, self._count, 0)
@@ -35,7 +35,7 @@ class CachedLayout(Layout):
             self._fill(tokens, n)
         self.length = n
 
-    def _fill(self, tokens: TokenSequence, length: int) -> None:
+    def _fill(self, tokens: Tokens, length: int) -> None:
         """Derive the rest of one block."""
         p, c = self.projections, self.projections.config
         start = self._count

@@ -126,14 +126,16 @@ class Context:
     """Token ids, resident (documents) or live (conversation), in one order.
 
     Edits touch nothing but the ids; whatever a layout derives is mended at the next
-    ``next_logits``. Positions out of range raise ``NazxError`` and change nothing.
+    ``next_logits``. Positions out of range raise ``NazxError`` and change nothing. What is derived
+    from a position may depend on as many as ``window`` tokens, its own and those before it.
     """
 
-    def __init__(self, memory: Memory, vocab_size: int, layout: str = "") -> None:
+    def __init__(self, memory: Memory, vocab_size: int, layout: str = "", window: int = 1) -> None:
         self.tokens = TokenSequence()
         self.memory = memory
         self.layout = layout
         self._vocab_size = vocab_size
+        self._window = window
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -163,7 +165,7 @@ class Context:
             raise NazxError(f"cannot insert at {at}: the context has {len(self)} tokens")
         new = self._checked(ids)
         if at < len(self) and len(new):
-            self.memory.edited(at, 0, len(new))
+            self._tell(at, 0, len(new))
         self.tokens.insert(at, new, resident)
 
     def delete(self, start: int, stop: int) -> None:
@@ -171,7 +173,7 @@ class Context:
         if not 0 <= start <= stop <= len(self):
             raise NazxError(f"cannot delete {start} to {stop}: the context has {len(self)} tokens")
         if start < stop:
-            self.memory.edited(start, stop - start, 0)
+            self._tell(start, stop - start, 0)
             self.tokens.delete(start, stop)
 
     def truncate_live(self, count: int) -> None:
@@ -183,6 +185,11 @@ class Context:
             cut = min(surplus, stop - start)
             self.delete(stop - cut, stop)
             surplus -= cut
+
+    def _tell(self, at: int, removed: int, added: int) -> None:
+        """Of an edit to come: those behind it that see it count as replaced."""
+        behind = min(self._window - 1, len(self) - at - removed)
+        self.memory.edited(at, removed + behind, added + behind)
 
     def _checked(self, ids: Sequence[int] | Tensor) -> Tensor:
         new = as_ids(ids)

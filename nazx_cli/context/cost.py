@@ -1,7 +1,7 @@
 """What a context costs in bytes, layout by layout: the formulas that allocation follows.
 
-No torch here, so that an estimate needs no model. N positions, U distinct tokens; C features,
-L layers, 2F rotated dimensions of a head, ``width`` bytes per number of the model's type.
+No torch here, so that an estimate needs no model. N positions, U distinct tokens, or cells; C
+features, L layers, 2F rotated dimensions of a head, ``width`` bytes per number of the model's type.
 """
 
 from __future__ import annotations
@@ -91,8 +91,10 @@ def _states(config: ModelConfig, size: Size, width: int) -> float:
 
 
 def _index(config: ModelConfig, size: Size) -> float:
-    """What the kernel's index takes, the id-to-slot table included."""
+    """What the kernel's index takes, the table of slots included: by id, or sorted cells."""
     slots = (config.vocab_size + size.distinct) * 4
+    if config.attention.initial_window > 1:
+        slots = size.distinct * 12
     if size.kernel == "torch":  # phases of every position, slots of every piece
         pieces = min(size.positions, _PIECES * size.distinct) * 4
         return size.positions * config.rope.dim * 4 + pieces + slots

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from nazx_cli.config import ModelConfig
-from nazx_cli.context.context import TokenSequence
 from nazx_cli.kernels import KernelName
+from nazx_cli.kernels.base import Tokens
 from nazx_cli.kernels.rotary import Rotary
 
 
@@ -31,7 +31,7 @@ class Projections(Protocol):
     def dtype(self) -> torch.dtype: ...
 
     def states(self, ids: Tensor) -> Tensor:
-        """(n, C) standardized initial states of token ids (n,)."""
+        """(n, C) standardized initial states of token ids, or of cells (n,)."""
 
     def keys_values(self, layer: int, states: Tensor) -> tuple[Tensor, Tensor]:
         """Un-rotated keys and values, each (n, kv_heads, D)."""
@@ -65,8 +65,8 @@ class Layout(ABC):
         place: forget what was derived from those, and from all that now stand elsewhere."""
 
     @abstractmethod
-    def sync(self, tokens: TokenSequence) -> None:
-        """Derive what is missing for ``tokens``."""
+    def sync(self, tokens: Tokens) -> None:
+        """Derive what is missing for ``tokens``: cells, where initial states see more than one."""
 
     @abstractmethod
     def attend(self, layer: int, query: Tensor, phases: Tensor) -> Tensor:

@@ -12,12 +12,13 @@ from abc import abstractmethod
 
 from torch import Tensor
 
-from nazx_cli.context.context import TokenSequence
 from nazx_cli.context.layout import Layout, Projections
 from nazx_cli.kernels import KernelName, new_index
-from nazx_cli.kernels.base import PairTable
+from nazx_cli.kernels.base import PairTable, Tokens
 from nazx_cli.kernels.pytorch import plain_probes
 from nazx_cli.kernels.rows import GrowingRows
+
+_BLOCK = 8_192  # states made at a time
 
 
 class PostingListLayout(Layout):
@@ -32,7 +33,7 @@ class PostingListLayout(Layout):
     def edited(self, at: int, removed: int, added: int) -> None:
         self._index.edited(at, removed, added)
 
-    def sync(self, tokens: TokenSequence) -> None:
+    def sync(self, tokens: Tokens) -> None:
         fresh, kept = self._index.sync(tokens)
         if len(fresh):
             self._add(fresh)
@@ -60,7 +61,10 @@ class PostingsLayout(PostingListLayout):
         self._states = GrowingRows((p.config.hidden_size,), p.dtype, p.device)
 
     def _add(self, ids: Tensor) -> None:
-        self._states.extend(len(ids)).copy_(self.projections.states(ids))
+        new = self._states.extend(len(ids))
+        for start in range(0, len(ids), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            new[part] = self.projections.states(ids[part])
 
     def _keep(self, slots: Tensor) -> None:
         self._states.keep(slots)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nazx_cli.context.context import TokenSequence
 from nazx_cli.context.layout import Layout, Projections
 from nazx_cli.kernels import KernelName
+from nazx_cli.kernels.base import Tokens
 from nazx_cli.kernels.pytorch import Coefficients, OnlineSoftmax, probes
 from nazx_cli.kernels.rows import GrowingRows
 
@@ -29,7 +29,7 @@ class IdsLayout(Layout):
     def edited(self, at: int, removed: int, added: int) -> None:
         """Nothing is kept."""
 
-    def sync(self, tokens: TokenSequence) -> None:
+    def sync(self, tokens: Tokens) -> None:
         self.tokens = tokens
         self.length = len(tokens)
 
@@ -71,7 +71,7 @@ class StatesLayout(Layout):
     def edited(self, at: int, removed: int, added: int) -> None:
         self._states.truncate(at)
 
-    def sync(self, tokens: TokenSequence) -> None:
+    def sync(self, tokens: Tokens) -> None:
         p, n = self.projections, len(tokens)
         if not p.rotary.same_frequencies(self._phase_length, n):
             self._phases.truncate(0)

@@ -7,8 +7,6 @@ from functools import partial
 from importlib.util import find_spec
 from weakref import WeakKeyDictionary
 
-import torch
-
 from nazx_cli.checkpoint.load import resolve_device, resolve_dtype
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.context import Context
@@ -60,6 +58,7 @@ class MemoryLimit:
 
     def __init__(self, config: ModelConfig, plan: Plan) -> None:
         self._limit = plan.limit
+        self._config = config
         self._kernel = plan.kernel
         precision = plan.estimate.precision
         self._estimate = partial(
@@ -99,6 +98,7 @@ class MemoryLimit:
         length, distinct = self._counted.get(context, (-1, 0))
         if length < 0 or abs(len(context) - length) >= _RECOUNT:
             length = len(context)
-            distinct = len(torch.unique(context.tokens.slice(0, length)))
+            ids = context.tokens.slice(0, length).numpy()
+            distinct = TextSize.of([ids], self._config).distinct
             self._counted[context] = (length, distinct)
         return Size(len(context), distinct, kernel=self._kernel)

@@ -217,7 +217,8 @@ class LanguageModel:
     def new_context(self) -> Context:
         """An empty context in this model's layout."""
         memory = self.attention.new_memory(self.layout)
-        return Context(memory, self.config.vocab_size, self.layout)
+        window = self.config.attention.initial_window
+        return Context(memory, self.config.vocab_size, self.layout, window)
 
     def move(self, context: Context, layout: str) -> None:
         """Change a context's memory layout; its ids and its logits stay the same."""

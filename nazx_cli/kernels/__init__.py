@@ -27,6 +27,8 @@ PHASE_BLOCK = 1024
 PHASE_STEP = 64 * PHASE_BLOCK
 PHASE_SPARE = 16
 """Numbers behind each of those tables that the compiled kernel may read."""
+RECENT_CELLS = 1024
+"""Cells that wait in a short list of their own before they are merged into the long one."""
 SPARE_POSITIONS = 512
 """Room for more positions in lists that follow edits."""
 LANES = 16

@@ -19,19 +19,19 @@ from torch import Tensor
 
 from nazx_cli.config import ModelConfig
 from nazx_cli.kernels.rotary import Rotary
-from nazx_cli.kernels.rows import GrowingRows, SlotTable
+from nazx_cli.kernels.rows import GrowingRows, new_slots
 
 _FEW_SLOTS = 512  # not worth giving back
 _WASTE = 1.25  # slots for each token that occurs, above which the others are given back
 
 
 class Tokens(Protocol):
-    """Token ids of a context."""
+    """Token ids of a context, or the cells that stand for them (``context.cells``)."""
 
     def __len__(self) -> int: ...
 
     def slice(self, start: int, stop: int) -> Tensor:
-        """(stop - start,) int32 ids, on the CPU."""
+        """(stop - start,) ids, int32, or cells, int64, on the CPU."""
 
 
 class PairTable(ABC):
@@ -74,7 +74,7 @@ class InvertedIndex(ABC):
     def __init__(self, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
         self.config, self.device, self.dtype = config, device, dtype
         self.rotary = Rotary(config.rope)
-        self.slots = SlotTable(config.vocab_size)
+        self.slots = new_slots(config)
 
     @abstractmethod
     def edited(self, at: int, removed: int, added: int) -> None:

@@ -226,13 +226,12 @@ class TorchIndex(InvertedIndex):
         return fresh
 
     def _build(self, tokens: Tokens, n: int) -> Tensor:
-        lists = PostingLists.build(tokens.slice(0, n))
-        fresh = self.slots.assign(lists.distinct)
-        slots = self.slots.of(lists.distinct)
+        ids = tokens.slice(0, n)
+        fresh = self.slots.assign(torch.unique(ids))
+        lists = PostingLists.build(self.slots.of(ids))
         table = self.rotary.phases(0, n, n, self.device)
         self.pieces = [
-            _gather(lists, slots, table, size, which, begins)
-            for size, which, begins in _cut(lists.counts)
+            _gather(lists, table, size, which, begins) for size, which, begins in _cut(lists.counts)
         ]
         self._tail_slots.truncate(0)
         self._tail_phases.truncate(0)
@@ -277,14 +276,12 @@ def _cut(counts: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
         size //= 2
 
 
-def _gather(
-    lists: PostingLists, slots: Tensor, table: Tensor, size: int, which: Tensor, begins: Tensor
-) -> Pieces:
-    """The pieces of one length that begin at ``begins`` in the lists ``which``."""
+def _gather(lists: PostingLists, table: Tensor, size: int, which: Tensor, begins: Tensor) -> Pieces:
+    """The pieces of one length that begin at ``begins`` in the lists ``which``, those of slots."""
     first = lists.offsets[:-1][which] + begins
     positions = lists.positions[first[:, None] + torch.arange(size)]  # (G, size)
     phases = table[positions.to(table.device).long()].transpose(1, 2).contiguous()
-    return Pieces(slots[which].to(table.device), phases)
+    return Pieces(lists.distinct[which].to(table.device), phases)
 
 
 def _batches(pieces: Pieces, width: int) -> list[tuple[Tensor, Tensor]]:

@@ -15,7 +15,7 @@ from nazx_cli.kernels import KernelName
 from nazx_cli.memory.estimate import (
     Estimate,
     TextSize,
-    distinct_tokens,
+    distinct_cells,
     estimate,
     layer_bytes,
     longest_context,
@@ -191,8 +191,8 @@ def _context_size(
     """Documents and a conversation about them, of which nothing but its length is known."""
     talk = CONVERSATION if options.ctx is None else options.ctx
     positions = documents.tokens + talk
-    vocabulary = config.vocab_size
-    distinct = min(documents.distinct + distinct_tokens(talk, vocabulary), positions, vocabulary)
+    most = min(positions, config.vocab_size**config.attention.initial_window)
+    distinct = min(documents.distinct + distinct_cells(talk, config), most)
     live = None
     if config.window is not None:  # without a conversation it is the documents that are attended to
         live = talk or min(positions, CONVERSATION)

@@ -74,11 +74,13 @@ class Models:
     ) -> LanguageModel:
         """Its weights, with room for ``documents``, which are tokenized for it, and for a
         conversation of ``ctx`` tokens (None: a usual one)."""
+        from nazx_cli.config import ModelConfig
         from nazx_cli.engine.language_model import load_planned
         from nazx_cli.kernels.native.compiler import unkept
         from nazx_cli.memory.estimate import TextSize
 
-        size = TextSize.of(document.ids for document in documents)
+        config = ModelConfig.from_folder(found.folder)
+        size = TextSize.of((document.ids for document in documents), config)
         with self.screen.bar(f"loading {found.name}") as bar:
             bar.start()
             options = replace(self._options, ctx=ctx, adapters=found.adapters)

@@ -6,8 +6,8 @@
     v_j  = Wv_l LN1_l(h0_j) + bv_l
     o    = sum_j softmax_j( rope(q, i) . rope(k_j, j) / sqrt(d_head) ) v_j
 
-The initial state h0 of a position is the embedding of its token or, with an ``initial_window`` of w,
-a causal convolution over those of its last w tokens, each feature by itself; h_i begins with it too.
+The initial state h0 of a position is the embedding of its token or, with an ``initial_window`` of
+w, a causal convolution over those of its last w tokens, each feature by itself; h_i begins with it.
 No position's output feeds another's, so the next token needs the last position only.
 
 With xhat the standardized embedding of a token (the same in all layers), layer l's norm weights
@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nazx_cli.config import ModelConfig
+from nazx_cli.context.cells import Cells, grams
 from nazx_cli.context.context import Context, Memory
 from nazx_cli.context.layout import Layout
 from nazx_cli.context.layouts import LAYOUTS
@@ -74,15 +75,16 @@ class InAttention(AttentionKind):
     def next_state(self, context: Context) -> Tensor:
         decoder = self.decoder
         layout = cast(Layout, context.memory)
-        layout.sync(context.tokens)
+        config = decoder.config
+        window = config.attention.initial_window
+        layout.sync(Cells(context.tokens, config) if window > 1 else context.tokens)
         n = len(context)
         phases = decoder.rotary.phases(n - 1, n, n, decoder.device)[0]  # once for all layers
-        window = decoder.config.attention.initial_window
         last = context.tokens.slice(max(0, n - window), n)
         h = decoder.initial(grams_of(last.to(decoder.device), window)[-1:])
 
         def attend(layer: int, a: Tensor) -> Tensor:
-            query = _query(decoder.layers[layer], a, decoder.config.num_heads)[0]
+            query = _query(decoder.layers[layer], a, config.num_heads)[0]
             return layout.attend(layer, query, phases).to(a.dtype).reshape(1, -1)
 
         return decoder.hidden(h, attend)
@@ -111,8 +113,12 @@ class InitialStateProjections:
         return self.decoder.dtype
 
     def states(self, ids: Tensor) -> Tensor:
-        """(n, C) standardized embeddings of token ids (n,)."""
-        return self.standardized(self.decoder.initial(grams_of(ids.to(self.device), 1)))
+        """(n, C) standardized initial states of token ids (n,), or of cells where they see more
+        than their own token."""
+        ids = ids.to(self.device)
+        config = self.config
+        seen = grams(ids, config) if config.attention.initial_window > 1 else ids.long()[:, None]
+        return self.standardized(self.decoder.initial(seen))
 
     def standardized(self, initial: Tensor) -> Tensor:
         """(n, C) of initial states (n, C): the part of norm1 that all layers share."""

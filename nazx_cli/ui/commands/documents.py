@@ -183,7 +183,7 @@ def _estimate(chat: Chat, _: Words) -> None:
     from nazx_cli.memory.probe import read_memory
 
     lm, workspace = chat.lm, chat.workspace
-    documents = TextSize.of(document.ids for document in workspace.documents)
+    documents = TextSize.of((each.ids for each in workspace.documents), lm.config)
     room = workspace.settings.ctx or CONVERSATION
     talk = max(room, workspace.usage().conversation_tokens)
     plan = lm.plan_for(documents, talk)
