@@ -39,7 +39,6 @@ class Family:
 _CHATML = ("<|im_start|>", "<|endoftext|>")
 _GEMMA = ("<start_of_turn>", "<start_of_image>")
 _PHI = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|/tool|>")
-_PLEIAS = ("query_start", "query_end", "source_start", "source_end", "source_id", "answer_start")
 FAMILIES = {
     "qwen2.5": Family("", "<|im_end|>", "<|im_end|>", _CHATML),
     "qwen3": Family("", "<|im_end|>", "<|im_end|>", _CHATML),
@@ -58,13 +57,6 @@ FAMILIES = {
         ("<|start_header_id|>", "<|end_header_id|>"),
     ),
     "starcoder2": Family(*("<|endoftext|>",) * 3, system=False),
-    "pleias-rag": Family(
-        "<|begin_of_text|>",
-        "<|end_of_text|>",
-        "<|answer_end|>",
-        ("<|language_start|>", *(f"<|{name}|>" for name in _PLEIAS)),
-        system=False,
-    ),
     "deepseek-r1": Family(
         "<｜begin▁of▁sentence｜>",
         *("<｜end▁of▁sentence｜>",) * 2,

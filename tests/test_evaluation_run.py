@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from nazx_cli.evaluation.data.stories import Question, Section, Story
 from nazx_cli.evaluation.records import AnswerFile, Record
 from nazx_cli.evaluation.report import make_report, rows
 from nazx_cli.evaluation.runner import Progress, Run, evaluate
-from nazx_cli.reading.passages import Passage
+from nazx_cli.session.citation import Quotation
 from nazx_cli.session.events import Answer
 from nazx_cli.session.session import Session
 from nazx_cli.session.settings import SessionSettings
@@ -216,14 +216,6 @@ def test_checkpoints_are_told_apart_by_what_is_in_their_weights(tmp_path: Path) 
     assert names[0] != names[1] == model_identity(tmp_path / "1")
 
 
-@dataclass(frozen=True)
-class CitedAnswer(Answer):
-    """An answer that names its passage and tells how sure it is."""
-
-    cited: Passage | None = None
-    confidence: float | None = None
-
-
 def test_citation_and_confidence_of_an_answer_are_kept_and_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,9 +224,8 @@ def test_citation_and_confidence_of_an_answer_are_kept_and_shown(
     def ask_cited(self: Session, question: str) -> Iterator[Any]:
         for event in real(self, question):
             if isinstance(event, Answer):
-                values = {f.name: getattr(event, f.name) for f in fields(Answer)}
-                values |= {"cited": event.sources[-1], "confidence": 0.75}
-                event = CitedAnswer(**values)
+                quotations = (Quotation(event.sources[-1], "a red hat"),)
+                event = replace(event, quotations=quotations, confidence=0.75)
             yield event
 
     monkeypatch.setattr(Session, "ask", ask_cited)

@@ -54,7 +54,8 @@ def test_the_surest_part_answers_and_is_cited() -> None:
     assert answer.text == "Trout."
     assert answer.cited is not None and answer.sources[0] is answer.cited
     assert answer.confidence == pytest.approx(1 / (1 + math.exp(0.1 + 0.1 + 0.2 - 1)))
-    assert answer.quote and answer.quote in " ".join(answer.cited.text.split())
+    (quotation,) = answer.quotations
+    assert quotation.text and quotation.text in " ".join(answer.cited.text.split())
     assert [turn.answer for turn in chat.turns] == ["Trout."]
     lm = chat.lm
     assert isinstance(lm, ScriptedModel) and len(lm.prompts) == PARTS
@@ -65,7 +66,7 @@ def test_the_surest_part_answers_and_is_cited() -> None:
 def test_only_where_no_part_says_anything_the_document_does_not_say() -> None:
     answer = asked(session([f"{NOT_SAID}|-0.01"] * PARTS), "Who painted the heron?")
     assert answer.text == NOT_SAID
-    assert answer.cited is None and answer.quote == ""
+    assert answer.cites and not answer.quotations
     assert answer.confidence == pytest.approx(math.exp(-0.01), abs=1e-6)
 
 

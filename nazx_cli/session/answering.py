@@ -21,7 +21,7 @@ from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import quoted
 from nazx_cli.reading.plan import mode_for
 from nazx_cli.session.choice import Choice
-from nazx_cli.session.citation import is_open, opening, without_citation
+from nazx_cli.session.citation import Quotation, opening, quoted_first
 from nazx_cli.session.events import Answer, Delta, Event, Notice, Reading, Thought, Usage
 from nazx_cli.session.follow_up import followed_turn
 from nazx_cli.session.parts import ANSWER_TOKENS, choose, part_answer
@@ -242,7 +242,8 @@ class Answerer:
         at = prompts.index(part.prompt)
         context = self._begun(setup, [*ids[at], *candidates[at].tokens])
         cited = None if chosen.says_not else part.cited
-        sources = read if cited is None else (cited, *(p for p in read if p != cited))
+        quotes = () if cited is None else (Quotation(cited, quoted(cited, chosen.text, question)),)
+        sources = quoted_first(quotes, read)
         said = Turn(question, part.prompt.message, sources, chosen.text, interrupted=False)
         keep(replace(state, history=state.history.with_turn(said)))
         seconds = perf_counter() - begin
@@ -255,8 +256,7 @@ class Answerer:
             part.finish,
             stats,
             "recall",
-            cited,
-            "" if cited is None else quoted(cited, chosen.text, question),
+            quotes,
             chosen.confidence,
         )
 
@@ -270,7 +270,8 @@ class Answerer:
         said = shown = ""
         interrupted = True
         try:
-            grounding = self._grounding(setup, prompt.question, history.messages())
+            told = [*history.messages(), *self._speaker.numbered(prompt.passages)]
+            grounding = self._grounding(setup, prompt.question, told)
             wishes, has_documents = settings.sampling, setup.library is not None
             for piece in self._speaker.say(
                 context, limits, wishes, grounding, has_documents=has_documents
@@ -281,25 +282,22 @@ class Answerer:
                     continue
                 step = piece
                 said += step.delta
-                # A leading space belongs to the template's form, a citation to that of readers.
-                bare = said.lstrip()
-                if self.lm.cites and step.finish is None and is_open(said):
-                    continue
-                if self.lm.cites:
-                    bare = without_citation(said)
-                visible = bare[len(shown) :]
+                visible = self._speaker.shown(said, ended=step.finish is not None)[len(shown) :]
                 shown += visible
                 if shown:  # with nothing new too: whoever shows it may want to stop
                     yield Delta(visible, step.stats)
             interrupted = False
         finally:
+            quotes = self._speaker.quotations(said, prompt.passages)
+            sources = quoted_first(quotes, prompt.passages)
             if said:
-                turn = Turn(prompt.question, prompt.message, prompt.passages, said, interrupted)
+                text = self._speaker.kept(said)
+                turn = Turn(prompt.question, prompt.message, sources, text, interrupted)
                 keep(history.with_turn(turn))
         if step is None:
             raise NazxError("the model gave no answer", "ask again, or use another model")
         finish = step.finish or "stop"
-        yield Answer(shown.rstrip(), prompt.passages, finish, step.stats, prompt.mode)
+        yield Answer(shown.rstrip(), sources, finish, step.stats, prompt.mode, quotations=quotes)
 
     def _say(self, message: Message, max_tokens: int) -> str:
         """Answer a message outside of the conversation, on a context of its own."""
@@ -312,7 +310,8 @@ class Answerer:
         said = self._speaker.say(
             self._scratch.context, limits, settings.sampling, grounding, has_documents=True
         )
-        return "".join(step.delta for step in said if not isinstance(step, Thought)).strip()
+        text = "".join(step.delta for step in said if not isinstance(step, Thought))
+        return self._speaker.kept(text).strip()
 
     def _thinking_notice(self, settings: SessionSettings) -> Iterator[Notice]:
         """Told once of a model that thinks although it is not to."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nazx_cli.engine.generator import Stats
     from nazx_cli.reading.passages import Passage
+    from nazx_cli.session.citation import Quotation
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,9 @@ class Answer:
 
     ``mode`` is the read mode that was used, ``none`` without documents, or ``names.EXTRACT``:
     then ``sources`` are the sentences that the answer is made of. Else they are the passages that
-    were read. A model that was trained for it names the one that its answer stands
-    on, ``cited``, which is then the first of them, with its sentence in ``quote``, and how sure
-    it is: ``confidence``, 0 to 1, see ``session.parts``.
+    were read. A model that was trained for it tells on what its answer stands: ``quotations``,
+    whose passages are then the first of them. With a reading adapter that is one sentence at most,
+    and how sure the model is: ``confidence``, 0 to 1, see ``session.parts``.
     """
 
     text: str
@@ -80,9 +81,18 @@ class Answer:
     finish: str
     stats: Stats
     mode: str
-    cited: Passage | None = None
-    quote: str = ""
+    quotations: tuple[Quotation, ...] = ()
     confidence: float | None = None
+
+    @property
+    def cites(self) -> bool:
+        """Whether the model told on what its answer stands, or that it stands on nothing."""
+        return bool(self.quotations) or self.confidence is not None
+
+    @property
+    def cited(self) -> Passage | None:
+        """The passage that it names first; None where it names none."""
+        return self.quotations[0].passage if self.quotations else None
 
 
 Event = Notice | Progress | Finding | Reading | Thought | Delta | Answer

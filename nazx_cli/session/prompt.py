@@ -11,20 +11,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from nazx_cli.errors import ContextOverflowError, ModelUnavailableError
 from nazx_cli.names import DEFAULT_WINDOW
 from nazx_cli.reading.mapreduce import NOTHING_FOUND
 from nazx_cli.session.settings import SessionSettings
 from nazx_cli.session.state import History, Message, State
-from nazx_cli.session.templating.templates import render
+from nazx_cli.session.templating.templates import render, source_block
 from nazx_cli.session.templating.thinking import marks_of
 
 if TYPE_CHECKING:
     from nazx_cli.reading.passages import Passage
     from nazx_cli.tokenizer import Tokenizer
 
+PromptForm = Literal["chat", "plain", "sources"]
+"""How a model is asked: by a chat template, without one, or by one with a place for sources."""
 LEAST_ANSWER = 32
 """Tokens: a prompt that leaves less than this for an answer is refused."""
 _AS_FILE = "put the long text in a file and name it with --file, or /read in a chat"
@@ -46,22 +48,23 @@ def user_message(
     passages: Sequence[Passage] = (),
     *,
     overview: bool = False,
-    chat: bool = True,
+    form: PromptForm = "chat",
     recollected: bool = False,
     standing: bool = False,
 ) -> Message:
-    """The user's turn; ``chat`` is off for a model without a chat template, ``recollected`` on
-    where all passages come from earlier in the conversation, ``standing`` where a message before
-    holds the documents whole."""
+    """The user's turn; ``recollected`` is on where all passages come from earlier in the
+    conversation, ``standing`` where a message before holds the documents whole."""
     if standing:
         lead = "About the whole of the text above" if overview else "Using only the text above"
         return Message("user", f"{lead}, answer: {question}")
     if not passages:
         return Message("user", question)
+    if form == "sources":
+        return Message("user", question, source_block(passage.text for passage in passages))
     if recollected:
         entries = [passage_entry(number, passage) for number, passage in enumerate(passages, 1)]
         return Message("user", question, "\n\n".join(["Earlier in this conversation:", *entries]))
-    if not chat:
+    if form == "plain":
         return Message("user", question, passage_block(passages))
     if overview:
         lead = "These passages are drawn from the whole text, in order. Answer about the whole text"
@@ -71,11 +74,11 @@ def user_message(
 
 
 def part_message(
-    question: str, passages: Sequence[Passage], *, overview: bool, chat: bool
+    question: str, passages: Sequence[Passage], *, overview: bool, form: PromptForm
 ) -> Message:
     """The question, asked of one block of a document that is read block by block."""
-    if not chat:
-        return Message("user", question, passage_block(passages))
+    if form != "chat":
+        return user_message(question, passages, form=form)
     if overview:
         content = f"This is one part of a longer text. In two sentences, for this part: {question}"
     else:
@@ -86,13 +89,15 @@ def part_message(
     return Message("user", content, passage_block(passages))
 
 
-def notes_message(question: str, notes: Sequence[str], *, chat: bool) -> Message:
+def notes_message(question: str, notes: Sequence[str], *, form: PromptForm) -> Message:
     """The question, asked of the answers that the blocks gave."""
+    if form == "sources":
+        return Message("user", question, source_block(notes))
     block = "\n\n".join(
         ["Notes from the parts of the text, in order:"]
         + [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
     )
-    lead = "Using only these notes, answer: " if chat else ""
+    lead = "Using only these notes, answer: " if form == "chat" else ""
     return Message("user", f"{lead}{question}", block)
 
 
@@ -118,6 +123,13 @@ def passage_entry(number: int, passage: Passage) -> str:
     return f"[{number}] {passage.text.strip()}"
 
 
+def form_of(tokenizer: Tokenizer) -> PromptForm:
+    """The form of the prompts that the tokenizer's model is trained on."""
+    if tokenizer.takes_sources:
+        return "sources"
+    return "plain" if tokenizer.chat_template is None else "chat"
+
+
 class Prompter:
     """Renders and measures prompts; ``window`` is in tokens, answer included (None: no limit),
     ``most_tokens`` what an answer may have."""
@@ -125,7 +137,7 @@ class Prompter:
     def __init__(self, tokenizer: Tokenizer, settings: SessionSettings, window: int | None) -> None:
         self.tokenizer = tokenizer
         self.window = window
-        self.is_chat = tokenizer.chat_template is not None
+        self.form = form_of(tokenizer)
         self._system = [Message("system", settings.system)] if settings.system else []
         self.most_tokens = settings.max_tokens
         self._think = settings.asks_to_think

@@ -124,7 +124,7 @@ class Reader:
     @property
     def makes_parts(self) -> bool:
         """Whether ``parts`` finds any for a question that is not about the whole."""
-        may = self._mode in ("auto", "recall") and self.prompter.is_chat
+        may = self._mode in ("auto", "recall") and self.prompter.form == "chat"
         return may and self._library is not None
 
     def parts(self, question: str, followed: Sequence[Message]) -> tuple[Prompt, ...]:
@@ -162,7 +162,7 @@ class Reader:
                 question,
                 passages,
                 overview=chosen.overview,
-                chat=self.prompter.is_chat,
+                form=self.prompter.form,
                 recollected=all(passage.document not in self._names for passage in passages),
             )
             excess = -self.prompter.room(history, message)
@@ -245,17 +245,17 @@ class Reader:
     def _read_all(self, library: Library, question: str, history: Sequence[Message]) -> Prompting:
         """Ask every block, then make a prompt of what they answered."""
         overview = is_overview(library, question)
-        chat = self.prompter.is_chat
-        empty = part_message(question, (), overview=overview, chat=chat)
+        form = self.prompter.form
+        empty = part_message(question, (), overview=overview, form=form)
         room = self.prompter.room([], empty) + self.prompter.answer_room - PART_TOKENS
         budget = room - self._overhead
         parts = blocks(library, budget, self._cost)
         if len(parts) == 1 and self.prompter.room(history, user_message(question, parts[0])) >= 0:
-            message = user_message(question, parts[0], overview=overview, chat=chat)
+            message = user_message(question, parts[0], overview=overview, form=form)
             return Prompt(question, message, "all", parts[0])
 
         def ask(question: str, passages: tuple[Passage, ...]) -> str:
-            message = part_message(question, passages, overview=overview, chat=chat)
+            message = part_message(question, passages, overview=overview, form=form)
             return self._say(message, PART_TOKENS)
 
         yield Progress(0, len(parts))
@@ -269,7 +269,7 @@ class Reader:
         if not notes:
             yield Notice("no part of the documents gave an answer; asking the likeliest passages")
             return self._select(question, history, "recall")
-        message = notes_message(question, [note.text for note in notes], chat=chat)
+        message = notes_message(question, [note.text for note in notes], form=form)
         return Prompt(question, message, "all", _sources(library, partials))
 
     def _condense(
@@ -277,9 +277,9 @@ class Reader:
     ) -> tuple[Partial, ...]:
         def merge(question: str, group: tuple[Partial, ...]) -> str:
             texts = [each.text for each in group]
-            return self._say(notes_message(question, texts, chat=self.prompter.is_chat), 160)
+            return self._say(notes_message(question, texts, form=self.prompter.form), 160)
 
-        empty = notes_message(question, (), chat=self.prompter.is_chat)
+        empty = notes_message(question, (), form=self.prompter.form)
         return condense(
             question,
             partials,

@@ -6,14 +6,23 @@ own: what was thought is in the context of the answer and counts for nothing els
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from nazx_cli.engine.sampling import Sampling
+from nazx_cli.session.citation import (
+    Quotation,
+    is_open,
+    quotations,
+    without_citation,
+    without_references,
+)
 from nazx_cli.session.events import Thought
 from nazx_cli.session.settings import OURS, Wishes
+from nazx_cli.session.state import Message
 from nazx_cli.session.templating.templates import StopFilter, stop_ids, stop_strings
 from nazx_cli.session.templating.thinking import Marks, marks_of
 
@@ -22,7 +31,7 @@ if TYPE_CHECKING:
     from nazx_cli.engine.generator import Step
     from nazx_cli.engine.grounding import Grounding
     from nazx_cli.engine.language_model import LanguageModel
-    from nazx_cli.engine.sampling import Sampling
+    from nazx_cli.reading.passages import Passage
 
 THINKS_ALL_THE_SAME = (
     "the model thinks all the same: its chat template has no switch that it heeds; "
@@ -33,8 +42,11 @@ THINKS_ALL_THE_SAME = (
 def default_sampling(lm: LanguageModel, has_documents: bool) -> Sampling:
     """How an answer is chosen where the person says nothing: as the model's makers would have it.
 
-    About documents it is ours: what they say is to be told as it is, and the same each time.
+    About documents it is ours: what they say is to be told as it is, and the same each time. A
+    model that quotes its sources repeats words without a penalty.
     """
+    if lm.tokenizer.takes_sources:
+        return Sampling()
     return OURS if has_documents else lm.published_sampling or OURS
 
 
@@ -71,6 +83,29 @@ class Speaker:
     def marks(self) -> Marks | None:
         """What the model thinks between; None where it does not think."""
         return marks_of(self.lm.tokenizer)
+
+    def shown(self, said: str, *, ended: bool) -> str:
+        """What a person sees of an answer, or of the beginning of one: neither the space that
+        belongs to the template's form nor what the answer refers to."""
+        if self.lm.tokenizer.takes_sources:
+            return without_references(said, ended=ended).lstrip()
+        if self.lm.cites:
+            return without_citation(said) if ended or not is_open(said) else ""
+        return said.lstrip()
+
+    def kept(self, said: str) -> str:
+        """What later prompts have of an answer: references not, as they have not the sources."""
+        return without_references(said) if self.lm.tokenizer.takes_sources else said
+
+    def quotations(self, said: str, passages: Sequence[Passage]) -> tuple[Quotation, ...]:
+        """What an answer quotes of the ``passages`` of its prompt."""
+        return tuple(quotations(said, passages)) if self.lm.tokenizer.takes_sources else ()
+
+    def numbered(self, passages: Sequence[Passage]) -> list[Message]:
+        """What an answer may say of the ``passages`` beside their text: the numbers by which it
+        refers to them."""
+        count = len(passages) if self.lm.tokenizer.takes_sources else 0
+        return [Message("source", str(number)) for number in range(1, count + 1)]
 
     def say(
         self,

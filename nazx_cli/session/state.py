@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nazx_cli.reading.passages import Passage
     from nazx_cli.reading.tokenized import TokenizedDocument
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "source"]
 _MOST_STEPS = 200
 _LONGEST_NAME = 60
 

@@ -25,6 +25,7 @@ from nazx_cli.tokenizer.backend import Backend
 from nazx_cli.tokenizer.cutting import Cutting, cutting_of
 from nazx_cli.tokenizer.encode import Tokens, encode_edited, encode_in_chunks, encode_whole
 from nazx_cli.tokenizer.sentencepiece import Spaced, spaced_of
+from nazx_cli.tokenizer.sources import END, TEMPLATE, takes_sources
 
 _HALVES = re.compile("[\ud800-\udfff]")
 _SPACE = ("\u0120", "\u2581")  # how byte-level and SentencePiece vocabularies write a space
@@ -34,7 +35,8 @@ class Tokenizer:
     """A checkpoint's tokenizer with what a chat needs beside it.
 
     ``chat_template`` is the Jinja source or None; ``special`` maps ``bos_token``, ``eos_token``
-    and so on to their text; ``stop_ids`` are the tokens that end an answer.
+    and so on to their text; ``stop_ids`` are the tokens that end an answer. ``takes_sources``:
+    prompts have the form of ``tokenizer.sources``, whatever the checkpoint's template is.
     """
 
     def __init__(
@@ -46,9 +48,12 @@ class Tokenizer:
         add_bos: bool = False,
     ) -> None:
         self._backend = library if isinstance(library, Backend) else Backend(library)
-        self.chat_template = chat_template
+        self.takes_sources = takes_sources(self._backend.id_of)
+        self.chat_template = TEMPLATE if self.takes_sources else chat_template
         self.special = dict(special or {})
         self.stop_ids = stop_ids
+        if self.takes_sources:
+            self.stop_ids |= {i for i in [self._backend.id_of(END)] if i is not None}
         self.add_bos = add_bos
 
     @classmethod

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from nazx_cli.evaluation.data.stories import SUMMARY, Question, Story
 from nazx_cli.reading.plan import typical_passages
 from nazx_cli.session.citation import NOT_SAID, write
-from nazx_cli.session.prompt import user_message
+from nazx_cli.session.prompt import form_of, user_message
 from nazx_cli.session.state import Message
 from nazx_cli.session.templating.templates import render, stop_ids
 from nazx_cli.training.books import Asked, Book, books, found
@@ -201,9 +201,9 @@ class Asker:
         *,
         overview: bool = False,
     ) -> tuple[list[int], list[int]]:
-        chat = self._tokenizer.chat_template is not None
-        message = user_message(self._asked(question), passages, overview=overview, chat=chat)
-        text = answer if chat else f" {answer}"
+        form = form_of(self._tokenizer)
+        message = user_message(self._asked(question), passages, overview=overview, form=form)
+        text = f" {answer}" if form == "plain" else answer
         prompt = render(self._tokenizer, [*history, message])
         return prompt, [*self._tokenizer.encode(text), *self._end]
 

@@ -13,7 +13,7 @@ from nazx_cli.evaluation.data.stories import SUMMARY, Story
 from nazx_cli.evaluation.words import token_f1
 from nazx_cli.reading.library import Library
 from nazx_cli.session.citation import parse
-from nazx_cli.session.prompt import user_message
+from nazx_cli.session.prompt import form_of, user_message
 from nazx_cli.session.templating.templates import render, stop_ids
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def held_questions(
             continue
         library = Library.build([Document(f"{story.title}.txt", text, "text")], tokenizer)
         passages = tuple(library.merged(library.passages))
-        message = user_message(question.text, passages, chat=tokenizer.chat_template is not None)
+        message = user_message(question.text, passages, form=form_of(tokenizer))
         found.append(HeldQuestion(tuple(render(tokenizer, [message])), question.answers))
     return found
 

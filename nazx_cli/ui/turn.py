@@ -61,11 +61,16 @@ class Outcome:
         """The outcome as one JSON object."""
         stats = self.answer.stats if self.answer else None
         cited: dict[str, Any] = {}
-        if self.answer is not None and self.answer.confidence is not None:
-            passage = self.answer.cited
-            cited["cited"] = None if passage is None else source_record(passage)
-            cited["quote"] = self.answer.quote
-            cited["confidence"] = round(self.answer.confidence, 4)
+        if self.answer is not None and self.answer.cites:
+            quotes = [
+                {"cited": source_record(passage), "quote": text}
+                for passage, text in self.answer.quotations
+            ]
+            cited = quotes[0] if quotes else {"cited": None, "quote": ""}
+            sure = self.answer.confidence
+            cited |= {"confidence": None if sure is None else round(sure, 4)}
+            if len(quotes) > 1:
+                cited["further_quotes"] = quotes[1:]
         return {
             "answer": self.text.strip(),
             "thinking": self.thinking.strip() or None,
@@ -143,7 +148,7 @@ def _show_sources(outcome: Outcome, screen: Screen, every: str) -> None:
     if answer is not None and answer.mode == EXTRACT and not screen.sources:
         screen.show_places(answer.sources)
         return
-    if answer is not None and answer.confidence is not None:
+    if answer is not None and answer.cites:
         screen.show_citation(answer)
         if not screen.sources:
             return

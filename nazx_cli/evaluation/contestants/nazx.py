@@ -171,17 +171,16 @@ def _ask(session: Session, library: Library, question: str) -> Reply:
 
 
 def _reply(library: Library, answer: Answer) -> Reply:
-    cited: Passage | None = getattr(answer, "cited", None)
-    found = reads_of(library, (cited,)) if cited is not None else ()
+    found = reads_of(library, (answer.cited,)) if answer.cited is not None else ()
     return Reply(
         answer.text,
         reads_of(library, answer.sources),
         answer.mode,
         answer.finish,
         tokens=answer.stats.generated,
-        cites=answer.confidence is not None,
+        cites=answer.cites,
         cited=found[0] if found else None,
-        confidence=getattr(answer, "confidence", None),
+        confidence=answer.confidence,
     )
 
 

@@ -19,7 +19,7 @@ from nazx_cli.evaluation.contestants.base import Reply, code_identity, model_ide
 from nazx_cli.evaluation.contestants.nazx import Found, NazxContestant
 from nazx_cli.evaluation.data.stories import ANSWER, SUMMARY
 from nazx_cli.reading.overview import is_overview
-from nazx_cli.session.prompt import user_message
+from nazx_cli.session.prompt import form_of, user_message
 from nazx_cli.session.state import Message
 from nazx_cli.session.templating.templates import render, stop_ids
 
@@ -109,9 +109,9 @@ class PeerContestant:
     def _message(self, found: Found, question: str) -> Message:
         if self._way == FIRST:
             return Message("user", question, found.passages[0].text.strip())
-        chat = self._reader.shelf.lm.tokenizer.chat_template is not None
+        form = form_of(self._reader.shelf.lm.tokenizer)
         overview = is_overview(found.library, question)
-        return user_message(question, found.passages, overview=overview, chat=chat)
+        return user_message(question, found.passages, overview=overview, form=form)
 
     @property
     def _limit(self) -> int:

@@ -9,7 +9,8 @@ ordinary characters, never as that token.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nazx_cli.errors import ModelUnavailableError
@@ -17,10 +18,12 @@ from nazx_cli.session.state import Message
 from nazx_cli.session.templating.form import CORRECT, FAILED, form_of
 from nazx_cli.session.templating.sandbox import is_plain
 from nazx_cli.session.templating.thinking import marks_of
+from nazx_cli.tokenizer.sources import TOKENS
 
 if TYPE_CHECKING:
     from nazx_cli.tokenizer import Tokenizer
 
+_BETWEEN = "\x1e"  # ASCII's record separator, between the sources of a question
 PLAIN_STOPS = ("\nQuestion:",)
 """Where an answer in the plain form ends: the model begins to ask itself the next question."""
 
@@ -38,6 +41,8 @@ def render(
     """
     if tokenizer.chat_template is None:
         return _render_plain(tokenizer, messages, add_generation_prompt)
+    if tokenizer.takes_sources:
+        messages = _with_sources(messages)
     shield = _Shield(tokenizer, messages)
     turns = [{"role": m.role, "content": shield.cover(m.text)} for m in messages]
     text = form_of(tokenizer).text(turns, opens=add_generation_prompt, think=think)
@@ -45,6 +50,21 @@ def render(
     if not ids and add_generation_prompt:
         raise ModelUnavailableError(f"{FAILED}: it makes an empty prompt", CORRECT)
     return ids
+
+
+def source_block(texts: Iterable[str]) -> str:
+    """Texts as a message's ``context`` holds them where prompts have a place for sources."""
+    return _BETWEEN.join(text.replace(_BETWEEN, " ").strip() for text in texts)
+
+
+def _with_sources(messages: Sequence[Message]) -> list[Message]:
+    """Each question bare, and behind the last one its sources, numbered: such a model reads those
+    of one question."""
+    bare = [replace(message, context="") for message in messages]
+    if not messages or not (context := messages[-1].context):
+        return bare
+    texts = enumerate(context.split(_BETWEEN), 1)
+    return [*bare, *(Message("source", f"{number} {text}") for number, text in texts)]
 
 
 def prepare(tokenizer: Tokenizer) -> None:
@@ -142,7 +162,7 @@ def _render_plain(
 
 class _Shield:
     """Keeps special-token text in messages from becoming special tokens, and marks around thinking
-    from being taken for such.
+    and sources from being taken for such.
 
     Such text is replaced by a placeholder before the template runs, and encoded as plain
     characters where the placeholder comes out.
@@ -153,7 +173,9 @@ class _Shield:
         self._covered: list[str] = []
         texts = [m.text for m in messages]
         marks = marks_of(tokenizer)
-        self._marks = (marks.opening, marks.closing) if marks else ()
+        self._marks: tuple[str, ...] = (marks.opening, marks.closing) if marks else ()
+        if tokenizer.takes_sources:
+            self._marks = TOKENS
         names = {s for s in (*tokenizer.special_ids, *self._marks) if s}
         specials = sorted(names, key=len, reverse=True)
         present = [s for s in specials if any(s in text for text in texts)]
@@ -187,8 +209,8 @@ class _Shield:
         return ids
 
     def _plain(self, text: str) -> list[int]:
-        """Ids of a covered text. Marks around thinking are tokens also where they are no special
-        ones: in two halves they are not."""
+        """Ids of a covered text. Marks around thinking or sources are tokens also where they are no
+        special ones: in two halves they are not."""
         halves = (text[:1], text[1:]) if text in self._marks else (text,)
         return [i for half in halves for i in self._tokenizer.encode(half)]
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from nazx_cli.session.templating.form import form_of
+from nazx_cli.tokenizer.sources import ANALYSIS, ANSWER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,8 @@ def marks_of(tokenizer: Tokenizer) -> Marks | None:
     not think."""
     if tokenizer.chat_template is None:
         return None
+    if tokenizer.takes_sources:
+        return Marks(tokenizer, ANALYSIS, ANSWER)
     for opening, closing in _PAIRS:
         is_named = form_of(tokenizer).mentions(closing)
         if is_named or all(len(tokenizer.encode_markup(m)) == 1 for m in (opening, closing)):

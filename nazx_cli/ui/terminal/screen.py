@@ -122,17 +122,19 @@ class Screen:
             self.say(f"  {places_line(list(group))}")
 
     def show_citation(self, answer: Answer) -> None:
-        """The passage that an answer stands on, its sentence quoted, and how many others the
+        """What an answer stands on: places and the words quoted, and how many other passages the
         model was given."""
-        if answer.cited is None or not self._names_sources:
+        if not answer.quotations or not self._names_sources:
             return
         from nazx_cli.reading.passages import distinct, short_names, source_line
 
-        unsure = "unsure; " if (answer.confidence or 0.0) < _UNSURE else ""
-        name = short_names(answer.sources)[answer.cited.document]
-        cited = strip_control(source_line(answer.cited, answer.quote, name))
-        self.say(f"\n{unsure}source: {cited}")
-        if others := len(distinct(answer.sources)) - 1:
+        sure, names = answer.confidence, short_names(answer.sources)
+        unsure = "unsure; " if sure is not None and sure < _UNSURE else ""
+        quotes = (source_line(p, text, names[p.document]) for p, text in answer.quotations)
+        lines = [f"{unsure}source: {strip_control(quote)}" for quote in quotes]
+        self.say("\n" + "\n".join(lines))
+        cited = {passage for passage, _ in answer.quotations}
+        if others := len(distinct(answer.sources)) - len(cited):
             more = "passage" if others == 1 else "passages"
             self.say(f"(the model was given {others} more {more})")
 
