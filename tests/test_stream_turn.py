@@ -65,6 +65,15 @@ def test_notes_stand_above_the_answer_and_control_sequences_nowhere() -> None:
     assert "31m" not in "".join(board.writes) and "owned" not in "".join(board.writes)
 
 
+def test_notes_break_between_words() -> None:
+    board = Board()
+    told = (
+        "the conversation outgrew the window: its first turn is left out from now on, and searched"
+    )
+    run(answer("Yes.", before=(Notice(told),)), board, gauge())
+    assert board.shown == [f"note: {told[:72]}", told[73:], "Yes."]
+
+
 def test_the_gauge_and_the_wait_move_at_least_twice_a_second() -> None:
     board = Board()
     times: list[float] = []

@@ -31,6 +31,7 @@ from nazx_cli.ui.terminal.gauge_line import Gauge
 from nazx_cli.ui.terminal.screen import knows_unicode, no_echo
 from nazx_cli.ui.terminal.stream import ThoughtfulStream, fold
 from nazx_cli.ui.terminal.streams import raw, terminal_size
+from nazx_cli.ui.terminal.tables import wrapped
 
 # Terminals that know the first pair show all between them at once; others ignore it.
 _BEGIN, _END = "\x1b[?2026h", "\x1b[?2026l"
@@ -138,7 +139,7 @@ class Live:
         self._stream = stream
         self._gauge = gauge
         self._filter = ControlFilter()
-        self._notes: list[Text] = []
+        self._notes: list[str] = []
         self._status = ""
         self._begin = time.monotonic()
         self._spinner = _SPINNER if knows_unicode(out) else _PLAIN_SPINNER
@@ -176,9 +177,9 @@ class Live:
             self._wake.set()
 
     def note(self, text: str) -> None:
-        """Print a line above what is still open."""
+        """Print a line above what is still open, broken between words."""
         with self._lock:
-            self._notes += map(Text, text.split("\n"))
+            self._notes += text.split("\n")
         self._wake.set()
 
     def show_status(self, text: str) -> None:
@@ -219,7 +220,8 @@ class Live:
         width, height = self._area.size
         below = [] if is_over else self._below(width)
         with self._lock:
-            final, self._notes = self._notes, []
+            notes, self._notes = self._notes, []
+            final = [Text(row) for note in notes for row in wrapped(strip_control(note), width)]
             text: list[Text] = []
             if self._stream is not None:
                 room = max(1, height - 2 - len(below))
