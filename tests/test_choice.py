@@ -14,7 +14,7 @@ from nazx_cli.session.choice import FEATURES, Choice, features
 from nazx_cli.session.citation import NOT_SAID
 from nazx_cli.session.parts import PartAnswer, choose
 from nazx_cli.session.prompt import Prompt, user_message
-from nazx_cli.training.choosing import Tried, fit, try_out
+from nazx_cli.training.tuning.choosing import Tried, fit, try_out
 
 PROMPT = Prompt("What does the otter eat?", user_message("What does the otter eat?"))
 

@@ -16,16 +16,16 @@ from nazx_cli.session.citation import NOT_SAID, parse
 from nazx_cli.session.prompt import user_message
 from nazx_cli.session.state import Message
 from nazx_cli.session.templating.templates import render
-from nazx_cli.training.asking import (
+from nazx_cli.training.packing import Pack
+from nazx_cli.training.tuning.asking import (
     Asker,
     end_of_answer,
     first_sentences,
     sentence,
     with_pronoun,
 )
-from nazx_cli.training.books import Book, books, found, split_held
-from nazx_cli.training.data import Source, make_packs
-from nazx_cli.training.packing import Pack
+from nazx_cli.training.tuning.books import Book, books, found, split_held
+from nazx_cli.training.tuning.data import Source, make_packs
 
 TOKENIZER = make_tokenizer()
 THINGS = ("lantern", "violin", "compass", "kettle", "mirror", "ladder", "anchor", "basket")

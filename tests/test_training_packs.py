@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from training_models import fresh, random_pack, with_random_additions
 
 from nazx_cli.errors import NazxError, UsageError
-from nazx_cli.training.gradients.engines import Engine, LoraByAutograd, lora_engine
+from nazx_cli.training.gradients.engines import LoraByAutograd, PackGradients, lora_engine
 from nazx_cli.training.gradients.forward import answer_logits, reach
 from nazx_cli.training.gradients.fused import Fused
 from nazx_cli.training.lora import LoraSettings, attach
@@ -51,7 +51,10 @@ def test_the_written_out_gradients_are_those_of_autograd(
     layout = lay_out(random_pack(7, prefix, branches))
     weights = torch.rand(len(layout.targets), generator=torch.Generator().manual_seed(3))
     found: list[tuple[float, list[torch.Tensor]]] = []
-    engines: tuple[Engine, ...] = (LoraByAutograd(lm.decoder, adapted), Fused(lm.decoder, adapted))
+    engines: tuple[PackGradients, ...] = (
+        LoraByAutograd(lm.decoder, adapted),
+        Fused(lm.decoder, adapted),
+    )
     for engine in engines:
         engine.refresh()
         loss = float(engine.loss(layout, weights, 0.5))

@@ -21,11 +21,11 @@ from training_models import fresh, random_pack
 from nazx_cli import load_model
 from nazx_cli.checkpoint.adapters import read_adapter
 from nazx_cli.errors import UsageError
-from nazx_cli.training.gradients.engines import FullByAutograd, lora_engine
+from nazx_cli.training.gradients.engines import FullByAutograd, OnPacks, lora_engine
 from nazx_cli.training.lora import LoraSettings, attach
-from nazx_cli.training.packing import Pack
+from nazx_cli.training.packing import Pack, weights_of
 from nazx_cli.training.state import load_state, read_log
-from nazx_cli.training.trainer import Progress, Schedule, Trainer, held_out_loss, weights_of
+from nazx_cli.training.trainer import Progress, Schedule, Trainer, held_out_loss
 
 WIDE = {**LLAMA, "max_position_embeddings": 4096}
 
@@ -48,7 +48,7 @@ def questions(folder: Path) -> Path:
 def trainer(folder: Path, schedule: Schedule, train: list[Pack], held: list[Pack]) -> Trainer:
     lm = fresh(folder.parent / "model")
     torch.manual_seed(0)
-    engine = lora_engine(lm.decoder, attach(lm.decoder, LoraSettings(4, 8.0)))
+    engine = OnPacks(lora_engine(lm.decoder, attach(lm.decoder, LoraSettings(4, 8.0))))
     folder.mkdir(exist_ok=True)
     return Trainer(engine, train, held, schedule, folder)
 
@@ -122,7 +122,7 @@ def test_short_answers_count_more_by_token_and_less_in_all() -> None:
 @pytest.mark.parametrize("dtype", ("float32", "bfloat16"))
 def test_all_weights_are_tuned(tmp_path: Path, dtype: str) -> None:
     lm = fresh(tmp_path / "model", dtype=dtype)
-    engine = FullByAutograd(lm.decoder)
+    engine = OnPacks(FullByAutograd(lm.decoder))
     (tmp_path / "run").mkdir()
     schedule = Schedule(steps=25, batch_tokens=30, rate=3e-3, check_every=100)
     made = Trainer(engine, PACKS[:1], [], schedule, tmp_path / "run")

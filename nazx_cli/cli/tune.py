@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from nazx_cli.engine.language_model import LanguageModel
-    from nazx_cli.training.run import RunSettings
     from nazx_cli.training.trainer import Progress
+    from nazx_cli.training.tuning.run import RunSettings
 
 _WIDE = 1_000  # the bar's units
 
@@ -138,7 +138,7 @@ def tune(
         )
     report = Report(json=json, quiet=quiet)
     report.screen.start_computing()
-    from nazx_cli.training.run import Run, prepare, read_settings
+    from nazx_cli.training.tuning.run import Run, prepare, read_settings
 
     if resume:
         settings = read_settings(out)
@@ -174,10 +174,10 @@ def _settings(
     device: str,
     dtype: str,
 ) -> RunSettings:
-    from nazx_cli.training.data import Source
     from nazx_cli.training.lora import LoraSettings
-    from nazx_cli.training.run import RunSettings
     from nazx_cli.training.trainer import Schedule
+    from nazx_cli.training.tuning.data import Source
+    from nazx_cli.training.tuning.run import RunSettings
 
     if options.steps is not None and options.minutes is not None:
         raise UsageError("--steps and --minutes both limit the run", "leave one of them out")

@@ -45,6 +45,11 @@ class Pack:
         """Tokens that are learnt."""
         return sum(len(branch.answer) for branch in self.branches)
 
+    @cached_property
+    def weight(self) -> float:
+        """What its tokens to be learnt count together."""
+        return float(weights_of(self).sum())
+
     @property
     def longest(self) -> int:
         """Tokens of the longest prompt with its answer."""
@@ -115,6 +120,14 @@ def lay_out(pack: Pack, device: torch.device | str = "cpu") -> Layout:
         tensor(at),
         tensor(targets),
         tensor(owners),
+    )
+
+
+def weights_of(pack: Pack) -> Tensor:
+    """(A,) what each token to be learnt counts: 1 / sqrt(length of its answer), so that long
+    answers do not drown short ones."""
+    return torch.tensor(
+        [len(b.answer) ** -0.5 for b in pack.branches for _ in b.answer], dtype=torch.float32
     )
 
 

@@ -1,4 +1,4 @@
-"""The training loop: batches of packs, AdamW with a cosine schedule, saving, held-out loss."""
+"""The training loop: batches of items, AdamW with a cosine schedule, saving, held-out loss."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from nazx_cli.errors import UsageError
-from nazx_cli.training.gradients.engines import Engine
-from nazx_cli.training.packing import Pack, lay_out
+from nazx_cli.training.ranks import ALONE, Ranks
 from nazx_cli.training.state import (
     Counters,
     Log,
@@ -27,12 +27,38 @@ from nazx_cli.training.state import (
 _BETAS = (0.9, 0.98)
 
 
+class Item(Protocol):
+    """What a step takes some of: ``tokens`` run through the model, and what its losses weigh."""
+
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def weight(self) -> float: ...
+
+
+I = TypeVar("I", bound=Item)  # noqa: E741
+I_contra = TypeVar("I_contra", bound=Item, contravariant=True)
+
+
+class Engine(Protocol[I_contra]):
+    """Losses and gradients of items; ``parameters`` are the float32 masters that are trained."""
+
+    parameters: list[nn.Parameter]
+
+    def refresh(self) -> None:
+        """Compute with the masters as they are now."""
+
+    def loss(self, item: I_contra, scale: float | None) -> float:
+        """The weighted sum of the item's losses; gradients of ``scale`` times that are added to
+        the masters', if it is not None."""
+
+
 @dataclass(frozen=True)
 class Schedule:
     """How a run goes.
 
     steps         optimizer steps in all, or None where ``minutes`` of training are the limit
-    batch_tokens  tokens of packs that make a step, at least
+    batch_tokens  tokens of items that make a step, at least
     rate          the learning rate at its peak, after ``warmup`` of the run; it falls by a
                   cosine to ``floor`` of it
     check_every   steps between held-out losses; the run ends early after ``patience`` of them
@@ -82,28 +108,32 @@ OnProgress = Callable[[Progress], None]
 Check = Callable[[], dict[str, float]]
 
 
-class Trainer:
-    """Trains ``engine`` on packs, in a folder that it saves its state to."""
+class Trainer(Generic[I]):
+    """Trains ``engine`` on items, in a folder that it saves its state to.
+
+    With several ``ranks`` each runs its share of every step, and the first one alone writes.
+    """
 
     def __init__(
         self,
-        engine: Engine,
-        train: Sequence[Pack],
-        held: Sequence[Pack],
+        engine: Engine[I],
+        train: Sequence[I],
+        held: Sequence[I],
         schedule: Schedule,
         folder: Path,
-        device: torch.device | str = "cpu",
+        ranks: Ranks = ALONE,
     ) -> None:
         if not train:
             raise UsageError("there is nothing to train on", "name files with questions or text")
         self.engine, self.train, self.held = engine, train, held
-        self.schedule, self.folder, self.device = schedule, folder, device
+        self.schedule, self.folder, self.ranks = schedule, folder, ranks
         self.optimizer = torch.optim.AdamW(
-            engine.parameters, lr=schedule.rate, betas=_BETAS, weight_decay=schedule.decay
+            _groups(engine.parameters, schedule.decay), lr=schedule.rate, betas=_BETAS
         )
         found = load_state(folder, engine.parameters, self.optimizer)
         self.counters = found or Counters()
-        self.log = Log(folder, self.counters.step)
+        ranks.wait()  # all have read the state before the first one writes anything
+        self.log = Log(folder, self.counters.step) if ranks.is_first else None
         self._order: tuple[int, list[int]] = (-1, [])
         engine.refresh()
 
@@ -143,12 +173,10 @@ class Trainer:
         began = time.monotonic()
         share = self.schedule.done(self.counters)
         batch = self._batch()
-        total = sum(float(weights_of(pack).sum()) for pack in batch)
-        loss = 0.0
-        for pack in batch:
-            layout = lay_out(pack, self.device)
-            weights = weights_of(pack).to(self.device)
-            loss += float(self.engine.loss(layout, weights, 1 / total))
+        total = sum(item.weight for item in batch)
+        mine = batch[self.ranks.rank :: self.ranks.size]
+        loss = sum(self.engine.loss(item, 1 / total) for item in mine)
+        self.ranks.add_gradients(self.engine.parameters)
         norm = float(torch.nn.utils.clip_grad_norm_(self.engine.parameters, self.schedule.clip))
         rate = self.schedule.rate_at(share)
         for group in self.optimizer.param_groups:
@@ -160,9 +188,11 @@ class Trainer:
         counters = self.counters
         counters.step += 1
         counters.packs += len(batch)
-        counters.tokens += sum(pack.tokens for pack in batch)
-        counters.seconds += time.monotonic() - began
-        self.log.write(
+        counters.tokens += sum(item.tokens for item in batch)
+        # What is over by the clock is over for all at once.
+        loss, seconds = self.ranks.sums(loss, time.monotonic() - began)
+        counters.seconds += seconds / self.ranks.size
+        self._write(
             {
                 "step": counters.step,
                 "loss": round(loss / total, 5),
@@ -176,23 +206,29 @@ class Trainer:
 
     def check(self, more: Check | None = None) -> float:
         """The held-out loss; keeps the parameters if it is the best so far."""
-        loss = held_out_loss(self.engine, self.held, self.device)
+        loss = held_out_loss(self.engine, self.held, self.ranks)
         figures = more() if more else {}
         counters = self.counters
         counters.worse += 1
         if loss < counters.best:
             counters.best, counters.best_step, counters.worse = loss, counters.step, 0
-            save_best(self.folder, self.engine.parameters)
-        self.log.write({"step": counters.step, "held_out": round(loss, 5), **figures})
+            if self.ranks.is_first:
+                save_best(self.folder, self.engine.parameters)
+        self._write({"step": counters.step, "held_out": round(loss, 5), **figures})
         return loss
 
     def save(self) -> None:
         """Save the state."""
-        save_state(self.folder, self.counters, self.engine.parameters, self.optimizer)
+        if self.ranks.is_first:
+            save_state(self.folder, self.counters, self.engine.parameters, self.optimizer)
 
-    def _batch(self) -> list[Pack]:
-        """The next packs in the order of the run, which its seed and the epoch fix."""
-        batch: list[Pack] = []
+    def _write(self, line: dict[str, Any]) -> None:
+        if self.log is not None:
+            self.log.write(line)
+
+    def _batch(self) -> list[I]:
+        """The next items in the order of the run, which its seed and the epoch fix."""
+        batch: list[I] = []
         tokens, at = 0, self.counters.packs
         while tokens < self.schedule.batch_tokens:
             epoch, place = divmod(at, len(self.train))
@@ -213,21 +249,18 @@ class Trainer:
         return Progress(counters.step, share, left, loss, pace, held)
 
 
-def weights_of(pack: Pack) -> Tensor:
-    """(A,) what each token to be learnt counts: 1 / sqrt(length of its answer), so that long
-    answers do not drown short ones."""
-    return torch.tensor(
-        [len(b.answer) ** -0.5 for b in pack.branches for _ in b.answer], dtype=torch.float32
-    )
-
-
-def held_out_loss(
-    engine: Engine, packs: Sequence[Pack], device: torch.device | str = "cpu"
-) -> float:
-    """The mean loss, weighted as in training."""
-    loss = total = 0.0
-    for pack in packs:
-        weights = weights_of(pack).to(device)
-        loss += float(engine.loss(lay_out(pack, device), weights, None))
-        total += float(weights.sum())
+def held_out_loss(engine: Engine[I], items: Sequence[I], ranks: Ranks = ALONE) -> float:
+    """The mean loss of ``items``, weighted as in training."""
+    mine = items[ranks.rank :: ranks.size]
+    loss = sum(engine.loss(item, None) for item in mine)
+    total = sum(item.weight for item in mine)
+    loss, total = ranks.sums(loss, total)
     return loss / total if total else 0.0
+
+
+def _groups(parameters: Sequence[nn.Parameter], decay: float) -> list[dict[str, Any]]:
+    """Matrices, which decay, and all else, which does not."""
+    matrices = [p for p in parameters if p.dim() > 1]
+    others = [p for p in parameters if p.dim() <= 1]
+    groups = [(matrices, decay), (others, 0.0)]
+    return [{"params": some, "weight_decay": rate} for some, rate in groups if some]

@@ -28,7 +28,7 @@ from nazx_cli.session.prompt import Prompter
 from nazx_cli.session.reader import Reader
 from nazx_cli.session.settings import SessionSettings
 from nazx_cli.session.templating.templates import stop_ids
-from nazx_cli.training.books import BETWEEN
+from nazx_cli.training.tuning.books import BETWEEN
 
 if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel

@@ -21,9 +21,9 @@ from nazx_cli.evaluation.data.files import check_ends, read_data
 from nazx_cli.evaluation.data.stories import Story
 from nazx_cli.session.state import Message, Role
 from nazx_cli.session.templating.templates import render
-from nazx_cli.training.asking import Asker, end_of_answer
-from nazx_cli.training.books import split_held
 from nazx_cli.training.packing import Branch, Pack, pack
+from nazx_cli.training.tuning.asking import Asker, end_of_answer
+from nazx_cli.training.tuning.books import split_held
 
 if TYPE_CHECKING:
     from nazx_cli.tokenizer import Tokenizer

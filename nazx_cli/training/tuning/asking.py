@@ -18,8 +18,8 @@ from nazx_cli.session.citation import NOT_SAID, write
 from nazx_cli.session.prompt import form_of, user_message
 from nazx_cli.session.state import Message
 from nazx_cli.session.templating.templates import render, stop_ids
-from nazx_cli.training.books import Asked, Book, books, found
 from nazx_cli.training.packing import Pack, pack
+from nazx_cli.training.tuning.books import Asked, Book, books, found
 
 if TYPE_CHECKING:
     from nazx_cli.reading.passages import Passage

@@ -9,7 +9,7 @@ from nazx_cli.checkpoint.atomic import sha256_of
 from nazx_cli.training.state import Counters, read_log
 
 if TYPE_CHECKING:
-    from nazx_cli.training.run import RunSettings
+    from nazx_cli.training.tuning.run import RunSettings
 
 
 def card(settings: RunSettings, counters: Counters, folder: Path) -> str:

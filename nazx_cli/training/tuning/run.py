@@ -27,18 +27,23 @@ from nazx_cli.checkpoint.quantized import stored_kind
 from nazx_cli.checkpoint.write import Origin, to_json
 from nazx_cli.errors import NazxError, UsageError, first_line
 from nazx_cli.evaluation.data.files import read_data
-from nazx_cli.training.books import split_held
-from nazx_cli.training.card import card
-from nazx_cli.training.choosing import OnQuestion, fit, try_out
-from nazx_cli.training.data import OnFile, Source, Split, make_packs
 from nazx_cli.training.full import write_full
-from nazx_cli.training.gradients.engines import Engine, FullByAutograd, lora_engine
+from nazx_cli.training.gradients.engines import (
+    FullByAutograd,
+    OnPacks,
+    PackGradients,
+    lora_engine,
+)
 from nazx_cli.training.gradients.forward import reach
-from nazx_cli.training.heldout import HeldQuestion, answer_figures, held_questions
 from nazx_cli.training.lora import Adapted, LoraSettings, attach, load_pairs, pairs
 from nazx_cli.training.packing import Pack, read_packs, write_packs
 from nazx_cli.training.state import Counters, load_best
 from nazx_cli.training.trainer import OnProgress, Schedule, Trainer
+from nazx_cli.training.tuning.books import split_held
+from nazx_cli.training.tuning.card import card
+from nazx_cli.training.tuning.choosing import OnQuestion, fit, try_out
+from nazx_cli.training.tuning.data import OnFile, Source, Split, make_packs
+from nazx_cli.training.tuning.heldout import HeldQuestion, answer_figures, held_questions
 
 if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel
@@ -168,17 +173,10 @@ class Run:
         self.asked = _read_asked(folder)
         torch.manual_seed(settings.schedule.seed)
         self._adapted: list[Adapted] = []
-        self.engine = self._engine()
-        self.trainer = Trainer(
-            self.engine,
-            self.train,
-            self.held,
-            settings.schedule,
-            folder,
-            lm.decoder.device,
-        )
+        self.engine = OnPacks(self._gradients(), lm.decoder.device)
+        self.trainer = Trainer(self.engine, self.train, self.held, settings.schedule, folder)
 
-    def _engine(self) -> Engine:
+    def _gradients(self) -> PackGradients:
         lora, decoder = self.settings.lora, self.lm.decoder
         if lora is None:
             return FullByAutograd(decoder)
