@@ -22,6 +22,7 @@ from nazx_cli.cli import (
     gauge,
     help,
     sessions,
+    train,
     tune,
     vram_estimate,
 )
@@ -49,6 +50,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("gauge", gauge.gauge),
     ("doctor", doctor.doctor),
     ("bench", bench.bench),
+    ("train", train.train),
     ("tune", tune.tune),
     ("eval", eval.evaluate),
     ("help", help.help_on),

@@ -251,9 +251,11 @@ class Trainer(Generic[I]):
 
 def held_out_loss(engine: Engine[I], items: Sequence[I], ranks: Ranks = ALONE) -> float:
     """The mean loss of ``items``, weighted as in training."""
-    mine = items[ranks.rank :: ranks.size]
-    loss = sum(engine.loss(item, None) for item in mine)
-    total = sum(item.weight for item in mine)
+    loss = total = 0.0
+    for number in range(ranks.rank, len(items), ranks.size):
+        item = items[number]
+        loss += engine.loss(item, None)
+        total += item.weight
     loss, total = ranks.sums(loss, total)
     return loss / total if total else 0.0
 

@@ -48,16 +48,20 @@ class OnPacks:
 
 
 class Masters:
-    """All weights of a decoder: float32 copies, unless it computes in float32 itself."""
+    """All weights of a decoder: float32 copies, unless it computes in float32 itself.
 
-    def __init__(self, decoder: Decoder) -> None:
+    ``exact`` are their values in more digits than the decoder has.
+    """
+
+    def __init__(self, decoder: Decoder, exact: Sequence[Tensor] | None = None) -> None:
         self._own = list(dict.fromkeys(decoder.parameters()))
         for parameter in self._own:
             parameter.requires_grad_(True)
         self._copied = decoder.dtype != torch.float32
         self.parameters = self._own
         if self._copied:
-            self.parameters = [nn.Parameter(p.detach().float()) for p in self._own]
+            values = [p.detach() for p in self._own] if exact is None else exact
+            self.parameters = [nn.Parameter(p.float()) for p in values]
 
     @torch.no_grad()
     def refresh(self) -> None:

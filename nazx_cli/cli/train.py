@@ -1,0 +1,228 @@
+"""``nazx train``: new models from random weights, of every attention kind, on one corpus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nazx_cli.cli.shared.options import (
+    Device,
+    Json,
+    Quiet,
+    Report,
+    count_option,
+    option,
+)
+from nazx_cli.errors import UsageError
+from nazx_cli.names import DTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nazx_cli.training.ranks import Ranks
+    from nazx_cli.training.scratch.run import TrainSettings
+    from nazx_cli.training.trainer import Progress
+
+_WIDE = 1_000  # the bar's units
+ROPE_TYPES = ("linear", "dynamic", "yarn", "llama3")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What is trained, of what size, on how much, and how fast."""
+
+    attention: Annotated[
+        list[str] | None,
+        option(
+            "--attention",
+            "inattention, inattention:W (initial states that see W tokens), "
+            "windowed:WINDOW:SINKS or full. May be repeated.",
+            metavar="KIND",
+            show_default="inattention",
+        ),
+    ] = None
+    layers: Annotated[int, count_option("--layers", "Layers.")] = 8
+    width: Annotated[int, count_option("--width", "Features of a state.", least=8)] = 256
+    context: Annotated[int, count_option("--context", "Tokens of a sequence.", least=2)] = 512
+    vocab: Annotated[int, count_option("--vocab", "Tokens of the new tokenizer.", least=300)] = 8192
+    start: Annotated[
+        str | None,
+        option("--start", "Model to go on from: its shape, tokenizer, weights.", metavar="FOLDER"),
+    ] = None
+    rope: Annotated[
+        str | None,
+        option(
+            "--rope",
+            "With --start: how a longer --context is reached. Default: as it is.",
+            choices=ROPE_TYPES,
+        ),
+    ] = None
+    seeds: Annotated[int, count_option("--seeds", "Models of each kind.")] = 1
+    seed: Annotated[int, option("--seed", "Same seed, same run.", metavar="N")] = 0
+    epochs: Annotated[float, option("--epochs", "Passes over the data.", min=0, metavar="N")] = 1.0
+    steps: Annotated[int | None, count_option("--steps", "Steps, in place of --epochs.")] = None
+    minutes: Annotated[
+        float | None, option("--minutes", "Minutes, in place of --epochs.", min=0, metavar="N")
+    ] = None
+    rate: Annotated[float, option("--rate", "Peak of the learning rate.", min=0, metavar="R")] = (
+        1e-3
+    )
+    decay: Annotated[float, option("--decay", "Weight decay of matrices.", min=0, metavar="D")] = (
+        0.1
+    )
+    batch_tokens: Annotated[int, count_option("--batch-tokens", "Tokens of a step, at least.")] = (
+        8192
+    )
+    held_share: Annotated[
+        int, count_option("--held-share", "One document in N is held out.", least=2)
+    ] = 20
+    check_every: Annotated[int, count_option("--check-every", "Steps between held-out losses.")] = (
+        100
+    )
+    patience: Annotated[
+        int, count_option("--patience", "End after N checks that are no better.")
+    ] = 5
+
+
+def train(
+    data: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FILE...", help="Text: files, folders and globs."),
+    ] = None,
+    out: Annotated[
+        Path | None, option("--out", "Folder of all that comes of it.", metavar="FOLDER")
+    ] = None,
+    resume: Annotated[bool, option("--resume", "Go on with the training in --out.")] = False,
+    device: Device = "auto",
+    dtype: Annotated[
+        str, option("--dtype", "Number format of the arithmetic.", choices=DTYPES)
+    ] = "auto",
+    *,
+    options: TrainOptions,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train new models from random weights, or longer contexts from a model.
+
+    Several --attention and --seeds give a series: models of one size on the same tokens, in the
+    same order. A training that was stopped goes on with --resume, to the same end. Several
+    processes share the work under torchrun.
+
+    Example: nazx train stories/ --attention inattention:3 --out run --minutes 50
+    """
+    if out is None:
+        raise UsageError("the training needs a folder", "add --out FOLDER")
+    if resume == bool(data):
+        raise UsageError(
+            "a training begins with files, or goes on with --resume",
+            f"nazx train stories.txt --out {out}, or nazx train --resume --out {out}",
+        )
+    from nazx_cli.training.ranks import Ranks
+
+    with Ranks.joined() as ranks:
+        report = Report(json=json and ranks.is_first, quiet=quiet or not ranks.is_first)
+        report.screen.start_computing()
+        from nazx_cli.training.scratch.run import prepare, read_settings
+
+        if not resume and ranks.is_first:
+            settings = _settings(tuple(data or ()), options, device, dtype)
+            with report.progress("reading the files") as update:
+                prepare(out, settings, lambda done, total: update("tokenizing", done, total))
+        ranks.wait()
+        try:
+            _train_all(out, read_settings(out), report, ranks)
+        except KeyboardInterrupt:
+            report.tell({}, note=f"stopped; go on with: nazx train --resume --out {out}")
+            raise
+
+
+def _train_all(out: Path, settings: TrainSettings, report: Report, ranks: Ranks) -> None:
+    from nazx_cli.training.scratch.run import TrainRun, plans
+
+    made = {}
+    for plan in plans(settings):
+        run = TrainRun(out, settings, plan, ranks)
+        if not (run.made / "config.json").is_file():
+            with report.progress(f"training {plan.name}") as update:
+                run.go(_told(plan.name, update))
+            if ranks.is_first:
+                run.export()
+        ranks.wait()
+        counters = run.trainer.counters
+        made[plan.name] = {
+            "path": str(run.made),
+            "weights": run.decoder.config.num_parameters,
+            "steps": counters.step,
+            "tokens": counters.tokens,
+            "seconds": round(counters.seconds, 1),
+            "held_out": counters.best if counters.best_step else None,
+        }
+    if ranks.is_first:
+        lines = [_line(name, facts) for name, facts in made.items()]
+        last = next(reversed(made.values()))["path"]
+        report.tell(
+            {"models": made}, "\n".join(lines), note=f"try: nazx chat -m {last} --file book.txt"
+        )
+
+
+def _line(name: str, facts: dict[str, object]) -> str:
+    held = facts["held_out"]
+    loss = f", held-out loss {held:.4f}" if isinstance(held, float) else ""
+    return f"{name}: {facts['steps']:,} steps, {facts['tokens']:,} tokens{loss}; {facts['path']}"
+
+
+def _settings(
+    sources: tuple[str, ...], options: TrainOptions, device: str, dtype: str
+) -> TrainSettings:
+    from nazx_cli.training.scratch.initial import Shape
+    from nazx_cli.training.scratch.run import TrainSettings
+    from nazx_cli.training.trainer import Schedule
+
+    if options.steps is not None and options.minutes is not None:
+        raise UsageError("--steps and --minutes both limit the training", "leave one of them out")
+    if options.rope and not options.start:
+        raise UsageError("--rope stretches a model that is there", "add --start FOLDER")
+    if options.start and options.attention:
+        raise UsageError("--start takes the attention of its model along", "leave --attention out")
+    schedule = Schedule(
+        steps=options.steps,
+        minutes=options.minutes,
+        batch_tokens=options.batch_tokens,
+        rate=options.rate,
+        warmup=0.05,
+        floor=0.1,
+        decay=options.decay,
+        check_every=options.check_every,
+        patience=options.patience,
+        seed=options.seed,
+    )
+    start = Path(options.start).expanduser().absolute() if options.start else None
+    if start is not None and not (start / "config.json").is_file():
+        raise UsageError(f"{start} is no model", "name a folder that nazx train made")
+    return TrainSettings(
+        sources=tuple(str(Path(each).expanduser().absolute()) for each in sources),
+        attention=tuple(dict.fromkeys(options.attention or ("inattention",))),
+        shape=Shape(options.layers, options.width, options.context, options.vocab),
+        schedule=schedule,
+        seeds=options.seeds,
+        start=None if start is None else str(start),
+        rope=options.rope,
+        epochs=options.epochs,
+        held_share=options.held_share,
+        device=device,
+        dtype=dtype,
+    )
+
+
+def _told(name: str, update: Callable[..., None]) -> Callable[[Progress], None]:
+    def told(progress: Progress) -> None:
+        held = f", held out {progress.held_out:.3f}" if progress.held_out is not None else ""
+        left = f"{progress.seconds_left / 60:.0f} min left"
+        pace = f"{progress.tokens_per_second:,.0f} tokens/s"
+        stage = f"{name}: step {progress.step:,}, loss {progress.loss:.3f}{held}, {pace}, {left}"
+        update(stage, int(_WIDE * progress.share), _WIDE)
+
+    return told

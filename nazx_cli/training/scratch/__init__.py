@@ -1,0 +1,1 @@
+"""nazx train: models from random weights, in all attention kinds, on one corpus."""
