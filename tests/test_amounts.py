@@ -65,6 +65,7 @@ def test_what_is_no_count_is_a_usage_error(text: str) -> None:
 
 COUNTED = {
     "tune": ("--batch-tokens", "--longest", "--steps", "--questions", "--calibrate"),
+    "train": ("--layers", "--width", "--context", "--vocab", "--steps", "--batch-tokens"),
     "convert": ("--window", "--sinks"),
     "eval": ("--limit", "--extract-words", "--ctx", "--max-tokens"),
     "bench": ("--ctx", "--repeat", "--threads"),

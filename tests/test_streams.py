@@ -140,6 +140,7 @@ def test_ctrl_c_right_after_the_start_leaves_no_trace(wait: float) -> None:
     [
         (["ask", "Who?"], True),
         (["ask", "Who?", "--quiet"], False),
+        (["train", "data", "--out", "run"], True),
         (["tune", "data", "--out", "run"], True),
     ],
 )

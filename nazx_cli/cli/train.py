@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +24,7 @@ from nazx_cli.names import DTYPES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from nazx_cli.evaluation.perplexity import Stretch
     from nazx_cli.training.ranks import Ranks
     from nazx_cli.training.scratch.run import TrainSettings
     from nazx_cli.training.trainer import Progress
@@ -120,11 +123,12 @@ def train(
             "a training begins with files, or goes on with --resume",
             f"nazx train stories.txt --out {out}, or nazx train --resume --out {out}",
         )
+    first = os.environ.get("RANK", "0") == "0"  # of several processes one alone speaks
+    report = Report(json=json and first, quiet=quiet or not first)
+    report.screen.start_computing()
     from nazx_cli.training.ranks import Ranks
 
     with Ranks.joined() as ranks:
-        report = Report(json=json and ranks.is_first, quiet=quiet or not ranks.is_first)
-        report.screen.start_computing()
         from nazx_cli.training.scratch.run import prepare, read_settings
 
         if not resume and ranks.is_first:
@@ -142,7 +146,7 @@ def train(
 def _train_all(out: Path, settings: TrainSettings, report: Report, ranks: Ranks) -> None:
     from nazx_cli.training.scratch.run import TrainRun, plans
 
-    made = {}
+    made: dict[str, dict[str, Any]] = {}
     for plan in plans(settings):
         run = TrainRun(out, settings, plan, ranks)
         if not (run.made / "config.json").is_file():
@@ -161,14 +165,48 @@ def _train_all(out: Path, settings: TrainSettings, report: Report, ranks: Ranks)
             "held_out": counters.best if counters.best_step else None,
         }
     if ranks.is_first:
-        lines = [_line(name, facts) for name, facts in made.items()]
-        last = next(reversed(made.values()))["path"]
-        report.tell(
-            {"models": made}, "\n".join(lines), note=f"try: nazx chat -m {last} --file book.txt"
-        )
+        _tell(out, settings, made, report)
 
 
-def _line(name: str, facts: dict[str, object]) -> str:
+def _tell(
+    out: Path, settings: TrainSettings, made: dict[str, dict[str, Any]], report: Report
+) -> None:
+    """What came of it, and how models of a series do by position on what was held out."""
+    from nazx_cli.cli.judge.table import by_model, show_perplexity
+
+    stretches = _by_position(out, settings, made, report) if len(made) > 1 else []
+    positions = {
+        name: [each.to_dict() for each in ranges] for name, ranges in by_model(stretches).items()
+    }
+    last = next(reversed(made.values()))["path"]
+    lines = [_line(name, facts) for name, facts in made.items()]
+    note = f"try: nazx chat -m {last} --file book.txt"
+    report.tell({"models": made, "positions": positions}, "\n".join(lines), note=note)
+    if not report.json:
+        show_perplexity(stretches, report.screen)
+
+
+def _by_position(
+    out: Path, settings: TrainSettings, made: dict[str, dict[str, Any]], report: Report
+) -> list[Stretch]:
+    from nazx_cli.engine.language_model import load_model
+    from nazx_cli.evaluation.perplexity import read_through
+    from nazx_cli.evaluation.records import AnswerFile
+    from nazx_cli.training.scratch.corpus import HELD_TEXT
+    from nazx_cli.training.scratch.run import CORPUS
+
+    texts = [(HELD_TEXT, (out / CORPUS / HELD_TEXT).read_text(encoding="utf-8"))]
+    found: list[Stretch] = []
+    with AnswerFile(None) as file, report.progress("comparing the models") as update:
+        for name, facts in made.items():
+            lm = load_model(facts["path"], device=settings.device, dtype=settings.dtype)
+            length = settings.shape.context
+            told = partial(update, f"{name} on what was held out")
+            found += read_through(name, name, lm, texts, file, length=length, on_progress=told)
+    return found
+
+
+def _line(name: str, facts: dict[str, Any]) -> str:
     held = facts["held_out"]
     loss = f", held-out loss {held:.4f}" if isinstance(held, float) else ""
     return f"{name}: {facts['steps']:,} steps, {facts['tokens']:,} tokens{loss}; {facts['path']}"

@@ -29,6 +29,7 @@ _SETTINGS = {
 _USUAL = {  # what a command is given where no other value is drawn
     "ask": ("Who saw the fox?",),
     "bench": ("none",),  # no workload: they take long, and say nothing about options
+    "train": ("none.txt",),
     "tune": ("none.jsonl",),
     "eval": ("none.jsonl",),
     "convert": (MODEL, "out"),

@@ -312,7 +312,7 @@ class Report:
     """
 
     def __init__(self, *, json: bool, quiet: bool = False) -> None:
-        self._json = json
+        self.json = json
         self.screen = make_screen(OutputOptions(json=json, quiet=quiet))
 
     @contextmanager
@@ -321,13 +321,13 @@ class Report:
 
         Where no bar can be drawn ``label`` is a line of its own, but not for scripts (--json).
         """
-        with self.screen.bar(label) if self._json else self.screen.long_work(label) as bar:
+        with self.screen.bar(label) if self.json else self.screen.long_work(label) as bar:
             bar.start()
             yield bar.update
 
     def tell(self, facts: Any, *lines: str | Table, note: str = "") -> None:
         """``facts`` with --json; for a person ``lines`` on stdout and ``note`` on stderr."""
-        if self._json:
+        if self.json:
             self.screen.data(facts)
             return
         for line in lines:

@@ -2,6 +2,7 @@
 
 tokenizer.json, tokenizer_config.json   what reads the corpus, and comes with the models
 train.npy, held.npy                     int32 token ids, an end mark behind every document
+held.txt                                what is held out, as text: for nazx eval
 sources.json                            where the text came from
 """
 
@@ -29,7 +30,7 @@ from nazx_cli.tokenizer import Tokenizer
 
 END = "<|endoftext|>"
 """The token behind every document; files may hold it as text between theirs."""
-TRAIN, HELD, SOURCES = "train.npy", "held.npy", "sources.json"
+TRAIN, HELD, HELD_TEXT, SOURCES = "train.npy", "held.npy", "held.txt", "sources.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 _NOTICES = ("LICENSE", "LICENCE", "COPYING", "NOTICE", "CREDITS")  # beside texts, not of them
 _LEARNT_FROM = 30_000_000  # characters that a tokenizer is made from
@@ -83,6 +84,7 @@ def make_corpus(
             raise UsageError("the tokenizer has no token that ends a text", "take another")
         for name, texts in ((TRAIN, train), (HELD, held)):
             np.save(folder / name, _encoded(reader, texts, end, on_progress))
+        (folder / HELD_TEXT).write_text("\n\n".join(held) + "\n", encoding="utf-8")
         # Last: a corpus with it is whole.
         (folder / SOURCES).write_bytes(to_json([asdict(note) for note in notes]))
 
