@@ -78,14 +78,22 @@ def test_advice_names_a_larger_model_only_where_it_fits() -> None:
     assert better_model("some/repo") is None
 
 
-def test_the_speed_of_memory_is_measured_once(
+def test_the_speed_of_memory_is_measured_once_a_day_and_the_best_stands(
     isolated_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = this_machine()
     assert first.bandwidth > 1e8 and first.place.free > 0
     monkeypatch.setattr(machines, "_measure_cpu", lambda: pytest.fail("measured again"))
     assert this_machine().bandwidth == pytest.approx(first.bandwidth)
-    (isolated_home / "speeds.json").write_text("{damaged")
+    file = isolated_home / "speeds.json"
+    for measured, stands in ((2 * first.bandwidth, 2), (first.bandwidth, 2)):
+        kept = json.loads(file.read_text())
+        file.write_text(json.dumps({k: v | {"day": "2020-02-02"} for k, v in kept.items()}))
+        monkeypatch.setattr(machines, "_measure_cpu", lambda measured=measured: measured)
+        assert this_machine().bandwidth == pytest.approx(stands * first.bandwidth)
+    monkeypatch.setattr(machines, "_measure_cpu", lambda: 1e14)
+    assert this_machine().bandwidth == pytest.approx(2 * first.bandwidth)
+    file.write_text("{damaged")
     monkeypatch.setattr(machines, "_measure_cpu", lambda: 1e9)
     assert this_machine().bandwidth == 1e9
 

@@ -10,7 +10,7 @@ import huggingface_hub.constants  # noqa: F401 - it reads once whether to be off
 import pytest
 from cli_helpers import run_nazx as nazx
 from cli_helpers import tiny_checkpoint
-from fake_hub import FakeHub
+from fake_hub import FakeHub, FakeRepo
 from pseudo_terminal import Terminal
 
 from nazx_cli.catalog.stored import converted_folder
@@ -113,7 +113,7 @@ def test_a_model_that_was_named_or_is_here_asks_nothing(
     assert "using" not in nazx("ask", "--max-tokens", "2", "Who?", env={"NAZX_MODEL": folder})[1]
 
 
-def test_a_person_on_a_terminal_chooses_by_one_key_and_is_remembered(
+def test_a_person_on_a_terminal_chooses_by_one_key_and_again_where_it_cannot_be_had(
     hub: FakeHub, isolated_home: Path
 ) -> None:
     terminal = Terminal("ask", "Who?")
@@ -123,19 +123,23 @@ def test_a_person_on_a_terminal_chooses_by_one_key_and_is_remembered(
     assert {DEFAULT, "92.9", "Apache-2.0"} <= set(rows[2])
     terminal.send("x")  # is none of them
     terminal.send("2")
-    terminal.until(f"{rows[1][1]} is used from now on")
-    terminal.kill()
-    assert kept(isolated_home) == f'model = "{rows[1][1]}"\n'
-    again = nazx("ask", "Who?")[1]
-    assert "using" not in again and rows[1][1] in again  # which this Hub does not have
+    assert terminal.end() == 5  # this Hub does not have it
+    assert rows[1][1] in terminal.text and "from now on" not in terminal.text
+    assert kept(isolated_home) == "" and "no model was chosen" in nazx("ask", "Who?")[1]
 
 
-def test_enter_takes_the_smallest(hub: FakeHub, isolated_home: Path) -> None:
-    terminal = Terminal("chat")
+def test_enter_takes_the_smallest_which_is_remembered_once_it_is_here(
+    hub: FakeHub, isolated_home: Path, tmp_path: Path
+) -> None:
+    folder = tiny_checkpoint(tmp_path / "tiny")
+    hub.repos["HuggingFaceTB/SmolLM2-135M-Instruct"] = FakeRepo(
+        {path.name: path.read_bytes() for path in folder.iterdir()}
+    )
+    terminal = Terminal("ask", "--max-tokens", "2", "Who?")
     terminal.until(ASKED)
     terminal.send("\r")
-    terminal.until(f"{DEFAULT} is used from now on")
-    terminal.kill()
+    assert terminal.end() == 0, terminal.text
+    assert f"{DEFAULT} is used from now on" in " ".join(terminal.text.split())
     assert kept(isolated_home) == f'model = "{DEFAULT}"\n'
 
 

@@ -234,6 +234,17 @@ def test_the_estimate_command_counts_what_the_window_takes() -> None:
     assert context("1000") < context("2052") < context("100k") < 2 * context("2052")
 
 
+@pytest.mark.parametrize(("tokens", "attended"), [(1000, 1000), (100_000, 2052)])
+def test_the_estimate_command_says_what_of_a_context_is_attended_to(
+    tokens: int, attended: int
+) -> None:
+    data = json.loads(run_nazx("vram-estimate", "--ctx", str(tokens), "--json")[0])
+    assert (data["tokens"], data["attended_tokens"]) == (tokens, attended)
+    told = run_nazx("vram-estimate", "--ctx", str(tokens))[0]
+    assert f"{attended:,} tokens" in told
+    assert ("The other 97,948 are held as ids" in told) == (attended < tokens)
+
+
 def test_the_estimate_command_counts_a_document(tmp_path: Path) -> None:
     folder = checkpoint("llama", "windowed")[0]
     (tmp_path / "text.txt").write_text("one two three one two three")

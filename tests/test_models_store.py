@@ -15,6 +15,7 @@ import pexpect
 import pytest
 import torch
 from checkpoints import GPT_NEOX, LLAMA, random_tensors, write_checkpoint
+from cli_helpers import tiny_checkpoint
 from fake_hub import FakeHub, FakeRepo
 from resolve_helpers import resolve_model
 from typer.testing import CliRunner
@@ -132,6 +133,30 @@ def test_show_knows_a_registered_model_without_its_files() -> None:
     assert shown["sources"] == ["EleutherAI/pythia-1b"]
     out, _, _ = nazx("show", "NAZX-1B")
     assert "1,011,781,632" in out and "nazx pull" in out
+
+
+def test_show_tells_how_a_model_is_asked_and_how_its_answers_end_and_are_drawn(
+    tmp_path: Path,
+) -> None:
+    template = (
+        "{% for m in messages %}{{ m.content }}<|im_start|>{% endfor %}"
+        "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}"
+    )
+    folder = tiny_checkpoint(tmp_path / "m", template=template)
+    drawn = {"do_sample": True, "temperature": 0.6, "top_k": 20}
+    (folder / "generation_config.json").write_text(json.dumps(drawn))
+    shown = facts("show", str(folder))
+    asked, sampling = shown["template"], shown["sampling"]
+    assert (asked["form"], asked["characters"]) == ("chat", len(template))
+    assert asked["thinks_between"] == ["<think>", "</think>"] and asked["thinking_switch"]
+    assert set(shown["stop_tokens"]) == {"<|im_start|>", "<|im_end|>"}
+    assert (sampling["temperature"], sampling["top_k"], sampling["top_p"]) == (0.6, 20, 1.0)
+    out, _, _ = nazx("show", str(folder))
+    for part in ("thinks between <think> and </think>", "temperature 0.6", "answers end at"):
+        assert part in out
+    bare = tiny_checkpoint(tmp_path / "bare", template="{% for %}")
+    assert "chat template failed" in nazx("show", str(bare))[0]
+    assert facts("show", str(bare))["sampling"] is None
 
 
 def test_show_tells_what_the_files_say(hub: FakeHub) -> None:

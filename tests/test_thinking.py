@@ -181,6 +181,20 @@ def test_thinking_is_set_in_a_chat() -> None:
     assert "hide, on, off" in talk("/set think maybe")
 
 
+def test_what_was_thought_is_shown_when_it_is_asked_for_and_kept_nowhere() -> None:
+    answers = [*pieces("qwen3", "Is it <b>?", "Yes."), "No."]
+    talk = scripted(lm=MarkupModel(answers, tokenizer=family_tokenizer("qwen3")))
+    nothing = talk("/thinking")
+    talk("Why?")
+    assert "Is it <b>?" not in talk.shown + talk.out.getvalue()
+    assert talk("/thinking") == "Is it <b>?\n"
+    assert "Is it" not in str(talk.workspace.snapshot())
+    talk("/undo")
+    assert talk("/thinking") == nothing
+    talk("And now?")  # is answered without thinking
+    assert talk("/thinking") == nothing
+
+
 # On the terminal and off it
 
 

@@ -168,6 +168,7 @@ def _record(
         "layout": first.layout,
         "tokens": documents.tokens,
         "distinct_tokens": documents.distinct,
+        "attended_tokens": _attended(config, first),
         "conversation_tokens": max(0, first.size.positions - documents.tokens),
         "rows": [
             {
@@ -216,7 +217,7 @@ def _lines(
         held = size_text(first.host)
         yield f"\nThe embedding ({held}) stays in host memory: a token needs but a row of it."
     if kind == "windowed":
-        yield f"\n{_window(config)}"
+        yield f"\n{_window(first.size.positions, _attended(config, first))}"
         return
     yield "\nlongest context, in tokens:\n"
     yield Table(
@@ -229,11 +230,27 @@ def _lines(
     )
 
 
-def _window(config: ModelConfig) -> str:
-    tokens = config.attention.local_window + config.attention.sink_tokens
+def _attended(config: ModelConfig, estimate: Estimate) -> int:
+    """How many of a context's tokens the model attends to at once."""
+    from nazx_cli.context.cost import live_positions
+
+    if config.attention.kind != "windowed":
+        return estimate.size.positions
+    return min(estimate.size.positions, live_positions(config, estimate.size))
+
+
+def _window(tokens: int, attended: int) -> str:
+    """What becomes of the tokens of a context for which a window is too short."""
+    from nazx_cli.memory.estimate import index_bytes
+
+    if attended == tokens:
+        return f"All {tokens:,} tokens fit the window and are attended to."
+    rest = tokens - attended
     return (
-        f"The window takes {tokens:,} tokens; passages of documents of any length are brought "
-        "into it."
+        f"The window takes {attended:,} tokens: the context is their keys and values. The "
+        f"other {rest:,} are held as ids, for passages to be brought into the window, and take "
+        f"{size_text(4 * rest)} of it; their index takes up to {size_text(index_bytes(rest))} of "
+        "host memory."
     )
 
 

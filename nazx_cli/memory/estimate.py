@@ -170,7 +170,12 @@ def _quantizer() -> int:
 def process_bytes(held: int, documents: TextSize) -> int:
     """What a process on a CPU comes to beside model and context, from the bytes that it holds
     with its ``documents`` read and tokenized, but nothing loaded."""
-    return held + _ANSWERING + documents.tokens * _INDEX
+    return held + _ANSWERING + index_bytes(documents.tokens)
+
+
+def index_bytes(tokens: int) -> int:
+    """What the index of recall takes of host memory for documents of so many tokens, at most."""
+    return tokens * _INDEX
 
 
 def longest_context(config: ModelConfig, precision: str, layout: str, limit: int) -> int:

@@ -1,7 +1,8 @@
 """This machine as a place for a model, without torch where no GPU is: its memory, the arithmetic
 that it is quick at, and how fast it reads memory, which bounds how fast tokens come.
 
-The speed is measured once and kept in ``NAZX_HOME``, under the name of what it was measured on.
+The speed is kept in ``NAZX_HOME``, under the name of what it was measured on. Another day it is
+measured again, since the machine may have been busy, and the best figure stands.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +35,7 @@ _BUFFER = 1 << 27  # bytes, read and written: beyond the caches of all but the l
 _SECONDS = 0.2  # for which it is copied
 _GPU_BUFFER = 1 << 29
 _PASSES = 10
+_FASTEST = 1e15  # bytes a second, which no memory has: a file that says so is damaged
 _PATIENCE = 5.0  # seconds for the GPU's own tool
 _AMPERE = 8.0  # compute capability: the first GPUs that multiply bfloat16
 
@@ -101,16 +104,28 @@ def _torch_knows_cuda() -> bool:
 
 
 def _known_speed(what: str, measure: Callable[[], float | None]) -> float | None:
-    """Bytes a second, kept from an earlier time or measured now; None where that cannot be."""
+    """Bytes a second: the best of today's figure and earlier ones; None where it cannot be had."""
     file = nazx_home() / "speeds.json"
     kept = _read(file)
-    speed = kept.get(what)
-    if isinstance(speed, (int, float)) and speed > 0:
-        return float(speed)
-    measured = measure()
-    if measured is not None:
-        _write(file, {**kept, what: round(measured)})
-    return measured
+    best, day = _figure(kept.get(what))
+    today = date.today().isoformat()
+    if best and day == today:
+        return best
+    speed = max(best, measure() or 0.0)
+    if speed:
+        _write(file, {**kept, what: {"bytes_per_second": round(speed), "day": today}})
+    return speed or None
+
+
+def _figure(entry: object) -> tuple[float, str]:
+    """A kept speed and the day that it was measured on; 0 and none for what is neither."""
+    if isinstance(entry, dict):
+        speed, day = entry.get("bytes_per_second"), str(entry.get("day"))
+    else:
+        speed, day = entry, ""  # as it was kept at first
+    if isinstance(speed, (int, float)) and 0 < speed < _FASTEST:
+        return float(speed), day
+    return 0.0, ""
 
 
 def _read(file: Path) -> dict[str, object]:

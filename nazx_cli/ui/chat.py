@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nazx_cli.session.saving.autosave import Autosave
     from nazx_cli.session.saving.session_file import ModelTag
     from nazx_cli.session.session import Session
+    from nazx_cli.session.state import Turn
     from nazx_cli.ui.models import Models
     from nazx_cli.ui.terminal.gauge_line import Gauge
     from nazx_cli.ui.terminal.tables import Table
@@ -43,6 +44,7 @@ class Chat:
         self.draft = ""
         self.watch = Stopwatch()
         self._lost: set[str] = set()
+        self._thought: tuple[Turn | None, str] = (None, "")
         self._tag: tuple[LanguageModel, ModelTag] | None = None
 
     @property
@@ -101,8 +103,21 @@ class Chat:
             every="/sources",
         )
         self.interrupted = outcome.interrupted
+        self._thought = self._last_turn, outcome.thinking.strip()
         if outcome.interrupted:
             self.screen.note("(stopped; what was said is kept)" if outcome.text else "(stopped)")
+
+    @property
+    def thinking(self) -> str:
+        """What the model thought before the last answer, if it did and that answer is still the
+        last one; it is kept nowhere else."""
+        turn, thought = self._thought
+        return thought if turn is self._last_turn else ""
+
+    @property
+    def _last_turn(self) -> Turn | None:
+        turns = self.workspace.turns
+        return turns[-1] if turns else None
 
     @property
     def _shows_thinking(self) -> bool:

@@ -89,12 +89,13 @@ def _choose(name: str) -> tuple[str, str]:
     size = ""
     if isinstance(model, RegistryModel):
         size = f" ({size_text(model.entry.download_bytes)})"
-    return kept, f"it is not here yet and will be fetched when it is first used{size}"
+    later = f"it is not here yet and will be fetched when it is first used{size}"
+    return kept, f"{later}; nazx use NAME takes another"
 
 
 def first_choice(model: ModelOptions, output: OutputOptions, screen: Screen) -> ModelOptions:
     """``model``, which names none, with the one to use: where none has been fetched yet, that which
-    the person chooses now, else the default.
+    the person chooses now, else the default; see ``remember``.
 
     Where there is nobody to ask a line says that it is the default. ``typer.Exit`` where the
     person leaves.
@@ -112,9 +113,14 @@ def first_choice(model: ModelOptions, output: OutputOptions, screen: Screen) -> 
         return model
     _show(screen, machine, offers)
     name = _asked(screen, [offer.entry.name for offer in offers])
+    return replace(model, model=name)
+
+
+def remember(name: str, screen: Screen) -> None:
+    """Keep what ``first_choice`` gave, now that the model is here: of one that could not be fetched
+    the person is asked again."""
     config.keep(_KEY, name)
     screen.note(f"{name} is used from now on; nazx use NAME changes it")
-    return replace(model, model=name)
 
 
 def _anything_here() -> bool:

@@ -138,7 +138,66 @@ def show(name: ModelArgument, *, revision: Revision = None, json: Json = False) 
         Report(json=json).tell(facts, Table(shown))
         return
     facts = ModelRef.parse(name, revision).describe()
+    if facts["present"]:
+        facts |= _conversation(Path(facts["path"]))
     Report(json=json).tell(facts, Table(_lines(facts)))
+
+
+def _conversation(folder: Path) -> dict[str, Any]:
+    """How a model that is here is asked, where its answers end, and how their tokens are drawn."""
+    from nazx_cli.engine.sampling import published_sampling
+    from nazx_cli.session.prompt import form_of
+    from nazx_cli.session.templating.form import form_of as template_of
+    from nazx_cli.session.templating.templates import stop_ids
+    from nazx_cli.session.templating.thinking import marks_of
+    from nazx_cli.tokenizer import Tokenizer
+
+    tokenizer, drawn = Tokenizer.from_folder(folder), published_sampling(folder)
+    template: dict[str, Any] = {"form": form_of(tokenizer)}
+    try:
+        ends = stop_ids(tokenizer)
+        marks = marks_of(tokenizer)
+        if tokenizer.chat_template is not None:
+            template_of(tokenizer).text(_ASKED, opens=True)  # complains where it cannot be used
+            template["characters"] = len(tokenizer.chat_template)
+            template["thinks_between"] = [marks.opening, marks.closing] if marks else None
+            template["thinking_switch"] = bool(marks) and template_of(tokenizer).has_switch
+    except ModelUnavailableError as error:
+        ends, template["problem"] = tokenizer.stop_ids, error.message
+    return {
+        "template": template,
+        "stop_tokens": [tokenizer.decode([number], skip_special=False) for number in sorted(ends)],
+        "sampling": None
+        if drawn is None
+        else {k: v for k, v in vars(drawn).items() if k != "seed"},
+    }
+
+
+_ASKED = ({"role": "user", "content": "Who?"},)
+_FORMS = {
+    "chat": "its own",
+    "plain": "none: asked as question and answer",
+    "sources": "for numbered sources, by its special tokens",
+}
+
+
+def _template(template: dict[str, Any]) -> str:
+    said = [_FORMS[template["form"]]]
+    if template["form"] == "chat" and "characters" in template:
+        said.append(f"{template['characters']:,} characters")
+    if between := template.get("thinks_between"):
+        said.append(f"thinks between {between[0]} and {between[1]}")
+        said.append("can be told not to" if template["thinking_switch"] else "no switch for that")
+    if "problem" in template:
+        said.append(template["problem"])
+    return ", ".join(said)
+
+
+def _sampling(drawn: dict[str, Any] | None) -> str:
+    if drawn is None:
+        return "none is published: the likeliest token"
+    values = ", ".join(f"{name.replace('_', '-')} {value:g}" for name, value in drawn.items())
+    return f"{values}; about documents the likeliest token"
 
 
 def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -152,9 +211,12 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("note", facts["correction"]))
     if "reader" in facts:
         lines.append(("reading adapter", facts["reader"] or "not in this version"))
-    lines.append(("chat template", "yes" if facts["chat_template"] else "no"))
     if facts["present"]:
+        lines.append(("chat template", _template(facts["template"])))
+        lines.append(("answers end at", " ".join(facts["stop_tokens"]) or "no token"))
+        lines.append(("sampling", _sampling(facts["sampling"])))
         return lines + _file_lines(facts)
+    lines.append(("chat template", "yes" if facts["chat_template"] else "no"))
     here = f"no; next: nazx pull {facts['name']}"
     return [*lines, ("sources", ", ".join(facts["sources"])), ("here", here)]
 
@@ -199,7 +261,6 @@ def _file_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if facts["commit"]:
         source += f" at {facts['commit'][:12]}"
     return [
-        ("stop tokens", " ".join(facts["stop_tokens"]) or "none"),
         ("dtype", facts["dtype"]),
         ("source", source),
         ("size", size_text(facts["bytes"])),

@@ -164,6 +164,10 @@ class Opening:
             model = self._model(screen)
             models = models_of(model, screen)
             session = open_session(model.model, models, settings, documents)
+            if model is not self.model:
+                from nazx_cli.cli.models.choose import remember
+
+                remember(model.model, screen)
         autosave = Autosave(store, file, screen.error, failure)
         chat = Chat(session, screen, models=models, autosave=autosave)
         if self.options.no_save:

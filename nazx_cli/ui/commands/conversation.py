@@ -60,6 +60,10 @@ def _sources(chat: Chat, words: Words) -> None:
         chat.say(f"[{number}] {place}\n{passage.text.strip()}")
 
 
+def _thinking(chat: Chat, _: Words) -> None:
+    chat.say(chat.thinking or "Nothing was thought before the last answer, or it is gone.")
+
+
 def _copy(chat: Chat, _: Words) -> None:
     answer = _last(chat).answer.strip()
     how = copy(answer, raw(chat.screen.out))
@@ -158,6 +162,12 @@ COMMANDS = (
         _sources,
         (Argument("N", required=False),),
         "/sources 1",
+    ),
+    Command(
+        ("/thinking",),
+        "what was thought before the last answer",
+        _thinking,
+        more="It is in no later prompt and in no file. /set think on shows it as it comes.",
     ),
     Command(("/regen",), "answer the last question anew", _regen),
     Command(("/edit",), "take the last question back, to change it", _edit),
