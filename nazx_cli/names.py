@@ -103,6 +103,9 @@ GIVEN = ("section", "story", "book")
 TURNS = ("auto", "ask", "chat")
 """Whether it asks each question alone or all in one chat (``--turns``)."""
 
+PROBES = ("associative", "passkey", "lines")
+"""What ``nazx eval`` hides in a text and asks for (``--probe``)."""
+
 RIVALS = (
     "transformers",
     "transformers-first",

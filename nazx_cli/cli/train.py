@@ -79,6 +79,17 @@ class TrainOptions:
     batch_tokens: Annotated[int, count_option("--batch-tokens", "Tokens of a step, at least.")] = (
         8192
     )
+    recall: Annotated[
+        float,
+        option(
+            "--recall",
+            "Add lists that teach to find an earlier word and give what followed it: so many "
+            "tokens for each of the files.",
+            min=0,
+            max=10,
+            metavar="SHARE",
+        ),
+    ] = 0.0
     held_share: Annotated[
         int, count_option("--held-share", "One document in N is held out.", least=2)
     ] = 20
@@ -249,6 +260,7 @@ def _settings(
         start=None if start is None else str(start),
         rope=options.rope,
         epochs=options.epochs,
+        recall=options.recall,
         held_share=options.held_share,
         device=device,
         dtype=dtype,

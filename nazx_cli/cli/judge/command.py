@@ -20,7 +20,7 @@ from nazx_cli.cli.shared.options import (
     option,
 )
 from nazx_cli.errors import UsageError
-from nazx_cli.names import DEFAULT_MODEL, GIVEN, READ_MODES, RIVALS, TURNS
+from nazx_cli.names import DEFAULT_MODEL, GIVEN, PROBES, READ_MODES, RIVALS, TURNS
 
 if TYPE_CHECKING:
     from nazx_cli.session.settings import SessionSettings
@@ -140,6 +140,15 @@ class EvalOptions:
             "stretches a document). A FILE of plain text gets it without asking.",
         ),
     ] = False
+    probe: Annotated[
+        list[str] | None,
+        option(
+            "--probe",
+            "Hide something in the documents' text and ask for it, at lengths up to --ctx and "
+            "five depths; --limit trials each. May be repeated.",
+            choices=PROBES,
+        ),
+    ] = None
     limit: Annotated[
         int | None,
         count_option("--limit", "Ask N questions, spread over all documents."),
@@ -194,7 +203,7 @@ def evaluate(
         screen.note(f"note: {found.left_out:,} questions whose answers the data lacks are left out")
     texts = found.texts
     stories = draw(found.stories, options.limit, answers.seed or 0)
-    if options.perplexity:
+    if options.perplexity or options.probe:
         texts, stories = (*texts, *((story.title, story.text) for story in stories)), ()
     elif not texts or stories:
         check_asked(stories)

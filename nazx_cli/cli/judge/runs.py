@@ -21,6 +21,7 @@ from nazx_cli.evaluation.contestants.nazx import NazxContestant, Shelf
 from nazx_cli.evaluation.contestants.peers import FIRST, PASSAGES, Engine, PeerContestant
 from nazx_cli.evaluation.data.given import AUTO, BOOK, SECTION, STORY
 from nazx_cli.evaluation.perplexity import Stretch, read_through
+from nazx_cli.evaluation.probes import Outcome, probe
 from nazx_cli.evaluation.records import AnswerFile, Record
 from nazx_cli.evaluation.report import make_report
 from nazx_cli.evaluation.runner import Progress, Run, evaluate
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _TOLD_EVERY = 30.0  # seconds between lines of progress where no bar can be drawn
 _STRETCH = 1024  # tokens that perplexity is measured over where --ctx does not say
+_TRIALS = 20  # of a probe at each length and depth where --limit does not say
 _GIVEN = {
     SECTION: "right section given",
     STORY: "whole story",
@@ -59,6 +61,7 @@ class Evaluation:
         self._models = [self._shelf(each) for each in models.each()]
         self._answered: list[tuple[Run, Record]] = []
         self._stretches: list[Stretch] = []
+        self._outcomes: list[Outcome] = []
 
     def run(self, stories: Sequence[Story], texts: Sequence[tuple[str, str]]) -> bool:
         """Ask everything; False where Ctrl-C came first."""
@@ -66,7 +69,9 @@ class Evaluation:
             try:
                 if stories:
                     self._ask(stories, file, teller)
-                if texts:
+                if texts and self._options.probe:
+                    self._probe("\n\n".join(text for _, text in texts), file, teller)
+                elif texts:
                     self._read(texts, file, teller)
             except KeyboardInterrupt:
                 teller.stop()
@@ -87,11 +92,14 @@ class Evaluation:
                 {"model": name, "ranges": [each.to_dict() for each in ranges]}
                 for name, ranges in eval_table.by_model(self._stretches).items()
             ]
-            screen.data({"complete": complete, "runs": runs, "perplexity": texts})
+            maps = eval_table.probe_maps(self._outcomes)
+            data = {"complete": complete, "runs": runs, "perplexity": texts, "probes": maps}
+            screen.data(data)
             return
-        if columns or not self._stretches:
+        if columns or not (self._stretches or self._outcomes):
             eval_table.show(columns, screen, options.by)
         eval_table.show_perplexity(self._stretches, screen)
+        eval_table.show_probes(self._outcomes, screen)
 
     def _ask(self, stories: Sequence[Story], file: AnswerFile, teller: _Teller) -> None:
         planned = list(self._runs())
@@ -113,14 +121,7 @@ class Evaluation:
 
     def _read(self, texts: Sequence[tuple[str, str]], file: AnswerFile, teller: _Teller) -> None:
         length = self._answers.ctx or _STRETCH
-        for shelf, options in self._models:
-            values = {
-                "model": identity_of(shelf.folder),
-                "how": repr(options),
-                "length": length,
-                "code": code_identity(),
-            }
-            run = fingerprint(values)
+        for shelf, run in self._each(length):
 
             def tell(done: int, total: int, name: str = shelf.name) -> None:
                 teller.update(Progress(done, total, 0, f"{name}, perplexity"))
@@ -137,6 +138,39 @@ class Evaluation:
             ):
                 self._stretches.append(stretch)
             shelf.close()
+
+    def _probe(self, text: str, file: AnswerFile, teller: _Teller) -> None:
+        longest = self._answers.ctx or _STRETCH
+        for shelf, run in self._each(longest):
+
+            def tell(done: int, total: int, name: str = shelf.name) -> None:
+                teller.update(Progress(done, total, 0, f"{name}, probes"))
+
+            for outcome in probe(
+                shelf.name,
+                run,
+                shelf.lm,
+                self._options.probe or (),
+                text,
+                file,
+                longest=longest,
+                trials=self._options.limit or _TRIALS,
+                seed=self._answers.seed or 0,
+                on_progress=tell,
+            ):
+                self._outcomes.append(outcome)
+            shelf.close()
+
+    def _each(self, length: int) -> Iterator[tuple[Shelf, str]]:
+        """Each model with the fingerprint of what is measured of it alone."""
+        for shelf, options in self._models:
+            values = {
+                "model": identity_of(shelf.folder),
+                "how": repr(options),
+                "length": length,
+                "code": code_identity(),
+            }
+            yield shelf, fingerprint(values)
 
     def _runs(self) -> Iterator[tuple[Shelf, Run]]:
         """What is compared, each with the model that it needs: by model first, so that a model

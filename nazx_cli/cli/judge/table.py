@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nazx_cli.evaluation.calibration import Calibration
 from nazx_cli.evaluation.intervals import Estimate
 from nazx_cli.evaluation.measures import Measure
 from nazx_cli.evaluation.perplexity import Range, Stretch, summarize
+from nazx_cli.evaluation.probes import Outcome, heat_map
 from nazx_cli.evaluation.report import Column, rows
 from nazx_cli.ui.terminal.tables import Table
 
@@ -165,3 +166,41 @@ def _perplexity(found: Range | None) -> str:
     if figure.low is None or figure.high is None:
         return f"{figure.mean:.2f}"
     return f"{figure.mean:.2f} ({figure.low:.2f}..{figure.high:.2f})"
+
+
+def probe_maps(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """The heat map of each probe of each model, for JSON."""
+    return [
+        {
+            "model": model,
+            "probe": probe,
+            "trials": len(some),
+            "map": [
+                {"length": length, "depth": depth, "right": right}
+                for (length, depth), right in heat_map(some).items()
+            ],
+        }
+        for (model, probe), some in _by_probe(outcomes).items()
+    ]
+
+
+def show_probes(outcomes: Sequence[Outcome], screen: Screen) -> None:
+    """A table for each probe of each model: lengths down, depths across."""
+    for (model, probe), some in _by_probe(outcomes).items():
+        found = heat_map(some)
+        depths = sorted({depth for _, depth in found})
+        screen.line("")
+        screen.line(f"{probe}, {model}: % right by length and depth, of {len(some):,} trials")
+        table = [
+            (f"{length:,}", *(f"{100 * found[length, depth]:.0f}" for depth in depths))
+            for length in dict.fromkeys(length for length, _ in found)
+        ]
+        heading = ("tokens", *(f"{depth:.0%}" for depth in depths))
+        screen.line(Table(table, heading, right=tuple(range(len(heading)))))
+
+
+def _by_probe(outcomes: Sequence[Outcome]) -> dict[tuple[str, str], list[Outcome]]:
+    found: dict[tuple[str, str], list[Outcome]] = {}
+    for each in outcomes:
+        found.setdefault((each.model, each.probe), []).append(each)
+    return found

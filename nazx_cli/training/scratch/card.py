@@ -33,6 +33,7 @@ def card(
         f"Held-out loss: {held if counters.best_step else 'not measured'}. One document in "
         f"{settings.held_share} was held out, of long ones the last part.",
         "",
+        *_of_recall(settings),
         "![Losses](loss.svg)",
         "",
         "## Data",
@@ -47,3 +48,10 @@ def card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _of_recall(settings: TrainSettings) -> list[str]:
+    if not settings.recall:
+        return []
+    said = f"For each token of the data below {settings.recall:g} of lists of word pairs were added"
+    return [f"{said}, made by chance, in which each pair comes twice.", ""]

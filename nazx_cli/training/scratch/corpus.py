@@ -25,6 +25,7 @@ from nazx_cli.checkpoint.write import to_json
 from nazx_cli.documents.document import Document
 from nazx_cli.documents.gather import gather
 from nazx_cli.errors import NazxError, UsageError, first_line
+from nazx_cli.evaluation.probes import plain_words
 from nazx_cli.names import OnProgress
 from nazx_cli.tokenizer import Tokenizer
 
@@ -53,6 +54,7 @@ def make_corpus(
     *,
     vocab_size: int,
     held_share: int,
+    recall: float = 0.0,
     tokenizer: Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> None:
@@ -60,7 +62,8 @@ def make_corpus(
     held out.
 
     A tokenizer of ``vocab_size`` is made from what is trained on, or the one in the folder
-    ``tokenizer`` is used. ``UsageError`` where there is too little text.
+    ``tokenizer`` is used. Lists of pairs are added, ``recall`` times as many tokens as there are of
+    the files: see ``pair_lists``. ``UsageError`` where there is too little text.
     """
     train: list[str] = []
     held: list[str] = []
@@ -83,7 +86,10 @@ def make_corpus(
         if end is None:
             raise UsageError("the tokenizer has no token that ends a text", "take another")
         for name, texts in ((TRAIN, train), (HELD, held)):
-            np.save(folder / name, _encoded(reader, texts, end, on_progress))
+            ids = _encoded(reader, texts, end, on_progress)
+            if recall and name == TRAIN:
+                ids = np.concatenate((ids, pair_lists(reader, int(recall * len(ids)), end)))
+            np.save(folder / name, ids)
         (folder / HELD_TEXT).write_text("\n\n".join(held) + "\n", encoding="utf-8")
         # Last: a corpus with it is whole.
         (folder / SOURCES).write_bytes(to_json([asdict(note) for note in notes]))
@@ -148,6 +154,23 @@ class Stretches(Sequence[Rows]):
         starts = [(item + row * self._items) * self._length for row in range(self._batch)]
         rows = [self._ids[start : start + self._length + 1] for start in starts]
         return Rows(torch.from_numpy(np.stack(rows).astype(np.int64)))
+
+
+def pair_lists(tokenizer: Tokenizer, tokens: int, end: int) -> NDArray[np.int32]:
+    """About so many ``tokens`` of lists in which pairs of words, put together by chance, come
+    up twice: what followed a word before is all that tells what follows it now."""
+    words, rng = plain_words(tokenizer), random.Random(0)
+    if len(words) < 8:
+        raise UsageError("the tokenizer has too few words to make pairs of", "raise --vocab")
+    found: list[int] = []
+    while len(found) < tokens:
+        count = rng.randint(4, min(96, len(words) // 2))
+        drawn = rng.sample(words, 2 * count)
+        pairs = list(zip(drawn[::2], drawn[1::2], strict=True))
+        for each in (pairs, rng.sample(pairs, count)):
+            found.extend(word for pair in each for word in pair)
+        found.append(end)
+    return np.asarray(found, np.int32)
 
 
 def _is_notice(name: str) -> bool:

@@ -60,6 +60,7 @@ class TrainSettings:
     seeds      models of each kind
     start      a checkpoint to go on from, in place of random weights, shape and tokenizer
     rope       the RoPE type that a longer context is reached by, where ``start`` is given
+    recall     tokens of lists that teach recall for each token of the sources
     epochs     passes over the corpus, where the schedule has no steps or minutes
     """
 
@@ -71,6 +72,7 @@ class TrainSettings:
     start: str | None = None
     rope: str | None = None
     epochs: float = 1.0
+    recall: float = 0.0
     held_share: int = 20
     device: str = "auto"
     dtype: str = "auto"
@@ -121,6 +123,7 @@ def prepare(
         settings.sources,
         vocab_size=settings.shape.vocab_size,
         held_share=settings.held_share,
+        recall=settings.recall,
         tokenizer=start,
         on_progress=on_progress,
     )
