@@ -88,7 +88,7 @@ class Prober:
         key, *options = rng.sample(free, min(len(free), 1 + _OPTIONS))
         at = round(depth * len(around))
         prompt = (*around[:at], key, options[0], *around[at:], key)
-        return Trial(prompt, (options[0],), tuple(options))
+        return Trial(prompt, (options[0],), tuple(sorted(options)))
 
     def passkey(self, length: int, depth: float, rng: random.Random) -> Trial:
         """See above; the number has five digits."""
@@ -139,7 +139,7 @@ def comes_out_right(lm: LanguageModel, trial: Trial) -> bool:
     context.append(trial.prompt)
     if trial.options:
         logits = lm.next_logits(context)
-        return int(logits[list(trial.options)].argmax()) == 0
+        return trial.options[int(logits[list(trial.options)].argmax())] == trial.answer[0]
     for token in trial.answer:
         if int(lm.next_logits(context).argmax()) != token:
             return False
