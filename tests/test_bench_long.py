@@ -17,8 +17,10 @@ from typer.testing import CliRunner
 from nazx_cli.bench import attention, decode, growth, results
 from nazx_cli.bench.attention import DenseCache, exact
 from nazx_cli.bench.models import (
+    distinct_of,
     inattention_config,
     prose_ids,
+    prose_like,
     random_decoder,
     zipf_ids,
 )
@@ -31,7 +33,7 @@ from nazx_cli.catalog.registry import Registry
 from nazx_cli.cli.app import app
 from nazx_cli.engine.language_model import LanguageModel
 from nazx_cli.memory import probe
-from nazx_cli.memory.estimate import distinct_tokens
+from nazx_cli.memory.estimate import distinct_cells, distinct_tokens
 from nazx_cli.model.attention.inattention import InitialStateProjections
 
 
@@ -47,8 +49,9 @@ def run(name: str, **settings: Any) -> list[Row]:
 # Attention
 
 
-def test_attention_is_measured_beside_every_form_of_dense_attention() -> None:
-    rows = run("attention", contexts=(700,), dtype="float32", repeat=3)
+@pytest.mark.parametrize("window", (1, 3))
+def test_attention_is_measured_beside_every_form_of_dense_attention(window: int) -> None:
+    rows = run("attention", contexts=(700,), dtype="float32", repeat=3, initial_window=window)
     assert [row.measure.rpartition(", ")[2] for row in rows] == ["Zipf", "prose"]
     for row in rows:
         assert (row.tokens, row.dtype, row.layout) == (700, "float32", "pairs")
@@ -127,6 +130,19 @@ def test_dense_attention_is_the_decoder_s_own(count: int) -> None:
 def test_prose_has_as_many_distinct_ids_as_english(count: int) -> None:
     found = len(prose_ids(50_304, count).unique())
     assert found == pytest.approx(distinct_tokens(count, 50_304), rel=0.05)
+
+
+@pytest.mark.parametrize("window", (2, 3))
+def test_prose_has_as_many_distinct_cells_as_english(window: int) -> None:
+    config = inattention_config("tiny")
+    config = replace(config, attention=replace(config.attention, initial_window=window))
+    config = replace(config, vocab_size=50_304)
+    for count in (0, 1, 5, 30_000):
+        ids = prose_like(config, count)
+        assert len(ids) == count
+        assert int(distinct_of(ids, config)["distinct_cells"]) == pytest.approx(
+            distinct_cells(count, config), rel=0.05
+        )
 
 
 def test_zipf_ids_fall_off_as_one_over_the_rank() -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from nazx_cli.bench.models import DISTRIBUTIONS, row_of
 from nazx_cli.bench.results import Row, Spread, alternate, clock, timed
 from nazx_cli.bench.setup import Setup
+from nazx_cli.context.cells import numbers
 from nazx_cli.context.cost import kv_bytes_per_position
 from nazx_cli.context.layout import Layout, Projections
 from nazx_cli.engine.language_model import LanguageModel
@@ -44,7 +45,7 @@ def run(setup: Setup) -> Iterator[Row]:
             setup.note(f"{NAME}: {shapes}, {count:,} tokens")
             models = setup.random_models(LAYOUTS, dtype, shapes, num_layers=1)
             for name, draw in DISTRIBUTIONS.items():
-                ids = draw(models[0].config.vocab_size, count)
+                ids = draw(models[0].config, count)
                 for lm in models:
                     case = _Case(lm, ids)
                     if case.fits(setup):
@@ -55,12 +56,15 @@ class _Case:
     """One layer over one context, both sides."""
 
     def __init__(self, lm: LanguageModel, ids: Tensor) -> None:
-        self.lm, self.ids = lm, ids
-        n = len(ids)
+        self.lm, n = lm, len(ids)
         self.layout = _synced(lm, ids)
+        has_cells = lm.config.attention.initial_window > 1
+        self.ids = numbers(ids.long(), lm.config) if has_cells else ids
         self.projections = self.layout.projections
         self.phases = self.projections.rotary.phases(n - 1, n, n, "cpu")[0]
-        self.query = _query(self.projections.keys_values(0, self.projections.states(ids[:1000]))[0])
+        self.query = _query(
+            self.projections.keys_values(0, self.projections.states(self.ids[:1000]))[0]
+        )
 
     def fits(self, setup: Setup) -> bool:
         """Whether there is room for the dense cache with its keys laid out both ways."""

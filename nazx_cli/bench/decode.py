@@ -17,7 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from nazx_cli.bench.models import DISTRIBUTIONS, Engine, Ours, row_of, zipf_ids
+from nazx_cli.bench.models import DISTRIBUTIONS, Engine, Ours, distinct_of, row_of, zipf_ids
 from nazx_cli.bench.peers import transformers_peer
 from nazx_cli.bench.results import Row, Side, Spread, clock, timed
 from nazx_cli.bench.setup import Setup
@@ -144,7 +144,7 @@ def _long_rows(
     cache: str,
 ) -> Iterator[Row]:
     config, dtype = models[0].config, models[0].dtype
-    drawn = {name: draw(config.vocab_size, count) for name, draw in DISTRIBUTIONS.items()}
+    drawn = {name: draw(config, count) for name, draw in DISTRIBUTIONS.items()}
     cases = [(lm, name) for name in drawn for lm in models]
     engines = [Ours(lm) for lm, _ in cases]
     sides = [
@@ -170,7 +170,7 @@ def _long_rows(
             peer=f"{peer.name}, {cache} cache" if peer else transformers_peer.TRANSFORMERS,
             theirs=Spread(runs[-1]) if len(runs) > len(cases) else None,
             note=note,
-            details={"distinct_tokens": len(torch.unique(drawn[name]))},
+            details=distinct_of(drawn[name], config),
         )
 
 

@@ -19,11 +19,12 @@ from nazx_cli.context.layout import Layout
 from nazx_cli.engine.language_model import LanguageModel
 from nazx_cli.errors import UsageError
 from nazx_cli.kernels import KernelName
-from nazx_cli.memory.estimate import distinct_tokens
+from nazx_cli.memory.estimate import TextSize, distinct_cells, distinct_tokens
 from nazx_cli.model.decoder import Decoder
 
 _WORDS: dict[KernelName, str] = {"torch": "portable", "native": "compiled", "triton": "triton"}
 _SPREAD = 0.02  # of random weights, as GPT-NeoX starts from
+_PHRASE = 16  # tokens that come in the same order again
 _SHIFT = 2.7  # of rank, as Mandelbrot found it for English
 
 
@@ -107,6 +108,12 @@ def row_of(
     return Row(workload, measure, tokens, ours=ours, **(held | more))
 
 
+def distinct_of(ids: Tensor, config: ModelConfig) -> dict[str, float | int]:
+    """How many ids (n,), or cells of them, are distinct, for a row's details."""
+    what = "distinct_cells" if config.attention.initial_window > 1 else "distinct_tokens"
+    return {what: TextSize.of([ids.numpy()], config).distinct}
+
+
 def registry_config(name: str) -> ModelConfig:
     """The registry's configuration of ``name``."""
     registry = Registry.load()
@@ -180,6 +187,31 @@ def prose_ids(vocab_size: int, count: int, seed: int = 0) -> Tensor:
     return _drawn(_shares(vocab_size, low, _SHIFT), count, seed)
 
 
+def prose_like(config: ModelConfig, count: int, seed: int = 0) -> Tensor:
+    """(count,) int32 ids with as many distinct ones, or cells where initial states of ``config``
+    see more than one token, as English prose of that length has.
+
+    Drawn one by one, tokens hardly ever come in the same order again, as they do in texts: the ids
+    are phrases of ``prose_ids``, as many different ones as give so many cells, repeated in turn.
+    """
+    ids = prose_ids(config.vocab_size, count, seed)
+    if config.attention.initial_window == 1:
+        return ids
+    phrases = ids[: count // _PHRASE * _PHRASE].view(-1, _PHRASE)
+    order = torch.randperm(len(phrases), generator=torch.Generator().manual_seed(seed))
+
+    def of(different: int) -> Tensor:
+        return torch.cat((phrases[order % different].flatten(), ids[phrases.numel() :]))
+
+    wanted = distinct_cells(count, config)
+    few, many = 1, max(1, len(phrases))
+    while many - few > many // 50:
+        middle = (few + many) // 2
+        enough = TextSize.of([of(middle).numpy()], config).distinct >= wanted
+        few, many = (few, middle) if enough else (middle, many)
+    return of(many)
+
+
 def _shares(vocab_size: int, exponent: float, shift: float) -> Tensor:
     """(V,) float64 probabilities by rank."""
     ranks = torch.arange(1, vocab_size + 1, dtype=torch.float64)
@@ -195,5 +227,8 @@ def _drawn(shares: Tensor, count: int, seed: int) -> Tensor:
     return ids.to(torch.int32)
 
 
-DISTRIBUTIONS: dict[str, Callable[[int, int], Tensor]] = {"Zipf": zipf_ids, "prose": prose_ids}
-"""``Zipf``: p ~ 1 / rank; ``prose``: as many distinct tokens as English has."""
+DISTRIBUTIONS: dict[str, Callable[[ModelConfig, int], Tensor]] = {
+    "Zipf": lambda config, count: zipf_ids(config.vocab_size, count),
+    "prose": prose_like,
+}
+"""``Zipf``: p ~ 1 / rank; ``prose``: as many distinct tokens, or cells, as English has."""

@@ -35,6 +35,7 @@ class Settings:
     contexts         context lengths of the random model; () leaves them to the workload
     layouts          memory layouts of the random model; () leaves them to the workload
     shapes           the registry name whose shapes the random model has
+    initial_window   tokens that its initial states see, where contexts are long
     larger           a second such name, for the workloads that measure two; "" for none
     prompts          prompt lengths of the real model, cut to its window
     peer_lengths     the lengths at which peers take in a prompt; longer ones are extrapolated
@@ -54,6 +55,7 @@ class Settings:
     layouts: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     shapes: str = "nazx-160m"
+    initial_window: int = 1
     larger: str = "nazx-1b"
     prompts: tuple[int, ...] = (100, 1000, 1900)
     new_tokens: int = 20
@@ -160,7 +162,9 @@ class Setup:
         layouts, or else of ``layouts``; ``changes`` are to the shapes' config."""
         shapes = shapes or self.settings.shapes
         self.note(f"making random models of {shapes} shapes, {str(dtype).removeprefix('torch.')}")
-        decoder = random_decoder(replace(inattention_config(shapes), **changes), dtype)
+        config = inattention_config(shapes)
+        attention = replace(config.attention, initial_window=self.settings.initial_window)
+        decoder = random_decoder(replace(config, attention=attention, **changes), dtype)
         return [
             LanguageModel(shapes, decoder, Path(), name)
             for name in self.settings.layouts or layouts

@@ -19,6 +19,7 @@ from nazx_cli.cli.shared.options import (
     make_screen,
     option,
 )
+from nazx_cli.config import MAX_INITIAL_WINDOW
 from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.names import DEFAULT_MODEL, DTYPES, WORKLOADS
 from nazx_cli.ui.phrases import counted
@@ -56,6 +57,14 @@ class BenchOptions:
             show_default="nazx-160m, and nazx-1b where two are measured",
         ),
     ] = None
+    initial_window: Annotated[
+        str,
+        option(
+            "--initial-window",
+            "Tokens that initial states of the random models see.",
+            choices=tuple(map(str, range(1, MAX_INITIAL_WINDOW + 1))),
+        ),
+    ] = "1"
     ctx: Annotated[
         list[int] | None,
         count_option(
@@ -106,6 +115,7 @@ class BenchOptions:
             # NAZX_LAYOUT may say auto, for the other commands: here that is no layout's name.
             layouts=tuple(name for name in self.layout or () if name != "auto"),
             files=tuple(files),
+            initial_window=int(self.initial_window),
             threads=self.threads,
             gguf=self.gguf,
         )

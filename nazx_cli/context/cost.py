@@ -27,6 +27,8 @@ LIVE_SLACK = 512
 """Positions that a live cache keeps beyond its window."""
 CACHED_BLOCK = 2 * ROW_STEP
 """Positions of a block of layout ``cached``; its last block is the only spare room."""
+STATES_BLOCK = 4_096
+"""States that ``postings`` and ``pairs`` make at a time."""
 _TAIL_IDS = 1024 * 4  # the buffer of context.context
 _PIECES = 2.6  # pieces per distinct token of a Zipf-distributed text, in kernels.pytorch
 _SEGMENTS = 1.2  # and segments of kernels.triton, beside those that are full

@@ -12,13 +12,12 @@ from abc import abstractmethod
 
 from torch import Tensor
 
+from nazx_cli.context.cost import STATES_BLOCK
 from nazx_cli.context.layout import Layout, Projections
 from nazx_cli.kernels import KernelName, new_index
 from nazx_cli.kernels.base import PairTable, Tokens
 from nazx_cli.kernels.pytorch import plain_probes
 from nazx_cli.kernels.rows import GrowingRows
-
-_BLOCK = 8_192  # states made at a time
 
 
 class PostingListLayout(Layout):
@@ -62,8 +61,8 @@ class PostingsLayout(PostingListLayout):
 
     def _add(self, ids: Tensor) -> None:
         new = self._states.extend(len(ids))
-        for start in range(0, len(ids), _BLOCK):
-            part = slice(start, start + _BLOCK)
+        for start in range(0, len(ids), STATES_BLOCK):
+            part = slice(start, start + STATES_BLOCK)
             new[part] = self.projections.states(ids[part])
 
     def _keep(self, slots: Tensor) -> None:

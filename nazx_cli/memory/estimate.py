@@ -231,9 +231,10 @@ def _running(config: ModelConfig, layout: str, size: Size, width: int) -> int:
     columns = heads * (1 + turned)
     n, u = size.positions, size.distinct
     if layout in ("postings", "pairs", "tables"):
-        rows = u * config.hidden_size * (width + 4)
-        if layout == "pairs":  # its tables are not there yet when states are made
-            rows = max(0, rows - cost.pair_tables(config, size, width))
+        window = config.attention.initial_window
+        copies = 1 + 3 * window if window > 1 else 1  # of a state: those that it is made of
+        made = u if layout == "tables" else min(u, cost.STATES_BLOCK)
+        rows = made * config.hidden_size * (copies * width + 4)
         if size.kernel != "torch":
             build = n * (4 + 8 + 8 + 8 + 4)
             score = u * heads * (turned * width * (layout == "postings") + 16)
