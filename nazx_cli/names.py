@@ -50,6 +50,7 @@ LAYOUTS: Mapping[str, str] = MappingProxyType(
         "pairs": "posting lists, a state per distinct token and what RoPE turns: the fastest",
         "postings": "posting lists and a state per distinct token: a fraction of the memory",
         "tables": "posting lists, and keys and values per distinct token and layer",
+        "grams": "states per distinct token, each position's own norm: for initial windows",
         "ids": "token ids alone: the least memory",
         "states": "a state per position, as in the paper: for comparison",
         "cached": "keys and values per position and layer; the one of windowed and full attention",

@@ -27,7 +27,7 @@ from nazx_cli.memory.estimate import TextSize
 LISTED = [name for name, layout in LAYOUTS.items() if issubclass(layout, PostingListLayout)]
 FORMS = (
     *LAYOUTS,
-    *(f"{name}-native" for name in LISTED),
+    *(f"{name}-native" for name in (*LISTED, "grams")),
     *(f"{name}-triton" for name in LISTED),
 )
 CPU = torch.device("cpu")
@@ -191,8 +191,7 @@ def test_bytes_held_equal_the_formula(
     context.append(ids, resident=True)
     lm.next_logits(context)
     kernel = choose_kernel(lm.config, CPU, getattr(torch, dtype))
-    distinct = TextSize.of([ids.numpy()], lm.config).distinct
-    size = cost.Size(len(ids), distinct, kernel=kernel)
+    size = TextSize.of([ids.numpy()], lm.config).as_context(kernel)
     width = 4 if dtype == "float32" else 2
     predicted = cost.context_bytes(lm.config, layout, size, width)
     assert context.nbytes == pytest.approx(predicted, rel=0.02)

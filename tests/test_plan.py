@@ -201,6 +201,7 @@ def test_the_size_of_documents_is_that_of_their_tokens(counts: tuple[int, ...]) 
         padded = [[*[-1] * (window - 1), *text] for text in texts]
         seen = {tuple(t[i : i + window]) for t in padded for i in range(len(t) - window + 1)}
         assert size.distinct == len(seen)
+        assert size.as_context().distinct_tokens == len({each for text in texts for each in text})
 
 
 def shapes(name: str, window: int) -> ModelConfig:

@@ -19,7 +19,8 @@ from torch import Tensor
 from nazx_cli.bench.models import DISTRIBUTIONS, row_of
 from nazx_cli.bench.results import Row, Spread, alternate, clock, timed
 from nazx_cli.bench.setup import Setup
-from nazx_cli.context.cells import numbers
+from nazx_cli.context.cells import standing_for
+from nazx_cli.context.context import TokenSequence
 from nazx_cli.context.cost import kv_bytes_per_position
 from nazx_cli.context.layout import Layout, Projections
 from nazx_cli.engine.language_model import LanguageModel
@@ -58,8 +59,9 @@ class _Case:
     def __init__(self, lm: LanguageModel, ids: Tensor) -> None:
         self.lm, n = lm, len(ids)
         self.layout = _synced(lm, ids)
-        has_cells = lm.config.attention.initial_window > 1
-        self.ids = numbers(ids.long(), lm.config) if has_cells else ids
+        tokens = TokenSequence()
+        tokens.insert(0, ids, True)
+        self.ids = standing_for(tokens, lm.config).slice(0, n)
         self.projections = self.layout.projections
         self.phases = self.projections.rotary.phases(n - 1, n, n, "cpu")[0]
         self.query = _query(
@@ -132,7 +134,7 @@ def _synced(lm: LanguageModel, ids: Tensor) -> Layout:
     context.append(ids, resident=True)
     layout = cast(Layout, context.memory)
     with torch.inference_mode():
-        layout.sync(context.tokens)
+        layout.sync(standing_for(context.tokens, lm.config))
     return layout
 
 

@@ -73,8 +73,7 @@ def memory(setup: Setup) -> Iterator[Row]:
         ids = zipf_ids(config.vocab_size, count)
         for lm in models:
             label = f"{MEMORY}: {count:,} tokens, layout {lm.layout}"
-            distinct = TextSize.of([ids.numpy()], config).distinct
-            size = cost.Size(count, distinct, kernel=kernel_name(lm))
+            size = TextSize.of([ids.numpy()], config).as_context(kernel_name(lm))
             predicted = cost.context_bytes(config, lm.layout, size, width)
             if predicted >= _MOST:
                 setup.note(f"{label}: left out, it would take {predicted / 1e9:.1f} GB")

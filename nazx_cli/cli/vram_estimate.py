@@ -122,12 +122,13 @@ def _row(
 
 def _all_in_all(options: EstimateOptions, config: ModelConfig) -> TextSize:
     """The context that ``--ctx`` and ``--distinct`` name, conversation included."""
-    from nazx_cli.memory.estimate import TextSize, distinct_cells
+    from nazx_cli.memory.estimate import TextSize, prose
 
     tokens = options.ctx or 100_000
-    distinct = options.distinct or distinct_cells(tokens, config)
+    usual = prose(tokens, config)
     most = config.vocab_size**config.attention.initial_window
-    return TextSize(tokens, min(distinct, tokens, most))
+    distinct = min(options.distinct or usual.distinct, tokens, most)
+    return TextSize(tokens, distinct, usual.vocabulary)
 
 
 def _count(
@@ -195,9 +196,11 @@ def _lines(
     kind = config.attention.kind
     held = f"layout {first.layout}" if kind == "inattention" else f"{kind} attention"
     talk = max(0, first.size.positions - documents.tokens)
+    window = config.attention.initial_window
+    cells = f" cells of {window}" if window > 1 else ""
     yield (
         f"{name}: {config.num_parameters:,} weights, {held}, "
-        f"{documents.tokens:,} tokens ({documents.distinct:,} distinct)"
+        f"{documents.tokens:,} tokens ({documents.distinct:,} distinct{cells})"
         + (f" and {talk:,} of conversation" if talk else "")
         + "\n"
     )

@@ -43,6 +43,11 @@ def numbers(ids: Any, config: ModelConfig) -> Any:
     return out
 
 
+def standing_for(tokens: _Ids, config: ModelConfig) -> _Ids:
+    """What layouts of a model are given for a context's ``tokens``: those, or their cells."""
+    return Cells(tokens, config) if config.attention.initial_window > 1 else tokens
+
+
 def grams(cells: Tensor, config: ModelConfig) -> Tensor:
     """(n, w) int64 tokens of cells (n,), as ``model.decoder.grams_of`` has them."""
     import torch

@@ -27,6 +27,8 @@ LIVE_SLACK = 512
 """Positions that a live cache keeps beyond its window."""
 CACHED_BLOCK = 2 * ROW_STEP
 """Positions of a block of layout ``cached``; its last block is the only spare room."""
+GRAMS_BLOCK = 4_096
+"""Positions that layout ``grams`` goes through at a time."""
 STATES_BLOCK = 4_096
 """States that ``postings`` and ``pairs`` make at a time."""
 _TAIL_IDS = 1024 * 4  # the buffer of context.context
@@ -38,7 +40,8 @@ _SEGMENTS = 1.2  # and segments of kernels.triton, beside those that are full
 class Size:
     """A context's size: ``positions`` in all and ``distinct`` tokens among them; ``live`` is how
     many run through the layers of a windowed or full model (None: as many as its window takes, or
-    all).
+    all). Where initial states see several tokens, ``distinct`` counts cells and ``vocabulary``
+    tokens.
 
     ``kernel`` is what holds the index of layouts over posting lists: ``native`` takes less than
     ``torch``; ``triton`` holds its lists twice, for edits, and cut into segments on the device.
@@ -48,6 +51,12 @@ class Size:
     distinct: int
     live: int | None = None
     kernel: KernelName = "torch"
+    vocabulary: int | None = None
+
+    @property
+    def distinct_tokens(self) -> int:
+        """Distinct tokens, whatever ``distinct`` counts."""
+        return self.distinct if self.vocabulary is None else self.vocabulary
 
 
 def context_bytes(config: ModelConfig, layout: str, size: Size, width: int) -> int:
@@ -102,12 +111,17 @@ def _index(config: ModelConfig, size: Size) -> float:
         return size.positions * config.rope.dim * 4 + pieces + slots
     # Positions, list offsets, the two phase tables.
     lists = (size.positions + SPARE_POSITIONS) * 4 + (size.distinct + 1) * 8
-    blocks = -(-size.positions // PHASE_STEP) * (PHASE_STEP // PHASE_BLOCK)
-    phases = ((blocks + PHASE_BLOCK) * config.rope.dim + 2 * PHASE_SPARE) * 4
+    phases = _phases(config, size)
     if size.kernel == "triton":
         # Positions once more, and of every segment its list, its start and its length.
         lists += (size.positions + SEGMENT_TAIL) * 4 + segments(size) * 12
     return lists + phases + slots
+
+
+def _phases(config: ModelConfig, size: Size) -> int:
+    """The two tables that phases are added up from."""
+    blocks = -(-size.positions // PHASE_STEP) * (PHASE_STEP // PHASE_BLOCK)
+    return ((blocks + PHASE_BLOCK) * config.rope.dim + 2 * PHASE_SPARE) * 4
 
 
 def segments(size: Size) -> int:
@@ -144,6 +158,16 @@ def _tables(config: ModelConfig, size: Size, width: int) -> float:
     return _index(config, size) + rows + _longest(config, size)
 
 
+def _grams(config: ModelConfig, size: Size, width: int) -> float:
+    window, tokens = config.attention.initial_window, size.distinct_tokens
+    own = size.positions * 8 + (config.vocab_size + tokens) * 4  # slots and scales, and slots by id
+    rows = _rounded(tokens) * window * config.hidden_size * width
+    if size.kernel != "native":
+        return own + rows
+    pairs = _rounded(tokens * window) * config.rope.dim * config.num_kv_heads * width
+    return own + rows + config.num_layers * pairs + _phases(config, size)
+
+
 def _cached(config: ModelConfig, size: Size, width: int) -> float:
     blocks = -(-size.positions // CACHED_BLOCK)
     return blocks * CACHED_BLOCK * kv_bytes_per_position(config, width)
@@ -155,5 +179,6 @@ LAYOUT_BYTES: dict[str, Callable[[ModelConfig, Size, int], float]] = {
     "postings": _postings,
     "pairs": _pairs,
     "tables": _tables,
+    "grams": _grams,
     "cached": _cached,
 }

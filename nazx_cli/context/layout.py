@@ -33,6 +33,9 @@ class Projections(Protocol):
     def states(self, ids: Tensor) -> Tensor:
         """(n, C) standardized initial states of token ids, or of cells (n,)."""
 
+    def parts(self, ids: Tensor) -> Tensor:
+        """(n, w, C) what token ids (n,) give to a state at each distance, before the norm."""
+
     def keys_values(self, layer: int, states: Tensor) -> tuple[Tensor, Tensor]:
         """Un-rotated keys and values, each (n, kv_heads, D)."""
 

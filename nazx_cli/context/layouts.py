@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nazx_cli.context.cached import CachedLayout
+from nazx_cli.context.grams import GramsLayout
 from nazx_cli.context.layout import Layout
 from nazx_cli.context.postings import PairsLayout, PostingsLayout
 from nazx_cli.context.scan import IdsLayout, StatesLayout
@@ -16,6 +17,7 @@ LAYOUTS: dict[str, type[Layout]] = {
         PostingsLayout,
         PairsLayout,
         TablesLayout,
+        GramsLayout,
         CachedLayout,
     )
 }

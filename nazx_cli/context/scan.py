@@ -36,7 +36,7 @@ class IdsLayout(Layout):
     def attend(self, layer: int, query: Tensor, phases: Tensor) -> Tensor:
         p, n = self.projections, self.length
         heads = p.config.num_heads
-        absorbed = _AbsorbedQuery.of(p, layer, query, phases)
+        absorbed = AbsorbedQuery.of(p, layer, query, phases)
         softmax = OnlineSoftmax(p.config.hidden_size, heads, p.device)
         for start in range(0, n, _BLOCK_OF_IDS):
             stop = min(start + _BLOCK_OF_IDS, n)
@@ -91,7 +91,7 @@ class StatesLayout(Layout):
     def attend(self, layer: int, query: Tensor, phases: Tensor) -> Tensor:
         p, states, every = self.projections, self._states.rows, self._phases.rows
         heads = p.config.num_heads
-        absorbed = _AbsorbedQuery.of(p, layer, query, phases)
+        absorbed = AbsorbedQuery.of(p, layer, query, phases)
         softmax = OnlineSoftmax(p.config.hidden_size, heads, p.device)
         for start in range(0, self.length, _BLOCK_OF_STATES):
             block = states[start : start + _BLOCK_OF_STATES]
@@ -106,7 +106,7 @@ class StatesLayout(Layout):
 
 
 @dataclass(frozen=True)
-class _AbsorbedQuery:
+class AbsorbedQuery:
     """One query in one layer, ready for states instead of keys: ``matrix`` (C, H * (1 + 2F)) in
     the model's type and ``biases`` (H * (1 + 2F),) float32; the H columns of s come first, then A
     and B by head."""
@@ -116,7 +116,7 @@ class _AbsorbedQuery:
     heads: int
 
     @classmethod
-    def of(cls, p: Projections, layer: int, query: Tensor, phases: Tensor) -> _AbsorbedQuery:
+    def of(cls, p: Projections, layer: int, query: Tensor, phases: Tensor) -> AbsorbedQuery:
         """From an un-rotated query (H, D) and the phases (2F,) of its position."""
         heads = p.config.num_heads
         vectors, constants = p.absorb_keys(layer, probes(query, phases, p.config.num_kv_heads))
@@ -128,6 +128,9 @@ class _AbsorbedQuery:
 
     def coefficients(self, states: Tensor) -> Coefficients:
         """Those of keys of ``states`` (n, C)."""
-        both = (states @ self.matrix).float().add_(self.biases)
+        return self.split((states @ self.matrix).float().add_(self.biases))
+
+    def split(self, both: Tensor) -> Coefficients:
+        """Products (n, H * (1 + 2F)), biases included, as coefficients."""
         rotated = both[:, self.heads :].view(len(both), self.heads, -1)
         return Coefficients(both[:, : self.heads], rotated)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from weakref import WeakKeyDictionary
@@ -19,7 +20,7 @@ from nazx_cli.memory.probe import read_memory
 from nazx_cli.model import offload
 from nazx_cli.model.attention import check_layout
 
-_SHRINKING = ("tables", "states", "pairs", "postings", "ids")
+_SHRINKING = ("tables", "states", "pairs", "postings", "grams", "ids")
 _RECOUNT = 1024  # appended tokens after which a context's distinct tokens are counted again
 
 
@@ -69,8 +70,7 @@ class MemoryLimit:
             process=plan.estimate.process,
         )
         self._shrinks = config.attention.kind == "inattention"
-        # context -> (length, distinct tokens) when they were last counted
-        self._counted: WeakKeyDictionary[Context, tuple[int, int]] = WeakKeyDictionary()
+        self._counted: WeakKeyDictionary[Context, TextSize] = WeakKeyDictionary()
 
     def enforce(self, context: Context, move: Callable[[Context, str], None]) -> None:
         """Call before logits are computed; ``move`` changes a context's layout.
@@ -95,10 +95,9 @@ class MemoryLimit:
         )
 
     def _size(self, context: Context) -> Size:
-        length, distinct = self._counted.get(context, (-1, 0))
-        if length < 0 or abs(len(context) - length) >= _RECOUNT:
-            length = len(context)
-            ids = context.tokens.slice(0, length).numpy()
-            distinct = TextSize.of([ids], self._config).distinct
-            self._counted[context] = (length, distinct)
-        return Size(len(context), distinct, kernel=self._kernel)
+        length = len(context)
+        counted = self._counted.get(context)
+        if counted is None or abs(length - counted.tokens) >= _RECOUNT:
+            counted = TextSize.of([context.tokens.slice(0, length).numpy()], self._config)
+            self._counted[context] = counted
+        return replace(counted, tokens=length).as_context(self._kernel)

@@ -20,7 +20,7 @@ from nazx_cli.engine.sampling import Sampling, published_sampling
 from nazx_cli.errors import MemoryLimitError, is_out_of_memory
 from nazx_cli.memory.estimate import TextSize
 from nazx_cli.memory.plan import LoadOptions, Plan
-from nazx_cli.model.attention import attention_of, check_layout
+from nazx_cli.model.attention import attention_of, check_layout, layouts_of
 from nazx_cli.model.decoder import Decoder
 from nazx_cli.quantization.cost import check_kind
 from nazx_cli.tokenizer import Tokenizer
@@ -121,7 +121,7 @@ class LanguageModel:
         self.decoder = decoder
         self.folder = folder
         self.attention = attention_of(decoder, None if plan is None else plan.kernel)
-        self.layouts = self.attention.layouts
+        self.layouts = layouts_of(decoder.config)
         if layout != "auto":
             check_layout(decoder.config, layout)
         self.layout = self.layouts[0] if layout == "auto" else layout

@@ -21,6 +21,7 @@ from nazx_cli.checkpoint.recipes import Recipe, recipes
 from nazx_cli.config import ModelConfig
 from nazx_cli.context import cells, cost
 from nazx_cli.context.cost import Size
+from nazx_cli.kernels import LANES, KernelName
 from nazx_cli.quantization.cost import linear_bytes
 
 if TYPE_CHECKING:
@@ -43,10 +44,12 @@ _HEAPS = {1: (26.0, 0.486), 2: (4.56, 0.794), 3: (1.90, 0.921), 4: (1.265, 0.971
 
 @dataclass(frozen=True)
 class TextSize:
-    """How long documents are: ``tokens`` in all and ``distinct`` ones, or cells, among them."""
+    """How long documents are: ``tokens`` in all and ``distinct`` ones, or cells, among them;
+    ``vocabulary`` as in ``Size``."""
 
     tokens: int = 0
     distinct: int = 0
+    vocabulary: int | None = None
 
     @classmethod
     def of(cls, documents: Iterable[NDArray[np.int32]], config: ModelConfig) -> TextSize:
@@ -55,13 +58,19 @@ class TextSize:
         import numpy as np
 
         texts = [ids for ids in documents if len(ids)]
-        if texts and config.attention.initial_window > 1:
-            each = [cells.numbers(ids.astype(np.int64), config) for ids in texts]
-            return cls(sum(map(len, texts)), len(np.unique(np.concatenate(each))))
         seen = np.zeros(1 + max((int(ids.max()) for ids in texts), default=-1), np.bool_)
         for ids in texts:
             seen[ids] = True
-        return cls(sum(map(len, texts)), int(np.count_nonzero(seen)))
+        tokens, vocabulary = sum(map(len, texts)), int(np.count_nonzero(seen))
+        if config.attention.initial_window == 1:
+            return cls(tokens, vocabulary)
+        each = [cells.numbers(ids.astype(np.int64), config) for ids in texts]
+        distinct = len(np.unique(np.concatenate(each))) if each else 0
+        return cls(tokens, distinct, vocabulary)
+
+    def as_context(self, kernel: KernelName = "torch") -> Size:
+        """The size of a context of these documents."""
+        return Size(self.tokens, self.distinct, None, kernel, self.vocabulary)
 
 
 @dataclass(frozen=True)
@@ -104,6 +113,13 @@ def distinct_cells(positions: int, config: ModelConfig) -> int:
     """
     window = config.attention.initial_window
     return _heaps(positions, window, config.vocab_size**window)
+
+
+def prose(positions: int, config: ModelConfig) -> TextSize:
+    """The size of so much English prose, as a model of ``config`` has it."""
+    tokens = distinct_tokens(positions, config.vocab_size)
+    vocabulary = tokens if config.attention.initial_window > 1 else None
+    return TextSize(positions, distinct_cells(positions, config), vocabulary)
 
 
 def _heaps(positions: int, window: int, most: int) -> int:
@@ -183,7 +199,7 @@ def longest_context(config: ModelConfig, precision: str, layout: str, limit: int
     tokens grow by Heaps' law."""
 
     def fits(positions: int) -> bool:
-        size = Size(positions, distinct_cells(positions, config))
+        size = prose(positions, config).as_context()
         return estimate(config, precision, layout, size).total <= limit
 
     return bisect_left(range(1, 1 << 31), True, key=lambda positions: not fits(positions))
@@ -243,10 +259,25 @@ def _running(config: ModelConfig, layout: str, size: Size, width: int) -> int:
             build = n * (4 + 8 + 8 + 8 + turned * 4 * 2)
             score = u * columns * (width + 4) + 3 * u * heads * 4 + (8 << 20)
         return logits + max(build, rows, score)
+    if layout == "grams":
+        return logits + _scoring_grams(config, size, width)
     block = min(n, {"ids": 16_384, "states": 8_192, "cached": 512}[layout])
     rows = distinct_cells(block, config) if layout == "ids" else block
     by_row = columns * (width + 8) + config.hidden_size * (2 * width + 8)
     return logits + rows * by_row + block * (columns * 4 + turned * 16)
+
+
+def _scoring_grams(config: ModelConfig, size: Size, width: int) -> int:
+    """What ``context.grams`` needs for a moment: to derive a block of positions and to score."""
+    heads, columns = config.num_heads, config.num_heads * (1 + config.rope.dim)
+    rows = size.distinct_tokens * config.attention.initial_window
+    block = min(size.positions, cost.GRAMS_BLOCK)
+    made = block * config.attention.initial_window * config.hidden_size * (width + 12)
+    if size.kernel == "native":
+        score = size.positions * heads * 4 + rows * (heads * (2 * width + 12) + LANES * 4)
+    else:
+        score = rows * (columns * (width + 8) + heads * 12) + block * (columns * 12 + heads * 16)
+    return max(size.positions * 20, made, score)
 
 
 def _activations(config: ModelConfig, count: int, width: int) -> int:

@@ -15,11 +15,11 @@ from nazx_cli.kernels import KernelName
 from nazx_cli.memory.estimate import (
     Estimate,
     TextSize,
-    distinct_cells,
     estimate,
     layer_bytes,
     longest_context,
     process_bytes,
+    prose,
 )
 from nazx_cli.quantization.cost import KINDS
 
@@ -31,6 +31,7 @@ CPU_WORK, GPU_WORK = 1e13, 1e15
 
 _LEAST_READ = 2_048  # tokens of a prompt, however large the model
 _LAYOUTS = ("pairs", "postings", "ids")  # that auto chooses from, soonest to a first token first
+_LAYOUTS_OF_GRAMS = ("grams", "ids")  # and where initial states see several tokens
 _MARGIN = 0.9  # of what a device has free: others use it too
 
 
@@ -192,12 +193,16 @@ def _context_size(
     talk = CONVERSATION if options.ctx is None else options.ctx
     positions = documents.tokens + talk
     most = min(positions, config.vocab_size**config.attention.initial_window)
-    distinct = min(documents.distinct + distinct_cells(talk, config), most)
+    own = prose(talk, config)
+    distinct, vocabulary = min(documents.distinct + own.distinct, most), own.vocabulary
+    if vocabulary is not None:
+        known = documents.distinct if documents.vocabulary is None else documents.vocabulary
+        vocabulary = min(known + vocabulary, positions, config.vocab_size)
     live = None
     if config.window is not None:  # without a conversation it is the documents that are attended to
         live = talk or min(positions, CONVERSATION)
         live = min(live, _longest_prompt(config, options, machine))
-    return Size(positions, distinct, live, machine.kernel)
+    return Size(positions, distinct, live, machine.kernel, vocabulary)
 
 
 def _roomiest(
@@ -253,7 +258,9 @@ def _longest_prompt(config: ModelConfig, options: LoadOptions, machine: Machine)
 def _layouts(config: ModelConfig, wanted: str) -> tuple[str, ...]:
     if wanted != "auto":
         return (wanted,)
-    return _LAYOUTS if config.attention.kind == "inattention" else ("cached",)
+    if config.attention.kind != "inattention":
+        return ("cached",)
+    return _LAYOUTS if config.attention.initial_window == 1 else _LAYOUTS_OF_GRAMS
 
 
 def _width(dtype: str) -> int:

@@ -251,7 +251,9 @@ def _model_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _attention(attention: dict[str, Any]) -> str:
     if attention["kind"] != "windowed":
-        return str(attention["kind"])
+        seen = attention.get("initial_window", 1)
+        states = f", initial states see {seen} tokens" if seen > 1 else ""
+        return f"{attention['kind']}{states}"
     return f"windowed, {attention['local_window']:,} and {attention['sink_tokens']} sinks"
 
 

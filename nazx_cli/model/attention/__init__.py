@@ -21,7 +21,7 @@ def attention_of(decoder: Decoder, kernel: KernelName | None = None) -> Attentio
 
 def layouts_of(config: ModelConfig) -> tuple[str, ...]:
     """Memory layouts that a model of this configuration can use, the default first."""
-    return _KINDS[config.attention.kind].layouts
+    return _KINDS[config.attention.kind].layouts_for(config)
 
 
 def check_layout(config: ModelConfig, layout: str) -> str:

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from nazx_cli.config import ModelConfig
 from nazx_cli.context.context import Context, Memory
 from nazx_cli.errors import NazxError
 from nazx_cli.kernels import KernelName, choose_kernel
@@ -35,6 +36,11 @@ class AttentionKind(ABC):
             d = self.decoder
             self._kernel = choose_kernel(d.config, d.device, d.dtype)
         return self._kernel
+
+    @classmethod
+    def layouts_for(cls, config: ModelConfig) -> tuple[str, ...]:
+        """``layouts`` for a model of ``config``."""
+        return cls.layouts
 
     @abstractmethod
     def new_memory(self, layout: str) -> Memory:

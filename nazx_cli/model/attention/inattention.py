@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nazx_cli.config import ModelConfig
-from nazx_cli.context.cells import Cells, grams
+from nazx_cli.context.cells import grams, standing_for
 from nazx_cli.context.context import Context, Memory
 from nazx_cli.context.layout import Layout
 from nazx_cli.context.layouts import LAYOUTS
@@ -45,6 +45,12 @@ class InAttention(AttentionKind):
     name = "inattention"
     layouts = ("pairs", *(name for name in LAYOUTS if name != "pairs"))
     reads_resident = True
+
+    @classmethod
+    def layouts_for(cls, config: ModelConfig) -> tuple[str, ...]:
+        if config.attention.initial_window == 1:
+            return cls.layouts
+        return ("grams", *(name for name in cls.layouts if name != "grams"))
 
     def new_memory(self, layout: str) -> Memory:
         return LAYOUTS[layout](InitialStateProjections(self.decoder), self.kernel)
@@ -77,7 +83,7 @@ class InAttention(AttentionKind):
         layout = cast(Layout, context.memory)
         config = decoder.config
         window = config.attention.initial_window
-        layout.sync(Cells(context.tokens, config) if window > 1 else context.tokens)
+        layout.sync(standing_for(context.tokens, config))
         n = len(context)
         phases = decoder.rotary.phases(n - 1, n, n, decoder.device)[0]  # once for all layers
         last = context.tokens.slice(max(0, n - window), n)
@@ -119,6 +125,16 @@ class InitialStateProjections:
         config = self.config
         seen = grams(ids, config) if config.attention.initial_window > 1 else ids.long()[:, None]
         return self.standardized(self.decoder.initial(seen))
+
+    def parts(self, ids: Tensor) -> Tensor:
+        """(n, w, C) what tokens (n,) give to the initial states of positions at each distance: a
+        state is standardized by dividing their sum by its root mean square, eps included."""
+        rows: Tensor = self.decoder.embed(ids.to(self.device)).unsqueeze(1)
+        if self.decoder.initial_conv is not None:
+            rows = rows * self.decoder.initial_conv.weight
+        if self.decoder.layers[0].initial_norm.bias is not None:
+            rows = rows - rows.float().mean(-1, keepdim=True).to(rows.dtype)
+        return rows
 
     def standardized(self, initial: Tensor) -> Tensor:
         """(n, C) of initial states (n, C): the part of norm1 that all layers share."""
