@@ -226,7 +226,7 @@ def test_memory_held_is_as_predicted(tiny_shapes: None, dtype: str) -> None:
     assert [(row["tokens"], row["layout"]) for row in held] == [
         (count, layout)
         for count in (2000, 20000)
-        for layout in ("ids", "states", "postings", "pairs", "tables", "cached")
+        for layout in ("ids", "states", "postings", "pairs", "tables", "grams", "cached")
     ]
     width = 4 if dtype == "float32" else 2
     for row in held:
