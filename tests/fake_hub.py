@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from urllib.parse import unquote, urlsplit
 
+from fake_uploads import UploadHandler, Uploads
+
 LISTING = "the listing"
 API = re.compile(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?")
 TREE = re.compile(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)")
@@ -29,6 +31,7 @@ class FakeRepo:
     commit: str = "a" * 40
     token: str | None = None  # what a reader has to send
     gated: bool = False
+    private: bool = False
     cut: dict[str, int] = field(default_factory=dict)  # bytes of a file after which it hangs up
     altered: dict[str, bytes] = field(default_factory=dict)  # bodies sent in place of the listed
     held: dict[str, int] = field(default_factory=dict)  # bytes of a file after which it waits
@@ -54,12 +57,14 @@ class FakeHub:
 
     ``ranges`` are the files and first bytes of what was asked for in part. A body that is
     ``held`` sets ``holding`` and goes on after ``release``. ``portal`` is a page that is answered
-    to whatever is asked, as a network does where one has to log in first.
+    to whatever is asked, as a network does where one has to log in first. ``uploads`` is who may
+    write, and what was sent.
     """
 
     def __init__(self, repos: dict[str, FakeRepo]) -> None:
         self.repos = repos
         self.portal: bytes | None = None
+        self.uploads = Uploads()
         self.requests: list[str] = []
         self.ranges: list[tuple[str, int]] = []
         self.holding = threading.Event()
@@ -79,6 +84,12 @@ class FakeHub:
         self._server.daemon_threads = True
         self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
 
+    def make_repo(self, name: str, *, private: bool, token: str) -> None:
+        """As the Hub makes one: with a file of its own."""
+        reader = token if private else None
+        files = {".gitattributes": b"*.safetensors filter=lfs\n"}
+        self.repos[name] = FakeRepo(files, private=private, token=reader)
+
     def __enter__(self) -> FakeHub:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self
@@ -94,7 +105,7 @@ class FakeHub:
         self._server.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(UploadHandler, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: FakeHub
 
@@ -114,6 +125,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(200, {"Content-Type": "text/html"}, self.hub.portal, with_body)
         if path == "/":
             return self._send(200, {}, b"", with_body)
+        if path == "/api/whoami-v2":
+            return self.who_am_i()
         for pattern, reply in ((TREE, self._tree), (API, self._info), (FILE, self._file)):
             match = pattern.fullmatch(path)
             if match:
@@ -150,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
                 entry["lfs"] = {"sha256": repo.sha256(name), "size": len(data), "pointerSize": 134}
             siblings.append(entry)
         body = {"id": match[1], "modelId": match[1], "sha": repo.commit, "siblings": siblings}
-        whole = json.dumps({**body, "private": False, "tags": [], "downloads": 0}).encode()
+        whole = json.dumps({**body, "private": repo.private, "tags": [], "downloads": 0}).encode()
         answer = whole if repo.listing is None else repo.listing
         headers = {"Content-Type": "application/json"}
         if LISTING in repo.dripping:

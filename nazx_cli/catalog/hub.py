@@ -161,11 +161,21 @@ def ask(repo: str, revision: str | None, work: Callable[[], T], look: Callable[[
     except BaseException as error:  # the transfer library's panics are no Exception
         if found := _explained(error, repo, revision):
             raise found from None
-        raise HubUnreachableError(
-            f"what answers at {shown_endpoint()} is no Hub: "
-            f"{type(error).__name__}: {first_line(error)[:160]}",
-            "log in where the network asks for it, or check HF_ENDPOINT",
-        ) from None
+        raise no_hub(error) from None
+
+
+def no_hub(error: BaseException) -> HubUnreachableError:
+    """The complaint about answers that the client can make nothing of."""
+    return HubUnreachableError(
+        f"what answers at {shown_endpoint()} is no Hub: "
+        f"{type(error).__name__}: {first_line(error)[:160]}",
+        "log in where the network asks for it, or check HF_ENDPOINT",
+    )
+
+
+def is_of_connection(error: BaseException) -> bool:
+    """Whether the way to the Hub failed, not what was asked of it."""
+    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in _HTTP_LIBRARIES
 
 
 @contextmanager
@@ -223,8 +233,7 @@ def _lost(error: BaseException, repo: str, status: int | None) -> ModelUnavailab
         )
     if "does not seem to be on huggingface.co" in text:  # what its client says of any other page
         return None
-    library = type(error).__module__.split(".")[0]
-    if isinstance(error, OSError) or library in _HTTP_LIBRARIES:
+    if is_of_connection(error):
         return HubUnreachableError(f"the connection to the Hub was lost ({repo}): {text}", again)
     # The transfer library that fetches large files reports every failure as RuntimeError.
     if type(error) is RuntimeError:

@@ -23,11 +23,14 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def has_hash(path: Path, digest: str) -> bool:
-    """Whether a file has the hash that the Hub knows it by: SHA-256, or for 40 digits git's."""
+def has_hash(content: Path | bytes, digest: str) -> bool:
+    """Whether a file, or what is to be one, has the hash that the Hub knows it by: SHA-256, or
+    for 40 digits git's."""
+    if len(digest) != 40 and isinstance(content, Path):
+        return sha256_of(content) == digest
+    data = content.read_bytes() if isinstance(content, Path) else content
     if len(digest) != 40:
-        return sha256_of(path) == digest
-    data = path.read_bytes()
+        return hashlib.sha256(data).hexdigest() == digest
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest() == digest
 
 

@@ -27,7 +27,7 @@ from nazx_cli.cli import (
     vram_estimate,
 )
 from nazx_cli.cli.judge import command as eval
-from nazx_cli.cli.models import choose, listing, manage
+from nazx_cli.cli.models import choose, listing, manage, push
 from nazx_cli.cli.shared.options import flatten
 from nazx_cli.cli.shared.parsing import Command, Group
 from nazx_cli.errors import NazxError, UsageError, is_out_of_memory, without_credentials
@@ -44,6 +44,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("show", manage.show),
     ("rm", manage.rm),
     ("verify", manage.verify),
+    ("push", push.push),
     ("convert", convert.convert),
     ("quantize", convert.quantize),
     ("vram-estimate", vram_estimate.vram_estimate),
