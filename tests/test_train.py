@@ -160,7 +160,7 @@ def test_a_series_is_trained_compared_and_used(texts: Path, tmp_path: Path) -> N
         (["--out", "run"], "begins with files"),
         (["FILE"], "needs a folder"),
         (["FILE", "--resume", "--out", "run"], "begins with files"),
-        (["--resume", "--out", "run"], "holds no training"),
+        (["--resume", "--out", "run"], "holds no run"),
         (["FILE", "--out", "run", "--rope", "yarn"], "--start"),
         (["FILE", "--out", "run", "--start", "none"], "is no model"),
         (["FILE", "--out", "run", "--steps", "1", "--minutes", "1"], "both limit"),

@@ -18,23 +18,20 @@ from nazx_cli.cli.shared.options import (
     count_option,
     option,
 )
+from nazx_cli.cli.shared.training import LengthOptions, teller
 from nazx_cli.errors import UsageError
 from nazx_cli.names import DTYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from nazx_cli.evaluation.perplexity import Stretch
     from nazx_cli.training.ranks import Ranks
     from nazx_cli.training.scratch.run import TrainSettings
-    from nazx_cli.training.trainer import Progress
 
-_WIDE = 1_000  # the bar's units
 ROPE_TYPES = ("linear", "dynamic", "yarn", "llama3")
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class TrainOptions(LengthOptions):
     """What is trained, of what size, on how much, and how fast."""
 
     attention: Annotated[
@@ -64,20 +61,11 @@ class TrainOptions:
         ),
     ] = None
     seeds: Annotated[int, count_option("--seeds", "Models of each kind.")] = 1
-    seed: Annotated[int, option("--seed", "Same seed, same run.", metavar="N")] = 0
-    epochs: Annotated[float, option("--epochs", "Passes over the data.", min=0, metavar="N")] = 1.0
-    steps: Annotated[int | None, count_option("--steps", "Steps, in place of --epochs.")] = None
-    minutes: Annotated[
-        float | None, option("--minutes", "Minutes, in place of --epochs.", min=0, metavar="N")
-    ] = None
     rate: Annotated[float, option("--rate", "Peak of the learning rate.", min=0, metavar="R")] = (
         1e-3
     )
     decay: Annotated[float, option("--decay", "Weight decay of matrices.", min=0, metavar="D")] = (
         0.1
-    )
-    batch_tokens: Annotated[int, count_option("--batch-tokens", "Tokens of a step, at least.")] = (
-        8192
     )
     recall: Annotated[
         float,
@@ -93,12 +81,6 @@ class TrainOptions:
     held_share: Annotated[
         int, count_option("--held-share", "One document in N is held out.", least=2)
     ] = 20
-    check_every: Annotated[int, count_option("--check-every", "Steps between held-out losses.")] = (
-        100
-    )
-    patience: Annotated[
-        int, count_option("--patience", "End after N checks that are no better.")
-    ] = 5
 
 
 def train(
@@ -162,7 +144,7 @@ def _train_all(out: Path, settings: TrainSettings, report: Report, ranks: Ranks)
         run = TrainRun(out, settings, plan, ranks)
         if not (run.made / "config.json").is_file():
             with report.progress(f"training {plan.name}") as update:
-                run.go(_told(plan.name, update))
+                run.go(teller(update, plan.name))
             if ranks.is_first:
                 run.export()
         ranks.wait()
@@ -230,8 +212,7 @@ def _settings(
     from nazx_cli.training.scratch.run import TrainSettings
     from nazx_cli.training.trainer import Schedule
 
-    if options.steps is not None and options.minutes is not None:
-        raise UsageError("--steps and --minutes both limit the training", "leave one of them out")
+    options.check()
     if options.rope and not options.start:
         raise UsageError("--rope stretches a model that is there", "add --start FOLDER")
     if options.start and options.attention:
@@ -265,14 +246,3 @@ def _settings(
         device=device,
         dtype=dtype,
     )
-
-
-def _told(name: str, update: Callable[..., None]) -> Callable[[Progress], None]:
-    def told(progress: Progress) -> None:
-        held = f", held out {progress.held_out:.3f}" if progress.held_out is not None else ""
-        left = f"{progress.seconds_left / 60:.0f} min left"
-        pace = f"{progress.tokens_per_second:,.0f} tokens/s"
-        stage = f"{name}: step {progress.step:,}, loss {progress.loss:.3f}{held}, {pace}, {left}"
-        update(stage, int(_WIDE * progress.share), _WIDE)
-
-    return told

@@ -19,21 +19,19 @@ from nazx_cli.cli.shared.options import (
     count_option,
     option,
 )
+from nazx_cli.cli.shared.training import LengthOptions, teller
 from nazx_cli.errors import UsageError
 from nazx_cli.names import DEFAULT_MODEL, DTYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from nazx_cli.engine.language_model import LanguageModel
-    from nazx_cli.training.trainer import Progress
     from nazx_cli.training.tuning.run import RunSettings
-
-_WIDE = 1_000  # the bar's units
 
 
 @dataclass(frozen=True)
-class TuneOptions:
+class TuneOptions(LengthOptions):
     """What is trained, on how much, and how fast."""
 
     full: Annotated[bool, option("--full", "Tune all weights, not an adapter.")] = False
@@ -52,29 +50,18 @@ class TuneOptions:
     start: Annotated[str | None, option("--start", "Adapter to begin from.", metavar="FOLDER")] = (
         None
     )
-    epochs: Annotated[float, option("--epochs", "Passes over the data.", min=0, metavar="N")] = 1.0
-    steps: Annotated[int | None, count_option("--steps", "Steps, in place of --epochs.")] = None
-    minutes: Annotated[
-        float | None, option("--minutes", "Minutes, in place of --epochs.", min=0, metavar="N")
-    ] = None
     rate: Annotated[
         float | None,
         option(
             "--rate", "Peak of the learning rate. Default: 1e-3; with --full 2e-5.", metavar="R"
         ),
     ] = None
-    batch_tokens: Annotated[int, count_option("--batch-tokens", "Tokens of a step, at least.")] = (
-        4000
-    )
     longest: Annotated[
         int | None, count_option("--longest", "Most tokens of a prompt.", least=16)
     ] = None
     held_share: Annotated[
         int, count_option("--held-share", "One document in N is held out; 0: none.", least=0)
     ] = 16
-    check_every: Annotated[int, count_option("--check-every", "Steps between held-out losses.")] = (
-        100
-    )
     questions: Annotated[
         int,
         count_option("--questions", "Held-out questions to answer at each check.", least=0),
@@ -87,10 +74,6 @@ class TuneOptions:
             least=0,
         ),
     ] = None
-    patience: Annotated[
-        int, count_option("--patience", "End after N checks that are no better.")
-    ] = 5
-    seed: Annotated[int, option("--seed", "Same seed, same run.", metavar="N")] = 0
 
 
 def tune(
@@ -158,7 +141,7 @@ def tune(
     try:
         if not export:
             with report.progress("tuning") as update:
-                run.go(_told(update))
+                run.go(teller(update))
         with report.progress("writing") as update:
             made = run.export(lambda done, total: update("calibrating", done, total))
     except KeyboardInterrupt:
@@ -179,8 +162,7 @@ def _settings(
     from nazx_cli.training.tuning.data import Source
     from nazx_cli.training.tuning.run import RunSettings
 
-    if options.steps is not None and options.minutes is not None:
-        raise UsageError("--steps and --minutes both limit the run", "leave one of them out")
+    options.check()
     if options.full and options.start:
         raise UsageError("--full tunes no adapter, so it begins from none", "leave --start out")
     lora = None
@@ -229,17 +211,6 @@ def _load(settings: RunSettings, report: Report, offline: bool) -> LanguageModel
             adapter=NO_ADAPTER,
             on_progress=update,
         )
-
-
-def _told(update: Callable[..., None]) -> Callable[[Progress], None]:
-    def told(progress: Progress) -> None:
-        held = f", held out {progress.held_out:.3f}" if progress.held_out is not None else ""
-        left = f"{progress.seconds_left / 60:.0f} min left"
-        pace = f"{progress.tokens_per_second:,.0f} tokens/s"
-        stage = f"step {progress.step:,}, loss {progress.loss:.3f}{held}, {pace}, {left}"
-        update(stage, int(_WIDE * progress.share), _WIDE)
-
-    return told
 
 
 def _tell(report: Report, counters: object, made: Path, settings: RunSettings) -> None:

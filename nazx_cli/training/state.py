@@ -4,10 +4,10 @@ goes on exactly where it was saved."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,11 +15,27 @@ from torch import Tensor
 from nazx_cli.checkpoint.atomic import explained
 from nazx_cli.checkpoint.checkpoint import Checkpoint, read_header
 from nazx_cli.checkpoint.write import write_tensors
-from nazx_cli.errors import NazxError
+from nazx_cli.errors import NazxError, UsageError, first_line
 
 STATE_FILE = "state.safetensors"
 BEST_FILE = "best.safetensors"
 LOG_FILE = "log.jsonl"
+
+
+T = TypeVar("T")
+
+
+def read_asked(path: Path, parse: Callable[[dict[str, Any]], T]) -> T:
+    """What a run was asked for, from the file that it keeps that in; ``UsageError`` where there
+    is none, ``NazxError`` where ``parse`` cannot make anything of it."""
+    try:
+        return parse(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path.parent} holds no run", "name the folder that --out named when it began"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NazxError(f"{path} is broken: {first_line(error)}", "begin the run again") from None
 
 
 @dataclass

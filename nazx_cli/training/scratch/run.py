@@ -8,7 +8,6 @@ NAME/model/       what came of it: a checkpoint with its card and the picture of
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import ceil
@@ -22,7 +21,7 @@ from nazx_cli.checkpoint.atomic import explained
 from nazx_cli.checkpoint.load import load_decoder, resolve_device, resolve_dtype
 from nazx_cli.checkpoint.write import to_json, write_checkpoint
 from nazx_cli.config import ModelConfig
-from nazx_cli.errors import NazxError, UsageError, first_line
+from nazx_cli.errors import UsageError
 from nazx_cli.model.decoder import Decoder
 from nazx_cli.names import OnProgress
 from nazx_cli.training import trainer
@@ -42,7 +41,7 @@ from nazx_cli.training.scratch.corpus import (
     read_ids,
 )
 from nazx_cli.training.scratch.initial import Shape, new_decoder, parse_attention
-from nazx_cli.training.state import load_best
+from nazx_cli.training.state import load_best, read_asked
 from nazx_cli.training.trainer import Schedule, Trainer
 
 ASKED_FILE, CORPUS = "train.json", "corpus"
@@ -148,16 +147,7 @@ def prepare(
 
 def read_settings(out: Path) -> TrainSettings:
     """What the training in ``out`` was asked for; ``UsageError`` where there is none."""
-    try:
-        return TrainSettings.from_json(json.loads((out / ASKED_FILE).read_text("utf-8")))
-    except FileNotFoundError:
-        raise UsageError(
-            f"{out} holds no training", "name the folder that --out named when it began"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise NazxError(
-            f"{out / ASKED_FILE} is broken: {first_line(error)}", "begin the training again"
-        ) from None
+    return read_asked(out / ASKED_FILE, TrainSettings.from_json)
 
 
 class OnRows:

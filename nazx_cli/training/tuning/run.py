@@ -37,7 +37,7 @@ from nazx_cli.training.gradients.engines import (
 from nazx_cli.training.gradients.forward import reach
 from nazx_cli.training.lora import Adapted, LoraSettings, attach, load_pairs, pairs
 from nazx_cli.training.packing import Pack, read_packs, write_packs
-from nazx_cli.training.state import Counters, load_best
+from nazx_cli.training.state import Counters, load_best, read_asked
 from nazx_cli.training.trainer import OnProgress, Schedule, Trainer
 from nazx_cli.training.tuning.books import split_held
 from nazx_cli.training.tuning.card import card
@@ -145,17 +145,7 @@ def _keep(folder: Path, settings: RunSettings, made: Split, lm: LanguageModel) -
 
 def read_settings(folder: Path) -> RunSettings:
     """What the run in ``folder`` was asked for; ``UsageError`` where there is none."""
-    try:
-        data = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-        return RunSettings.from_json(data)
-    except FileNotFoundError:
-        raise UsageError(
-            f"{folder} holds no run", "name the folder that --out named when the run began"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise NazxError(
-            f"{folder / RUN_FILE} is broken: {first_line(error)}", "begin the run again"
-        ) from None
+    return read_asked(folder / RUN_FILE, RunSettings.from_json)
 
 
 class Run:
