@@ -3,7 +3,7 @@ prompts, and a byte-level tokenizer with a family's special tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain, repeat
@@ -118,8 +118,8 @@ class MarkupModel(ScriptedModel):
         text = self.answers.pop(0) if max_tokens else ""
         ids = chain(self.tokenizer.encode_markup(text), repeat(min(self.tokenizer.stop_ids)))
 
-        def logits(_: Context) -> torch.Tensor:
-            return torch.nn.functional.one_hot(torch.tensor(next(ids)), 400).float()
+        def logits(_: Context, drafts: Sequence[int]) -> torch.Tensor:
+            return torch.nn.functional.one_hot(torch.tensor([next(ids)]), 400).float()
 
         stops = stop_ids or frozenset()
         return generate(logits, self.tokenizer, ctx, max_tokens, Sampling(), stops)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from reading_helpers import alice_text, small_tokenizer
 from nazx_cli.context.context import Context
 from nazx_cli.documents.document import Document
 from nazx_cli.engine.generator import Step, generate
+from nazx_cli.engine.lookup import LogitsAhead
 from nazx_cli.engine.loops import Repeats
 from nazx_cli.engine.sampling import Sampling
 from nazx_cli.reading.library import Library
@@ -99,12 +100,12 @@ def test_what_is_held_back_comes_when_something_new_follows() -> None:
     assert repeats.begin == len(text)
 
 
-def saying(text: str) -> Callable[[Context], torch.Tensor]:
+def saying(text: str) -> LogitsAhead:
     """Logits of a model that says ``text``, a byte a token."""
     ids = iter(make_tokenizer().encode(text))
 
-    def logits(_: Context) -> torch.Tensor:
-        return torch.nn.functional.one_hot(torch.tensor(next(ids)), 300).float()
+    def logits(_: Context, drafts: Sequence[int]) -> torch.Tensor:
+        return torch.nn.functional.one_hot(torch.tensor([next(ids)]), 300).float()
 
     return logits
 

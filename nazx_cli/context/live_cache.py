@@ -51,6 +51,11 @@ class LiveCache:
         return held + self.ids.numel() * 4
 
     @property
+    def room(self) -> int:
+        """Positions that can be added without a larger buffer."""
+        return self.keys.shape[2] - self._index(self.count)
+
+    @property
     def slack(self) -> int:
         """Positions held beyond the window, and the longest piece computed at once past it."""
         return LIVE_SLACK

@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from nazx_cli.context.context import Context
 from nazx_cli.engine.grounding import Grounding
+from nazx_cli.engine.lookup import MOST_DRAFTS, LogitsAhead, Lookup
 from nazx_cli.engine.loops import Repeats
 from nazx_cli.engine.sampling import Sampler, Sampling
 from nazx_cli.model.attention.batch import PromptBatch
@@ -20,13 +19,15 @@ from nazx_cli.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Stats:
-    """Figures of an answer so far; seconds count from the call of ``generate``."""
+    """Figures of an answer so far; seconds count from the call of ``generate``. ``runs``: how often
+    the model was run, where it ran for this answer alone."""
 
     context_tokens: int
     context_bytes: int
     generated: int
     first_token_seconds: float
     tokens_per_second: float
+    runs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,35 +49,39 @@ class Step:
 
 
 def generate(
-    next_logits: Callable[[Context], Tensor],
+    logits_ahead: LogitsAhead,
     tokenizer: Tokenizer,
     context: Context,
     max_tokens: int,
     sampling: Sampling,
     stop_ids: frozenset[int],
     grounding: Grounding | None = None,
+    most_drafts: int = MOST_DRAFTS,
 ) -> Iterator[Step]:
     """Yield up to ``max_tokens`` steps; each token is in ``context`` before it is yielded.
 
     A stop token ends the answer and is not added to the context. The repeat penalty looks at
     the answer alone: words of the prompt, which an answer must often repeat, are free. A token
-    that does not fit ``grounding`` loses against a likely one that does. ``NazxError`` where the
-    weights are damaged.
+    that does not fit ``grounding`` loses against a likely one that does. With ``most_drafts`` the
+    model runs on up to so many tokens that are likely to follow: see ``engine.lookup``; the steps
+    are the same for any number. ``NazxError`` where the weights are damaged.
     Whoever iterates may stop at any time: what was yielded stays in the context, nothing else has
-    changed.
+    changed; until then the context is left alone.
     """
     begin = time.perf_counter()
     first = 0.0
     sampler, said = Sampler(sampling, grounding), _Said(tokenizer)
+    lookup = Lookup(logits_ahead, context, most_drafts)
     told = ""
     for count in range(1, max_tokens + 1):
-        token = sampler.choose(next_logits(context), said.tokens)
+        token = sampler.choose(lookup.logits(), said.tokens)
         if count == 1:
             first = time.perf_counter() - begin
         stopped = token in stop_ids
         if not stopped:
             context.append([token])
             said.push(token)
+            lookup.push(token)
         finish = "stop" if stopped else "length" if count == max_tokens else None
         if said.repeats.is_loop:
             finish = "loop"
@@ -85,7 +90,7 @@ def generate(
             said.flush()
         end = len(said.text) if finish in ("stop", "length") else said.repeats.begin
         delta, told = said.text[len(told) : end], said.text[:end]
-        yield Step(token, told, delta, finish, _stats(context, count, begin, first))
+        yield Step(token, told, delta, finish, _stats(context, count, lookup.runs, begin, first))
         if finish:
             return
 
@@ -109,10 +114,10 @@ class _Said:
         self.text += self._stream.flush()
 
 
-def _stats(context: Context, count: int, begin: float, first: float) -> Stats:
+def _stats(context: Context, count: int, runs: int, begin: float, first: float) -> Stats:
     seconds = time.perf_counter() - begin - first
     speed = (count - 1) / seconds if count > 1 and seconds > 0 else 0.0
-    return Stats(len(context), context.nbytes, count, first, speed)
+    return Stats(len(context), context.nbytes, count, first, speed, runs)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from nazx_cli.context.context import Context, as_ids
 from nazx_cli.engine.fitting import MemoryLimit, plan_here
 from nazx_cli.engine.generator import Candidate, Step, answer_each, generate
 from nazx_cli.engine.grounding import Grounding
+from nazx_cli.engine.lookup import MOST_DRAFTS
 from nazx_cli.engine.sampling import Sampling, published_sampling
 from nazx_cli.errors import MemoryLimitError, is_out_of_memory
 from nazx_cli.memory.estimate import TextSize
@@ -233,10 +234,14 @@ class LanguageModel:
         would outgrow the memory limit moves to a smaller layout; ``MemoryLimitError`` where
         there is none, or where the device itself has no more.
         """
+        return self.logits_ahead(context, ())[0]
+
+    def logits_ahead(self, context: Context, drafts: Sequence[int]) -> Tensor:
+        """The same, and with it those after ``drafts``: see ``AttentionKind.logits_ahead``."""
         if self._limit is not None:
             self._limit.enforce(context, self.move)
         try:
-            return self.attention.next_logits(context)
+            return self.attention.logits_ahead(context, drafts)
         except BaseException as error:
             self.move(context, context.layout)
             if is_out_of_memory(error):
@@ -258,16 +263,18 @@ class LanguageModel:
         sampling: Sampling | None = None,
         stop_ids: frozenset[int] | None = None,
         grounding: Grounding | None = None,
+        most_drafts: int = MOST_DRAFTS,
     ) -> Iterator[Step]:
         """Steps of an answer that continues ``context``; see ``engine.generator``."""
         return generate(
-            self.next_logits,
+            self.logits_ahead,
             self.tokenizer,
             context,
             max_tokens,
             sampling or Sampling(),
             self.tokenizer.stop_ids if stop_ids is None else stop_ids,
             grounding,
+            most_drafts,
         )
 
     def answer_each(

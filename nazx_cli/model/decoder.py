@@ -193,7 +193,10 @@ class Decoder(nn.Module):
 
     def logits(self, h: Tensor) -> Tensor:
         """Output logits (T, V) float32 of final states (T, C)."""
-        out: Tensor = self.head(self.final_norm(h)).float()
+        return self.scaled(self.head(self.final_norm(h)).float())
+
+    def scaled(self, out: Tensor) -> Tensor:
+        """Logits of what the head gives (..., V)."""
         if self.config.logit_scale != 1.0:
             out = out * self.config.logit_scale
         cap = self.config.logit_cap

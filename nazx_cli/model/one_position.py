@@ -1,17 +1,24 @@
-"""One further position through all layers in one compiled call, where that can be had.
+"""One further position, or a few, through all layers in one compiled call, where that can be had.
 
 PyTorch's path, in ``decoder``, is the reference; what this one cannot run is left to it.
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
 
 from nazx_cli.families.base import LayerKind
-from nazx_cli.kernels.native.step import LayerWeights, NormWeights, Step, step_library
+from nazx_cli.kernels.native.step import (
+    HeadWeights,
+    LayerWeights,
+    NormWeights,
+    Step,
+    step_library,
+)
 from nazx_cli.model.decoder import Block, Decoder
 from nazx_cli.model.layers import Norm, matrix_of
 
@@ -34,14 +41,20 @@ class OnePosition:
         if library is None:
             return None
         if not self._held or any(store.get(name) is not held for store, name, held in self._held):
-            self._held = list(_parts(decoder.blocks))
-            made = [self._layer(at, block) for at, block in enumerate(decoder.layers)]
-            layers = [layer for layer in made if layer is not None]
+            self._held = list(_parts(decoder))
             # Layers that are kept elsewhere until they run have no weights to read here.
             here = all(held.is_cpu for *_, held in self._held if isinstance(held, Tensor))
-            whole = here and len(layers) == len(made)
-            self._step = Step(library, decoder.config, layers) if whole else None
+            self._step = self._made(library) if here else None
         return self._step
+
+    def _made(self, library: ctypes.CDLL) -> Step | None:
+        decoder = self._decoder
+        made = [self._layer(at, block) for at, block in enumerate(decoder.layers)]
+        layers = [layer for layer in made if layer is not None]
+        head, norm = matrix_of(decoder.head), _norm(decoder.final_norm)
+        if head is None or norm is None or len(layers) < len(made):
+            return None
+        return Step(library, decoder.config, layers, HeadWeights(norm, head))
 
     def _layer(self, at: int, block: Block) -> LayerWeights | None:
         linears = (block.qkv, block.out, block.mlp.up, block.mlp.down)

@@ -1,13 +1,18 @@
-/* All layers of a decoder for one further position, whose keys and values are added to the cache.
+/* All layers of a decoder, and its head, for one further position or a few in a row, whose keys and
+   values are added to the cache.
 
+   Weights are read once for four positions. What is computed for a position, and in which order, does
+   not depend on how many there are: each comes out as if alone, bit for bit.
    Threads share the rows of every matrix, and in attention the query heads; each keeps the running
-   state for itself. Everything is float32 but weights and cache. */
+   states for itself. Everything is float32 but weights and cache. */
 
 #include "vectors.h"
 #include "products.h"
 #include "team.h"
 
 #define GROUP 4 /* query heads that share one reading of keys and values */
+#define FEW 4   /* positions that share one reading of weights */
+#define NEAR 32 /* rows of a matrix, a multiple of ROWS, that stay near for the next few positions */
 
 enum activation { SILU, GELU, GELU_TANH, RELU };
 
@@ -16,7 +21,7 @@ struct norm { const void *weight, *bias; int64_t wide; }; /* no weight: no norm;
 struct layer {
   struct norm norm1, q_norm, k_norm, norm1_after, norm2, norm2_after;
   struct matrix qkv, out, up, down;
-  int64_t sight; /* which of the step's */
+  int64_t sight; /* which of a position's */
 };
 
 /* What a layer's query sees: rows first..stop-1 of the cache, turned by ``phases`` (half cosines,
@@ -25,21 +30,26 @@ struct sight { const float *phases, *capped; int64_t half, sinks, first, stop; }
 
 struct model {
   const struct layer *layers;
-  int64_t count, hidden, heads, kv_heads, dim, inner, gated, activation, parallel;
+  struct norm final_norm;
+  struct matrix head;
+  int64_t count, kinds, hidden, heads, kv_heads, dim, inner, gated, activation, parallel;
   float eps, residual_scale, attention_scale, attention_cap; /* cap 0: none */
 };
 
 struct step {
   const struct model *model;
-  const struct sight *sights;
+  const struct sight *sights; /* (positions, kinds) */
   uint8_t *keys, *values; /* (layers, kv_heads, capacity, dim) */
-  int64_t capacity, at;   /* at: the row of the new position */
+  int64_t positions;
+  int64_t capacity, at;   /* at: the row of the first of the positions */
   int64_t seen;           /* rows that a query sees, at most */
-  float *state;           /* (hidden): in and out */
+  const float *states;    /* (positions, hidden): their embeddings */
+  float *logits;          /* (positions, rows of the head) */
   float *scratch;         /* scratch_size numbers */
   int64_t threads;
 };
 
+/* Each has room for every position, but for scores. */
 struct buffers {
   float *q, *capped, *mixed, *inner, *attended, *fed; /* from one thread to the others */
   float *h, *a, *ready, *wide, *scores;               /* each thread's own */
@@ -52,12 +62,12 @@ static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t lay_out(const struct step *s, int64_t thread, struct buffers *b) {
   const struct model *m = s->model;
   const int64_t q = m->heads * padded(m->dim), c = padded(m->hidden), inner = padded(m->inner);
-  const int64_t ready = most(most(inner, c), q), wide = 2 * most(inner, padded(m->dim)), scores = padded(s->seen);
+  const int64_t ready = most(most(inner, c), q), wide = 2 * most(inner, padded(m->dim)), scores = padded(s->seen), n = s->positions;
   float *at = s->scratch;
-  b->q = at, b->capped = at += q, b->mixed = at += q, b->inner = at += q;
-  b->attended = at += inner, b->fed = at += c, at += c;
-  at += thread * (2 * c + ready + wide + GROUP * scores);
-  b->h = at, b->a = at += c, b->ready = at += c, b->wide = at += ready, b->scores = at += wide;
+  b->q = at, b->capped = at += n * q, b->mixed = at += n * q, b->inner = at += n * q;
+  b->attended = at += n * inner, b->fed = at += n * c, at += n * c;
+  at += thread * (n * (2 * c + ready + wide) + GROUP * scores);
+  b->h = at, b->a = at += n * c, b->ready = at += n * c, b->wide = at += n * ready, b->scores = at += n * wide;
   return at + GROUP * scores - s->scratch;
 }
 
@@ -87,22 +97,45 @@ static void normalize(const struct norm *norm, float eps, const float *x, int64_
   if (norm->bias) for (int64_t i = 0; i < n; i++) out[i] += number(norm->wide, norm->bias, i);
 }
 
-/* What goes into a layer's next part: ``x`` after the norm, ready for the matrix. */
-static void into(const struct matrix *matrix, const struct norm *norm, const struct model *m, const float *x, struct buffers *b) {
-  if (norm->weight) normalize(norm, m->eps, x, m->hidden, b->a), x = b->a;
-  prepare(matrix->kind, x, matrix->columns, b->ready);
+/* The states (positions, from) made ready for the matrix: after the norm, if there is one. */
+static void into(const struct step *s, const struct matrix *matrix, const struct norm *norm, const float *x, int64_t from, struct buffers *b) {
+  const int64_t to = prepared(matrix->kind, matrix->columns);
+  for (int64_t i = 0; i < s->positions; i++, x += from) {
+    if (norm->weight) normalize(norm, s->model->eps, x, matrix->columns, b->a);
+    prepare(matrix->kind, norm->weight ? b->a : x, matrix->columns, b->ready + i * to);
+  }
 }
 
-/* Add what a layer's part gives, ``x``, to the state. */
-static void add(const struct norm *norm, const struct model *m, const float *x, struct buffers *b) {
-  if (norm->weight) normalize(norm, m->eps, x, m->hidden, b->a), x = b->a;
-  for (int64_t i = 0; i < m->hidden; i++) b->h[i] += m->residual_scale * x[i];
+/* Add what a layer's part gives, ``x``, to the states. */
+static void add(const struct step *s, const struct norm *norm, const float *x, struct buffers *b) {
+  const struct model *m = s->model;
+  const int64_t c = padded(m->hidden);
+  for (int64_t i = 0; i < s->positions; i++) {
+    const float *from = x + i * c;
+    if (norm->weight) normalize(norm, m->eps, from, m->hidden, b->a), from = b->a;
+    for (int64_t k = 0; k < m->hidden; k++) b->h[i * c + k] += m->residual_scale * from[k];
+  }
 }
 
-/* y[r - first] = x . row r + bias */
-static void product(const struct matrix *m, const float *x, int64_t first, int64_t last, float *y) {
-  products(m, 1, x, first, last, y, 0);
-  if (m->bias) for (int64_t r = first; r < last; r++) y[r - first] += number(!NARROW, m->bias, r);
+/* y[i * stride + r - first] = what is ready for position i . row r + bias, first <= r < last. */
+static void product(const struct step *s, const struct matrix *m, const float *ready, int64_t first, int64_t last, float *y, int64_t stride) {
+  const int64_t step = prepared(m->kind, m->columns);
+  for (int64_t r = first; r < last; r += NEAR) {
+    const int64_t end = r + NEAR < last ? r + NEAR : last;
+    for (int64_t i = 0; i < s->positions; i += FEW) {
+      const float *x = ready + i * step;
+      float *out = y + i * stride + r - first;
+      switch (s->positions - i) {
+        case 1: products(m, 1, x, r, end, out, stride); break;
+        case 2: products(m, 2, x, r, end, out, stride); break;
+        case 3: products(m, 3, x, r, end, out, stride); break;
+        default: products(m, FEW, x, r, end, out, stride);
+      }
+    }
+  }
+  if (!m->bias) return;
+  for (int64_t i = 0; i < s->positions; i++)
+    for (int64_t r = first; r < last; r++) y[i * stride + r - first] += number(!NARROW, m->bias, r);
 }
 
 static void turn(const float *x, const float *phases, int64_t half, int64_t dim, float *out) {
@@ -129,30 +162,41 @@ static uint8_t *row_of(const struct step *s, uint8_t *cache, int64_t layer, int6
   return cache + row_bytes(DENSE, m->dim) * ((layer * m->kv_heads + head) * s->capacity + row);
 }
 
-/* Queries, keys and values of a thread's heads: rotated, and the latter put into the cache. */
-static void project(const struct step *s, int64_t layer, struct buffers *b, int64_t thread, int64_t threads) {
+static const struct sight *sight_of(const struct step *s, int64_t layer, int64_t position) {
+  return s->sights + position * s->model->kinds + s->model->layers[layer].sight;
+}
+
+/* A head's projection ``x`` at one position: rotated for attention, or put into the cache. */
+static void place_head(const struct step *s, int64_t layer, int64_t head, int64_t position, float *x, float *turned, struct buffers *b) {
   const struct model *m = s->model;
   const struct layer *l = m->layers + layer;
-  const struct sight *sight = s->sights + l->sight;
-  const int64_t dim = m->dim, step = prepared(DENSE, dim);
+  const struct sight *sight = sight_of(s, layer, position);
+  const int64_t dim = m->dim, kv = head - m->heads, row = s->at + position;
+  const int64_t to = (position * m->heads + head) * prepared(DENSE, dim);
+  if (kv >= m->kv_heads) {
+    keep(x, dim, row_of(s, s->values, layer, kv - m->kv_heads, row));
+    return;
+  }
+  const struct norm *norm = kv < 0 ? &l->q_norm : &l->k_norm;
+  if (norm->weight) normalize(norm, m->eps, x, dim, x);
+  turn(x, sight->phases, sight->half, dim, turned);
+  if (kv >= 0) keep(turned, dim, row_of(s, s->keys, layer, kv, row));
+  else prepare(DENSE, turned, dim, b->q + to);
+  if (kv >= 0 || !sight->sinks) return;
+  turn(x, sight->capped, sight->half, dim, turned);
+  prepare(DENSE, turned, dim, b->capped + to);
+}
+
+/* Queries, keys and values of a thread's heads. */
+static void project(const struct step *s, int64_t layer, struct buffers *b, int64_t thread, int64_t threads) {
+  const struct model *m = s->model;
+  const int64_t dim = m->dim, wide = padded(dim);
   int64_t first, last;
   share(m->heads + 2 * m->kv_heads, 1, thread, threads, &first, &last);
-  float *x = b->wide, *turned = b->wide + padded(dim);
+  float *turned = b->wide + s->positions * wide;
   for (int64_t head = first; head < last; head++) {
-    product(&l->qkv, b->ready, head * dim, (head + 1) * dim, x);
-    const int64_t kv = head - m->heads;
-    if (kv >= m->kv_heads) {
-      keep(x, dim, row_of(s, s->values, layer, kv - m->kv_heads, s->at));
-      continue;
-    }
-    const struct norm *norm = kv < 0 ? &l->q_norm : &l->k_norm;
-    if (norm->weight) normalize(norm, m->eps, x, dim, x);
-    turn(x, sight->phases, sight->half, dim, turned);
-    if (kv >= 0) keep(turned, dim, row_of(s, s->keys, layer, kv, s->at));
-    else prepare(DENSE, turned, dim, b->q + head * step);
-    if (kv >= 0 || !sight->sinks) continue;
-    turn(x, sight->capped, sight->half, dim, turned);
-    prepare(DENSE, turned, dim, b->capped + head * step);
+    product(s, &m->layers[layer].qkv, b->ready, head * dim, (head + 1) * dim, b->wide, wide);
+    for (int64_t i = 0; i < s->positions; i++) place_head(s, layer, head, i, b->wide + i * wide, turned, b);
   }
 }
 
@@ -190,16 +234,16 @@ INLINE void mix(int count, const uint8_t *v, int64_t bytes, int64_t at, int64_t 
   }
 }
 
-/* Attention of ``count`` query heads from ``head`` on, which share keys and values. */
-INLINE void attend(int count, const struct step *s, int64_t layer, int64_t head, struct buffers *b) {
+/* Attention of a position's ``count`` query heads from ``head`` on, which share keys and values. */
+INLINE void attend(int count, const struct step *s, int64_t layer, int64_t head, int64_t position, struct buffers *b) {
   const struct model *m = s->model;
-  const struct sight *sight = s->sights + m->layers[layer].sight;
+  const struct sight *sight = sight_of(s, layer, position);
   const int64_t dim = m->dim, bytes = row_bytes(DENSE, dim), step = prepared(DENSE, dim), kv = head / (m->heads / m->kv_heads);
   const int64_t sinks = sight->sinks, rows = sight->stop - sight->first, room = padded(s->seen);
   const uint8_t *k = row_of(s, s->keys, layer, kv, 0), *v = row_of(s, s->values, layer, kv, 0);
-  const int64_t skip = sight->first * bytes;
-  span_dot(DENSE, count, k, NULL, b->capped + head * step, sinks, dim, b->scores, room);
-  span_dot(DENSE, count, k + skip, NULL, b->q + head * step, rows, dim, b->scores + sinks, room);
+  const int64_t skip = sight->first * bytes, from = (position * m->heads + head) * step;
+  span_dot(DENSE, count, k, NULL, b->capped + from, sinks, dim, b->scores, room);
+  span_dot(DENSE, count, k + skip, NULL, b->q + from, rows, dim, b->scores + sinks, room);
   float scale[count];
   for (int i = 0; i < count; i++) scale[i] = weigh(b->scores + i * room, sinks + rows, m->attention_scale, m->attention_cap);
   for (int64_t at = 0; at < bytes; at += LINE) {
@@ -209,7 +253,7 @@ INLINE void attend(int count, const struct step *s, int64_t layer, int64_t head,
     mix(count, v + skip, bytes, at, rows, b->scores + sinks, room, sums);
     for (int i = 0; i < count; i++) for (int n = 0; n < slices(DENSE); n++) for (int lane = 0; lane < LANES; lane++) {
       const int64_t d = at * slices(DENSE) / 4 + place(DENSE, n, lane);
-      if (d < dim) b->mixed[(head + i) * dim + d] = sums[i][n][lane] * scale[i];
+      if (d < dim) b->mixed[position * m->heads * dim + (head + i) * dim + d] = sums[i][n][lane] * scale[i];
     }
   }
 }
@@ -223,12 +267,13 @@ static void attend_all(const struct step *s, int64_t layer, struct buffers *b, i
     int64_t count = group - head % group;
     if (count > last - head) count = last - head;
     if (count > GROUP) count = GROUP;
-    switch (count) {
-      case 1: attend(1, s, layer, head, b); break;
-      case 2: attend(2, s, layer, head, b); break;
-      case 3: attend(3, s, layer, head, b); break;
-      default: attend(GROUP, s, layer, head, b);
-    }
+    for (int64_t i = 0; i < s->positions; i++)
+      switch (count) {
+        case 1: attend(1, s, layer, head, i, b); break;
+        case 2: attend(2, s, layer, head, i, b); break;
+        case 3: attend(3, s, layer, head, i, b); break;
+        default: attend(GROUP, s, layer, head, i, b);
+      }
     head += count;
   }
 }
@@ -244,54 +289,64 @@ static inline vec activated(int activation, vec x) {
   return x;
 }
 
-/* A thread's part of the inner state of the feed-forward. */
-static void widen(const struct model *m, const struct layer *l, struct buffers *b, int64_t thread, int64_t threads) {
+/* A thread's part of the inner states of the feed-forward. */
+static void widen(const struct step *s, const struct layer *l, struct buffers *b, int64_t thread, int64_t threads) {
+  const struct model *m = s->model;
   int64_t first, last;
   share(m->inner, LANES, thread, threads, &first, &last);
   if (first == last) return;
-  float *gate = b->wide, *up = b->wide + padded(last - first);
-  product(&l->up, b->ready, first, last, gate);
-  if (m->gated) product(&l->up, b->ready, m->inner + first, m->inner + last, up);
-  for (int64_t i = 0; i < last - first; i += LANES) {
-    vec x = activated(m->activation, load(gate + i));
-    if (m->gated) x *= load(up + i);
-    store(b->inner + first + i, x);
+  const int64_t wide = padded(last - first);
+  float *gates = b->wide, *ups = b->wide + s->positions * wide;
+  product(s, &l->up, b->ready, first, last, gates, wide);
+  if (m->gated) product(s, &l->up, b->ready, m->inner + first, m->inner + last, ups, wide);
+  for (int64_t n = 0; n < s->positions; n++) {
+    const float *gate = gates + n * wide, *up = ups + n * wide;
+    float *out = b->inner + n * padded(m->inner) + first;
+    for (int64_t i = 0; i < last - first; i += LANES) {
+      vec x = activated(m->activation, load(gate + i));
+      if (m->gated) x *= load(up + i);
+      store(out + i, x);
+    }
   }
 }
 
-static void narrow(const struct matrix *matrix, const float *x, struct buffers *b, float *out, int64_t thread, int64_t threads) {
+/* A thread's part of what the ready states give. */
+static void narrow(const struct step *s, const struct matrix *matrix, struct buffers *b, float *out, int64_t stride, int64_t thread, int64_t threads) {
   int64_t first, last;
   share(matrix->rows, ROWS, thread, threads, &first, &last);
-  prepare(matrix->kind, x, matrix->columns, b->ready);
-  product(matrix, b->ready, first, last, out + first);
+  product(s, matrix, b->ready, first, last, out + first, stride);
 }
 
 static void run(void *job, struct team *team, int64_t thread, int64_t threads) {
+  static const struct norm none = {};
   const struct step *s = job;
   const struct model *m = s->model;
+  const int64_t c = padded(m->hidden);
   struct buffers buffers, *b = &buffers;
   lay_out(s, thread, b);
-  memcpy(b->h, s->state, m->hidden * sizeof(float));
+  for (int64_t i = 0; i < s->positions; i++) memcpy(b->h + i * c, s->states + i * m->hidden, m->hidden * sizeof(float));
   for (int64_t layer = 0; layer < m->count; layer++) {
     const struct layer *l = m->layers + layer;
-    into(&l->qkv, &l->norm1, m, b->h, b);
+    into(s, &l->qkv, &l->norm1, b->h, c, b);
     project(s, layer, b, thread, threads);
     meet(team);
     attend_all(s, layer, b, thread, threads);
     meet(team);
-    narrow(&l->out, b->mixed, b, b->attended, thread, threads);
+    into(s, &l->out, &none, b->mixed, m->heads * m->dim, b);
+    narrow(s, &l->out, b, b->attended, c, thread, threads);
     meet(team);
-    if (!m->parallel) add(&l->norm1_after, m, b->attended, b);
-    into(&l->up, &l->norm2, m, b->h, b);
-    widen(m, l, b, thread, threads);
+    if (!m->parallel) add(s, &l->norm1_after, b->attended, b);
+    into(s, &l->up, &l->norm2, b->h, c, b);
+    widen(s, l, b, thread, threads);
     meet(team);
-    narrow(&l->down, b->inner, b, b->fed, thread, threads);
+    into(s, &l->down, &none, b->inner, padded(m->inner), b);
+    narrow(s, &l->down, b, b->fed, c, thread, threads);
     meet(team);
-    if (m->parallel) add(&l->norm1_after, m, b->attended, b);
-    add(&l->norm2_after, m, b->fed, b);
+    if (m->parallel) add(s, &l->norm1_after, b->attended, b);
+    add(s, &l->norm2_after, b->fed, b);
   }
-  if (thread == 0) memcpy(s->state, b->h, m->hidden * sizeof(float));
+  into(s, &m->head, &m->final_norm, b->h, c, b);
+  narrow(s, &m->head, b, s->logits, m->head.rows, thread, threads);
 }
 
-/* Run one position: ``state`` is its embedding before, and what the last layer gives after. */
 void run_step(struct step *s) { together(run, s, s->threads); }

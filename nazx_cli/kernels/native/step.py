@@ -1,4 +1,4 @@
-"""All layers of a decoder for one further position in one call: ``step.c``.
+"""All layers of a decoder, and its head, for one further position or a few in one call: ``step.c``.
 
 In PyTorch such a position takes some thirty operations a layer, whose own cost comes to half of
 what reading the weights takes. Weights are read where they lie; nothing of them is copied.
@@ -45,12 +45,20 @@ class LayerWeights:
 
     matrices   qkv, out, up, down
     norms      norm1, q_norm, k_norm, norm1_after, norm2, norm2_after; None: it does without
-    sight      which of the sights that ``Step.run`` is given
+    sight      which of a position's sights that ``Step.run`` is given
     """
 
     matrices: tuple[Matrix, ...]
     norms: tuple[NormWeights | None, ...]
     sight: int
+
+
+@dataclass(frozen=True)
+class HeadWeights:
+    """What turns final states into logits."""
+
+    norm: NormWeights
+    matrix: Matrix
 
 
 @dataclass(frozen=True)
@@ -90,10 +98,13 @@ class _Sight(ctypes.Structure):
 class _Model(ctypes.Structure):
     _fields_ = (
         ("layers", ctypes.c_void_p),
+        ("final_norm", _Norm),
+        ("head", CMatrix),
         *(
             (name, ctypes.c_int64)
             for name in (
                 "count",
+                "kinds",
                 "hidden",
                 "heads",
                 "kv_heads",
@@ -114,8 +125,8 @@ class _Model(ctypes.Structure):
 class _Step(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("model", "sights", "keys", "values")),
-        *((name, ctypes.c_int64) for name in ("capacity", "at", "seen")),
-        *((name, ctypes.c_void_p) for name in ("state", "scratch")),
+        *((name, ctypes.c_int64) for name in ("positions", "capacity", "at", "seen")),
+        *((name, ctypes.c_void_p) for name in ("states", "logits", "scratch")),
         ("threads", ctypes.c_int64),
     )
 
@@ -124,15 +135,20 @@ class Step:
     """The layers of one model, ready to run positions; it keeps the weights that it was given."""
 
     def __init__(
-        self, library: ctypes.CDLL, config: ModelConfig, layers: Sequence[LayerWeights]
+        self,
+        library: ctypes.CDLL,
+        config: ModelConfig,
+        layers: Sequence[LayerWeights],
+        head: HeadWeights,
     ) -> None:
-        self._library, self._weights = library, tuple(layers)
-        # A type that is made for every call would be a circle each time.
-        self._sights = _Sight * (1 + max(layer.sight for layer in layers))
+        self._library, self._weights = library, (tuple(layers), head)
         self._layers = (_Layer * len(layers))(*map(_layer, layers))
         self._model = _Model(
             ctypes.addressof(self._layers),
+            _norm(head.norm),
+            CMatrix.of(head.matrix),
             len(layers),
+            1 + max(layer.sight for layer in layers),
             config.hidden_size,
             config.num_heads,
             config.num_kv_heads,
@@ -148,23 +164,28 @@ class Step:
         )
 
     def run(
-        self, state: Tensor, keys: Tensor, values: Tensor, at: int, sights: Sequence[Sight]
+        self, states: Tensor, keys: Tensor, values: Tensor, at: int, sights: Sequence[Sight]
     ) -> Tensor:
-        """(1, C) float32: what the layers make of ``state`` (1, C), a position's embedding.
+        """(T, V) float32 logits of T positions in a row, whose embeddings are ``states`` (T, C).
 
-        Its keys and values become row ``at`` of ``keys`` and ``values`` (layers, kv_heads,
-        capacity, D), which are contiguous; ``sights`` as the layers number them.
+        Their keys and values become rows ``at`` on of ``keys`` and ``values`` (layers, kv_heads,
+        capacity, D), which are contiguous; ``sights`` are those of the first position, as the
+        layers number them, then those of the next. A position's logits do not depend, in any bit,
+        on how many others there are.
         """
-        state = state.float().clone()
-        kinds = self._sights(*map(_sight, sights))
-        step = _Step(ctypes.addressof(self._model), ctypes.addressof(kinds))
+        states = states.float().contiguous()
+        logits = torch.empty(len(states), self._model.head.rows)
+        seen = _sights(len(sights))(*map(_sight, sights))
+        step = _Step(ctypes.addressof(self._model), ctypes.addressof(seen))
         step.keys, step.values = keys.data_ptr(), values.data_ptr()
-        step.capacity, step.at, step.threads = keys.shape[2], at, torch.get_num_threads()
+        step.positions, step.capacity, step.at = len(states), keys.shape[2], at
         step.seen = max(sight.sinks + sight.stop - sight.first for sight in sights)
+        step.threads = torch.get_num_threads()
         scratch = torch.empty(self._library.scratch_size(ctypes.byref(step)))
-        step.state, step.scratch = state.data_ptr(), scratch.data_ptr()
+        step.states, step.logits = states.data_ptr(), logits.data_ptr()
+        step.scratch = scratch.data_ptr()
         self._library.run_step(ctypes.byref(step))
-        return state
+        return logits
 
 
 def step_library(
@@ -212,3 +233,9 @@ def _sight(sight: Sight) -> _Sight:
     half = 0 if sight.phases is None else len(sight.phases) // 2
     turns = map(address, (sight.phases, sight.capped))
     return _Sight(*turns, half, sight.sinks, sight.first, sight.stop)
+
+
+@lru_cache
+def _sights(count: int) -> type[ctypes.Array[_Sight]]:
+    """Made once: a type that is made for every call would be a circle each time."""
+    return _Sight * count

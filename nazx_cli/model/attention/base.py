@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -51,8 +52,8 @@ class AttentionKind(ABC):
         """Final states (T, C) of every position of ids (T,); differentiable."""
 
     @abstractmethod
-    def next_state(self, context: Context) -> Tensor:
-        """Final state (1, C) of the last position of ``context``, which is not empty."""
+    def run(self, context: Context, drafts: Sequence[int]) -> Tensor:
+        """What ``logits_ahead`` gives, of a ``context`` that is not empty."""
 
     def logits(self, ids: Tensor) -> Tensor:
         """(T, V) float32 logits after every position of ids (T,)."""
@@ -62,7 +63,17 @@ class AttentionKind(ABC):
 
     def next_logits(self, context: Context) -> Tensor:
         """(V,) float32 logits of the token after the last one in ``context``."""
+        return self.logits_ahead(context, ())[0]
+
+    def logits_ahead(self, context: Context, drafts: Sequence[int]) -> Tensor:
+        """(1 + n, V) float32: the same, then those of the token after each of the first n of
+        ``drafts``, were they to follow.
+
+        n is how many can be run together for less than one after another takes, and give the same
+        logits, bit for bit, as if they were appended one by one; often it is 0. ``context`` stays
+        as it is.
+        """
         if not len(context):
             raise NazxError("the context is empty", "append at least one token first")
         with torch.inference_mode():
-            return self.decoder.logits(self.next_state(context))[0]
+            return self.run(context, drafts)

@@ -21,6 +21,7 @@ weighted sum of states, so that one matrix of states serves every layer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -78,7 +79,7 @@ class InAttention(AttentionKind):
 
         return decoder.hidden(h, attend)
 
-    def next_state(self, context: Context) -> Tensor:
+    def run(self, context: Context, drafts: Sequence[int]) -> Tensor:
         decoder = self.decoder
         layout = cast(Layout, context.memory)
         config = decoder.config
@@ -93,7 +94,7 @@ class InAttention(AttentionKind):
             query = _query(decoder.layers[layer], a, config.num_heads)[0]
             return layout.attend(layer, query, phases).to(a.dtype).reshape(1, -1)
 
-        return decoder.hidden(h, attend)
+        return decoder.logits(decoder.hidden(h, attend))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ causal. A layer with a window of its own, in families that have such, sees that 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -22,7 +22,7 @@ from nazx_cli.context.live_cache import LiveCache
 from nazx_cli.errors import NazxError
 from nazx_cli.families.base import LayerKind
 from nazx_cli.families.rope import RopeConfig
-from nazx_cli.kernels.native.step import Sight
+from nazx_cli.kernels.native.step import Sight, Step
 from nazx_cli.kernels.rotary import Rotation
 from nazx_cli.model.attention.base import AttentionKind
 from nazx_cli.model.attention.softmax import Softmax
@@ -91,7 +91,7 @@ class Windowed(AttentionKind):
         attend = _over_sequence(self.decoder, self.reach, len(ids))
         return self.decoder.hidden(h, attend)
 
-    def next_state(self, context: Context) -> Tensor:
+    def run(self, context: Context, drafts: Sequence[int]) -> Tensor:
         live = self.live(context)
         if not len(live):
             raise NazxError(
@@ -99,22 +99,26 @@ class Windowed(AttentionKind):
                 "append at least one token that is not resident",
             )
         cache = cast(LiveCache, context.memory)
-        before, length = cache.count, self.reach.length(len(live))
-        start = cache.match(live)
-        if not all(
-            rotary.same_frequencies(self.reach.length(before), length)
-            for rotary in self.decoder.rotaries.values()
-        ):
+        before, start = cache.count, cache.match(live)
+        if not self._turns_alike(before, len(live)):
             cache.clear()
             start = 0
+        step = self._one_position.step() if start == len(live) - 1 else None
+        if step is not None:
+            return self._run_ahead(step, cache, live[start:], drafts)
         h = torch.empty(0)
         while start < len(live):
             stop = len(live)
             if not self._at_once(stop):
                 stop = min(stop, start + min(_CHUNK, cache.slack))
-            h = self._run(cache, live[start:stop], start, length)
+            h = self._run(cache, live[start:stop], start, self.reach.length(len(live)))
             start = stop
-        return h[-1:]
+        return self.decoder.logits(h[-1:])
+
+    def _turns_alike(self, count: int, other: int) -> bool:
+        """Whether positions of sequences of both lengths are rotated by the same frequencies."""
+        lengths = self.reach.length(count), self.reach.length(other)
+        return all(rotary.same_frequencies(*lengths) for rotary in self.decoder.rotaries.values())
 
     def _at_once(self, stop: int) -> bool:
         """Whether positions before ``stop`` need no matrix of scores that is held whole."""
@@ -125,18 +129,31 @@ class Windowed(AttentionKind):
     def _run(self, cache: LiveCache, ids: Tensor, start: int, length: int) -> Tensor:
         """Run positions start.. through the layers, adding their rows to the cache."""
         cache.reserve(len(ids))
-        h = self.decoder.embed(ids.to(self.decoder.device))
-        step = self._one_position.step() if len(ids) == 1 else None
-        if step is None:
-            attend = _over_cache(self.decoder, self.reach, cache, start, len(ids), length)
-            h = self.decoder.hidden(h, attend)
-        else:
-            kinds = self._one_position.kinds
-            sights = [_from(self.decoder, self.reach, cache, kind, start, length) for kind in kinds]
-            at = cache.span(0, start).stop
-            h = step.run(h, cache.keys, cache.values, at, sights).to(self.decoder.dtype)
+        attend = _over_cache(self.decoder, self.reach, cache, start, len(ids), length)
+        h = self.decoder.hidden(self.decoder.embed(ids.to(self.decoder.device)), attend)
         cache.commit(ids)
         return h
+
+    def _run_ahead(
+        self, step: Step, cache: LiveCache, last: Tensor, drafts: Sequence[int]
+    ) -> Tensor:
+        """(1 + n, V): logits after the last position, and after n drafts that there is room for:
+        none is worth a cache that grows."""
+        start = cache.count
+        cache.reserve(1)
+        count = min(1 + len(drafts), cache.room)
+        while not self._turns_alike(start + 1, start + count):
+            count -= 1
+        ids = torch.cat((last, torch.tensor(drafts[: count - 1], dtype=last.dtype)))
+        sights = [
+            _from(self.decoder, self.reach, cache, kind, at, self.reach.length(at + 1))
+            for at in range(start, start + count)
+            for kind in self._one_position.kinds
+        ]
+        at, states = cache.span(0, start).stop, self.decoder.embed(ids)
+        rows = step.run(states, cache.keys, cache.values, at, sights)
+        cache.commit(ids)
+        return torch.stack([self.decoder.scaled(row) for row in rows])  # one by one: as if alone
 
 
 class Full(Windowed):
