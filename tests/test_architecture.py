@@ -33,6 +33,7 @@ ORDER = [
     "evaluation",
     "training",
     "bench",
+    "game",
     "ui",
     "cli",
     "__main__",

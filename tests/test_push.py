@@ -325,7 +325,7 @@ def test_ctrl_c_publishes_nothing_and_what_went_up_whole_is_not_sent_again(
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert hub.holding.wait(60)
+    assert hub.holding.wait(120), process.poll()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert (out, process.returncode) == ("", 130)

@@ -21,6 +21,7 @@ from nazx_cli.cli import (
     doctor,
     gauge,
     help,
+    play,
     sessions,
     train,
     tune,
@@ -54,6 +55,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("train", train.train),
     ("tune", tune.tune),
     ("eval", eval.evaluate),
+    ("play", play.play),
     ("help", help.help_on),
 )
 

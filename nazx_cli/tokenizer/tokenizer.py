@@ -100,6 +100,16 @@ class Tokenizer:
             if token[:1] in _SPACE and token[1:].isascii() and token[1:].isalpha()
         }
 
+    @cached_property
+    def pieces(self) -> dict[int, str]:
+        """Every token as its vocabulary writes it, but a space that it begins with as a space:
+        what decoding a single token may not tell."""
+        return {
+            i: f" {token[1:]}" if token[:1] in _SPACE else token
+            for token, i in self._backend.ids().items()
+            if token
+        }
+
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; nothing in it is taken for a special token."""
         return list(self._backend.encode(_whole(text)).ids)
