@@ -71,6 +71,7 @@ WORKLOADS = (
     "room",
     "read",
     "tokenizing",
+    "drafts",
     "quantization",
     "recall",
 )

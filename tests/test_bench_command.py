@@ -102,6 +102,16 @@ def test_a_quick_run_has_every_benchmark_in_its_figures(model: str, tiny_shapes:
     assert "quick: left out are" in err
 
 
+def test_answers_with_and_without_drafts_are_timed_side_by_side(model: str) -> None:
+    alice = str(Path(__file__).parent / "data" / "alice.txt")
+    out, _ = bench("drafts", "-m", model, "-f", alice, "--quick", "--json")
+    rows = json.loads(out)["rows"]
+    assert [row["measure"] for row in rows] == ["a quote", "a summary", "a story"]
+    for row in rows:
+        assert row["peer"] == "without drafts" and row["details"]["tokens per run"] >= 1
+        assert row["details"]["answers alike"] == (1 if row["measure"] == "a story" else 4)
+
+
 def test_the_table_shows_environment_and_ratio(tiny_shapes: None, tmp_path: Path) -> None:
     file = tmp_path / "bench.json"
     before = torch.get_num_threads()

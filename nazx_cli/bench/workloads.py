@@ -9,6 +9,7 @@ from nazx_cli.bench import (
     attention,
     decode,
     documents,
+    drafts,
     edits,
     growth,
     memory,
@@ -52,6 +53,7 @@ WORKLOADS: dict[str, Workload] = {
         Workload("room", "prompts as long as memory and time allow", room.room, by_name=True),
         Workload("read", "documents, from files to ranked passages", documents.read, True),
         Workload("tokenizing", "documents to tokens", documents.tokenizing, True),
+        Workload("drafts", "answers with tokens run ahead", drafts.run, True, by_name=True),
         Workload("quantization", "int8 and nf4 beside the original", quantization.run, True),
         Workload("recall", "are the right passages chosen?", recall.run, True, True, True),
     )
