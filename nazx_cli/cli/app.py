@@ -23,14 +23,13 @@ from nazx_cli.cli import (
     help,
     play,
     sessions,
-    train,
-    tune,
     vram_estimate,
 )
 from nazx_cli.cli.judge import command as eval
 from nazx_cli.cli.models import choose, listing, manage, push
 from nazx_cli.cli.shared.options import flatten
 from nazx_cli.cli.shared.parsing import Command, Group
+from nazx_cli.cli.training import train, tune
 from nazx_cli.errors import NazxError, UsageError, is_out_of_memory, without_credentials
 from nazx_cli.ui.terminal.interrupts import INTERRUPTED, interruptible
 from nazx_cli.ui.terminal.screen import error_line, show

@@ -19,7 +19,7 @@ from nazx_cli.cli.shared.options import (
     count_option,
     option,
 )
-from nazx_cli.cli.shared.training import LengthOptions, teller
+from nazx_cli.cli.training.length import LengthOptions, teller
 from nazx_cli.errors import UsageError
 from nazx_cli.names import DEFAULT_MODEL, DTYPES
 

@@ -1,0 +1,1 @@
+"""Commands that train: new models, and what models that are there are taught."""
