@@ -29,7 +29,7 @@ from nazx_cli.training.scratch.corpus import (
     read_ids,
     read_notes,
 )
-from nazx_cli.training.scratch.initial import Shape, new_decoder, parse_attention
+from nazx_cli.training.scratch.initial import Shape, new_decoder, parse_attention, spelled
 from nazx_cli.training.state import read_log
 
 ALICE = Path(__file__).parent / "data" / "alice.txt"
@@ -113,6 +113,13 @@ def test_models_of_a_series_differ_in_nothing_but_attention() -> None:
 
 
 @pytest.mark.parametrize(
+    "text", ("inattention", "inattention:3", "windowed:8:2", "windowed:128:0", "full")
+)
+def test_an_attention_is_spelled_as_it_is_read(text: str) -> None:
+    assert spelled(parse_attention(text)) == text
+
+
+@pytest.mark.parametrize(
     "text", ("", "fulll", "full:2", "inattention:x", "windowed:1:2:3", "windowed:-1")
 )
 def test_an_attention_that_is_none_is_told(text: str) -> None:
@@ -149,7 +156,9 @@ def test_a_series_is_trained_compared_and_used(texts: Path, tmp_path: Path) -> N
     longer = ["--start", start, "--context", "96", "--rope", "linear", "--steps", "2"]
     out, err, code = run_nazx("train", str(texts), *longer, "--out", str(tmp_path / "on"), "--json")
     assert code == 0, err
-    made = load_model(next(iter(json.loads(out)["models"].values()))["path"])
+    (model,) = json.loads(out)["models"].items()
+    assert model[0] == "full"
+    made = load_model(model[1]["path"])
     assert made.config.max_positions == 96 and made.config.rope.kind == "linear"
     assert made.config.rope.factor == 2.0 and made.config.attention.kind == "full"
 

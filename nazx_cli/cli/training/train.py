@@ -208,7 +208,8 @@ def _line(name: str, facts: dict[str, Any]) -> str:
 def _settings(
     sources: tuple[str, ...], options: TrainOptions, device: str, dtype: str
 ) -> TrainSettings:
-    from nazx_cli.training.scratch.initial import Shape
+    from nazx_cli.config import ModelConfig
+    from nazx_cli.training.scratch.initial import Shape, spelled
     from nazx_cli.training.scratch.run import TrainSettings
     from nazx_cli.training.trainer import Schedule
 
@@ -232,9 +233,12 @@ def _settings(
     start = Path(options.start).expanduser().absolute() if options.start else None
     if start is not None and not (start / "config.json").is_file():
         raise UsageError(f"{start} is no model", "name a folder that nazx train made")
+    kinds = tuple(dict.fromkeys(options.attention or ("inattention",)))
+    if start is not None:
+        kinds = (spelled(ModelConfig.from_folder(start).attention),)
     return TrainSettings(
         sources=tuple(str(Path(each).expanduser().absolute()) for each in sources),
-        attention=tuple(dict.fromkeys(options.attention or ("inattention",))),
+        attention=kinds,
         shape=Shape(options.layers, options.width, options.context, options.vocab),
         schedule=schedule,
         seeds=options.seeds,

@@ -65,6 +65,14 @@ def parse_attention(text: str) -> AttentionConfig:
     )
 
 
+def spelled(attention: AttentionConfig) -> str:
+    """What ``parse_attention`` reads back."""
+    if attention.kind == "windowed":
+        return f"windowed:{attention.local_window}:{attention.sink_tokens}"
+    more = f":{attention.initial_window}" if attention.initial_window > 1 else ""
+    return f"{attention.kind}{more}"
+
+
 def new_decoder(config: ModelConfig, seed: int) -> Decoder:
     """A decoder with random float32 weights on the CPU, the same for a seed.
 
