@@ -205,7 +205,7 @@ def prose_like(config: ModelConfig, count: int, seed: int = 0) -> Tensor:
 
     wanted = distinct_cells(count, config)
     few, many = 1, max(1, len(phrases))
-    while many - few > many // 50:
+    while many - few > max(1, many // 50):
         middle = (few + many) // 2
         enough = TextSize.of([of(middle).numpy()], config).distinct >= wanted
         few, many = (few, middle) if enough else (middle, many)
