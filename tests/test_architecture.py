@@ -32,6 +32,7 @@ ORDER = [
     "session",
     "evaluation",
     "training",
+    "serving",
     "bench",
     "game",
     "ui",
@@ -115,6 +116,8 @@ def test_a_library_is_owned_by_one_package() -> None:
         ("huggingface_hub", "catalog"),
         ("bitsandbytes", "quantization"),
         ("triton", "kernels"),
+        ("starlette", "serving"),
+        ("uvicorn", "serving"),
         ("prompt_toolkit", "ui"),
         ("typer", "cli"),
     ):

@@ -22,6 +22,7 @@ from nazx_cli.cli import (
     gauge,
     help,
     play,
+    serve,
     sessions,
     vram_estimate,
 )
@@ -38,6 +39,7 @@ from nazx_cli.ui.terminal.streams import OutputError, open_streams
 COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("ask", ask.ask),
     ("chat", chat.chat),
+    ("serve", serve.serve),
     ("pull", manage.pull),
     ("ls", listing.ls),
     ("use", choose.use),

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from torch import Tensor
 
 from nazx_cli.context.context import Context
 from nazx_cli.engine.grounding import Grounding
@@ -20,7 +22,8 @@ from nazx_cli.tokenizer import Tokenizer
 @dataclass(frozen=True)
 class Stats:
     """Figures of an answer so far; seconds count from the call of ``generate``. ``runs``: how often
-    the model was run, where it ran for this answer alone."""
+    the model was run, where it ran for this answer alone. ``prompt``: tokens that were given, of
+    all prompts where several are asked."""
 
     context_tokens: int
     context_bytes: int
@@ -28,6 +31,7 @@ class Stats:
     first_token_seconds: float
     tokens_per_second: float
     runs: int | None = None
+    prompt: int = 0
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class Step:
     a character whose bytes are not complete, and what repeats earlier text, until something else
     follows. ``finish`` is None until the last step: ``stop`` after a stop token (which adds no
     text), ``length`` at the limit, ``loop`` where the answer repeats itself over and over: the
-    repeats are then in the text no more than in the context.
+    repeats are then in the text no more than in the context. ``logits`` (V,) float32 are what it
+    was chosen from, the model's own; they hold until the next step.
     """
 
     token: int
@@ -46,6 +51,7 @@ class Step:
     delta: str
     finish: str | None
     stats: Stats
+    logits: Tensor | None = field(default=None, repr=False, compare=False)
 
 
 def generate(
@@ -68,13 +74,14 @@ def generate(
     Whoever iterates may stop at any time: what was yielded stays in the context, nothing else has
     changed; until then the context is left alone.
     """
-    begin = time.perf_counter()
+    begin, prompt = time.perf_counter(), len(context)
     first = 0.0
     sampler, said = Sampler(sampling, grounding), _Said(tokenizer)
     lookup = Lookup(logits_ahead, context, most_drafts)
     told = ""
     for count in range(1, max_tokens + 1):
-        token = sampler.choose(lookup.logits(), said.tokens)
+        logits = lookup.logits()
+        token = sampler.choose(logits, said.tokens)
         if count == 1:
             first = time.perf_counter() - begin
         stopped = token in stop_ids
@@ -90,7 +97,10 @@ def generate(
             said.flush()
         end = len(said.text) if finish in ("stop", "length") else said.repeats.begin
         delta, told = said.text[len(told) : end], said.text[:end]
-        yield Step(token, told, delta, finish, _stats(context, count, lookup.runs, begin, first))
+        speed = _speed(count, time.perf_counter() - begin - first)
+        held = (len(context), context.nbytes)
+        stats = Stats(*held, count, first, speed, lookup.runs, prompt)
+        yield Step(token, told, delta, finish, stats, logits)
         if finish:
             return
 
@@ -114,10 +124,8 @@ class _Said:
         self.text += self._stream.flush()
 
 
-def _stats(context: Context, count: int, runs: int, begin: float, first: float) -> Stats:
-    seconds = time.perf_counter() - begin - first
-    speed = (count - 1) / seconds if count > 1 and seconds > 0 else 0.0
-    return Stats(len(context), context.nbytes, count, first, speed, runs)
+def _speed(count: int, seconds: float) -> float:
+    return (count - 1) / seconds if count > 1 and seconds > 0 else 0.0
 
 
 @dataclass(frozen=True)

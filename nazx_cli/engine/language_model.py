@@ -103,7 +103,8 @@ class LanguageModel:
     contexts get. ``window`` is how many live tokens a prompt may have (None: no limit);
     ``reads_resident`` tells whether resident tokens are attended. ``plan`` is what it was loaded
     by, None where it was loaded without a limit. ``adapter`` is what is merged into the weights
-    now, ``reader`` the folder of one that is to be while documents are asked about.
+    now, ``reader`` the folder of one that is to be while documents are asked about. ``heed`` is
+    called before every token: what it raises ends the answer there, as Ctrl-C would.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class LanguageModel:
         self.plan = plan
         self.adapter: Adapter | None = None
         self.reader: Path | None = None
+        self.heed: Callable[[], None] = _go_on
         self._limit = None if plan is None else MemoryLimit(decoder.config, plan)
         self.decoder = decoder
         self.folder = folder
@@ -238,6 +240,7 @@ class LanguageModel:
 
     def logits_ahead(self, context: Context, drafts: Sequence[int]) -> Tensor:
         """The same, and with it those after ``drafts``: see ``AttentionKind.logits_ahead``."""
+        self.heed()
         if self._limit is not None:
             self._limit.enforce(context, self.move)
         try:
@@ -297,4 +300,9 @@ class LanguageModel:
             stop_ids=self.tokenizer.stop_ids if stop_ids is None else stop_ids,
             opening=opening,
             grounding=grounding,
+            on_token=lambda _: self.heed(),
         )
+
+
+def _go_on() -> None:
+    """Nobody asks for an end."""

@@ -65,6 +65,10 @@ class Answerer:
         """What the model holds of the conversation now; None before the first answer."""
         return None if self._synced is None else self._synced.context
 
+    def release(self) -> None:
+        """Let go of the contexts: the next answer begins them anew."""
+        self._synced = self._scratch = None
+
     def setup(self, state: State) -> Setup:
         """What answers from ``state`` rest on; errors as for ``prepare``."""
         if self._setup.serves(state):
@@ -137,7 +141,7 @@ class Answerer:
             yield from self._take_turn(setup, state, question, keep)
         except KeyboardInterrupt:
             # It can have come in the middle of a change to a context: those are not kept.
-            self._synced = self._scratch = None
+            self.release()
             raise
         finally:
             self.answering = False
@@ -194,7 +198,7 @@ class Answerer:
             prompts = setup.reader.parts(question, followed)
             # Whatever is not answered in parts is the model's own to answer, without its reader.
             if self.lm.about_documents(bool(prompts)):
-                self._synced = self._scratch = None
+                self.release()
             if prompts:
                 yield from self._answer_in_parts(setup, state, prompts, followed, keep)
                 return
@@ -248,17 +252,11 @@ class Answerer:
         keep(replace(state, history=state.history.with_turn(said)))
         seconds = perf_counter() - begin
         count = sum(len(candidate.tokens) for candidate in candidates)
-        stats = Stats(len(context), context.nbytes, count, seconds, count / seconds)
+        asked = sum(map(len, ids))
+        speed = count / seconds
+        stats = Stats(len(context), context.nbytes, count, seconds, speed, prompt=asked)
         yield Delta(chosen.text, stats)
-        yield Answer(
-            chosen.text,
-            sources,
-            part.finish,
-            stats,
-            "recall",
-            quotes,
-            chosen.confidence,
-        )
+        yield Answer(chosen.text, sources, part.finish, stats, "recall", quotes, chosen.confidence)
 
     def _answer(
         self, setup: Setup, prompt: Prompt, history: History, keep: Callable[[History], None]
@@ -285,7 +283,7 @@ class Answerer:
                 visible = self._speaker.shown(said, ended=step.finish is not None)[len(shown) :]
                 shown += visible
                 if shown:  # with nothing new too: whoever shows it may want to stop
-                    yield Delta(visible, step.stats)
+                    yield Delta(visible, step.stats, step)
             interrupted = False
         finally:
             quotes = self._speaker.quotations(said, prompt.passages)

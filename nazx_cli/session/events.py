@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nazx_cli.engine.generator import Stats
+    from nazx_cli.engine.generator import Stats, Step
     from nazx_cli.reading.passages import Passage
     from nazx_cli.session.citation import Quotation
 
@@ -58,10 +58,12 @@ class Thought:
 
 @dataclass(frozen=True)
 class Delta:
-    """The next piece of the answer, and the figures of the answer so far."""
+    """The next piece of the answer, the figures of the answer so far, and the token that it came
+    with, where it came token by token."""
 
     text: str
     stats: Stats | None = None
+    step: Step | None = None
 
 
 @dataclass(frozen=True)

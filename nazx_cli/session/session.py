@@ -85,6 +85,10 @@ class Session:
         """What the model holds now; None before the first answer."""
         return self._answerer.context
 
+    def release(self) -> None:
+        """Let go of what the model holds; it comes back with the next answer, whole."""
+        self._answerer.release()
+
     @property
     def answering(self) -> bool:
         """True while an answer comes."""

@@ -38,6 +38,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     "Output": ("--sources", "--json", "--quiet", "--verbose", "--plain", "--no-gauge"),
     "Session": ("--continue", "--resume", "--session", "--force", "--no-save"),
+    "Server": ("--host", "--port", "--api-key", "--queue", "--max-file"),
     "Other": ("--help",),
 }
 _EXPLAINED: Mapping[str, Mapping[str, str]] = {

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 SUFFIX = ".nazx"
 UNSAVED = "(not saved)"
 """What ``running`` calls a chat that is not saved; no session can be named so."""
+
+
+class SessionOpenError(NazxError):
+    """Another process has the session open."""
+
+
 _LONGEST = 100  # characters, and twice that in bytes: file systems take 255
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # Windows devices
 
@@ -87,8 +93,8 @@ class Store:
         """The session ``name``, this process's alone until it is closed.
 
         ``create`` makes one where there is none; its file appears with the first ``save``.
-        Raises ``UsageError`` where there is none otherwise, and ``NazxError`` where another
-        process has it open, its file is damaged, or a newer NazX wrote it.
+        Raises ``UsageError`` where there is none otherwise, ``SessionOpenError`` where another
+        process has it open, and ``NazxError`` where its file is damaged or a newer NazX wrote it.
         """
         path = self._path(name)
         if not create:
@@ -167,7 +173,7 @@ class Store:
                 raise UsageError(
                     f"session {path.stem} is open here already", "choose another name"
                 ) from None
-            raise NazxError(
+            raise SessionOpenError(
                 f"session {path.stem} is open in another process (pid {error.pid or 'unknown'})",
                 "close it there, or choose another with --session NAME",
             ) from None

@@ -1,0 +1,1 @@
+"""An OpenAI-compatible server: one model, one worker thread, documents and sessions."""

@@ -1,0 +1,502 @@
+"""``nazx serve``: a real server on loopback, asked by OpenAI's own client and by bare sockets."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cli_helpers import run_nazx, tiny_checkpoint
+from document_bytes import docx_members, epub_members, pdf_bytes, word_paragraph, zip_bytes
+
+from nazx_cli.session.saving.store import Store
+
+openai = pytest.importorskip("openai")
+
+FORMATS = {
+    "pdf": pdf_bytes(["The fox bought a lantern."]),
+    "epub": zip_bytes(epub_members({"a.xhtml": "<p>The fox bought a lantern.</p>"}, {})),
+    "docx": zip_bytes(docx_members(word_paragraph("The fox bought a lantern."))),
+    "html": b"<!DOCTYPE html><title>x</title><p>The fox bought a lantern.</p>",
+}
+BOOK = "The fox bought a lantern.\n\nThe heron bought a red umbrella.\n"
+MODEL = "tiny"
+PLAIN = {"NAZX_NATIVE": "0"}  # nothing is compiled: both sides compute alike, and start sooner
+
+
+@dataclass
+class Server:
+    """A server in a process of its own."""
+
+    port: int
+    process: subprocess.Popen[str]
+    home: Path
+    model: str
+
+    def client(self, key: str = "none") -> openai.OpenAI:
+        url = f"http://127.0.0.1:{self.port}/v1"
+        return openai.OpenAI(base_url=url, api_key=key, max_retries=0, timeout=60)
+
+    def raw(
+        self, method: str, path: str, body: bytes = b"", **headers: str
+    ) -> tuple[int, dict[str, object]]:
+        """Status and JSON of a request; header names have ``_`` for ``-``."""
+        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        link.request(method, path, body, {"content-type": "application/json"} | named)
+        answer = link.getresponse()
+        return answer.status, json.loads(answer.read())
+
+    def text(self, path: str) -> str:
+        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        link.request("GET", path)
+        return link.getresponse().read().decode()
+
+    def metric(self, name: str) -> float:
+        found = re.search(rf"^nazx_{re.escape(name)} (\S+)$", self.text("/metrics"), re.MULTILINE)
+        assert found is not None
+        return float(found[1])
+
+    def wait_for(self, name: str, value: float) -> None:
+        until = time.monotonic() + 30
+        while self.metric(name) != value:
+            assert time.monotonic() < until, f"{name} is {self.metric(name)}"
+            time.sleep(0.02)
+
+    def end(self, number: int) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+def start(folder: Path, *options: str) -> Server:
+    home = folder / "home"
+    home.mkdir(parents=True)
+    model = tiny_checkpoint(folder / "models" / MODEL)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("NAZX_")}
+    env |= {"NAZX_HOME": str(home), **PLAIN, "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "nazx_cli", "serve", "-m", str(model), "--port", "0"]
+    process = subprocess.Popen(
+        [*command, "--device", "cpu", *options], stderr=subprocess.PIPE, text=True, env=env
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if found := re.search(r"serving at http://127\.0\.0\.1:(\d+)/v1", line):
+            threading.Thread(target=process.stderr.read, daemon=True).start()
+            return Server(int(found[1]), process, home, str(model))
+    raise AssertionError("the server did not start")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("serving")
+    found = start(folder, "--max-file", "1MB", "--max-tokens", "24")
+    yield found
+    if found.process.poll() is None:
+        assert found.end(signal.SIGTERM) == 0
+
+
+@pytest.fixture
+def client(server: Server) -> openai.OpenAI:
+    return server.client()
+
+
+def asked(question: str = "Who?", **more: object) -> dict[str, object]:
+    return {"model": MODEL, "messages": [{"role": "user", "content": question}]} | more
+
+
+def ask_nazx(server: Server, question: str, *options: str) -> dict[str, object]:
+    """What ``nazx ask`` says."""
+    env = {"NAZX_HOME": str(server.home), **PLAIN}
+    arguments = ("ask", "-m", server.model, "--max-tokens", "24", "--json", *options, question)
+    out, err, code = run_nazx(*arguments, env=env)
+    assert code == 0, err
+    found: dict[str, object] = json.loads(out)
+    return found
+
+
+# Answers
+
+
+def test_the_model_is_listed_by_its_name_alone(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == [MODEL]
+    assert client.models.retrieve(MODEL).id == MODEL
+
+
+def test_an_answer_is_the_one_that_nazx_ask_gives(server: Server, client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(**asked("Who are you?"))
+    told = ask_nazx(server, "Who are you?")
+    choice = answer.choices[0]
+    assert choice.message.role == "assistant"
+    assert choice.message.content == told["answer"] != ""
+    assert choice.finish_reason == told["finish"] == "length"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == told["stats"]["generated"]
+    assert answer.usage.prompt_tokens == told["stats"]["prompt"]
+    assert answer.usage.total_tokens == sum(told["stats"][n] for n in ("prompt", "generated"))
+
+
+def test_a_stream_says_what_the_whole_answer_says(client: openai.OpenAI) -> None:
+    wanted = asked("Who are you?", temperature=1.5, top_p=0.9, seed=7)
+    whole = client.chat.completions.create(**wanted)
+    options = {"include_usage": True}
+    chunks = list(client.chat.completions.create(**wanted, stream=True, stream_options=options))
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1])
+    assert text == whole.choices[0].message.content
+    assert len(chunks) > 5 and len({chunk.id for chunk in chunks}) == 1
+    assert chunks[0].choices[0].delta.role == "assistant"
+    finish = whole.choices[0].finish_reason
+    assert [c.choices[0].finish_reason for c in chunks[:-1]][-2:] == [None, finish]
+    assert chunks[-1].choices == [] and chunks[-1].usage == whole.usage
+    plain = list(client.chat.completions.create(**wanted, stream=True))
+    assert all(chunk.choices and chunk.usage is None for chunk in plain)
+
+
+def test_earlier_messages_are_the_conversation(client: openai.OpenAI, server: Server) -> None:
+    first = client.chat.completions.create(**asked("Who?")).usage
+    messages = [
+        {"role": "developer", "content": "Be short."},
+        {"role": "user", "content": "Who?"},
+        {"role": "assistant", "content": "The fox."},
+        {"role": "user", "content": [{"type": "text", "text": "And why?"}]},
+    ]
+    later = client.chat.completions.create(model=MODEL, messages=messages)
+    assert first is not None and later.usage is not None
+    said = len("system\nBe short.user\nWho?assistant\nThe fox.user\nAnd why?assistant\n")
+    assert later.usage.prompt_tokens == said + 4 * 3 + 1  # a byte each, and the marks
+
+
+def test_stop_ends_an_answer_before_it(client: openai.OpenAI) -> None:
+    text = client.chat.completions.create(**asked()).choices[0].message.content
+    stop = text[6:8]
+    cut = client.chat.completions.create(**asked(stop=["never said", stop])).choices[0]
+    assert cut.message.content == text[: text.index(stop)].rstrip()
+    assert cut.finish_reason == "stop"
+    chunks = client.chat.completions.create(**asked(stop=stop), stream=True)
+    told = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert told == cut.message.content
+
+
+def test_logprobs_are_those_of_the_likeliest_at_temperature_0(client: openai.OpenAI) -> None:
+    wanted = asked(logprobs=True, top_logprobs=3, temperature=0, max_tokens=6)
+    choice = client.chat.completions.create(**wanted, extra_body={}).choices[0]
+    assert choice.logprobs is not None and choice.logprobs.content
+    for token in choice.logprobs.content:
+        assert token.logprob <= 0 and len(token.top_logprobs) == 3
+        likely = [each.logprob for each in token.top_logprobs]
+        assert likely == sorted(likely, reverse=True) and token.logprob <= likely[0]
+    assert "".join(t.token for t in choice.logprobs.content).strip() == choice.message.content
+    chunks = list(client.chat.completions.create(**wanted, stream=True))
+    streamed = [c.choices[0].logprobs.content[0] for c in chunks if c.choices[0].logprobs]
+    assert [t.token for t in streamed] == [t.token for t in choice.logprobs.content]
+
+
+def test_completions_go_on_with_raw_text(client: openai.OpenAI) -> None:
+    wanted = {"model": MODEL, "prompt": ["abc", "abd"], "max_tokens": 8, "logprobs": 2}
+    answer = client.completions.create(**wanted)
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (6, 16)
+    first = answer.choices[0]
+    assert first.logprobs is not None and first.logprobs.tokens
+    assert "".join(first.logprobs.tokens) == first.text
+    alone = client.completions.create(model=MODEL, prompt="abc", max_tokens=8)
+    assert alone.choices[0].text == first.text
+    chunks = client.completions.create(**wanted, stream=True)
+    text = {0: "", 1: ""}
+    for chunk in chunks:
+        text[chunk.choices[0].index] += chunk.choices[0].text
+    assert [text[0], text[1]] == [choice.text for choice in answer.choices]
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "param", "code"),
+    [
+        ({"model": "gpt-4"}, 404, "model", "model_not_found"),
+        ({"model": None}, 400, "model", "missing"),
+        ({"messages": []}, 400, "messages", "invalid_value"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages[0].role", None),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, 400, "messages", None),
+        ({"messages": [{"role": "user", "content": 3}]}, 400, "messages[0].content", None),
+        ({"temperature": -1}, 400, "temperature", "invalid_value"),
+        ({"temperature": "hot"}, 400, "temperature", "invalid_value"),
+        ({"top_p": 2}, 400, "top_p", "invalid_value"),
+        ({"seed": 1 << 70}, 400, "seed", "invalid_value"),
+        ({"max_tokens": 0}, 400, "max_tokens", "invalid_value"),
+        ({"stop": [""]}, 400, "stop", "invalid_value"),
+        ({"top_logprobs": 2}, 400, "top_logprobs", "invalid_value"),
+        ({"stream_options": {"include_usage": True}}, 400, "stream_options", "invalid_value"),
+        ({"n": 2}, 400, "n", "unsupported_parameter"),
+        ({"tools": [{"type": "function"}]}, 400, "tools", "unsupported_parameter"),
+        ({"magic": 1}, 400, "magic", "unknown_parameter"),
+        ({"nazx": {"magic": 1}}, 400, "nazx.magic", "unknown_parameter"),
+        ({"nazx": {"read": "loudly"}}, 400, "nazx.read", "invalid_value"),
+        ({"nazx": {"files": ["/etc/passwd"]}}, 404, "id", "file_not_found"),
+        ({"nazx": {"session": "../x"}}, 400, None, "invalid_value"),
+    ],
+)
+def test_what_makes_no_sense_is_told_in_openais_shape(
+    server: Server, more: dict[str, object], status: int, param: str | None, code: str | None
+) -> None:
+    found, body = server.raw("POST", "/v1/chat/completions", json.dumps(asked() | more).encode())
+    error = body["error"]
+    assert isinstance(error, dict)
+    assert (found, error["type"]) == (status, "invalid_request_error"), body
+    assert param is None or error["param"] == param
+    assert code is None or error["code"] == code
+    assert error["message"] and str(server.home) not in error["message"]
+
+
+def test_what_asks_for_nothing_is_taken(client: openai.OpenAI) -> None:
+    nothing = {"n": 1, "presence_penalty": 0, "tools": [], "user": "me", "metadata": {"a": "b"}}
+    answer = client.chat.completions.create(**asked(**nothing, max_tokens=2))
+    assert answer.choices[0].message.content
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b"[]", b"\xff", b'"x"', b"[" * 100_000, b'{"a": "\\ud800"}']
+)
+def test_a_body_that_is_no_json_object_is_a_400(server: Server, body: bytes) -> None:
+    assert server.raw("POST", "/v1/chat/completions", body)[0] == 400
+
+
+def test_other_paths_methods_and_types_have_their_status(server: Server) -> None:
+    body = json.dumps(asked()).encode()
+    for method, path, status in (
+        ("GET", "/v1/nothing", 404),
+        ("GET", "/../../etc/passwd", 404),
+        ("GET", "/v1/chat/completions", 405),
+        ("GET", "/v1/files/file-none", 404),
+        ("DELETE", "/v1/files/file-none", 404),
+        ("GET", "/v1/models/gpt-4", 404),
+    ):
+        found, told = server.raw(method, path, body)
+        assert found == status and "error" in told
+    assert server.raw("POST", "/v1/chat/completions", body, content_type="text/plain")[0] == 415
+
+
+def test_pages_of_other_sites_are_let_do_nothing(server: Server) -> None:
+    for headers in ({"origin": "http://evil.example"}, {"host": "evil.example"}):
+        assert server.raw("GET", "/v1/models", **headers)[0] == 403
+    own = {"origin": f"http://localhost:{server.port}", "host": f"localhost:{server.port}"}
+    assert server.raw("GET", "/v1/models", **own)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"nonsense\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: -5\r\n\r\n",
+        b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9999999999\r\n\r\n",
+        b"POST /v1/files HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"GET / HTTP/1.1\r\nhost: localhost\r\nx: " + b"y" * 200_000 + b"\r\n\r\n",
+    ],
+)
+def test_broken_requests_are_refused_and_the_next_is_answered(server: Server, sent: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as link:
+        link.sendall(sent)
+        answer = link.recv(200)
+    assert answer.startswith(b"HTTP/1.1 4") or answer == b""
+    assert server.raw("GET", "/health")[0] == 200
+
+
+def test_a_body_without_end_is_cut_off(server: Server) -> None:
+    head = b"POST /v1/files HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n"
+    kind = b"content-type: multipart/form-data; boundary=b\r\n\r\n"
+    part = b'--b\r\ncontent-disposition: form-data; name="file"; filename="x"\r\n\r\n'
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as link:
+        link.sendall(head + kind + b"%x\r\n%s\r\n" % (len(part), part))
+        chunk = b"10000\r\n" + b"a" * 0x10000 + b"\r\n"
+        try:
+            for _ in range(64):
+                link.sendall(chunk)
+        except OSError:
+            pass
+        answer = link.recv(200)
+    assert answer.startswith(b"HTTP/1.1 413")
+
+
+# Many at once
+
+
+def test_sixty_four_at_once_are_all_answered_and_health_throughout(server: Server) -> None:
+    def ask(number: int) -> str:
+        body = json.dumps(asked(f"Who is {number}?", max_tokens=4)).encode()
+        status, told = server.raw("POST", "/v1/chat/completions", body)
+        assert status == 200, told
+        return str(told["choices"][0]["message"]["content"])  # type: ignore[index]
+
+    with ThreadPoolExecutor(64) as pool:
+        answers = [pool.submit(ask, number) for number in range(64)]
+        seen = 0
+        while not all(answer.done() for answer in answers):
+            assert json.loads(server.text("/health"))["status"] == "ok"
+            seen = max(seen, int(server.metric("queue_waiting")))
+    assert all(answer.result() for answer in answers)
+    assert seen > 8
+    server.wait_for("queue_running", 0)
+
+
+def test_an_answer_that_its_client_leaves_is_stopped(server: Server) -> None:
+    before = server.metric('tokens_total{kind="generated"}')
+    wanted = asked(max_tokens=1_000_000, stream=True, temperature=1.5, top_p=0.5, seed=1)
+    body = json.dumps(wanted).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+    head += b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with (
+        socket.create_connection(("127.0.0.1", server.port), timeout=60) as one,
+        socket.create_connection(("127.0.0.1", server.port), timeout=60) as other,
+    ):
+        one.sendall(head + body)
+        assert b"200" in one.recv(100)
+        other.sendall(head + body)
+        server.wait_for("queue_waiting", 1)
+    server.wait_for("queue_running", 0)
+    assert server.metric("queue_waiting") == 0
+    assert before < server.metric('tokens_total{kind="generated"}') < before + 100_000
+
+
+# Documents
+
+
+def upload(client: openai.OpenAI, name: str, data: bytes) -> str:
+    return str(client.files.create(file=(name, data), purpose="user_data").id)
+
+
+def test_a_document_comes_in_is_listed_and_goes(server: Server, client: openai.OpenAI) -> None:
+    made = client.files.create(file=("../a/book.txt", BOOK.encode()), purpose="user_data")
+    assert (made.filename, made.bytes, made.status) == ("book.txt", len(BOOK), "processed")
+    assert made.id in [file.id for file in client.files.list()]
+    assert client.files.retrieve(made.id).created_at == made.created_at
+    again = upload(client, "book.txt", BOOK.encode())
+    assert server.metric("documents") == 1 and again != made.id  # held once
+    assert server.metric("document_tokens") == len(BOOK)
+    assert client.files.delete(made.id).deleted
+    assert server.metric("documents") == 1
+    client.files.delete(again)
+    assert server.metric("documents") == 0
+    with pytest.raises(openai.NotFoundError):
+        client.files.retrieve(made.id)
+
+
+def test_an_answer_about_a_document_is_the_one_that_nazx_ask_gives(
+    server: Server, client: openai.OpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "book.txt").write_text(BOOK)
+    monkeypatch.chdir(tmp_path)
+    file = upload(client, "book.txt", BOOK.encode())
+    for read, question in (("auto", "What did the heron buy?"), ("tail", "Who?")):
+        told = ask_nazx(server, question, "-f", "book.txt", "--read", read)
+        own = {"files": [file], "read": read, "sources": True}
+        answer = client.chat.completions.create(**asked(question), extra_body={"nazx": own})
+        message = answer.choices[0].message
+        assert message.content == told["answer"]
+        assert message.nazx["sources"] == told["sources"] != []
+        assert message.nazx["mode"] == told["mode"]
+        cited = message.annotations[0].file_citation
+        assert (cited["file_id"], cited["filename"]) == (file, "book.txt")
+        assert cited["place"] == "1-3" and "red umbrella" in cited["quote"]
+        chunks = client.chat.completions.create(
+            **asked(question), extra_body={"nazx": own}, stream=True
+        )
+        assert list(chunks)[-1].choices[0].delta.annotations[0]["file_citation"] == cited
+    own = {"nazx": {"files": [file], "read": "resident"}}
+    with pytest.raises(openai.BadRequestError):  # which the model cannot do
+        client.chat.completions.create(**asked("Who?"), extra_body=own)
+    client.files.delete(file)
+
+
+@pytest.mark.parametrize("kind", ["pdf", "epub", "docx", "html"])
+def test_every_format_that_nazx_reads_comes_in(client: openai.OpenAI, kind: str) -> None:
+    made = client.files.create(file=(f"x.{kind}", FORMATS[kind]), purpose="assistants")
+    assert made.nazx["format"] == kind and made.nazx["tokens"] > 5
+    client.files.delete(made.id)
+
+
+def test_what_is_no_document_or_too_long_is_refused(server: Server, client: openai.OpenAI) -> None:
+    for data in (b"", b"\x00\x01\x02\x03" * 100):
+        with pytest.raises(openai.BadRequestError) as refused:
+            upload(client, "x.bin", data)
+        assert refused.value.param == "file" and "x.bin is" in str(refused.value)
+    with pytest.raises(openai.APIStatusError) as refused:
+        upload(client, "x.txt", b"word " * 205_000)
+    assert refused.value.status_code == 413
+    assert server.raw("POST", "/v1/files", b"{}")[0] == 400
+    assert server.metric("documents") == 0
+
+
+# Sessions
+
+
+def test_a_session_goes_on_in_the_terminal_and_back(server: Server, client: openai.OpenAI) -> None:
+    file = upload(client, "book.txt", BOOK.encode())
+    own = {"session": "work", "files": [file]}
+    client.chat.completions.create(**asked("What did the fox buy?"), extra_body={"nazx": own})
+    env = {"NAZX_HOME": str(server.home), **PLAIN}
+    ask = ("ask", "--session", "work", "--max-tokens", "24", "--json")
+    out, err, code = run_nazx(*ask, "And the heron?", env=env)
+    assert code == 0, err
+    assert json.loads(out)["sources"][0]["file"] == "book.txt"
+    own = {"nazx": {"session": "work"}}
+    client.chat.completions.create(**asked("Who else?"), extra_body=own)
+    out, _, code = run_nazx("sessions", "show", "work", env=env)
+    places = [out.index(q) for q in ("What did the fox buy?", "And the heron?", "Who else?")]
+    assert code == 0 and places == sorted(places)
+    earlier = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(
+            model=MODEL, messages=earlier + asked()["messages"], extra_body=own
+        )
+    client.files.delete(file)
+
+
+def test_a_session_that_is_open_elsewhere_is_a_409(server: Server, client: openai.OpenAI) -> None:
+    with Store(server.home / "sessions").open("mine", create=True):
+        with pytest.raises(openai.ConflictError) as refused:
+            client.chat.completions.create(**asked(), extra_body={"nazx": {"session": "mine"}})
+        assert refused.value.code == "session_open"
+    own = {"nazx": {"session": "mine"}}
+    assert client.chat.completions.create(**asked(max_tokens=3), extra_body=own).choices
+
+
+# Who may ask, and the end
+
+
+def test_a_server_that_others_reach_needs_a_key() -> None:
+    out, err, code = run_nazx("serve", "--host", "0.0.0.0")
+    assert (out, code) == ("", 2)
+    assert "there is no key; next: set NAZX_API_KEY" in err
+
+
+def test_a_key_is_needed_where_there_is_one_and_an_interrupt_ends_with_130(
+    tmp_path: Path,
+) -> None:
+    server = start(tmp_path, "--api-key", "s3cret")
+    try:
+        assert [model.id for model in server.client("s3cret").models.list()] == [MODEL]
+        for key in ("", "s3cre", "s3cret2"):
+            with pytest.raises((openai.AuthenticationError, openai.APIConnectionError)):
+                server.client(key or "x").models.list()
+        assert server.raw("GET", "/metrics")[0] == 401
+        assert server.raw("GET", "/health")[0] == 200
+        wanted = asked(max_tokens=1_000_000, temperature=1.5, top_p=0.5, seed=1)
+        stream = server.client("s3cret").chat.completions.create(**wanted, stream=True)
+        next(iter(stream))
+        assert server.end(signal.SIGINT) == 130
+    finally:
+        if server.process.poll() is None:
+            server.process.kill()
