@@ -32,8 +32,8 @@ def test_every_example_is_one_that_its_command_takes() -> None:
 def test_the_commands_of_the_chat_are_all_there() -> None:
     wanted = (
         "/help /? /exit /quit /bye /clear /read /docs /drop /swap /move /reload /context /sources "
-        "/undo /redo /regen /edit /fork /switch /save /load /sessions /set /show /model /estimate "
-        "/copy /export"
+        "/undo /redo /regen /thinking /edit /fork /switch /save /load /sessions /set /show /model "
+        "/estimate /copy /export"
     )
     assert {name for c in commands.COMMANDS for name in c.names} == set(wanted.split())
 

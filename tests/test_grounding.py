@@ -18,7 +18,8 @@ from reading_helpers import alice, alice_text, library_of, small_tokenizer
 from nazx_cli.documents.document import Document
 from nazx_cli.engine.grounding import PENALTY
 from nazx_cli.engine.language_model import LanguageModel
-from nazx_cli.engine.sampling import Sampler, Sampling
+from nazx_cli.engine.sampler import Sampler
+from nazx_cli.engine.sampling import Sampling
 from nazx_cli.reading.grounding import DocumentGrounding, Ordinary
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.words import WORD

@@ -279,7 +279,7 @@ def test_each_argument_is_completed_by_what_it_is(
         "/set parameter te": ["/set parameter temperature"],
         "/set parameter read r": ["/set parameter read recall", "/set parameter read resident"],
         "/model nazx-smol-13": ["/model nazx-smol-135m"],
-        "/help se": ["/help sessions", "/help set"],
+        "/help se": ["/help sessions", "/help set", "/help serve"],
         "/clear ": [],
         "/nothing ": [],
         "/drop 1 ": ["/drop 1 1"],

@@ -8,7 +8,8 @@ import random
 import pytest
 import torch
 
-from nazx_cli.engine.sampling import Sampler, Sampling, distribution, penalize
+from nazx_cli.engine.sampler import Sampler, distribution, penalize
+from nazx_cli.engine.sampling import Sampling
 from nazx_cli.errors import NazxError, UsageError
 
 

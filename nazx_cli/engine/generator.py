@@ -13,7 +13,8 @@ from nazx_cli.context.context import Context
 from nazx_cli.engine.grounding import Grounding
 from nazx_cli.engine.lookup import MOST_DRAFTS, LogitsAhead, Lookup
 from nazx_cli.engine.loops import Repeats
-from nazx_cli.engine.sampling import Sampler, Sampling
+from nazx_cli.engine.sampler import Sampler
+from nazx_cli.engine.sampling import Sampling
 from nazx_cli.model.attention.batch import PromptBatch
 from nazx_cli.model.decoder import Decoder
 from nazx_cli.tokenizer import Tokenizer
