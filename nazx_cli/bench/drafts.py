@@ -42,7 +42,7 @@ def run(setup: Setup) -> Iterator[Row]:
             for a, b in zip(*both, strict=True)
         )
         sides = [timed(_each, partial(answer, most), prompts) for most in (MOST_DRAFTS, 0)]
-        ours, theirs = setup.alternate(NAME, sides)
+        ours, theirs = setup.alternate(NAME, sides, warm_up=False)  # done above
         yield Row(
             NAME,
             kind,

@@ -52,9 +52,10 @@ def grams(cells: Tensor, config: ModelConfig) -> Tensor:
     """(n, w) int64 tokens of cells (n,), as ``model.decoder.grams_of`` has them."""
     import torch
 
-    base = config.vocab_size + 1
-    window = range(config.attention.initial_window)
-    return torch.stack([cells // base**back % base - 1 for back in window], -1)
+    base, window = config.vocab_size + 1, config.attention.initial_window
+    if window == 1:
+        return cells.long().unsqueeze(-1)
+    return torch.stack([cells // base**back % base - 1 for back in range(window)], -1)
 
 
 @dataclass(frozen=True)

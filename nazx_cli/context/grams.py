@@ -73,7 +73,7 @@ class GramsLayout(Layout):
         """Slots and scales of ``positions`` (m,), ascending."""
         p, first = self.projections, int(positions[0])
         ids = tokens.slice(first, int(positions[-1]) + 1)[positions - first]
-        seen = grams(ids, p.config) if self._window > 1 else ids.long()[:, None]  # (m, w)
+        seen = grams(ids, p.config)  # (m, w)
         fresh = self._slot_of.assign(torch.unique(seen[seen >= 0]))
         if len(fresh):
             self._rows.extend(len(fresh)).copy_(p.parts(fresh))

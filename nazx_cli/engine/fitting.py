@@ -20,8 +20,8 @@ from nazx_cli.memory.probe import read_memory
 from nazx_cli.model import offload
 from nazx_cli.model.attention import check_layout
 
-_SHRINKING = ("tables", "states", "pairs", "postings", "ids")
-_SHRINKING_GRAMS = ("tables", "states", "pairs", "postings", "grams", "ids")
+_SHRINKING = ("tables", "states", "pairs", "postings", "grams", "ids")
+_OF_CELLS = ("grams",)  # layouts that are smaller only where initial states see several tokens
 _RECOUNT = 1024  # appended tokens after which a context's distinct tokens are counted again
 
 
@@ -83,7 +83,8 @@ class MemoryLimit:
         size = self._size(context)
         if self._estimate(context.layout, size).total <= self._limit:
             return
-        order = _SHRINKING_GRAMS if self._config.attention.initial_window > 1 else _SHRINKING
+        several = self._config.attention.initial_window > 1
+        order = [layout for layout in _SHRINKING if several or layout not in _OF_CELLS]
         at = order.index(context.layout) if context.layout in order else 0
         for layout in order[at + 1 :]:
             if self._estimate(layout, size).total <= self._limit:

@@ -81,7 +81,7 @@ def _told() -> Iterator[None]:
     """What a broken connection means, in a line."""
     try:
         yield
-    except (dist.DistBackendError, dist.DistNetworkError, RuntimeError) as error:
+    except RuntimeError as error:  # all of torch.distributed's are such
         if not _is_connection(error):
             raise
         raise NazxError(

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from nazx_cli.cli.shared.options import count_option, option
 from nazx_cli.errors import UsageError
+from nazx_cli.names import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nazx_cli.training.trainer import Progress
 
+Arithmetic = Annotated[str, option("--dtype", "Number format of the arithmetic.", choices=DTYPES)]
 _WIDE = 1_000  # the bar's units
 
 

@@ -18,9 +18,8 @@ from nazx_cli.cli.shared.options import (
     count_option,
     option,
 )
-from nazx_cli.cli.training.length import LengthOptions, teller
+from nazx_cli.cli.training.length import Arithmetic, LengthOptions, teller
 from nazx_cli.errors import UsageError
-from nazx_cli.names import DTYPES
 
 if TYPE_CHECKING:
     from nazx_cli.evaluation.perplexity import Stretch
@@ -93,9 +92,7 @@ def train(
     ] = None,
     resume: Annotated[bool, option("--resume", "Go on with the training in --out.")] = False,
     device: Device = "auto",
-    dtype: Annotated[
-        str, option("--dtype", "Number format of the arithmetic.", choices=DTYPES)
-    ] = "auto",
+    dtype: Arithmetic = "auto",
     *,
     options: TrainOptions,
     json: Json = False,

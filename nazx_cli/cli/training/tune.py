@@ -19,9 +19,9 @@ from nazx_cli.cli.shared.options import (
     count_option,
     option,
 )
-from nazx_cli.cli.training.length import LengthOptions, teller
+from nazx_cli.cli.training.length import Arithmetic, LengthOptions, teller
 from nazx_cli.errors import UsageError
-from nazx_cli.names import DEFAULT_MODEL, DTYPES
+from nazx_cli.names import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,9 +92,7 @@ def tune(
     ] = False,
     model: ModelName = DEFAULT_MODEL,
     device: Device = "auto",
-    dtype: Annotated[
-        str, option("--dtype", "Number format of the arithmetic.", choices=DTYPES)
-    ] = "auto",
+    dtype: Arithmetic = "auto",
     *,
     options: TuneOptions,
     revision: Revision = None,

@@ -122,9 +122,7 @@ class InitialStateProjections:
     def states(self, ids: Tensor) -> Tensor:
         """(n, C) standardized initial states of token ids (n,), or of cells where they see more
         than their own token."""
-        ids = ids.to(self.device)
-        config = self.config
-        seen = grams(ids, config) if config.attention.initial_window > 1 else ids.long()[:, None]
+        seen = grams(ids.to(self.device), self.config)
         return self.standardized(self.decoder.initial(seen))
 
     def parts(self, ids: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from nazx_cli.kernels.rotary import Rotation
 from nazx_cli.model.attention import attention_of
 from nazx_cli.model.attention.inattention import InitialStateProjections
-from nazx_cli.model.attention.windowed import Full, Reach, Windowed
+from nazx_cli.model.attention.windowed import Reach, Windowed
 from nazx_cli.model.decoder import Block, Decoder, grams_of
 
 _ROWS = 512  # queries that attend at a time
@@ -31,7 +31,7 @@ def loss_sum(decoder: Decoder, ids: Tensor, recompute: bool = False) -> Tensor:
     """The sum of the losses of ids[:, 1:], each foretold from those before it; ids (B, T + 1)."""
     states = final_states(decoder, ids[:, :-1], recompute)
     wanted = ids[:, 1:].flatten()
-    run = partial(checkpoint, use_reentrant=False) if recompute else _plainly
+    run = _runner(recompute)
     total = torch.zeros((), device=states.device)
     for start in range(0, len(states), _LOSSES):
         part = slice(start, start + _LOSSES)
@@ -51,10 +51,15 @@ def final_states(decoder: Decoder, ids: Tensor, recompute: bool = False) -> Tens
     if config.attention.kind == "inattention":
         initial = InitialStateProjections(decoder).standardized(h)
     attend = _Attend(decoder, len(ids), ids.shape[1], recompute)
-    run = partial(checkpoint, use_reentrant=False) if recompute else _plainly
+    run = _runner(recompute)
     for block in decoder.layers:
         h = run(_layer, block, h, initial, attend)
     return h
+
+
+def _runner(recompute: bool) -> Callable[..., Tensor]:
+    """What calls a function with its values: so that it keeps nothing but those, or plainly."""
+    return partial(checkpoint, use_reentrant=False) if recompute else _plainly
 
 
 def _plainly(function: Callable[..., Tensor], *values: object) -> Tensor:
@@ -84,7 +89,7 @@ class _Attend:
     def __init__(self, decoder: Decoder, batch: int, count: int, recompute: bool) -> None:
         kind, config = attention_of(decoder), decoder.config
         self._batch, self._count, self._recompute = batch, count, recompute
-        self._reach = kind.reach if isinstance(kind, Windowed | Full) else Reach(None, 0)
+        self._reach = kind.reach if isinstance(kind, Windowed) else Reach(None, 0)
         self._scale = config.attention_scale
         length = self._reach.length(count)
         phases = decoder.rotary.phases(0, count, length, decoder.device)
@@ -102,7 +107,7 @@ class _Attend:
         group = near.shape[1] // k.shape[1]
         if group > 1:
             k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-        run = partial(checkpoint, use_reentrant=False) if self._recompute else _plainly
+        run = _runner(self._recompute)
         out = [run(self._rows, near, far, k, v, start) for start in range(0, self._count, _ROWS)]
         joined = torch.cat(out, 2) if len(out) > 1 else out[0]  # (B, heads, T, D)
         return joined.transpose(1, 2).flatten(2).flatten(0, 1)

@@ -42,7 +42,7 @@ def card(
         "|---|---|---|---|---|",
         *(
             f"| {note.name} | {note.files:,} | {note.characters:,} | {note.sha256[:16]} "
-            f"| {note.licence.replace('|', '/')} |"
+            f"| {note.licence} |"
             for note in read_notes(corpus)
         ),
         "",

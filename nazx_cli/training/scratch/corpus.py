@@ -28,6 +28,7 @@ from nazx_cli.errors import NazxError, UsageError, first_line
 from nazx_cli.evaluation.probes import plain_words
 from nazx_cli.names import OnProgress
 from nazx_cli.tokenizer import Tokenizer
+from nazx_cli.training.licences import licence_in
 
 END = "<|endoftext|>"
 """The token behind every document; files may hold it as text between theirs."""
@@ -198,15 +199,12 @@ def _note(spec: str, documents: Sequence[Document]) -> SourceNote:
     for document in documents:
         digest.update(document.text.encode("utf-8", "replace"))
     path = Path(spec).expanduser()
-    folder = path if path.is_dir() else path.parent
-    found = sorted(folder.glob("LICENSE*"))
-    lines = found[0].read_text("utf-8", "replace").strip().splitlines() if found else []
     return SourceNote(
         path.name or spec,
         len(documents),
         sum(len(document.text) for document in documents),
         digest.hexdigest(),
-        lines[0][:80] if lines else "not known here",
+        licence_in(path if path.is_dir() else path.parent),
     )
 
 

@@ -126,9 +126,8 @@ def prepare(
         tokenizer=start,
         on_progress=on_progress,
     )
-    ids = read_ids(out / CORPUS, TRAIN)
-    for name in (TRAIN, HELD):
-        known = len(read_ids(out / CORPUS, name))
+    sizes = {name: len(read_ids(out / CORPUS, name)) for name in (TRAIN, HELD)}
+    for known in sizes.values():
         if known <= settings.shape.context:
             raise UsageError(
                 f"there is too little text: {known:,} tokens, and a context takes "
@@ -137,7 +136,7 @@ def prepare(
             )
     schedule = settings.schedule
     if schedule.steps is None and schedule.minutes is None:
-        steps = ceil(settings.epochs * len(ids) / schedule.batch_tokens)
+        steps = ceil(settings.epochs * sizes[TRAIN] / schedule.batch_tokens)
         settings = replace(settings, schedule=replace(schedule, steps=max(1, steps)))
     with explained(out):
         # Last: a folder with it is whole.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nazx_cli.checkpoint.atomic import sha256_of
+from nazx_cli.training.licences import licence_in
 from nazx_cli.training.state import Counters, read_log
 
 if TYPE_CHECKING:
@@ -45,12 +46,8 @@ def card(settings: RunSettings, counters: Counters, folder: Path) -> str:
 def _source_line(path: Path, times: float) -> str:
     known = path.is_file()
     digest = sha256_of(path)[:16] if known else "gone"
-    licence = next(iter(sorted(path.parent.glob("LICENSE*"))), None) if known else None
-    first = ""
-    if licence is not None:
-        text = licence.read_text(encoding="utf-8", errors="replace").strip()
-        first = (text.splitlines() or [""])[0][:80].replace("|", "/")
-    return f"| {path.name} | {times:g} | {digest} | {first or 'not known here'} |"
+    licence = licence_in(path.parent) if known else "not known here"
+    return f"| {path.name} | {times:g} | {digest} | {licence} |"
 
 
 def _figures(folder: Path) -> list[str]:
