@@ -25,8 +25,14 @@ if not torch.cuda.is_available():
 
 @pytest.fixture(scope="session")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where compiled kernels are kept: for all tests, since compiling takes a moment."""
-    return tmp_path_factory.mktemp("kernels")
+    """Where compiled kernels are kept: for all tests, since compiling takes a moment, and for all
+    processes that share them out."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder = base / "kernels"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 @pytest.fixture(autouse=True)
