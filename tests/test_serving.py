@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import os
-import re
 import signal
 import socket
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cli_helpers import run_nazx, tiny_checkpoint
+from cli_helpers import ScriptedModel, run_nazx, tiny_checkpoint
 from document_bytes import docx_members, epub_members, pdf_bytes, word_paragraph, zip_bytes
+from serving_helpers import BOOK, MODEL, PLAIN, Server, start
 
+from nazx_cli.documents.document import Document
+from nazx_cli.engine.language_model import load_model
+from nazx_cli.serving.desk import Desk
+from nazx_cli.serving.requests import chat_request
+from nazx_cli.serving.shelf import Shelf
+from nazx_cli.session.saving.session_file import ModelTag
 from nazx_cli.session.saving.store import Store
+from nazx_cli.session.settings import SessionSettings
+from nazx_cli.session.state import History
 
 openai = pytest.importorskip("openai")
 
@@ -31,71 +33,6 @@ FORMATS = {
     "docx": zip_bytes(docx_members(word_paragraph("The fox bought a lantern."))),
     "html": b"<!DOCTYPE html><title>x</title><p>The fox bought a lantern.</p>",
 }
-BOOK = "The fox bought a lantern.\n\nThe heron bought a red umbrella.\n"
-MODEL = "tiny"
-PLAIN = {"NAZX_NATIVE": "0"}  # nothing is compiled: both sides compute alike, and start sooner
-
-
-@dataclass
-class Server:
-    """A server in a process of its own."""
-
-    port: int
-    process: subprocess.Popen[str]
-    home: Path
-    model: str
-
-    def client(self, key: str = "none") -> openai.OpenAI:
-        url = f"http://127.0.0.1:{self.port}/v1"
-        return openai.OpenAI(base_url=url, api_key=key, max_retries=0, timeout=60)
-
-    def raw(
-        self, method: str, path: str, body: bytes = b"", **headers: str
-    ) -> tuple[int, dict[str, object]]:
-        """Status and JSON of a request; header names have ``_`` for ``-``."""
-        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        link.request(method, path, body, {"content-type": "application/json"} | named)
-        answer = link.getresponse()
-        return answer.status, json.loads(answer.read())
-
-    def text(self, path: str) -> str:
-        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        link.request("GET", path)
-        return link.getresponse().read().decode()
-
-    def metric(self, name: str) -> float:
-        found = re.search(rf"^nazx_{re.escape(name)} (\S+)$", self.text("/metrics"), re.MULTILINE)
-        assert found is not None
-        return float(found[1])
-
-    def wait_for(self, name: str, value: float) -> None:
-        until = time.monotonic() + 30
-        while self.metric(name) != value:
-            assert time.monotonic() < until, f"{name} is {self.metric(name)}"
-            time.sleep(0.02)
-
-    def end(self, number: int) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(60)
-
-
-def start(folder: Path, *options: str) -> Server:
-    home = folder / "home"
-    home.mkdir(parents=True)
-    model = tiny_checkpoint(folder / "models" / MODEL)
-    env = {name: value for name, value in os.environ.items() if not name.startswith("NAZX_")}
-    env |= {"NAZX_HOME": str(home), **PLAIN, "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "nazx_cli", "serve", "-m", str(model), "--port", "0"]
-    process = subprocess.Popen(
-        [*command, "--device", "cpu", *options], stderr=subprocess.PIPE, text=True, env=env
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if found := re.search(r"serving at http://127\.0\.0\.1:(\d+)/v1", line):
-            threading.Thread(target=process.stderr.read, daemon=True).start()
-            return Server(int(found[1]), process, home, str(model))
-    raise AssertionError("the server did not start")
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +51,14 @@ def client(server: Server) -> openai.OpenAI:
 
 def asked(question: str = "Who?", **more: object) -> dict[str, object]:
     return {"model": MODEL, "messages": [{"role": "user", "content": question}]} | more
+
+
+def told(server: Server, path: str) -> list[dict[str, object]]:
+    """A list that the server has."""
+    status, found = server.raw("GET", path)
+    assert status == 200
+    data: list[dict[str, object]] = found["data"]  # type: ignore[assignment]
+    return data
 
 
 def ask_nazx(server: Server, question: str, *options: str) -> dict[str, object]:
@@ -292,8 +237,10 @@ def test_other_paths_methods_and_types_have_their_status(server: Server) -> None
 def test_pages_of_other_sites_are_let_do_nothing(server: Server) -> None:
     for headers in ({"origin": "http://evil.example"}, {"host": "evil.example"}):
         assert server.raw("GET", "/v1/models", **headers)[0] == 403
+    for site in ("cross-site", "same-site"):  # as browsers say it, where they name no origin
+        assert server.raw("GET", "/nazx/sessions", sec_fetch_site=site)[0] == 403
     own = {"origin": f"http://localhost:{server.port}", "host": f"localhost:{server.port}"}
-    assert server.raw("GET", "/v1/models", **own)[0] == 200
+    assert server.raw("GET", "/v1/models", **own, sec_fetch_site="same-origin")[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -439,6 +386,42 @@ def test_what_is_no_document_or_too_long_is_refused(server: Server, client: open
     assert server.metric("documents") == 0
 
 
+def test_a_passage_is_shown_where_it_stands(server: Server, client: openai.OpenAI) -> None:
+    text = "".join(f"Line {number}.\n\n" for number in range(400)) + BOOK + "The end.\n"
+    file = upload(client, "long.txt", text.encode())
+    quote = "The+heron+bought%0Aa red umbrella.".replace(" ", "+")
+    place = f"/nazx/files/{file}/passage?first_line=700&quote={quote}"
+    status, found = server.raw("GET", place)
+    assert status == 200
+    assert (found["filename"], found["quote"]) == ("long.txt", "The heron bought a red umbrella.")
+    assert (found["begins"], found["ends"]) == (False, True)
+    assert "".join(str(found[part]) for part in ("before", "quote", "after")) in text
+    assert str(found["before"]).endswith("The fox bought a lantern.\n\n")
+    assert found["after"] == "\nThe end.\n"
+    second = (
+        f"/nazx/files/{file}/passage?first_line=5&quote=Line+"  # of many, the one from there on
+    )
+    _, found = server.raw("GET", second)
+    assert found["before"] == "Line 0.\n\nLine 1.\n\n"
+    for wrong, expected in (
+        ("first_line=1&quote=The+stork", 404),
+        ("first_line=x&quote=The+fox", 400),
+        ("first_line=1", 400),
+    ):
+        status, told = server.raw("GET", f"/nazx/files/{file}/passage?{wrong}")
+        assert status == expected and "error" in told
+    client.files.delete(file)
+    assert server.raw("GET", place)[0] == 404
+
+
+def test_what_is_sent_by_somebody_who_left_does_not_stay(tmp_path: Path) -> None:
+    shelf = Shelf(load_model(tiny_checkpoint(tmp_path), device="cpu"))
+    coming = shelf.add(Document("book.txt", BOOK, "text"), len(BOOK), "user_data")
+    assert [next(coming)] == list(shelf)
+    coming.close()
+    assert list(shelf) == []
+
+
 # Sessions
 
 
@@ -471,6 +454,75 @@ def test_a_session_that_is_open_elsewhere_is_a_409(server: Server, client: opena
         assert refused.value.code == "session_open"
     own = {"nazx": {"session": "mine"}}
     assert client.chat.completions.create(**asked(max_tokens=3), extra_body=own).choices
+
+
+def test_sessions_are_listed_and_told(server: Server, client: openai.OpenAI) -> None:
+    file = upload(client, "book.txt", BOOK.encode())
+    own = {"session": "told by HTTP", "files": [file]}
+    answer = client.chat.completions.create(
+        **asked("What did the heron buy?"), extra_body={"nazx": own}
+    )
+    client.files.delete(file)
+    cited = answer.choices[0].message.annotations[0].file_citation
+    assert cited["document"] == 1
+    (info,) = (each for each in told(server, "/nazx/sessions") if each["name"] == own["session"])
+    assert (info["turns"], info["documents"], info["tokens"]) == (1, 1, len(BOOK))
+    assert (info["open"], info["damaged"]) == (False, False)
+    place = "/nazx/sessions/told%20by%20HTTP"
+    status, said = server.raw("GET", place)
+    assert status == 200
+    assert said["documents"] == [{"number": 1, "filename": "book.txt", "tokens": len(BOOK)}]
+    (turn,) = said["turns"]  # type: ignore[misc]
+    assert turn["answer"] == answer.choices[0].message.content
+    assert turn["question"] == "What did the heron buy?" and not turn["interrupted"]
+    source = turn["sources"][0]
+    assert (source["document"], source["quote"]) == (1, "The heron bought a red umbrella.")
+    passage = f"passage?first_line={source['first_line']}&quote=The+heron+bought"
+    status, found = server.raw("GET", f"{place}/documents/1/{passage}")
+    assert (status, found["quote"], found["after"]) == (
+        200,
+        "The heron bought",
+        " a red umbrella.\n",
+    )
+    for missing in (f"documents/2/{passage}", f"documents/-1/{passage}", f"documents/x/{passage}"):
+        assert server.raw("GET", f"{place}/{missing}")[0] == 404
+    for name in ("nobody", "..", "%2e%2e%2fx"):
+        assert server.raw("GET", f"/nazx/sessions/{name}")[0] == 404
+    with Store(server.home / "sessions").open("told by HTTP", create=False):
+        (info,) = (e for e in told(server, "/nazx/sessions") if e["name"] == own["session"])
+        assert info["open"]
+
+
+def test_a_session_that_goes_on_is_not_begun_anew(tmp_path: Path) -> None:
+    lm = ScriptedModel(["One.", "Two.", "Three."])
+    store, tag = Store(tmp_path), ModelTag("scripted", "a", "b")
+    desk = Desk(lm, SessionSettings(), store, tag, lambda prompt, generated: None)  # type: ignore[arg-type]
+
+    def ask(name: str) -> None:
+        body = {"model": MODEL, "messages": [{"role": "user", "content": "Who?"}]}
+        body |= {"nazx": {"session": name}}
+        list(desk.chat(chat_request(json.dumps(body).encode(), MODEL), ()))
+
+    ask("work")
+    ask("work")
+    assert len(lm.contexts) == 1
+    with store.open("work", create=False) as file:  # as another program does
+        saved = file.load(lm.tokenizer, tag)
+        assert saved is not None
+        (state,) = saved.branches.values()
+        file.save({saved.branch: replace(state, history=History())}, *saved[1:], tag)
+    ask("work")
+    assert len(lm.contexts) == 2
+    assert [turn.answer for turn in store.read("work").turns] == ["Three."]
+
+
+def test_the_gauge_tells_memory_and_window(server: Server, client: openai.OpenAI) -> None:
+    client.chat.completions.create(**asked(max_tokens=4))
+    _, gauge = server.raw("GET", "/nazx/gauge")
+    memory, context = gauge["memory"], gauge["context"]
+    assert isinstance(memory, dict) and 0 < memory["used"] < memory["limit"]
+    assert isinstance(context, dict) and 0 < context["window_used"] <= context["window"]
+    assert gauge["queue"] == {"waiting": 0, "running": 0}
 
 
 # Who may ask, and the end

@@ -52,7 +52,7 @@ def serve(
     options: ServeOptions,
     quiet: Quiet = False,
 ) -> None:
-    """Serve a model to other programs, by OpenAI's interface.
+    """Serve a model as a page in the browser, and to other programs by OpenAI's interface.
 
     Documents come in by --file and by POST /v1/files. See nazx help serve.
 
@@ -104,6 +104,12 @@ def serve(
 
         host, port = bound.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        ended = run(make, bound, lambda: screen.note(f"serving at http://{shown}:{port}/v1"))
+        ended = run(
+            make,
+            bound,
+            lambda: screen.note(
+                f"serving at http://{shown}:{port}; for programs http://{shown}:{port}/v1"
+            ),
+        )
     if ended == signal.SIGINT:
         raise typer.Exit(INTERRUPTED)

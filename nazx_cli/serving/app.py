@@ -20,10 +20,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from nazx_cli import __version__
+from nazx_cli.serving import saved
 from nazx_cli.serving.desk import Desk, End, Piece
 from nazx_cli.serving.errors import ApiError, as_api_error, is_fault
+from nazx_cli.serving.excerpts import excerpt
 from nazx_cli.serving.gate import Gate
 from nazx_cli.serving.metrics import Metrics
+from nazx_cli.serving.page import Page
 from nazx_cli.serving.replies import Reply, event
 from nazx_cli.serving.requests import (
     ChatRequest,
@@ -85,7 +88,10 @@ class Service:
         self._began = int(time.time())
         self._reading = asyncio.Semaphore(1)  # uploads that are taken apart at once
         lm.heed = self.worker.heed
-        self.app: ASGIApp = Gate(self._routes(), key, self._most)
+        self._store = store
+        self._page = Page()
+        free = {"/health", *self._page.paths}
+        self.app: ASGIApp = Gate(self._routes(), key, self._most, free)
 
     def _most(self, path: str) -> int:
         return self.limits.document + _ENVELOPE if path == _FILES else _MOST_TEXT
@@ -102,6 +108,12 @@ class Service:
             ("GET", _FILES, self._list_files),
             ("GET", f"{_FILES}/{{id}}", self._one_file),
             ("DELETE", f"{_FILES}/{{id}}", self._delete_file),
+            ("GET", "/nazx/gauge", self._gauge),
+            ("GET", "/nazx/files/{id}/passage", self._passage_of_file),
+            ("GET", "/nazx/sessions", self._sessions),
+            ("GET", "/nazx/sessions/{name}", self._session),
+            ("GET", "/nazx/sessions/{name}/documents/{number}/passage", self._passage),
+            *(("GET", path, self._page.send) for path in sorted(self._page.paths)),
         )
         routes = [Route(path, self._told(path, do), methods=[way]) for way, path, do in table]
         return Starlette(routes=routes, exception_handlers={HTTPException: self._no_route})
@@ -222,6 +234,8 @@ class Service:
                 document = await to_thread.run_sync(read_upload, file.filename, file.file)
         job = self.worker.submit(lambda: self.shelf.add(document, nbytes, purpose[:80]))
         (held,) = [item async for item in self._items(request, job)]
+        if await request.is_disconnected():
+            self._remove(held.id)
         return JSONResponse(held.record)
 
     async def _list_files(self, request: Request) -> Response:
@@ -232,10 +246,37 @@ class Service:
         return JSONResponse(self.shelf.get(request.path_params["id"]).record)
 
     async def _delete_file(self, request: Request) -> Response:
-        held = self.shelf.remove(request.path_params["id"])
+        id = request.path_params["id"]
+        self._remove(id)
+        return JSONResponse({"id": id, "object": "file", "deleted": True})
+
+    def _remove(self, id: str) -> None:
+        held = self.shelf.remove(id)
         if held.document not in self.shelf.documents:
             self.worker.submit(lambda: self._desk.forget(held.document), always=True)
-        return JSONResponse({"id": held.id, "object": "file", "deleted": True})
+
+    async def _gauge(self, request: Request) -> Response:
+        return JSONResponse(self.metrics.gauge(self.worker, self.shelf, self._desk.usage))
+
+    async def _passage_of_file(self, request: Request) -> Response:
+        held = self.shelf.get(request.path_params["id"])
+        document, asked = held.document.document, request.query_params
+        return JSONResponse((await to_thread.run_sync(excerpt, document, asked)).record)
+
+    async def _sessions(self, request: Request) -> Response:
+        data = await to_thread.run_sync(saved.listed, self._store)
+        return JSONResponse({"object": "list", "data": data})
+
+    async def _session(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        return JSONResponse(await to_thread.run_sync(saved.told, self._store, name))
+
+    async def _passage(self, request: Request) -> Response:
+        name, number = (request.path_params[each] for each in ("name", "number"))
+        document = await to_thread.run_sync(saved.document, self._store, name, number)
+        return JSONResponse(
+            (await to_thread.run_sync(excerpt, document, request.query_params)).record
+        )
 
 
 async def _json(request: Request) -> bytes:

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel
     from nazx_cli.reading.tokenized import TokenizedDocument
     from nazx_cli.serving.shelf import Held
-    from nazx_cli.session.saving.session_file import ModelTag
+    from nazx_cli.session.events import Usage
+    from nazx_cli.session.saving.session_file import ModelTag, SessionFile
     from nazx_cli.session.saving.store import Store
     from nazx_cli.session.settings import SessionSettings
 
@@ -51,10 +52,12 @@ class Piece:
 
 @dataclass(frozen=True)
 class Source:
-    """A passage that an answer rests on; ``file`` is the id of its document, where a request can
-    name it, ``quote`` a sentence of it, where one is known."""
+    """A passage that an answer rests on; ``document`` is the number of its document among those
+    asked about, None of what was said earlier, ``file`` the id by which a request can name it, and
+    ``quote`` a sentence of it, where one is known."""
 
     passage: Passage
+    document: int | None
     file: str | None
     quote: str
 
@@ -72,6 +75,15 @@ class End:
     read: tuple[Passage, ...] = ()
     confidence: float | None = None
     notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """A session as it was saved under ``name``, and which save that was."""
+
+    name: str
+    version: str | None
+    session: Session
 
 
 @dataclass
@@ -120,6 +132,9 @@ class Desk:
         self._store, self._tag = store, tag
         self._sessions: OrderedDict[tuple[TokenizedDocument, ...], Session] = OrderedDict()
         self._latest: Session | None = None
+        self._saved: _Saved | None = None
+        self.usage: Usage | None = None
+        """What the conversation took that was answered in last."""
 
     def forget(self, document: TokenizedDocument) -> Generator[None, None, None]:
         """Let go of all that was made of ``document``; yields nothing."""
@@ -161,14 +176,19 @@ class Desk:
         """Let go of the context that another session holds: memory is planned for one."""
         if self._latest is not None and self._latest is not session:
             self._latest.release()
+        if self._saved is not None and self._saved.session is not session:
+            self._saved = None
         self._latest = session
 
     def _go_on(self, name: str, asked: ChatRequest, held: Sequence[Held]) -> Told:
         """Answer in the saved session ``name``, which is nobody else's meanwhile."""
         with self._store.open(name, create=True) as file:
-            self._hold(None)
-            session = Session(self.lm, settings=asked.over(self.settings))
-            if (saved := file.load(self.lm.tokenizer, self._tag)) is not None:
+            session = self._kept(file)
+            saved = session.snapshot() if session else file.load(self.lm.tokenizer, self._tag)
+            session = session or Session(self.lm, settings=asked.over(self.settings))
+            self._hold(session)
+            self._saved = None
+            if saved is not None:
                 state = saved.branches[saved.branch]
                 state = replace(state, settings=asked.over(state.settings))
                 session.restore({**saved.branches, saved.branch: state}, *saved[1:])
@@ -183,6 +203,14 @@ class Desk:
             finally:
                 if session.turns != before:
                     file.save(*session.snapshot(), self._tag)
+                    self._saved = _Saved(file.name, file.version, session)
+
+    def _kept(self, file: SessionFile) -> Session | None:
+        """The session of ``file``, where it was the last that answered and nobody changed it."""
+        kept = self._saved
+        if kept is None or kept.name != file.name or kept.version != file.version:
+            return None
+        return kept.session
 
     def _answer(self, session: Session, asked: ChatRequest, held: Sequence[Held]) -> Told:
         heard, stops = _Heard(), StopFilter(asked.manner.stops)
@@ -202,6 +230,7 @@ class Desk:
                         break
         finally:
             self._count(*heard.tokens)
+        self.usage = session.usage()
         yield _end(heard, session, held)
 
     def _take(self, event: object, heard: _Heard, asked: ChatRequest) -> Piece:
@@ -281,10 +310,7 @@ def _end(heard: _Heard, session: Session, held: Sequence[Held]) -> End:
         quoted = answer.quotations
     else:
         quoted = [(passage, "") for _, passage in distinct(heard.passages)]
-    sources = tuple(
-        Source(passage, _file_of(passage, session, held), quote or passage.text.strip())
-        for passage, quote in quoted
-    )
+    sources = tuple(_source(passage, quote, session, held) for passage, quote in quoted)
     prompt_tokens, generated = heard.tokens
     return End(
         "stop" if heard.stopped or answer is None else answer.finish,
@@ -298,12 +324,13 @@ def _end(heard: _Heard, session: Session, held: Sequence[Held]) -> End:
     )
 
 
-def _file_of(passage: Passage, session: Session, held: Sequence[Held]) -> str | None:
-    """The id of the document that a passage stands in; None where it is from the conversation."""
+def _source(passage: Passage, quote: str, session: Session, held: Sequence[Held]) -> Source:
+    number = file = None
     library = session.library
-    if library is None or not 0 <= passage.start < library.num_tokens:
-        return None
-    document = library.documents[library.document_of(passage.start)]
-    if document.name != passage.document:
-        return None
-    return next((each.id for each in held if each.document.key == document.key), None)
+    if library is not None and 0 <= passage.start < library.num_tokens:
+        at = library.document_of(passage.start)
+        document = library.documents[at]
+        if document.name == passage.document:
+            number = at + 1
+            file = next((each.id for each in held if each.document.key == document.key), None)
+    return Source(passage, number, file, quote or passage.text.strip())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nazx_cli.serving.errors import ApiError
 
-_OPEN = ("/health",)
+_FOREIGN = ("cross-site", "same-site")  # where another page asks, as browsers tell of it
 
 
 def is_loopback(host: str) -> bool:
@@ -27,15 +27,22 @@ def is_loopback(host: str) -> bool:
 
 
 class Gate:
-    """Lets a request through to ``app`` that has the key (where there is one) and no more than
-    ``most(path)`` bytes.
+    """Lets a request through to ``app`` that has the key (where there is one, and the path is not
+    among the ``free`` ones) and no more than ``most(path)`` bytes.
 
-    A page of another site is let do nothing: neither by its own address (``Origin``) nor by a name
-    that it has made to lead here, which is why a server without a key is asked by loopback names.
+    A page of another site is let do nothing: neither by its own address (``Origin``, or what a
+    browser says of it) nor by a name that it has made to lead here, which is why a server without a
+    key is asked by loopback names. It may lead to the page ``/``.
     """
 
-    def __init__(self, app: ASGIApp, key: str | None, most: Callable[[str], int]) -> None:
-        self._app = app
+    def __init__(
+        self,
+        app: ASGIApp,
+        key: str | None,
+        most: Callable[[str], int],
+        free: Collection[str] = (),
+    ) -> None:
+        self._app, self._free = app, free
         self._key = None if key is None else _digest(key)
         self._most = most
 
@@ -58,12 +65,16 @@ class Gate:
 
     def _check(self, path: str, headers: Headers) -> None:
         host, origin = headers.get("host", ""), headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None:
+            foreign = urlsplit(origin).netloc != host
+        else:
+            foreign = path != "/" and headers.get("sec-fetch-site") in _FOREIGN
+        if foreign:
             raise ApiError(403, "requests from pages of other sites are not taken", None, "origin")
         if self._key is None:
             if not is_loopback(_name_of(host)):
                 raise ApiError(403, "ask this server as localhost or 127.0.0.1", None, "host")
-        elif path not in _OPEN:
+        elif path not in self._free:
             scheme, _, given = headers.get("authorization", "").partition(" ")
             right = secrets.compare_digest(_digest(given.strip()), self._key)
             if scheme.lower() != "bearer" or not right:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nazx_cli.memory.probe import Reading, read_memory, resident_bytes
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel
     from nazx_cli.serving.shelf import Shelf
     from nazx_cli.serving.worker import Worker
+    from nazx_cli.session.events import Usage
 
 
 class Metrics:
@@ -36,6 +37,28 @@ class Metrics:
         """Read the device; on the worker's thread, which alone may ask it."""
         if self._lm.device != "cpu":
             self._device = read_memory(self._lm.device)
+
+    def gauge(self, worker: Worker, shelf: Shelf, usage: Usage | None) -> dict[str, Any]:
+        """Memory, queue, documents, and what the last answer's context takes (``usage``)."""
+        reading = self._device or read_memory("cpu")
+        told: dict[str, Any] = {
+            "memory": {
+                "kind": reading.kind,
+                "used": reading.used,
+                "limit": self._lm.memory_limit or reading.total,
+            },
+            "queue": {"waiting": worker.waiting, "running": worker.running},
+            "documents": len(shelf.documents),
+            "context": None,
+        }
+        if usage is not None:
+            told["context"] = {
+                "bytes": usage.context_bytes,
+                "document_tokens": usage.document_tokens,
+                "window": usage.window,
+                "window_used": usage.window_used,
+            }
+        return told
 
     def text(self, worker: Worker, shelf: Shelf) -> str:
         """All of it."""

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from nazx_cli.reading.passages import source_line, source_record
-from nazx_cli.serving.desk import End, Piece, Source
+from nazx_cli.reading.passages import Passage, source_line, source_record
+from nazx_cli.serving.desk import End, Piece
 from nazx_cli.serving.logprobs import TokenChances, of_chat, of_completion
 from nazx_cli.serving.requests import ChatRequest, CompletionRequest
 
@@ -137,7 +137,11 @@ class Reply:
         }
         if self.asked.sources:
             own["sources"] = [source_record(passage) for passage in end.read]
-        return {"annotations": [_annotation(each) for each in end.sources], "nazx": own}
+        cited = [
+            citation(each.passage, each.quote, each.file, each.document) for each in end.sources
+        ]
+        annotations = [{"type": "file_citation", "file_citation": each} for each in cited]
+        return {"annotations": annotations, "nazx": own}
 
 
 def event(data: dict[str, Any]) -> bytes:
@@ -145,18 +149,20 @@ def event(data: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(data).encode() + b"\n\n"
 
 
-def _annotation(source: Source) -> dict[str, Any]:
-    passage = source.passage
+def citation(
+    passage: Passage, quote: str, file: str | None = None, document: int | None = None
+) -> dict[str, Any]:
+    """Where a passage stands and what it says; ``file`` and ``document`` as of ``Source``."""
     place = source_line(passage, " ").removeprefix(passage.document).partition("  “")[0]
-    cited = {
-        "file_id": source.file,
+    return {
+        "file_id": file,
+        "document": document,
         "filename": passage.document,
         "place": place.lstrip(":, "),
         "first_line": passage.first_line,
         "last_line": passage.last_line,
-        "quote": source.quote,
+        "quote": quote,
     }
-    return {"type": "file_citation", "file_citation": cited}
 
 
 def _reason(end: End) -> str:

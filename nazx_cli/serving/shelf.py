@@ -92,7 +92,11 @@ class Shelf:
         if held.document is new:
             self._check((*self.documents, new))
         self._held[held.id] = held
-        yield held
+        try:
+            yield held
+        except GeneratorExit:  # whoever sent it has left without its id
+            self._held.pop(held.id, None)
+            raise
 
     def remove(self, id: str) -> Held:
         """Let go of the document of that id."""

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nazx_cli.documents.document import Document
 from nazx_cli.reading.content import loads
-from nazx_cli.session.saving.records import read_branches, read_turns
+from nazx_cli.session.saving.records import read_branches, read_document, read_turns
 from nazx_cli.session.state import State, Turn
 
 
@@ -26,6 +27,17 @@ class Conversation:
         """The conversation of a state that is at hand."""
         documents = tuple((each.name, len(each)) for each in state.documents)
         return cls(model, state.settings.system, documents, state.history.turns)
+
+
+def document_in(
+    database: sqlite3.Connection, meta: Mapping[str, Any], number: int
+) -> Document | None:
+    """The document of that number, from 1, in the present branch; None where there is none. Errors
+    as ``conversation_of``."""
+    keys = read_branches(database, meta)[meta["branch"]]["parts"]
+    if not 1 <= number <= len(keys):
+        return None
+    return read_document(database, keys[number - 1]).document
 
 
 def conversation_of(

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from nazx_cli.session.saving.session_file import ModelTag
     from nazx_cli.tokenizer import Tokenizer
 
+_COLUMNS = "document, tokens, ids, vocabulary, text, starts"
 _MOST_WASTE = 32 << 20  # bytes of documents that no branch has; more do not wait for the end
 
 
@@ -224,10 +225,16 @@ def _waste(database: sqlite3.Connection) -> int:
     return sum(nbytes for key, nbytes in sizes if key not in needed)
 
 
+def read_document(database: sqlite3.Connection, key: str) -> TokenizedDocument:
+    """The document that is named ``key``; ``TypeError`` where there is none."""
+    header, *packed = database.execute(
+        f"SELECT {_COLUMNS} FROM parts WHERE key = ?", (key,)
+    ).fetchone()
+    return document_from(key, header, Packed(*packed))
+
+
 def _documents(database: sqlite3.Connection, keys: set[str]) -> dict[str, TokenizedDocument]:
-    rows = database.execute(
-        "SELECT key, document, tokens, ids, vocabulary, text, starts FROM parts"
-    )
+    rows = database.execute(f"SELECT key, {_COLUMNS} FROM parts")
     return {
         key: document_from(key, header, Packed(*packed))
         for key, header, *packed in rows

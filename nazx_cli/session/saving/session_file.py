@@ -30,6 +30,7 @@ from nazx_cli.session.saving.database import (
 from nazx_cli.session.saving.lock import ProcessLock
 
 if TYPE_CHECKING:
+    from nazx_cli.documents.document import Document
     from nazx_cli.session.saving.conversation import Conversation
     from nazx_cli.session.state import Snapshot, State
     from nazx_cli.tokenizer import Tokenizer
@@ -128,6 +129,17 @@ def read_conversation(path: Path, open_by: int | None) -> Conversation:
         return conversation_of(database, meta, _tag(meta).name)
 
 
+def read_document(path: Path, open_by: int | None, number: int) -> Document | None:
+    """The document of that number, from 1, in the session file ``path``; None where it has none.
+    ``NazxError`` where the file cannot be read."""
+    from nazx_cli.session.saving.conversation import document_in
+
+    with _reading(path, open_by) as database:
+        if not checked_version(database, path) or (meta := read_meta(database)) is None:
+            return None
+        return document_in(database, meta, number)
+
+
 @contextmanager
 def _reading(path: Path, open_by: int | None) -> Iterator[sqlite3.Connection]:
     """The file as it is at one moment, whoever has it open; nothing is written to it."""
@@ -181,6 +193,15 @@ class SessionFile:
         with damage_explained(self.path):
             meta = read_meta(self._database)
             return _tag(meta).name if meta is not None else ""
+
+    @property
+    def version(self) -> str | None:
+        """Names what is saved now, as no other save does; None: nothing is."""
+        if self._database is None:
+            return None
+        with damage_explained(self.path):
+            meta = read_meta(self._database)
+            return None if meta is None else f"{meta['saved']} {meta['states']}"
 
     def load(
         self, tokenizer: Tokenizer, model: ModelTag, *, force: bool = False

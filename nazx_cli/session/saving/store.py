@@ -17,10 +17,12 @@ from nazx_cli.session.saving.session_file import (
     SessionFile,
     SessionInfo,
     read_conversation,
+    read_document,
     read_info,
 )
 
 if TYPE_CHECKING:
+    from nazx_cli.documents.document import Document
     from nazx_cli.session.saving.conversation import Conversation
     from nazx_cli.session.saving.repair import Repair
 
@@ -155,6 +157,13 @@ class Store:
         path = self._path(name)
         self._require(path)
         return read_conversation(path, holder(_lock_path(path)))
+
+    def document(self, name: str, number: int) -> Document | None:
+        """The document of that number, from 1, in the session ``name``, also while somebody has it
+        open; None where it has none."""
+        path = self._path(name)
+        self._require(path)
+        return read_document(path, holder(_lock_path(path)), number)
 
     def _new(self, name: str) -> tuple[Path, ProcessLock]:
         """Path and lock of a session that is not there yet."""

@@ -1,0 +1,363 @@
+"""The page of ``nazx serve`` in a real browser, without a window: Debian's chromium."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from serving_helpers import BOOK, MODEL, Server, start
+
+from nazx_cli.session.saving.store import Store
+from nazx_cli.session.state import History, Message, State, Turn
+
+if TYPE_CHECKING:
+    from selenium.webdriver.remote.webdriver import WebDriver
+    from selenium.webdriver.remote.webelement import WebElement
+
+webdriver = pytest.importorskip("selenium.webdriver")
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (apt: chromium-driver)"
+)
+
+KEY = "s3cret"
+HOSTILE = (
+    "<script>window.hurt = 1</script> <img src=x onerror='window.hurt = 2'> "
+    "<svg onload=alert(1)> &lt;b&gt; [a](javascript:alert(1))"
+)
+ENTER, ESCAPE, TAB = "\ue007", "\ue00c", "\ue004"
+QUESTION = "What did the heron buy?"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    found = start(tmp_path_factory.mktemp("page"), "--max-tokens", "24", key=KEY)
+    yield found
+    assert found.end(signal.SIGTERM) == 0
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    folder = tmp_path_factory.mktemp("browser")
+    for argument in (
+        *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+        *("--disable-background-networking", "--no-first-run", f"--user-data-dir={folder}"),
+    ):
+        options.add_argument(argument)
+    service = webdriver.ChromeService(str(DRIVER))
+    driver = webdriver.Chrome(options=options, service=service)
+    yield driver
+    driver.quit()
+
+
+class Page:
+    """The page as a person meets it."""
+
+    def __init__(self, browser: WebDriver, server: Server) -> None:
+        self.browser = browser
+        self.address = f"http://127.0.0.1:{server.port}/"
+
+    def open(self, session: str = "") -> None:
+        self.browser.get("about:blank")
+        self.browser.get(self.address + (f"#session={session}" if session else ""))
+        self.wait(lambda: self("#model").text == MODEL)
+        self.wait(lambda: self.active == self("#question"))
+
+    def __call__(self, selector: str) -> WebElement:
+        return self.browser.find_element("css selector", selector)
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.browser.find_elements("css selector", selector)
+
+    def texts(self, selector: str) -> list[str]:
+        """Of all elements at one moment."""
+        script = "return [...document.querySelectorAll(arguments[0])].map((each) => each.innerText)"
+        found: list[str] = self.run(script, selector)
+        return [each.strip() for each in found]
+
+    @property
+    def active(self) -> WebElement:
+        return self.browser.switch_to.active_element
+
+    def run(self, script: str, *arguments: object) -> Any:
+        return self.browser.execute_script(script, *arguments)
+
+    def wait(self, holds: Callable[[], object], what: str = "") -> None:
+        until = time.monotonic() + 30
+        while not holds():
+            assert time.monotonic() < until, what or self("body").text
+            time.sleep(0.02)
+
+    def says(self, text: str) -> None:
+        self.wait(lambda: text in self("#status").text)
+
+    def press(self, keys: str) -> None:
+        webdriver.ActionChains(self.browser).send_keys(keys).perform()
+
+    def tab_to(self, found: Callable[[WebElement], object]) -> None:
+        for _ in range(40):
+            if found(self.active):
+                return
+            self.press(TAB)
+        raise AssertionError("Tab does not lead there")
+
+    def ask(self, question: str) -> None:
+        self("#question").send_keys(question + ENTER)
+        self.wait(lambda: self("#send").text == "Ask" and not self.all("[aria-busy=true]"))
+
+    def wait_for_sessions(self) -> None:
+        """Until the list of sessions tells of the last answer."""
+        turns = f"{len(self.all('.turn'))} turn"
+        self.wait(lambda: turns in "".join(self.texts("#sessions [aria-current]")))
+
+    def drop(self, name: str, text: str) -> None:
+        self.run(
+            """const data = new DataTransfer();
+            data.items.add(new File([arguments[1]], arguments[0], { type: "text/plain" }));
+            const how = { dataTransfer: data, bubbles: true, cancelable: true };
+            document.getElementById("talk").dispatchEvent(new DragEvent("drop", how));""",
+            name,
+            text,
+        )
+        self.says("is read")
+
+
+@pytest.fixture(scope="module")
+def first(browser: WebDriver, server: Server) -> Page:
+    """The page, which has the key; it is asked for once."""
+    page = Page(browser, server)
+    browser.get(page.address)
+    page.wait(lambda: page.all("#key[open]"))
+    assert page("#model").text == ""
+    page("#key-value").send_keys("wrong" + ENTER)
+    page.wait(lambda: "try again" in page("#key-about").text and page.all("#key[open]"))
+    page("#key-value").send_keys(KEY + ENTER)
+    page.wait(lambda: page("#model").text == MODEL)
+    assert page.run(
+        "return [sessionStorage['nazx.key'], localStorage.length, document.cookie]"
+    ) == [
+        KEY,
+        0,
+        "",
+    ]
+    return page
+
+
+@pytest.fixture
+def page(first: Page) -> Page:
+    first.open()
+    return first
+
+
+def test_a_dropped_document_is_asked_about_and_its_source_shown(page: Page) -> None:
+    page.drop("book.txt", BOOK)
+    assert page.texts("#documents li .name") == ["book.txt"]
+    page.ask(QUESTION)
+    assert page.texts(".question") == [QUESTION]
+    answer = page(".answer > span").text
+    assert answer
+    source = page(".source")
+    assert "book.txt, lines 1-3" in source.text and "red umbrella" in source.text
+    source.click()
+    page.wait(lambda: page.all("#passage[open]"))
+    assert page("#passage-title").text == "book.txt, lines 1-3"
+    assert page("#passage mark").text in BOOK
+    assert page("#passage-text").text.strip() == BOOK.strip()
+    page.press(ESCAPE)
+    assert not page.all("#passage[open]") and page.active == source
+    assert "window" in page("#gauge").text and "Memory" in page("#gauge").text
+    assert 0 < float(page("#memory").get_property("value")) < 1
+
+    page.browser.refresh()  # which keeps the session
+    page.wait(lambda: page.texts(".answer > span") == [answer])
+    assert page.texts("#documents li .name") == ["book.txt"]
+    page(".source").click()
+    page.wait(lambda: page.all("#passage[open] mark"))
+    page("#passage-close").click()
+
+
+def test_stop_ends_an_answer_within_a_token_and_keeps_it(page: Page, server: Server) -> None:
+    begin_long(server, "long")
+    page.open("long")
+    page("#question").send_keys("And then?" + ENTER)
+    page.wait(lambda: page("#send").text == "Stop")
+    page.wait(lambda: len(page.texts(".answer > span")[-1]) > 20)
+    page("#send").click()
+    page.says("Stopped.")
+    server.wait_for("queue_running", 0)
+    said = page.texts(".turn:last-child .answer > span")[0]
+    assert page.texts(".turn:last-child .note") == ["stopped"] and page("#send").text == "Ask"
+    page.browser.refresh()
+    page.wait(lambda: len(page.all(".turn")) == 2)
+    kept = page.texts(".turn:last-child .answer > span")[0]
+    assert kept.startswith(said.rstrip()[:20]) and page.texts(".note")[-1] == "stopped"
+
+
+def begin_long(server: Server, name: str) -> None:
+    """A session whose answers do not end by themselves; its first is left."""
+    import http.client
+
+    body: dict[str, object] = {"model": MODEL, "nazx": {"session": name}, "stream": True}
+    body |= {"messages": [{"role": "user", "content": "Who?"}]}
+    body |= {"max_tokens": 1_000_000, "temperature": 1.5, "top_p": 0.5, "seed": 1}
+    link = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    headers = {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
+    link.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+    answer = link.getresponse()
+    while b'"content": ""' in answer.readline() or answer.readline() == b"\n":
+        pass
+    answer.close()
+    link.close()
+    server.wait_for("queue_running", 0)
+
+
+def test_sessions_are_listed_opened_and_gone_on_with(page: Page) -> None:
+    page.ask("One?")
+    page.wait_for_sessions()
+    one = page("#session-title").text
+    page("#new").click()
+    page.wait(lambda: page("#session-title").text == "New session" and not page.all(".turn"))
+    assert page.active == page("#question")
+    page.ask("Two?")
+    page.wait_for_sessions()
+    two = page("#session-title").text
+    names = page.texts("#sessions .name")
+    assert one != two and {one, two} <= set(names)
+    assert page.texts("#sessions [aria-current] .name") == [two]
+    page.all("#sessions a")[names.index(one)].click()
+    page.wait(lambda: page.texts(".question") == ["One?"])
+    page.ask("And then?")
+    page.wait_for_sessions()
+    assert page("#session-title").text == one
+    page.browser.back()
+    page.wait(lambda: page.texts(".question") == ["Two?"])
+    page.open(one)
+    page.wait(lambda: page.texts(".question") == ["One?", "And then?"])
+
+
+def test_nothing_that_is_said_or_read_becomes_markup(page: Page, server: Server) -> None:
+    name = "<img src=x onerror=alert(1)>.txt"
+    page.drop(name, f"The heron says {HOSTILE}.\n")
+    assert page.texts("#documents li .name") == [name]
+    page.ask(f"What does the heron say? {HOSTILE}")
+    page(".source").click()
+    page.wait(lambda: page.all("#passage[open] mark"))
+    assert HOSTILE in page("#passage-text").text and name in page("#passage-title").text
+    page("#passage-close").click()
+    assert HOSTILE in page(".question").text and HOSTILE in page(".source").text
+
+    store = Store(server.home / "sessions")
+    with (
+        store.open("hostile", create=True) as file,
+        store.open(page("#session-title").text, create=False) as other,
+    ):
+        from cli_helpers import make_tokenizer
+
+        from nazx_cli.session.saving.session_file import ModelTag
+
+        tag = ModelTag.of(Path(server.model), other.model)
+        turn = Turn(HOSTILE, Message("user", HOSTILE), (), HOSTILE, interrupted=False)
+        assert other.load(make_tokenizer(), tag) is not None
+        file.save({"main": State(history=History((turn,)))}, "main", (), tag)
+    page.open("hostile")
+    page.wait(lambda: page.texts(".answer > span") == [HOSTILE])
+    assert page.all("body script, main img, main svg, main b, #side img") == []
+    assert page.run("return window.hurt ?? null") is None
+    assert (
+        page.run(
+            "try { document.body.innerHTML = '<b>x</b>'; return null } catch (e) { return e.name }"
+        )
+        == "TypeError"
+    )
+
+
+def test_all_of_it_works_from_the_keyboard(page: Page) -> None:
+    page.drop("book.txt", BOOK)
+    page("#question").send_keys(QUESTION + ENTER)
+    page.wait(lambda: page.all("button.source"))
+    page.wait(lambda: page("#send").text == "Ask")
+    page.run("document.querySelector('.skip').focus()")
+    seen: list[str] = []
+
+    def reached(element: WebElement) -> bool:
+        seen.append(str(element.get_attribute("id") or element.get_attribute("class")))
+        return element.get_attribute("class") == "source"
+
+    page.tab_to(reached)
+    assert {"files", "new", "talk"} <= set(seen)
+    source = page.active
+    page.press(ENTER)
+    page.wait(lambda: page.all("#passage[open]"))
+    assert page.active == page("#passage-text")
+    page.tab_to(lambda element: element == page("#passage-close"))
+    page.press(ENTER)
+    assert not page.all("#passage[open]") and page.active == source
+    page.tab_to(lambda element: element == page("#question"))
+    page.tab_to(lambda element: element == page("#send"))
+
+
+def test_what_can_be_used_has_a_name_for_screen_readers(page: Page) -> None:
+    page.drop("book.txt", BOOK)
+    page.ask(QUESTION)
+    page.wait(lambda: not page.all("#documents button"))  # it is the session's by now
+    for element in page.all("button, input, textarea, a, meter, nav, aside, [role]"):
+        if element.is_displayed() and element.get_attribute("role") not in ("status", "alert"):
+            assert element.accessible_name, element.get_attribute("outerHTML")
+    assert page("#talk").aria_role == "log" and page("#status").aria_role == "status"
+    assert page("#problem").get_attribute("role") == "alert"
+
+
+def test_what_goes_wrong_is_one_line_with_what_to_do(page: Page, server: Server) -> None:
+    page.run(
+        """const data = new DataTransfer();
+        data.items.add(new File([new Uint8Array(64)], "x.bin"));
+        const input = document.getElementById("files");
+        input.files = data.files;
+        input.dispatchEvent(new Event("change"));"""
+    )
+    page.wait(lambda: "x.bin" in page("#problem").text)
+    assert "\n" not in page("#problem").text and "; next: choose" in page("#problem").text
+    with Store(server.home / "sessions").open("busy", create=True):
+        page.open("busy")
+        page.ask("Who?")
+        assert "; next: close it there" in page("#problem").text
+        assert page("#question").get_property("value") == "Who?"  # to be asked again
+    page("#send").click()
+    page.wait(lambda: page.texts(".note") and page.texts(".note")[-1].endswith(" s"))
+    assert not page("#problem").is_displayed()
+
+
+def test_light_dark_and_narrow(page: Page) -> None:
+    def colors(scheme: str) -> list[list[int]]:
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        found: list[str] = page.run(
+            "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
+        )
+        return [[int(n) for n in each[4:-1].split(",")] for each in found]
+
+    (text, ground), (dark_text, dark_ground) = colors("light"), colors("dark")
+    assert sum(ground) - sum(text) > 450 and sum(dark_text) - sum(dark_ground) > 450
+    colors("light")
+    page.ask("A-very-long-word-" * 12)
+    size = {"width": 400, "height": 700, "deviceScaleFactor": 1, "mobile": False}
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        assert page.run("return document.documentElement.scrollWidth") <= 400
+        bottom = page.run("return document.getElementById('send').getBoundingClientRect().bottom")
+        assert bottom <= 700
+        assert not page("#files").is_displayed() and not page("#new").is_displayed()
+        page("#fold").click()
+        assert (
+            page("#new").is_displayed() and page("#fold").get_attribute("aria-expanded") == "true"
+        )
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
