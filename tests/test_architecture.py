@@ -29,6 +29,7 @@ ORDER = [
     "memory",
     "engine",
     "reading",
+    "index",
     "session",
     "evaluation",
     "training",

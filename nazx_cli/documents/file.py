@@ -6,7 +6,8 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,7 +37,7 @@ def read_file(
     ``on_progress`` is told bytes done and in all. A DocumentError's message continues the file's
     name. What was read from a pipe has no origin, for it cannot be read again.
     """
-    try:
+    with _explained():
         state = path.stat()
         if is_device(state.st_mode) or stat.S_ISSOCK(state.st_mode):
             raise DocumentError("is a device, not a file")
@@ -51,16 +52,33 @@ def read_file(
 
             def report(done: float) -> None:
                 if on_progress:
-                    on_progress(int(done * size), size)
+                    on_progress(min(size, int(done * size)), size)
 
-            digest = _hash(file, size, lambda done: report(done * _HASHING))
+            digest = _hash(file, lambda done: report(done / max(1, size) * _HASHING))
             place = os.path.abspath(path)  # noqa: PTH100 a link may lead elsewhere later
             origin = Origin(place, digest, size, state.st_mtime_ns)
             return _read(name, file, origin, lambda done: report(_HASHING + done * (1 - _HASHING)))
+
+
+class UnreadableError(DocumentError):
+    """The system does not give the file; what is in it has no part in that."""
+
+
+def hash_of(path: Path, on_progress: Callable[[int], None]) -> str:
+    """The SHA-256 of a file, as its origin has it; ``on_progress`` is told bytes done.
+    ``UnreadableError`` where the system does not give it."""
+    with _explained(), path.open("rb") as file:
+        return _hash(file, on_progress)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
     except PermissionError:
-        raise DocumentError("may not be read", "check its permissions") from None
+        raise UnreadableError("may not be read", "check its permissions") from None
     except OSError as error:
-        raise DocumentError(f"cannot be read: {error.strerror or error}") from None
+        raise UnreadableError(f"cannot be read: {error.strerror or error}") from None
 
 
 def is_device(mode: int) -> bool:
@@ -73,11 +91,11 @@ def read_bytes(name: str, file: BinaryIO) -> Document:
     return _read(name, file, None, lambda done: None)
 
 
-def _hash(file: BinaryIO, size: int, advance: Advance) -> str:
+def _hash(file: BinaryIO, on_progress: Callable[[int], None]) -> str:
     digest = hashlib.sha256()
     while chunk := file.read(_CHUNK):
         digest.update(chunk)
-        advance(min(1.0, file.tell() / max(1, size)))
+        on_progress(file.tell())
     return digest.hexdigest()
 
 

@@ -8,6 +8,7 @@ import difflib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from glob import glob, has_magic
 from pathlib import Path
 
@@ -40,25 +41,30 @@ def gather(
     What a folder or glob holds that cannot be read is listed in ``skipped``; a spec that yields
     nothing is a DocumentError. ``on_progress`` is told bytes read and in all.
     """
-    plan = _Plan()
+    return read_all(listed(specs, stdin_text), on_progress)
+
+
+def listed(specs: Sequence[str], stdin_text: str | None = None) -> Listing:
+    """What ``gather`` reads, before anything is; errors as there for what is not to be found."""
+    listing = Listing()
     for spec in specs:
         if spec == STDIN:
-            plan.add_stdin(stdin_text)
+            listing.add_stdin(stdin_text)
             continue
         if is_url(spec):
-            plan.add_url(spec)
+            listing.add_url(spec)
             continue
         try:
-            _add(plan, spec, Path(os.path.expanduser(spec)))  # noqa: PTH111 Path's raises
+            _add(listing, spec, Path(os.path.expanduser(spec)))  # noqa: PTH111 Path's raises
         except OSError as error:  # a name too long, a folder on the way that is closed to us
             shown = spec if len(spec) <= 80 else spec[:79] + "…"
             raise DocumentError(
                 f"{shown} cannot be opened: {error.strerror or error}", "check the path"
             ) from None
-    return _read_all(plan, on_progress)
+    return listing
 
 
-def _add(plan: _Plan, spec: str, path: Path) -> None:
+def _add(plan: Listing, spec: str, path: Path) -> None:
     if path.is_dir():
         files, skipped = _walk(spec, path)
         plan.skipped += skipped
@@ -75,7 +81,7 @@ def _add(plan: _Plan, spec: str, path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class _Item:
+class Item:
     """A file to read, named by itself or by the folder or glob ``group``; or an address of the
     web, or a document that is there already."""
 
@@ -86,23 +92,49 @@ class _Item:
     url: str | None = None
 
     @property
+    def is_file(self) -> bool:
+        """Whether it is to be read from ``path``."""
+        return self.document is None and self.url is None
+
+    @cached_property
     def size(self) -> int:
         """Its bytes, as far as they can be told without opening it."""
         try:
-            return self.path.stat().st_size if self.document is None and self.url is None else 0
+            return self.path.stat().st_size if self.is_file else 0
         except OSError:
             return 0
 
+    def left_out(self, error: DocumentError) -> Skipped:
+        """What is said of a member of a folder or glob that ``error`` befell; of what was named by
+        itself that is an error."""
+        if self.group is None:
+            hint = error.hint or _CAUSES.get(error.message, "give another file")
+            raise DocumentError(f"{self.name} {error.message}", hint) from None
+        return Skipped(self.name, error.message)
 
-class _Plan:
-    """What to read, in order, each file once."""
+
+class Listing:
+    """What to read, in order, each file once; ``skipped``: what is left out without a look."""
 
     def __init__(self) -> None:
-        self.items: list[_Item] = []
-        self.groups: dict[str, str] = {}  # what to say where none of one can be read
-        self.good: set[str] = set()  # groups of which something can
+        self.items: list[Item] = []
         self.skipped: list[Skipped] = []
+        self._groups: dict[str, str] = {}  # what to say where none of one can be read
+        self._good: set[str] = set()  # groups of which something is there by another name
         self._seen: set[str] = set()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all files, as far as they can be told without opening them."""
+        return sum(item.size for item in self.items)
+
+    def check(self, good: set[str]) -> None:
+        """``DocumentError`` where a folder or glob has nothing that could be read: ``good`` are
+        those of which something was."""
+        for spec, empty in self._groups.items():
+            if spec not in good and spec not in self._good:
+                hint = "name a text file, or a folder that holds some"
+                raise DocumentError(f"{spec} {empty}", hint)
 
     def add_stdin(self, text: str | None) -> None:
         if text is None or not text.strip():
@@ -111,28 +143,28 @@ class _Plan:
             )
         if self._is_new(STDIN):
             body = normalize_newlines(text.removeprefix("\ufeff"))
-            self.items.append(_Item("stdin", Path(), document=Document("stdin", body, "text")))
+            self.items.append(Item("stdin", Path(), document=Document("stdin", body, "text")))
 
     def add_url(self, url: str) -> None:
         """A document on the web: any fault is an error."""
         if self._is_new(url):
-            self.items.append(_Item(name_of(url), Path(), url=url))
+            self.items.append(Item(name_of(url), Path(), url=url))
 
     def add_file(self, name: str, path: Path) -> None:
         """A file named by itself: any fault is an error."""
         if self._is_new(os.path.realpath(path)):
-            self.items.append(_Item(name, path))
+            self.items.append(Item(name, path))
 
     def add_members(self, spec: str, members: Iterable[tuple[str, Path]], empty: str) -> None:
         """Files found below a folder or by a glob: faulty ones are skipped, not errors."""
-        self.groups[spec] = empty
+        self._groups[spec] = empty
         for name, path in members:
             if not self._is_new(os.path.realpath(path)):
-                self.good.add(spec)
+                self._good.add(spec)
             elif path.exists() and not path.is_file():
                 self.skipped.append(Skipped(name, "is no regular file"))
             else:
-                self.items.append(_Item(name, path, spec))
+                self.items.append(Item(name, path, spec))
 
     def _is_new(self, key: str) -> bool:
         is_new = key not in self._seen
@@ -140,35 +172,33 @@ class _Plan:
         return is_new
 
 
-def _read_all(plan: _Plan, on_progress: Callable[[int, int], None] | None) -> Gathered:
+def read_all(listing: Listing, on_progress: Callable[[int, int], None] | None = None) -> Gathered:
+    """Read all of ``listing``, as ``gather`` does."""
     documents: list[Document] = []
-    sizes = [item.size for item in plan.items]
-    total, before = sum(sizes), 0
-    for item, size in zip(plan.items, sizes, strict=True):
+    skipped, good = [*listing.skipped], set[str]()
+    total, before = listing.nbytes, 0
+    for item in listing.items:
 
-        def report(done: int, _: int, before: int = before, size: int = size) -> None:
+        def report(done: int, _: int, before: int = before, size: int = item.size) -> None:
             if on_progress:
                 on_progress(before + min(done, size), total)
 
         try:
-            documents.append(item.document or _read(item, report))
+            documents.append(read_item(item, report))
         except DocumentError as error:
-            if item.group is None:
-                hint = error.hint or _CAUSES.get(error.message, "give another file")
-                raise DocumentError(f"{item.name} {error.message}", hint) from None
-            plan.skipped.append(Skipped(item.name, error.message))
+            skipped.append(item.left_out(error))
         else:
             if item.group is not None:
-                plan.good.add(item.group)
-        before += size
-    for spec, empty in plan.groups.items():
-        if spec not in plan.good:
-            hint = "name a text file, or a folder that holds some"
-            raise DocumentError(f"{spec} {empty}", hint)
-    return Gathered(tuple(documents), tuple(plan.skipped))
+                good.add(item.group)
+        before += item.size
+    listing.check(good)
+    return Gathered(tuple(documents), tuple(skipped))
 
 
-def _read(item: _Item, on_progress: Callable[[int, int], None]) -> Document:
+def read_item(item: Item, on_progress: Callable[[int, int], None]) -> Document:
+    """Read one of a listing; the message of a ``DocumentError`` continues its name."""
+    if item.document is not None:
+        return item.document
     if item.url is None:
         return read_file(item.name, item.path, on_progress)
     return read_bytes(item.name, fetch(item.url))

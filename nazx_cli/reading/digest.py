@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nazx_cli.reading.extract import Extractor
+from nazx_cli.reading.matcher import Positions
 from nazx_cli.reading.overview import Length, focus
 from nazx_cli.reading.passages import Passage
 from nazx_cli.reading.recall import occurrences
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from nazx_cli.reading.library import Library
 
 USUAL_WORDS, LEAST_WORDS = 300, 40
@@ -49,7 +48,7 @@ class Digest:
     library: Library
     length: Length
     words: dict[int, int]
-    about: tuple[NDArray[np.int32], ...]
+    about: tuple[Positions, ...]
     cut: bool
     left_out: int
 
@@ -64,7 +63,8 @@ class Digest:
     def _excerpt(self, d: int, words: int, most: int | None) -> Excerpt | None:
         tokenized = self.library.documents[d]
         low, high = int(self.library.bounds[d]), int(self.library.bounds[d + 1])
-        inside = [at[(at >= low) & (at < high)] - low for at in self.about]
+        within = (np.searchsorted(at, (low, high)) for at in self.about)
+        inside = [at[a:b] - low for at, (a, b) in zip(self.about, within, strict=True)]
         # The token in which a word begins may begin with the space before it.
         about = [tokenized.starts[at].astype(np.int64) + 1 for at in inside if len(at)]
         spans = Extractor(tokenized.document.text).choose(words, most, about)
@@ -80,8 +80,8 @@ def digest(library: Library, question: str, most_tokens: int) -> Digest:
     ``most_tokens`` tokens, from all documents or from those that have what it names."""
     length = Length.asked(question)
     about = tuple(occurrences(library, term) for term in focus(library, question))
-    documents = [d for d in range(len(library.documents)) if _holds(library, d, about)]
-    sizes = {d: len(library.documents[d].document.text) // _CHARACTERS for d in documents}
+    documents = _holding(library, about)
+    sizes = {d: library.documents[d].num_characters // _CHARACTERS for d in documents}
     total = sum(sizes.values())
     fewest = _PER_DOCUMENT * len(documents)
     usual = PART_WORDS if about else USUAL_WORDS
@@ -109,12 +109,14 @@ def digest(library: Library, question: str, most_tokens: int) -> Digest:
     )
 
 
-def _holds(library: Library, d: int, about: tuple[NDArray[np.int32], ...]) -> bool:
-    """Whether document ``d`` has text, and of what is named something."""
-    low, high = library.bounds[d], library.bounds[d + 1]
+def _holding(library: Library, about: tuple[Positions, ...]) -> list[int]:
+    """The documents that have text, and of what is named something."""
     if not about:
-        return bool(low < high)
-    return any(bool(np.any((at >= low) & (at < high))) for at in about)
+        found = np.flatnonzero(np.diff(library.bounds))
+    else:
+        owners = [np.searchsorted(library.bounds, at, side="right") - 1 for at in about]
+        found = np.unique(np.concatenate(owners))
+    return [int(d) for d in found]
 
 
 def _laid_out(passages: tuple[Passage, ...], name: str, bullets: bool) -> str:

@@ -111,12 +111,13 @@ class DocumentGrounding:
     @property
     def tells_names(self) -> bool:
         """Whether a capital says anything in these documents."""
-        return self._matcher.capitals < _CAPITALS
+        capitals, letters = self._matcher.initials
+        return capitals < _CAPITALS * max(1, letters)
 
     def has(self, word: str) -> bool:
         """Whether documents or what was said have a form of ``word``."""
         root = stem(word.casefold())
-        return root in self._said_stems or len(self._matcher.find(root)) > 0
+        return root in self._said_stems or self._matcher.has(root)
 
     def begins(self, start: str, *, spelled: bool = False) -> bool:
         """Whether a word of theirs begins with ``start``; ``spelled``: with these capitals."""
@@ -139,7 +140,7 @@ class DocumentGrounding:
     def _shared(self, text: str) -> tuple[int, int]:
         """How many lower-case words of ``text`` the documents have, and lack."""
         lower = {word for word in WORD.findall(text) if word.islower()}
-        known = sum(len(self._matcher.find(stem(word))) > 0 for word in lower)
+        known = sum(self._matcher.has(stem(word)) for word in lower)
         return known, len(lower) - known
 
 

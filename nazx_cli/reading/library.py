@@ -11,8 +11,9 @@ import numpy as np
 
 from nazx_cli.documents.document import Document
 from nazx_cli.names import OnProgress
-from nazx_cli.reading.matcher import Matcher
+from nazx_cli.reading.matcher import Matcher, Positions, Words, telling
 from nazx_cli.reading.passages import PASSAGE_TOKENS, Passage
+from nazx_cli.reading.recall import Cells
 from nazx_cli.reading.tokenized import TokenizedDocument, tokenize_documents
 from nazx_cli.tokenizer import Tokenizer
 
@@ -45,6 +46,17 @@ class Library:
         self._made = WeakValueDictionary[tuple[int, int, int, int], Passage]()
 
     @classmethod
+    def of(
+        cls,
+        documents: Sequence[TokenizedDocument],
+        tokenizer: Tokenizer,
+        passage_tokens: int = PASSAGE_TOKENS,
+    ) -> Library:
+        """The library that holds ``documents``, which may lie on disk."""
+        kinds = (document.library for document in documents)
+        return next(filter(None, kinds), cls)(documents, tokenizer, passage_tokens)
+
+    @classmethod
     def build(
         cls,
         documents: Sequence[Document],
@@ -53,7 +65,8 @@ class Library:
         passage_tokens: int = PASSAGE_TOKENS,
     ) -> Library:
         """Tokenize ``documents``; ``on_progress`` is told characters done and in all."""
-        return cls(tokenize_documents(documents, tokenizer, on_progress), tokenizer, passage_tokens)
+        tokenized = tokenize_documents(documents, tokenizer, on_progress)
+        return cls(tokenized, tokenizer, passage_tokens)
 
     @property
     def num_tokens(self) -> int:
@@ -85,15 +98,43 @@ class Library:
         return PostingLists.build(torch.from_numpy(self.ids))
 
     @cached_property
-    def matcher(self) -> Matcher:
+    def matcher(self) -> Words:
         """Finds words on the posting lists."""
         return Matcher(self)
 
     @cached_property
-    def cuts(self) -> NDArray[np.int32]:
-        """(P + 1,) int32 token positions: passage i is ids[cuts[i]:cuts[i + 1]].
+    def token_weights(self) -> NDArray[np.float64]:
+        """(vocab_size,) how much each token tells: its inverse passage frequency, 0 for tokens
+        that are no word of content and for those that only one passage has."""
+        return telling(self.holding, len(self.cuts) - 1, self.tokenizer)
 
-        As positions are: else numpy would turn all of them into int64 to compare the two.
+    @cached_property
+    def holding(self) -> NDArray[np.int64]:
+        """(vocab_size,) how many passages have each token."""
+        lists = self.posting_lists
+        distinct = lists.distinct.numpy()
+        owners = np.repeat(np.arange(len(distinct)), np.diff(lists.offsets.numpy()))
+        passages = np.searchsorted(self.cuts, lists.positions.numpy(), side="right")
+        first = np.ones(len(owners), np.bool_)  # of a token's occurrences in a passage
+        first[1:] = (owners[1:] != owners[:-1]) | (passages[1:] != passages[:-1])
+        holding = np.zeros(self.tokenizer.vocab_size, np.int64)
+        holding[distinct] = np.bincount(owners[first], minlength=len(distinct))
+        return holding
+
+    def token_ids(self, start: int, stop: int) -> NDArray[np.int32]:
+        """The ids of tokens ``start`` to ``stop``, which lie in one document."""
+        return self.ids[start:stop]
+
+    @cached_property
+    def cells(self) -> Cells:
+        """The passages in a row, as they are ranked."""
+        return Cells(self.cuts, self.bounds, self.passage_tokens)
+
+    @cached_property
+    def cuts(self) -> Positions:
+        """(P + 1,) token positions: passage i is tokens cuts[i] to cuts[i + 1].
+
+        int32 as positions are: else numpy would turn all of them into int64 to compare the two.
         """
         found = [np.zeros(1, np.int32)]
         for document, start in zip(self.documents, self.bounds.tolist(), strict=False):
@@ -115,9 +156,7 @@ class Library:
         low, high = int(self.bounds[d]), int(self.bounds[d + 1])
         if not low <= start < stop <= high:
             raise ValueError(f"tokens {start} to {stop} are no stretch of one document")
-        starts, text = self.documents[d].starts, self.documents[d].document.text
-        begin = int(starts[start - low]) if start > low else 0
-        end = int(starts[stop - low]) if stop < high else len(text)
+        begin, end = self.documents[d].characters(start - low, stop - low)
         return self._passage(d, begin, end, start, stop)
 
     def quotation(self, d: int, begin: int, end: int) -> Passage:
@@ -139,7 +178,7 @@ class Library:
     def _new_passage(self, d: int, begin: int, end: int, start: int, stop: int) -> Passage:
         tokenized = self.documents[d]
         document = tokenized.document
-        text = document.text[begin:end]
+        text = tokenized.between(begin, end)
         blank = len(text) - len(text.lstrip())
         first = begin + (blank if blank < len(text) else 0)  # characters that can be seen
         last = max(first, begin + len(text.rstrip()) - 1)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from nazx_cli.reading.library import Library
     from nazx_cli.reading.tokenized import TokenizedDocument
+    from nazx_cli.tokenizer import Tokenizer
 
 _BROKEN = "\ufffd"  # what a token decodes to that holds part of a character
 _NOWHERE = np.zeros(0, np.int32)
@@ -40,8 +42,55 @@ _GAP = 16  # characters between two stretches that are looked at as one
 _FEW = 1 << 12  # characters for which numpy takes longer than a loop
 
 
+Positions: TypeAlias = "NDArray[np.integer[Any]]"
+"""Of tokens: int32, or int64 where there may be more of them."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How often something stands in which passages: ``passages`` (k,) int32, ascending, and
+    ``counts`` (k,), at least 1."""
+
+    passages: NDArray[np.int32]
+    counts: NDArray[np.integer[Any]]
+
+    @classmethod
+    def of(cls, at: Positions, cuts: Positions) -> Tally:
+        """Of token positions ``at``, ascending, in the passages that ``cuts`` make."""
+        found, counts = np.unique(np.searchsorted(cuts, at, side="right") - 1, return_counts=True)
+        return cls(found.astype(np.int32), counts)
+
+
+class Words(Protocol):
+    """The words of a library. Words with a character split between tokens are not among those
+    that ``begins`` looks at: see ``can_tell``."""
+
+    def find(self, target: str) -> Positions:
+        """Positions of the tokens in which a word with the stem ``target`` begins, ascending."""
+
+    def tally(self, target: str) -> Tally:
+        """In which passages they stand."""
+
+    def has(self, target: str) -> bool:
+        """Whether there are any."""
+
+    def begins(self, start: str, *, spelled: bool = False) -> bool:
+        """Whether a word of theirs begins with ``start``, in either case, or ``spelled`` so."""
+
+    def can_tell(self, word: str) -> bool:
+        """Whether ``begins`` is right about ``word``: no character of it may be split."""
+
+    @property
+    def scripts(self) -> frozenset[str]:
+        """The alphabets that words of the library begin in."""
+
+    @property
+    def initials(self) -> tuple[int, int]:
+        """How many words of the library begin with a capital, and how many with a letter."""
+
+
 class Matcher:
-    """Finds the words of a library that have a given stem.
+    """``Words`` of documents whose tokens are at hand.
 
     Works for any tokenizer whose tokens, decoded one by one, give the text they stand for, and
     for tokens that hold part of a character: words with such tokens are read from the text.
@@ -60,10 +109,10 @@ class Matcher:
         self._broken: list[int] = []
         self._spelled: list[list[str]] = []  # words in each distinct token
         for u, token in enumerate(self._distinct.tolist()):
-            text = library.tokenizer.decode([token])
-            if _BROKEN in text:
+            found = token_words(library.tokenizer, token)
+            if found is None:
                 self._broken.append(u)
-            self._spelled.append([] if _BROKEN in text else WORD.findall(text))
+            self._spelled.append(found or [])
         self._pieces = [[word.casefold() for word in found] for found in self._spelled]
         # (word, distinct token, which of the token's words), sorted for look-up by prefix
         self._sorted = sorted(
@@ -90,15 +139,20 @@ class Matcher:
             self._found[target] = found if in_order else np.unique(found)
         return self._found[target]
 
+    def tally(self, target: str) -> Tally:
+        """See ``Words``."""
+        return Tally.of(self.find(target), self._cuts)
+
+    def has(self, target: str) -> bool:
+        """See ``Words``."""
+        return len(self.find(target)) > 0
+
     def can_tell(self, word: str) -> bool:
-        """Whether ``begins`` is right about ``word``: no character of it may be split."""
+        """See ``Words``."""
         return word.isascii() or not self._broken
 
     def begins(self, start: str, *, spelled: bool = False) -> bool:
-        """Whether a word of the library begins with ``start``, in either case, or ``spelled`` so.
-
-        Words with a character split between tokens are not among them, see ``can_tell``.
-        """
+        """See ``Words``."""
         wanted = start if spelled else start.casefold()
         pieces = self._spelled if spelled else self._pieces
         folded = start.casefold()
@@ -138,18 +192,18 @@ class Matcher:
 
     @cached_property
     def scripts(self) -> frozenset[str]:
-        """The alphabets that words of the library begin in."""
+        """See ``Words``."""
         return frozenset(script(found[0][0]) for found in self._spelled if found)
 
     @cached_property
-    def capitals(self) -> float:
-        """The share of the library's words that begin with a capital."""
+    def initials(self) -> tuple[int, int]:
+        """See ``Words``."""
         capital = [bool(found) and found[0][0].isupper() for found in self._spelled]
         letter = [bool(found) and found[0][0].isalpha() for found in self._spelled]
         begins = ~self._joined[self._positions]
         owners = np.repeat(np.arange(len(self._distinct)), np.diff(self._offsets))[begins]
         counts = np.bincount(owners, minlength=len(self._distinct))
-        return float(counts[capital].sum() / max(1, counts[letter].sum()))
+        return int(counts[capital].sum()), int(counts[letter].sum())
 
     def _follow(
         self,
@@ -205,20 +259,6 @@ class Matcher:
         return self._positions[self._offsets[u] : self._offsets[u + 1]]
 
     @cached_property
-    def weights(self) -> NDArray[np.float64]:
-        """(U,) how much each distinct token tells: its inverse passage frequency, 0 for tokens
-        that are no word of content and for those that only one passage has."""
-        cuts, distinct = self._cuts, len(self._distinct)
-        passages = np.searchsorted(cuts, self._positions, side="right")
-        owners = np.repeat(np.arange(distinct), np.diff(self._offsets))
-        first = np.ones(len(owners), np.bool_)  # of a token's occurrences in a passage
-        first[1:] = (owners[1:] != owners[:-1]) | (passages[1:] != passages[:-1])
-        holding = np.bincount(owners[first], minlength=distinct)
-        content = np.fromiter(map(_is_content, self._pieces), np.bool_, distinct)
-        weights: NDArray[np.float64] = np.log1p((len(cuts) - 1) / np.maximum(holding, 1))
-        return weights * (content & (holding > 1))
-
-    @cached_property
     def _split_words(self) -> dict[str, list[NDArray[np.int32]]]:
         """Stems of the words that have a character split between tokens, and where they begin."""
         found: defaultdict[str, list[NDArray[np.int32]]] = defaultdict(list)
@@ -226,22 +266,37 @@ class Matcher:
         broken[self._distinct[self._broken]] = True
         for first, document in zip(self._bounds.tolist(), self._documents, strict=False):
             own = document.starts
-            for word, begins in _words_in(document.text, _stretches(document, broken)):
-                # int32 as they are: else numpy would turn all of its own into int64 each time
-                at = np.searchsorted(own, begins, side="right") - 1
-                tokens = first + np.searchsorted(own, own[at], side="left")
-                found[stem(word)].append(tokens.astype(np.int32))
+            for word, begins in words_in(document.text, stretches(document, broken)):
+                tokens = tokens_at(own, begins)
+                found[stem(word.casefold())].append((first + tokens).astype(np.int32))
         return dict(found)
+
+
+def telling(holding: NDArray[np.int64], passages: int, tokenizer: Tokenizer) -> NDArray[np.float64]:
+    """(vocab_size,) how much each token tells, of which ``holding`` (vocab_size,) passages of all
+    hold each: see ``Library.token_weights``."""
+    weights = np.zeros(len(holding))
+    several = np.flatnonzero(holding > 1)
+    content = [_is_content(token_words(tokenizer, token) or []) for token in several.tolist()]
+    told = several[np.asarray(content, np.bool_)]
+    weights[told] = np.log1p(passages / holding[told])
+    return weights
+
+
+def token_words(tokenizer: Tokenizer, token: int) -> list[str] | None:
+    """The words that a token spells, by itself; None for one that holds part of a character."""
+    text = tokenizer.decode([token])
+    return None if _BROKEN in text else WORD.findall(text)
 
 
 def _is_content(pieces: list[str]) -> bool:
     if len(pieces) != 1:
         return False
-    (word,) = pieces
+    word = pieces[0].casefold()
     return len(word) >= 3 and not word.isdigit() and word not in STOP_WORDS
 
 
-def _stretches(document: TokenizedDocument, broken: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+def stretches(document: TokenizedDocument, broken: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
     """The characters that tokens with ``broken[id]`` touch, and small gaps between them, as
     stretches (begin, end) that cut no word and do not overlap; a long one comes in parts."""
     text, done = document.text, 0
@@ -274,11 +329,19 @@ def _touched(document: TokenizedDocument, broken: NDArray[np.bool_]) -> Iterator
         yield from zip(begins.tolist(), ends.tolist(), strict=True)
 
 
-def _words_in(
-    text: str, stretches: Iterator[tuple[int, int]]
+def tokens_at(starts: NDArray[np.int32], characters: NDArray[np.int32]) -> NDArray[np.int64]:
+    """The tokens, beginning at ``starts`` (n,), in which ``characters`` stand: the first of those
+    that make up one character. int32 both: else numpy would turn all starts into int64."""
+    at = np.maximum(np.searchsorted(starts, characters, side="right") - 1, 0)
+    return np.searchsorted(starts, starts[at], side="left")
+
+
+def words_in(
+    text: str, stretches: Iterable[tuple[int, int]]
 ) -> Iterator[tuple[str, NDArray[np.int32]]]:
-    """Words of stretches of the text that cut none, and where they begin: those of many short
-    stretches together, since to look up one costs as much as to look up many."""
+    """Words of stretches of the text that cut none, as they are spelled, and where they begin:
+    those of many short stretches together, since to look up one costs as much as to look up
+    many."""
     few: defaultdict[str, list[int]] = defaultdict(list)
     count = 0  # of the words in it
     for begin, end in stretches:
@@ -286,7 +349,7 @@ def _words_in(
             yield from _words_of_many(text, begin, end)
             continue
         for match in WORD.finditer(text, begin, end):
-            few[match.group().casefold()].append(match.start())
+            few[match.group()].append(match.start())
             count += 1
         if count >= _STRETCH:
             yield from _as_arrays(few)
@@ -302,14 +365,14 @@ def _as_arrays(places: dict[str, list[int]]) -> Iterator[tuple[str, NDArray[np.i
 def _words_of_many(text: str, begin: int, end: int) -> Iterator[tuple[str, NDArray[np.int32]]]:
     spaced: defaultdict[str, list[int]] = defaultdict(list)
     for match in SPACED_WORD.finditer(text, begin, end):
-        spaced[match.group().casefold()].append(match.start())
+        spaced[match.group()].append(match.start())
     yield from _as_arrays(spaced)
     codes = np.frombuffer(text[begin:end].encode("utf-32-le", "surrogatepass"), np.uint32)
     order = np.argsort(codes, kind="stable").astype(np.int32)
     distinct, firsts = np.unique(codes[order], return_index=True)
     for code, places in zip(distinct.tolist(), np.split(order, firsts[1:]), strict=True):
         if is_unspaced(chr(code)):
-            yield chr(code).casefold(), np.int32(begin) + places
+            yield chr(code), np.int32(begin) + places
 
 
 def _spaced(character: str) -> bool:

@@ -6,9 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from nazx_cli.reading.recall import Term, occurrences, question_terms
+from nazx_cli.reading.recall import Term, holding, question_terms
 from nazx_cli.reading.words import words
 
 if TYPE_CHECKING:
@@ -107,12 +105,11 @@ def is_overview(library: Library, question: str) -> bool:
     """
     asked = _OVERVIEW.search(question) is not None
     terms = _named(library, question) if asked else _content(question)
-    found = [at for t in terms if len(at := occurrences(library, t))]
     if not asked:
-        return not found
+        return not any(_stands(library, term) for term in terms)
     total = max(1, len(library.cuts) - 1)
-    holding = [len(np.unique(np.searchsorted(library.cuts, at, side="right"))) for at in found]
-    return all(n > _EVERYWHERE * total for n in holding)
+    many = [len(holding(library, term)) for term in terms]
+    return all(n > _EVERYWHERE * total for n in many if n)
 
 
 def wants_account(library: Library, question: str) -> bool:
@@ -126,7 +123,11 @@ def wants_account(library: Library, question: str) -> bool:
 def focus(library: Library, question: str) -> list[Term]:
     """Of the words of such a question those that say what part of the documents it is about."""
     terms = [t for t in _named(library, question) if t.word not in _ACCOUNT_WORDS]
-    return [t for t in terms if len(occurrences(library, t))]
+    return [term for term in terms if _stands(library, term)]
+
+
+def _stands(library: Library, term: Term) -> bool:
+    return any(library.matcher.has(stem) for stem in term.stems)
 
 
 def _content(question: str) -> list[Term]:

@@ -90,8 +90,8 @@ def groups(
     """
     if len(library.passages) <= size and (whole := _whole(library, budget, cost)):
         return [whole]
-    ranking = rank(library, question)
-    best = [int(i) for i in ranking.order[: (count - 1) * size]]
+    ranking = rank(library, question, (count - 1) * size)
+    best = [int(i) for i in ranking.order]
     best = [i for i in best if ranking.scores[i] > 0] or best[:size]
     found: list[tuple[Passage, ...]] = []
     alone = [best[:1]] if len(best) > 1 else []
@@ -112,9 +112,9 @@ def _whole(library: Library, budget: int, cost: Cost) -> tuple[Passage, ...]:
 
 def _ranked(library: Library, question: str, budget: int, cost: Cost) -> tuple[Passage, ...]:
     """The best passages, in document order; at least part of the best one."""
-    ranking = rank(library, question)
-    order = [int(i) for i in ranking.order[:_TRIED] if ranking.scores[i] > 0]
-    order = order or [int(i) for i in ranking.order[:_TRIED]]
+    ranking = rank(library, question, _TRIED)
+    order = [int(i) for i in ranking.order if ranking.scores[i] > 0]
+    order = order or [int(i) for i in ranking.order]
     chosen, left = fitting((library.passages[i] for i in order), budget, cost)
     if not chosen and order:
         part = _best_part(library, question, library.passages[order[0]], left, cost)
@@ -243,13 +243,13 @@ def _shares(sizes: list[int], count: int) -> list[int]:
 def _most_typical(library: Library, first: int, stop: int) -> int:
     """Of passages ``first`` to ``stop``, the one that shares most with the others."""
     cuts = library.cuts[first : stop + 1]
-    distinct = library.posting_lists.distinct.numpy()
-    tokens = np.searchsorted(distinct, library.ids[cuts[0] : cuts[-1]])
+    tokens = library.token_ids(int(cuts[0]), int(cuts[-1]))
     owner = np.repeat(np.arange(stop - first), np.diff(cuts))
     # each token once for each passage
-    pairs = np.unique(owner * len(distinct) + tokens)
-    owner, tokens = pairs // len(distinct), pairs % len(distinct)
-    shared = np.bincount(tokens, minlength=len(distinct)) - 1  # other passages that have it
-    value = library.matcher.weights[tokens] * np.log1p(shared[tokens])
+    size = library.tokenizer.vocab_size
+    pairs = np.unique(owner * size + tokens)
+    owner, tokens = pairs // size, pairs % size
+    shared = np.bincount(tokens, minlength=size) - 1  # other passages that have it
+    value = library.token_weights[tokens] * np.log1p(shared[tokens])
     sums = np.bincount(owner, weights=value, minlength=stop - first)
     return first + int(np.argmax(sums / np.sqrt(np.diff(cuts))))

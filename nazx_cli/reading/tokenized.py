@@ -22,6 +22,7 @@ from nazx_cli.tokenizer import Tokens
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from nazx_cli.reading.library import Library
     from nazx_cli.tokenizer import Tokenizer
 
 
@@ -97,6 +98,11 @@ class TokenizedDocument:
         tokens = tokenizer.encode_edited(self.document.text, old, document.text, on_progress)
         return TokenizedDocument(document, tokens.ids, tokens.starts)
 
+    @property
+    def library(self) -> type[Library] | None:
+        """What holds such documents, where it is not a plain library."""
+        return None
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -153,6 +159,21 @@ class TokenizedDocument:
     def line_of(self, character: int) -> int:
         """Line, from 1, of a character of the text."""
         return int(np.searchsorted(self._line_starts, character, side="right"))
+
+    def characters(self, start: int, stop: int) -> tuple[int, int]:
+        """First and last but one character of tokens ``start`` to ``stop``, all of which stand
+        between: what no token has goes with the first, or the last."""
+        begin = int(self.starts[start]) if start > 0 else 0
+        return begin, int(self.starts[stop]) if stop < len(self) else self.num_characters
+
+    def between(self, begin: int, end: int) -> str:
+        """Characters ``begin`` to ``end`` of the text."""
+        return self.document.text[begin:end]
+
+    @property
+    def num_characters(self) -> int:
+        """Characters of the text."""
+        return len(self.document.text)
 
     @cached_property
     def _cuts(self) -> dict[int, NDArray[np.int32]]:

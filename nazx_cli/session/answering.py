@@ -155,7 +155,7 @@ class Answerer:
         if not documents:
             library = None
         elif not library or library.documents != documents or library.tokenizer != tokenizer:
-            library = Library(documents, tokenizer)
+            library = Library.of(documents, tokenizer)
         prompter = Prompter(tokenizer, settings, prompt_limit(state, mode, self.lm.window))
         extracts = settings.extracts(self.lm.writes_summaries)
         reader = Reader(library, prompter, mode, self._say, extracts)

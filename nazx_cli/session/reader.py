@@ -239,7 +239,7 @@ class Reader:
         """Documents and turns as one library."""
         both = (*documents.documents, *earlier.documents)
         if self._joint is None or self._joint.documents != both:
-            self._joint = Library(both, documents.tokenizer, documents.passage_tokens)
+            self._joint = Library.of(both, documents.tokenizer, documents.passage_tokens)
         return self._joint
 
     def _read_all(self, library: Library, question: str, history: Sequence[Message]) -> Prompting:

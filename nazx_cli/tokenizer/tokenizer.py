@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,11 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """Number of ids, special ones included."""
         return self._backend.size()
+
+    @cached_property
+    def key(self) -> str:
+        """Names the tokenizer by all that it makes of a text: the same for the same ids."""
+        return blake2b(self._backend.to_json().encode(), digest_size=8).hexdigest()
 
     @cached_property
     def special_ids(self) -> dict[str, int]:
