@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "relu", "si
 
 MAX_VOCABULARY = 4_000_000
 MAX_INITIAL_WINDOW = 4
+MAX_FAR_RANK, MAX_FAR_WINDOW = 1024, 64
 
 # The largest value that any published model comes near, with room; beyond it a file is broken.
 _LIMITS = {
@@ -51,7 +52,8 @@ class ConfigError(ModelUnavailableError):
 class AttentionConfig:
     """What a position attends to; window and sinks count positions and serve ``windowed`` only.
 
-    ``initial_window`` is how many tokens an initial state sees, its own included.
+    ``initial_window`` is how many tokens an initial state sees, its own included. ``far_rank`` and
+    ``far_window`` are sizes of the far memory ``inattention``: see ``model.far``.
     """
 
     kind: str = "full"
@@ -59,6 +61,8 @@ class AttentionConfig:
     sink_tokens: int = 0
     far: str = "none"
     initial_window: int = 1
+    far_rank: int = 0
+    far_window: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The ``attention`` entry of ``config.json``."""
@@ -68,6 +72,8 @@ class AttentionConfig:
         if self.kind != "windowed":
             for key in ("local_window", "sink_tokens", "far"):
                 del entry[key]
+        if self.far != "inattention":
+            del entry["far_rank"], entry["far_window"]
         return entry
 
 
@@ -337,11 +343,29 @@ def _attention(data: Mapping[str, Any]) -> AttentionConfig:
     if kind != "windowed":
         most = MAX_INITIAL_WINDOW if kind == "inattention" else 1
         return AttentionConfig(kind, initial_window=reader.count("initial_window", 1, 1, most))
+    window = reader.count("local_window", None, minimum=1)
+    found = AttentionConfig(kind, window, reader.count("sink_tokens", 0, minimum=0))
+    return with_far(found, entry)
+
+
+def with_far(attention: AttentionConfig, data: Mapping[str, Any]) -> AttentionConfig:
+    """``attention`` with the far memory that ``data`` describes, by the keys of ``config.json``.
+
+    ``ConfigError`` where it is none that this version can run.
+    """
+    reader = _fields(data)
     far = reader.choice("far", FAR_KINDS, "none")
-    if far != "none":
+    if far == "none":
+        return attention
+    if far != "inattention":
         raise ConfigError(
             f"config.json: this version of NazX cannot run the far memory {far!r} yet",
             'use a checkpoint with "far": "none"',
         )
-    window = reader.count("local_window", None, minimum=1)
-    return AttentionConfig(kind, window, reader.count("sink_tokens", 0, minimum=0), far)
+    rank = reader.count("far_rank", None, 1, MAX_FAR_RANK)
+    return replace(
+        attention,
+        far=far,
+        far_rank=rank,
+        far_window=reader.count("far_window", None, 1, MAX_FAR_WINDOW),
+    )

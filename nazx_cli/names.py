@@ -83,6 +83,7 @@ NO_ADAPTER = "none"
 """What ``--adapter`` takes for a model as it is."""
 
 ADAPTER_CONFIG = "adapter_config.json"
+FAR_ADAPTER = "NAZX_FAR"
 """The file that makes a folder an adapter."""
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")

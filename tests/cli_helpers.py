@@ -92,6 +92,17 @@ class ScriptedModel:
     def config(self) -> ModelConfig:
         return _config(self.window or 64, self.kind)
 
+    @property
+    def can_read_resident(self) -> bool:
+        return self.reads_resident
+
+    @property
+    def prefers_resident(self) -> bool:
+        return self.reads_resident
+
+    def attend_far(self, wanted: bool) -> None:
+        pass
+
     def about_documents(self, asked: bool) -> bool:
         return False
 

@@ -29,18 +29,27 @@ class Reference:
         self.freq = [theta ** (-2 * f / self.rotated) for f in range(self.rotated // 2)]
         self.attention = config.get("attention", {"kind": "full"})
 
+    @property
+    def embed(self) -> Tensor:
+        """(V, C)."""
+        return self.t["gpt_neox.embed_in.weight" if self.neox else "model.embed_tokens.weight"]
+
     def logits(self, ids: list[int]) -> Tensor:
+        return (
+            self.final(ids)
+            @ self.t.get("embed_out.weight" if self.neox else "lm_head.weight", self.embed).T
+        )
+
+    def final(self, ids: list[int]) -> Tensor:
+        """(T, C) final states, normalized."""
         prefix = "gpt_neox." if self.neox else "model."
-        embed = self.t[prefix + ("embed_in.weight" if self.neox else "embed_tokens.weight")]
-        initial = embed[torch.tensor(ids)]
+        initial = self.embed[torch.tensor(ids)]
         if self.attention.get("initial_window", 1) > 1:
             initial = self._convolved(initial)
         h = initial
         for layer in range(self.config["num_hidden_layers"]):
             h = self._block(layer, h, initial)
-        final = self._norm(h, prefix + ("final_layer_norm" if self.neox else "norm"))
-        head = "embed_out.weight" if self.neox else "lm_head.weight"
-        return final @ self.t.get(head, embed).T
+        return self._norm(h, prefix + ("final_layer_norm" if self.neox else "norm"))
 
     def _convolved(self, rows: Tensor) -> Tensor:
         weight, out = self.t["initial_conv.weight"], torch.zeros_like(rows)

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from training_models import fresh, with_random_additions
 
 from nazx_cli import load_model
-from nazx_cli.checkpoint.adapters import LoraPair, read_adapter, verify_adapter, write_adapter
+from nazx_cli.checkpoint.adapters import verify_adapter
+from nazx_cli.checkpoint.adapters.lora import LoraPair, read_adapter, write_adapter
 from nazx_cli.errors import ModelUnavailableError
 from nazx_cli.training.lora import LoraSettings, load_pairs, pairs
 

@@ -16,7 +16,7 @@ from nazx_cli.context.context import TokenSequence
 from nazx_cli.kernels import rows
 from nazx_cli.kernels.rows import CellSlots
 from nazx_cli.memory.estimate import distinct_cells
-from nazx_cli.model.decoder import grams_of
+from nazx_cli.model.layers import grams_of
 
 
 def convolved(window: int) -> ModelConfig:

@@ -17,7 +17,7 @@ from checkpoints import LLAMA, random_tensors, write_checkpoint
 from cli_helpers import run_nazx
 from fake_hub import FakeHub, FakeRepo
 
-from nazx_cli.checkpoint.adapters import LoraPair, write_adapter
+from nazx_cli.checkpoint.adapters.lora import LoraPair, write_adapter
 from nazx_cli.checkpoint.atomic import sha256_of
 from nazx_cli.checkpoint.write import PendingTensor, write_weights
 

@@ -12,7 +12,7 @@ from resolve_helpers import error_of, resolve_model
 from nazx_cli.catalog.model_ref import ModelRef
 from nazx_cli.catalog.registry import Registry
 from nazx_cli.catalog.stored import nazx_home
-from nazx_cli.checkpoint.adapters import read_adapter
+from nazx_cli.checkpoint.adapters.lora import read_adapter
 from nazx_cli.checkpoint.atomic import building, put_in_place
 from nazx_cli.checkpoint.checkpoint import Checkpoint
 from nazx_cli.checkpoint.write import write_checkpoint as write_nazx

@@ -19,7 +19,7 @@ from test_training_data import STORIES
 from training_models import fresh, random_pack
 
 from nazx_cli import load_model
-from nazx_cli.checkpoint.adapters import read_adapter
+from nazx_cli.checkpoint.adapters.lora import read_adapter
 from nazx_cli.errors import UsageError
 from nazx_cli.training.gradients.engines import FullByAutograd, OnPacks, lora_engine
 from nazx_cli.training.lora import LoraSettings, attach

@@ -26,7 +26,7 @@ from nazx_cli.catalog.hub import (
     shown_endpoint,
 )
 from nazx_cli.catalog.patience import patiently, until, window
-from nazx_cli.checkpoint.adapters import CARD_FILE
+from nazx_cli.checkpoint.adapters.folder import CARD_FILE
 from nazx_cli.checkpoint.atomic import has_hash
 from nazx_cli.checkpoint.published import is_weights
 from nazx_cli.errors import ModelUnavailableError, UsageError, first_line, without_credentials

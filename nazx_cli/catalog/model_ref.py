@@ -16,6 +16,7 @@ from typing import Any
 
 from nazx_cli.catalog.registry import AdapterChoice, HubSource, Registry, RegistryEntry
 from nazx_cli.catalog.stored import Removal, cached_removal, converted_folder, converted_removal
+from nazx_cli.checkpoint.adapters import is_far_adapter
 from nazx_cli.checkpoint.checkpoint import Checkpoint, folder_bytes, is_complete
 from nazx_cli.checkpoint.quantized import weights_dtype
 from nazx_cli.checkpoint.write import Origin
@@ -106,7 +107,7 @@ class ModelRef(ABC):
         ``ModelUnavailableError`` for a folder that holds no adapter.
         """
         if chosen is None:
-            return AdapterChoice(reader=self._reader())
+            return self._shipped()
         if str(chosen) == NO_ADAPTER:
             return AdapterChoice()
         folder = Path(chosen).expanduser()
@@ -115,11 +116,13 @@ class ModelRef(ABC):
                 f"{chosen} is no adapter: it has no {ADAPTER_CONFIG}",
                 "name a folder that nazx tune or PEFT made, or none",
             )
+        if is_far_adapter(folder):
+            return replace(self._shipped(), far=folder)
         return AdapterChoice(always=folder)
 
-    def _reader(self) -> Path | None:
-        """The folder of the reading adapter that it comes with."""
-        return None
+    def _shipped(self) -> AdapterChoice:
+        """The adapters that it comes with."""
+        return AdapterChoice()
 
     def removal(self) -> Removal:
         """What removing the model takes away; ``UsageError`` for a folder of the person's own."""
@@ -250,8 +253,8 @@ class RegistryModel(ModelRef):
         cached = f" {origin.source}" if origin and shares else ""
         return f"nazx rm {self.pinned}{cached} && nazx pull {self.pinned}"
 
-    def _reader(self) -> Path | None:
-        return self.entry.reader_folder
+    def _shipped(self) -> AdapterChoice:
+        return AdapterChoice(reader=self.entry.reader_folder, far=self.entry.far_folder)
 
     def _folder(self) -> Path:
         return converted_folder(self.name, self.revision)
@@ -271,6 +274,9 @@ class RegistryModel(ModelRef):
         if self.entry.reader is not None:
             reader = self.entry.reader_folder
             facts["reader"] = str(reader) if reader else None
+        if self.entry.far is not None:
+            far = self.entry.far_folder
+            facts["far_memory"] = str(far) if far else None
         return facts
 
     def _expected(self) -> dict[str, Any]:

@@ -74,14 +74,23 @@ Source = HubSource | PyPISource
 @dataclass(frozen=True)
 class AdapterChoice:
     """Folders of adapters: one that is merged in any case, or one that is merged while documents
-    are asked about."""
+    are asked about; and a far memory, for documents that are attended to as a whole."""
 
     always: Path | None = None
     reader: Path | None = None
+    far: Path | None = None
 
     def merged(self, documents: bool) -> Path | None:
         """What to merge where ``documents`` are asked about, or not."""
         return self.always or (self.reader if documents else None)
+
+
+def _shipped(adapter: str | None) -> Path | None:
+    """The folder of an adapter that comes with the program; None where it does not."""
+    if adapter is None:
+        return None
+    folder = _ADAPTERS / adapter
+    return folder if (folder / ADAPTER_CONFIG).is_file() else None
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,8 @@ class RegistryEntry:
 
     ``architecture`` is the base model's shape, known before anything is fetched; ``attention``
     is what it is converted to on arrival, its window as long as it was trained for where it
-    ``follows_context``; ``reader`` is the name of its reading adapter.
+    ``follows_context``; ``reader`` and ``far`` are the names of its reading adapter and of its far
+    memory.
     ``parameters`` is the published number of weights, ``quantize`` the quantization that is
     recommended (None: none). One that is ``gated`` needs a token of the Hub; one to ``suggest``
     is worth naming to a person who has no model in mind.
@@ -106,6 +116,7 @@ class RegistryEntry:
     attention: AttentionConfig
     sources: tuple[Source, ...]
     reader: str | None = None
+    far: str | None = None
     quantize: str | None = None
     gated: bool = False
     suggest: bool = False
@@ -114,10 +125,12 @@ class RegistryEntry:
     @property
     def reader_folder(self) -> Path | None:
         """The reading adapter that comes with the program, None where it does not."""
-        if self.reader is None:
-            return None
-        folder = _ADAPTERS / self.reader
-        return folder if (folder / ADAPTER_CONFIG).is_file() else None
+        return _shipped(self.reader)
+
+    @property
+    def far_folder(self) -> Path | None:
+        """The far memory that comes with the program, None where it does not."""
+        return _shipped(self.far)
 
     @property
     def config(self) -> ModelConfig:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nazx_cli.checkpoint.adapters import Adapter, adapted, block_matrices
+from nazx_cli.checkpoint.adapters.lora import Adapter, adapted, block_matrices
 from nazx_cli.checkpoint.checkpoint import Checkpoint
 from nazx_cli.checkpoint.quantized import agreed_kind, check_tensors, stored_kind, stored_tensors
 from nazx_cli.checkpoint.recipes import Recipe, recipes
@@ -66,6 +66,8 @@ def load_decoder(
         keep_in_host_memory(decoder, layer, where)
     if config.tie_embeddings:
         decoder.head.weight = decoder.embed.weight
+    if decoder.far is not None:
+        decoder.far.prepare(decoder.embed)
     give_back()
     return decoder.eval()
 

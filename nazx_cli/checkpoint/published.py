@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nazx_cli.checkpoint.adapters import CARD_FILE, WEIGHTS_FILE, verify_adapter
+from nazx_cli.checkpoint.adapters import verify_adapter
+from nazx_cli.checkpoint.adapters.folder import CARD_FILE, WEIGHTS_FILE
 from nazx_cli.checkpoint.checkpoint import INDEX_FILE, SINGLE_FILE, SMALL_FILES, Checkpoint
 from nazx_cli.checkpoint.verify import verify_checkpoint
 from nazx_cli.errors import ModelUnavailableError

@@ -77,6 +77,18 @@ def recipes(config: ModelConfig) -> Iterator[Recipe]:
     yield from _norm(config, "final_norm", names.final_norm, c)
     if not config.tie_embeddings:
         yield _one("head.weight", f"{names.head}.weight", (v, c))
+    yield from far_recipes(config)
+
+
+def far_recipes(config: ModelConfig) -> Iterator[Recipe]:
+    """The parameters of the far memory, where there is one."""
+    attention, c = config.attention, config.hidden_size
+    if attention.far == "inattention":
+        matrices = (attention.far_window, attention.far_rank, c)
+        for name in ("keys", "queries", "state"):
+            yield _one(f"far.{name}", f"far.{name}", matrices)
+        yield _one("far.null", "far.null", (c,))
+        yield _one("far.bias", "far.bias", (1,))
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, Shape]:

@@ -49,7 +49,7 @@ def standing_for(tokens: _Ids, config: ModelConfig) -> _Ids:
 
 
 def grams(cells: Tensor, config: ModelConfig) -> Tensor:
-    """(n, w) int64 tokens of cells (n,), as ``model.decoder.grams_of`` has them."""
+    """(n, w) int64 tokens of cells (n,), as ``model.layers.grams_of`` has them."""
     import torch
 
     base, window = config.vocab_size + 1, config.attention.initial_window

@@ -80,6 +80,17 @@ class TokenSequence:
             at += length
         return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int32)
 
+    def resident(self) -> Tensor:
+        """ids that are resident; int32, a view where they are one stretch of the main array."""
+        parts, at = [], 0
+        for length, resident in self._runs:
+            if resident:
+                parts.append(self.slice(at, at + length))
+            at += length
+        if len(parts) == 1:
+            return parts[0]
+        return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int32)
+
     @property
     def live_count(self) -> int:
         """How many ids are live."""

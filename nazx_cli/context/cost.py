@@ -76,6 +76,12 @@ def live_positions(config: ModelConfig, size: Size) -> int:
     return attention.local_window + attention.sink_tokens
 
 
+def far_bytes(config: ModelConfig, width: int) -> int:
+    """What the far memory holds for all contexts beside its weights: keys of the vocabulary."""
+    attention = config.attention
+    return attention.far_window * attention.far_rank * config.vocab_size * width
+
+
 def kv_bytes_per_position(config: ModelConfig, width: int) -> int:
     """Keys and values of all layers for one position of an ordinary dense cache."""
     return 2 * config.num_layers * config.num_kv_heads * config.head_dim * width

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from nazx_cli.checkpoint.adapters import Adapter, read_adapter
+from nazx_cli.checkpoint.adapters.far import attach_far, detach_far, read_far_adapter
+from nazx_cli.checkpoint.adapters.lora import Adapter, read_adapter
 from nazx_cli.checkpoint.load import change_adapter, load_decoder
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.context import Context, as_ids
@@ -49,8 +50,8 @@ def load_model(
     dtype is auto, float32, bfloat16 or float16; quantize int8 or nf4, for the matrices of the
     blocks, while the rest stays in dtype; layout one of ``LanguageModel.layouts`` or auto.
     With ``vram_limit`` (bytes) what is left to ``auto`` is chosen to fit, and contexts keep to
-    it. ``adapter`` is a folder with an adapter to merge; None: the one that the registry has for
-    the model, where documents are asked about; ``none``: none.
+    it. ``adapter`` is a folder with an adapter to merge, or with a far memory; None: those that the
+    registry has for the model, where documents are asked about; ``none``: none.
     Errors: ``ModelUnavailableError`` where the model cannot be had or is broken, or the adapter
     does not fit, ``UsageError`` for a value that makes no sense or where bitsandbytes is needed
     and missing, ``MemoryLimitError`` where nothing fits the limit.
@@ -64,11 +65,14 @@ def load_model(
     folder = model.fetch(offline=offline, on_progress=on_progress)
     if vram_limit is not None:
         options = LoadOptions(device, dtype, quantize, layout, vram_limit, adapters=adapters)
-        return load_planned(str(name_or_path), folder, TextSize(), options)
-    merged = read_adapter(adapters.always) if adapters.always else None
-    decoder = load_decoder(folder, device, dtype, quantize, merged)
-    lm = LanguageModel(str(name_or_path), decoder, folder, layout)
-    lm.adapter, lm.reader = merged, adapters.reader
+        lm = load_planned(str(name_or_path), folder, TextSize(), options)
+    else:
+        merged = read_adapter(adapters.always) if adapters.always else None
+        decoder = load_decoder(folder, device, dtype, quantize, merged)
+        lm = LanguageModel(str(name_or_path), decoder, folder, layout)
+        lm.adapter, lm.reader, lm.far = merged, adapters.reader, adapters.far
+    if adapter is not None:
+        lm.attend_far(lm.far is not None)
     return lm
 
 
@@ -79,7 +83,10 @@ def load_planned(
 
     Errors as ``load_model``.
     """
-    plan = plan_here(ModelConfig.from_folder(folder), documents, options).check()
+    config = ModelConfig.from_folder(folder)
+    if options.adapters.far:  # there is to be room for it
+        config = read_far_adapter(options.adapters.far).extended(config)
+    plan = plan_here(config, documents, options).check()
     wanted = options.adapters.merged(documents.tokens > 0)
     merged = read_adapter(wanted) if wanted else None
     decoder = load_decoder(
@@ -92,7 +99,7 @@ def load_planned(
         plan.host_embedding,
     )
     lm = LanguageModel(name, decoder, folder, plan.layout, plan)
-    lm.adapter, lm.reader = merged, options.adapters.reader
+    lm.adapter, lm.reader, lm.far = merged, options.adapters.reader, options.adapters.far
     return lm
 
 
@@ -103,8 +110,9 @@ class LanguageModel:
     contexts get. ``window`` is how many live tokens a prompt may have (None: no limit);
     ``reads_resident`` tells whether resident tokens are attended. ``plan`` is what it was loaded
     by, None where it was loaded without a limit. ``adapter`` is what is merged into the weights
-    now, ``reader`` the folder of one that is to be while documents are asked about. ``heed`` is
-    called before every token: what it raises ends the answer there, as Ctrl-C would.
+    now, ``reader`` the folder of one that is to be while documents are asked about, ``far`` that of
+    a far memory, for documents that are attended to as a whole. ``heed`` is called before every
+    token: what it raises ends the answer there, as Ctrl-C would.
     """
 
     def __init__(
@@ -119,6 +127,7 @@ class LanguageModel:
         self.plan = plan
         self.adapter: Adapter | None = None
         self.reader: Path | None = None
+        self.far: Path | None = None
         self.heed: Callable[[], None] = _go_on
         self._limit = None if plan is None else MemoryLimit(decoder.config, plan)
         self.decoder = decoder
@@ -168,6 +177,28 @@ class LanguageModel:
     def reads_resident(self) -> bool:
         """Whether resident tokens are attended to."""
         return self.attention.reads_resident
+
+    @property
+    def can_read_resident(self) -> bool:
+        """Whether they can be: now, or with the model's far memory."""
+        return self.reads_resident or self.far is not None
+
+    @property
+    def prefers_resident(self) -> bool:
+        """Whether documents are best attended to as a whole: a far memory finds less than recall
+        does."""
+        return self.config.attention.kind == "inattention"
+
+    def attend_far(self, wanted: bool) -> None:
+        """Take in the far memory ``far`` for what is resident, or take it out again; nothing
+        changes where there is none. Errors as for loading the model with it.
+        """
+        if self.far is None or wanted == (self.decoder.far is not None):
+            return
+        if wanted:
+            attach_far(self.decoder, read_far_adapter(self.far))
+        else:
+            detach_far(self.decoder)
 
     @property
     def window(self) -> int | None:

@@ -157,7 +157,7 @@ def estimate(
     2 for bfloat16, 4 for float32.
     """
     width = _WIDTH.get(precision, quantized_width)
-    weights = weight_bytes(config, precision, width)
+    weights = weight_bytes(config, precision, width) + cost.far_bytes(config, width)
     context = cost.context_bytes(config, layout, size, width)
     running = context + _running(config, layout, size, width)
     peak = max(weights + running, _loading(config, precision, width))
@@ -241,6 +241,7 @@ def _loading(config: ModelConfig, precision: str, width: int) -> int:
 def _running(config: ModelConfig, layout: str, size: Size, width: int) -> int:
     """The largest transient of indexing, scoring or running positions through the layers."""
     logits = config.vocab_size * (width + 4) + config.hidden_size * 64
+    logits += config.vocab_size * 4 * (2 * config.attention.far_window)  # scores of a far memory
     if config.attention.kind != "inattention":
         return logits + _activations(config, cost.live_positions(config, size), width)
     heads, turned = config.num_heads, config.rope.dim

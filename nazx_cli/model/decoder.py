@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from nazx_cli.config import ModelConfig
 from nazx_cli.families.rope import RopeConfig
 from nazx_cli.kernels.rotary import Rotary
+from nazx_cli.model.far import FarMemory, far_memory_of
 from nazx_cli.model.layers import (
     Embedding,
     FeedForward,
@@ -32,18 +33,6 @@ from nazx_cli.model.layers import (
 
 Attend = Callable[[int, Tensor], Tensor]
 """(layer, a (T, C)) -> o (T, heads * head_dim)"""
-
-
-def grams_of(ids: Tensor, window: int) -> Tensor:
-    """(..., T, w) int64 of ids (..., T): each token, the one before it and so on; -1 where there
-    is none."""
-    ids = ids.long()
-    columns = [ids]
-    for back in range(1, window):
-        before = torch.full_like(ids, -1)
-        before[..., back:] = ids[..., : max(0, ids.shape[-1] - back)]
-        columns.append(before)
-    return torch.stack(columns, -1)
 
 
 class Block(nn.Module):
@@ -160,6 +149,7 @@ class Decoder(nn.Module):
         self.head = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.head.weight = self.embed.weight
+        self.far: FarMemory | None = far_memory_of(config)
         self.layers: tuple[Block, ...] = tuple(self.blocks)  # type: ignore[arg-type]
 
     @property

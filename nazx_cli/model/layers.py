@@ -148,6 +148,18 @@ class Embedding(nn.Embedding):
         return rows * torch.tensor(self.scale, dtype=rows.dtype, device=rows.device)
 
 
+def grams_of(ids: Tensor, window: int) -> Tensor:
+    """(..., T, w) int64 of ids (..., T): each token, the one before it and so on; -1 where there
+    is none."""
+    ids = ids.long()
+    columns = [ids]
+    for back in range(1, window):
+        before = torch.full_like(ids, -1)
+        before[..., back:] = ids[..., : max(0, ids.shape[-1] - back)]
+        columns.append(before)
+    return torch.stack(columns, -1)
+
+
 class InitialConvolution(nn.Module):
     """A causal convolution over embeddings, each feature by itself: what an initial state sees of
     the tokens right before its own. ``weight`` (w, C): row d is for the token d before."""

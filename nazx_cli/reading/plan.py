@@ -64,9 +64,10 @@ def select(
     return Selection("recall", _ranked(library, question, budget, cost))
 
 
-def mode_for(mode: str, reads_resident: bool) -> str:
-    """What the read mode ``mode`` comes to for a model; ``reads_resident`` tells whether it was
-    trained to attend to resident documents. It does where this returns ``resident``.
+def mode_for(mode: str, reads_resident: bool, prefers_resident: bool | None = None) -> str:
+    """What the read mode ``mode`` comes to for a model; ``reads_resident`` tells whether it can
+    attend to resident documents, ``prefers_resident`` (None: the same) whether it answers best so.
+    It does where this returns ``resident``.
 
     A mode that is unknown, or that the model cannot do, is a ``UsageError``.
     """
@@ -76,7 +77,8 @@ def mode_for(mode: str, reads_resident: bool) -> str:
         raise UsageError(
             "this model was not trained to attend to a resident document", "use --read recall"
         )
-    return "resident" if mode == "auto" and reads_resident else mode
+    prefers = reads_resident if prefers_resident is None else prefers_resident
+    return "resident" if mode == "auto" and prefers else mode
 
 
 def groups(

@@ -19,13 +19,12 @@ from nazx_cli.model.libraries import give_back
 from nazx_cli.reading.grounding import DocumentGrounding, Ordinary
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import quoted
-from nazx_cli.reading.plan import mode_for
 from nazx_cli.session.choice import Choice
 from nazx_cli.session.citation import Quotation, opening, quoted_first
 from nazx_cli.session.events import Answer, Delta, Event, Notice, Reading, Thought, Usage
 from nazx_cli.session.follow_up import followed_turn
 from nazx_cli.session.parts import ANSWER_TOKENS, choose, part_answer
-from nazx_cli.session.prompt import Prompt, Prompter, prompt_limit
+from nazx_cli.session.prompt import Prompt, Prompter, prompt_limit, read_mode
 from nazx_cli.session.reader import EarlierTurns, Kept, Reader, quote
 from nazx_cli.session.saying import THINKS_ALL_THE_SAME, Limits, Speaker, default_sampling
 from nazx_cli.session.settings import SessionSettings
@@ -151,7 +150,7 @@ class Answerer:
     def _set_up(self, state: State, library: Library | None) -> Setup:
         """As ``setup``, with ``library`` where it is that of the documents."""
         documents, settings, tokenizer = state.documents, state.settings, self.lm.tokenizer
-        mode = mode_for(settings.read, self.lm.reads_resident) if documents else "none"
+        mode = read_mode(settings, self.lm) if documents else "none"
         if not documents:
             library = None
         elif not library or library.documents != documents or library.tokenizer != tokenizer:
@@ -190,6 +189,7 @@ class Answerer:
             keep(replace(state, history=state.history.with_turn(turn)))
 
         setup.prompter.check(question)
+        self.lm.attend_far(setup.attends)
         if (found := setup.reader.extract(question)) is not None:
             yield from quote(found, question, keep_turn)
             return

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Literal
 from nazx_cli.errors import ContextOverflowError, ModelUnavailableError
 from nazx_cli.names import DEFAULT_WINDOW
 from nazx_cli.reading.mapreduce import NOTHING_FOUND
+from nazx_cli.reading.plan import mode_for
 from nazx_cli.session.settings import SessionSettings
 from nazx_cli.session.state import History, Message, State
 from nazx_cli.session.templating.templates import render, source_block
 from nazx_cli.session.templating.thinking import marks_of
 
 if TYPE_CHECKING:
+    from nazx_cli.engine.language_model import LanguageModel
     from nazx_cli.reading.passages import Passage
     from nazx_cli.tokenizer import Tokenizer
 
@@ -203,6 +205,11 @@ class Prompter:
         if self.window is None:
             return DEFAULT_WINDOW
         return self.window - self.answer_room - self.size(history, message)
+
+
+def read_mode(settings: SessionSettings, lm: LanguageModel) -> str:
+    """How documents reach ``lm``; ``UsageError`` for a mode that it cannot do."""
+    return mode_for(settings.read, lm.can_read_resident, lm.prefers_resident)
 
 
 def prompt_limit(state: State, mode: str, window: int | None) -> int | None:

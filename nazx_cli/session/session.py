@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from nazx_cli.errors import UsageError
 from nazx_cli.names import MAIN_BRANCH, OnProgress
-from nazx_cli.reading.plan import mode_for
 from nazx_cli.session.answering import Answerer
 from nazx_cli.session.events import Event, Notice, Usage
 from nazx_cli.session.files import ReadResult, Watcher, origin_of, read_again, read_new, rebuilt
+from nazx_cli.session.prompt import read_mode
 from nazx_cli.session.saying import default_sampling
 from nazx_cli.session.settings import SessionSettings, parameters, with_parameter
 from nazx_cli.session.state import Branches, History, Snapshot, State, Turn
@@ -243,7 +243,7 @@ class Session:
         """
         state = self.state
         settings, name = with_parameter(state.settings, key, value)
-        mode_for(settings.read, self.lm.reads_resident)  # refuses one that the model cannot do
+        read_mode(settings, self.lm)  # refuses one that the model cannot do
         default = self._default_sampling(replace(state, settings=settings))
         shown = parameters(settings, default)[name]
         history = state.history

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nazx_cli.checkpoint.adapters import row_order
+from nazx_cli.checkpoint.adapters.lora import row_order
 from nazx_cli.checkpoint.recipes import recipes
 from nazx_cli.checkpoint.write import ORIGIN_FILE, write_checkpoint
 from nazx_cli.model.decoder import Decoder

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nazx_cli.checkpoint.adapters import LoraPair, block_matrices, row_order
+from nazx_cli.checkpoint.adapters.lora import LoraPair, block_matrices, row_order
 from nazx_cli.checkpoint.recipes import Recipe
 from nazx_cli.errors import UsageError
 from nazx_cli.model.decoder import Decoder

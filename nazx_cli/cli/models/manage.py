@@ -211,6 +211,8 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("note", facts["correction"]))
     if "reader" in facts:
         lines.append(("reading adapter", facts["reader"] or "not in this version"))
+    if "far_memory" in facts:
+        lines.append(("far memory", facts["far_memory"] or "not in this version"))
     if facts["present"]:
         lines.append(("chat template", _template(facts["template"])))
         lines.append(("answers end at", " ".join(facts["stop_tokens"]) or "no token"))

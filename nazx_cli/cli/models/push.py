@@ -38,7 +38,7 @@ def push(
     Example: nazx push run/adapter org/my-reader --licence cc-by-sa-4.0
     """
     from nazx_cli.catalog import hub_upload
-    from nazx_cli.checkpoint.adapters import CARD_FILE
+    from nazx_cli.checkpoint.adapters.folder import CARD_FILE
     from nazx_cli.checkpoint.published import published_files, verify_folder
 
     report = Report(json=json, quiet=quiet)

@@ -43,7 +43,7 @@ struct step {
   int64_t positions;
   int64_t capacity, at;   /* at: the row of the first of the positions */
   int64_t seen;           /* rows that a query sees, at most */
-  const float *states;    /* (positions, hidden): their embeddings */
+  float *states;          /* (positions, hidden): their embeddings, and at the end their final states */
   float *logits;          /* (positions, rows of the head) */
   float *scratch;         /* scratch_size numbers */
   int64_t threads;
@@ -345,6 +345,7 @@ static void run(void *job, struct team *team, int64_t thread, int64_t threads) {
     if (m->parallel) add(s, &l->norm1_after, b->attended, b);
     add(s, &l->norm2_after, b->fed, b);
   }
+  for (int64_t i = thread; i < s->positions; i += threads) memcpy(s->states + i * m->hidden, b->h + i * c, m->hidden * sizeof(float));
   into(s, &m->head, &m->final_norm, b->h, c, b);
   narrow(s, &m->head, b, s->logits, m->head.rows, thread, threads);
 }

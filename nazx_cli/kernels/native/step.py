@@ -165,15 +165,16 @@ class Step:
 
     def run(
         self, states: Tensor, keys: Tensor, values: Tensor, at: int, sights: Sequence[Sight]
-    ) -> Tensor:
-        """(T, V) float32 logits of T positions in a row, whose embeddings are ``states`` (T, C).
+    ) -> tuple[Tensor, Tensor]:
+        """Float32 logits (T, V) of T positions in a row, whose embeddings are ``states`` (T, C),
+        and their final states (T, C), which the last norm has yet to see.
 
         Their keys and values become rows ``at`` on of ``keys`` and ``values`` (layers, kv_heads,
         capacity, D), which are contiguous; ``sights`` are those of the first position, as the
         layers number them, then those of the next. A position's logits do not depend, in any bit,
         on how many others there are.
         """
-        states = states.float().contiguous()
+        states = states.float().clone(memory_format=torch.contiguous_format)
         logits = torch.empty(len(states), self._model.head.rows)
         seen = _sights(len(sights))(*map(_sight, sights))
         step = _Step(ctypes.addressof(self._model), ctypes.addressof(seen))
@@ -185,7 +186,7 @@ class Step:
         step.states, step.logits = states.data_ptr(), logits.data_ptr()
         step.scratch = scratch.data_ptr()
         self._library.run_step(ctypes.byref(step))
-        return logits
+        return logits, states
 
 
 def step_library(

@@ -24,11 +24,15 @@ class AttentionKind(ABC):
 
     name: ClassVar[str]
     layouts: ClassVar[tuple[str, ...]]
-    reads_resident: ClassVar[bool] = False
 
     def __init__(self, decoder: Decoder, kernel: KernelName | None = None) -> None:
         self.decoder = decoder
         self._kernel = kernel
+
+    @property
+    def reads_resident(self) -> bool:
+        """Whether resident tokens have a part in the logits."""
+        return False
 
     @property
     def kernel(self) -> KernelName:

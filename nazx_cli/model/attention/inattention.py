@@ -37,7 +37,8 @@ from nazx_cli.context.layouts import LAYOUTS
 from nazx_cli.kernels.native.rowwise import from_left, from_right
 from nazx_cli.kernels.rotary import Rotary, Rotation
 from nazx_cli.model.attention.base import AttentionKind
-from nazx_cli.model.decoder import Block, Decoder, grams_of
+from nazx_cli.model.decoder import Block, Decoder
+from nazx_cli.model.layers import grams_of
 
 
 class InAttention(AttentionKind):
@@ -45,7 +46,10 @@ class InAttention(AttentionKind):
 
     name = "inattention"
     layouts = ("pairs", *(name for name in LAYOUTS if name != "pairs"))
-    reads_resident = True
+
+    @property
+    def reads_resident(self) -> bool:
+        return True
 
     @classmethod
     def layouts_for(cls, config: ModelConfig) -> tuple[str, ...]:

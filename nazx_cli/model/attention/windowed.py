@@ -1,5 +1,8 @@
 """Windowed attention with sinks (design section 3), and full causal attention beside it.
 
+What lies before the window reaches the logits by way of the decoder's far memory, where it has one:
+resident tokens, then live ones that the window has left behind.
+
 Position i attends to the first ``sinks`` positions and to the last ``window`` ones, itself
 included, in one softmax. Keys are rotated at their own positions; a query meets the window
 rotated at i, and the sinks rotated at min(i, sinks + window - 1), so that no distance exceeds
@@ -63,10 +66,14 @@ class Reach:
 
 
 class Windowed(AttentionKind):
-    """Sinks and a sliding window over the live tokens; resident tokens are not attended."""
+    """Sinks and a sliding window over the live tokens; resident tokens are for the far memory."""
 
     name = "windowed"
     layouts = ("cached",)
+
+    @property
+    def reads_resident(self) -> bool:
+        return self.decoder.far is not None
 
     @cached_property
     def reach(self) -> Reach:
@@ -105,7 +112,8 @@ class Windowed(AttentionKind):
             start = 0
         step = self._one_position.step() if start == len(live) - 1 else None
         if step is not None:
-            return self._run_ahead(step, cache, live[start:], drafts)
+            out, h = self._run_ahead(step, cache, live[start:], drafts)
+            return self._remembered(context, out, h, drafts)
         h = torch.empty(0)
         while start < len(live):
             stop = len(live)
@@ -113,7 +121,40 @@ class Windowed(AttentionKind):
                 stop = min(stop, start + min(_CHUNK, cache.slack))
             h = self._run(cache, live[start:stop], start, self.reach.length(len(live)))
             start = stop
-        return self.decoder.logits(h[-1:])
+        return self._remembered(context, self.decoder.logits(h[-1:]), h[-1:], ())
+
+    def logits(self, ids: Tensor) -> Tensor:
+        out = super().logits(ids)
+        far, window = self.decoder.far, self.reach.window
+        if far is None or window is None or len(ids) <= window + 1:
+            return out
+        ids = ids.to(out.device)
+        states, grams = self.decoder.final_norm(self.sequence(ids)), far.grams(ids)
+        for at in range(window + 1, len(ids)):  # the window reaches back to at - window + 1
+            row = slice(at, at + 1)
+            out[row] = far.mix(out[row], states[row], grams[row], ids[: at - window + 1])
+        return out
+
+    def _remembered(
+        self, context: Context, out: Tensor, h: Tensor, drafts: Sequence[int]
+    ) -> Tensor:
+        """Logits ``out`` (n, V) of final states ``h`` (n, C), at the end of ``context`` and after
+        each of ``drafts``, as the far memory leaves them; a row as if it were alone."""
+        far, window = self.decoder.far, self.reach.window
+        if far is None or window is None:
+            return out
+        states, tokens = self.decoder.final_norm(h), context.tokens
+        drafted = torch.tensor(drafts[: len(out) - 1], dtype=torch.int32)
+        end = torch.cat((tokens.live(max(0, tokens.live_count - far.window)), drafted))
+        grams = far.grams(end.to(out.device))[len(end) - len(out) :]
+        rows = []
+        for at in range(len(out)):
+            before = tokens.resident()
+            if (left := tokens.live_count + at - window) > 0:
+                before = torch.cat((before, tokens.live()[:left]))
+            row = slice(at, at + 1)
+            rows.append(far.mix(out[row], states[row], grams[row], before))
+        return torch.cat(rows)
 
     def _turns_alike(self, count: int, other: int) -> bool:
         """Whether positions of sequences of both lengths are rotated by the same frequencies."""
@@ -136,9 +177,9 @@ class Windowed(AttentionKind):
 
     def _run_ahead(
         self, step: Step, cache: LiveCache, last: Tensor, drafts: Sequence[int]
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """(1 + n, V): logits after the last position, and after n drafts that there is room for:
-        none is worth a cache that grows."""
+        none is worth a cache that grows. And (1 + n, C): the final states."""
         start = cache.count
         cache.reserve(1)
         count = min(1 + len(drafts), cache.room)
@@ -151,9 +192,10 @@ class Windowed(AttentionKind):
             for kind in self._one_position.kinds
         ]
         at, states = cache.span(0, start).stop, self.decoder.embed(ids)
-        rows = step.run(states, cache.keys, cache.values, at, sights)
+        rows, final = step.run(states, cache.keys, cache.values, at, sights)
         cache.commit(ids)
-        return torch.stack([self.decoder.scaled(row) for row in rows])  # one by one: as if alone
+        logits = torch.stack([self.decoder.scaled(row) for row in rows])  # one by one: as if alone
+        return logits, final
 
 
 class Full(Windowed):

@@ -20,7 +20,8 @@ from nazx_cli.kernels.rotary import Rotation
 from nazx_cli.model.attention import attention_of
 from nazx_cli.model.attention.inattention import InitialStateProjections
 from nazx_cli.model.attention.windowed import Reach, Windowed
-from nazx_cli.model.decoder import Block, Decoder, grams_of
+from nazx_cli.model.decoder import Block, Decoder
+from nazx_cli.model.layers import grams_of
 
 _ROWS = 512  # queries that attend at a time
 _LOSSES = 2048  # positions whose logits are held at a time

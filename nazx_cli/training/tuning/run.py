@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from nazx_cli.checkpoint.adapters import block_matrices, read_adapter, write_adapter
+from nazx_cli.checkpoint.adapters.lora import block_matrices, read_adapter, write_adapter
 from nazx_cli.checkpoint.atomic import explained
 from nazx_cli.checkpoint.checkpoint import Checkpoint
 from nazx_cli.checkpoint.quantized import stored_kind

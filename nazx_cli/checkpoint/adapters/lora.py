@@ -1,4 +1,4 @@
-"""Adapters: low-rank additions to a checkpoint's matrices, in PEFT's LoRA format.
+"""LoRA adapters: low-rank additions to a checkpoint's matrices, in PEFT's LoRA format.
 
 A folder with ``adapter_config.json`` and ``adapter_model.safetensors``. Each adapted matrix W
 (out, in) becomes W + scale * B A when the checkpoint is read, before any stacking or
@@ -17,18 +17,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nazx_cli.checkpoint.atomic import building, explained, put_in_place
+from nazx_cli.checkpoint.adapters.folder import (
+    WEIGHTS_FILE,
+    notes_of,
+    unfit,
+    unusable,
+    write_folder,
+)
 from nazx_cli.checkpoint.checkpoint import Checkpoint, read_header
 from nazx_cli.checkpoint.quantized import stored_kind
 from nazx_cli.checkpoint.recipes import Recipe, recipes
-from nazx_cli.checkpoint.write import to_json, write_tensors
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import ModelUnavailableError
 from nazx_cli.foreign import Fields, read_object
 from nazx_cli.names import ADAPTER_CONFIG
-
-WEIGHTS_FILE = "adapter_model.safetensors"
-CARD_FILE = "README.md"
 
 
 class LoraPair(NamedTuple):
@@ -56,8 +58,7 @@ class Adapter:
     @property
     def notes(self) -> Mapping[str, Any]:
         """What NazX keeps in the config beside PEFT's own keys."""
-        notes = self.config.get("nazx")
-        return notes if isinstance(notes, dict) else {}
+        return notes_of(self.config)
 
     @property
     def is_reader(self) -> bool:
@@ -78,10 +79,10 @@ class Adapter:
         }
         for module, pair in self.pairs.items():
             if module not in known:
-                raise _unfit(self.name, f"the model has no layer {module}")
+                raise unfit(self.name, f"the model has no layer {module}")
             rows, columns = known[module]
             if (pair.up.shape[0], pair.down.shape[1]) != (rows, columns):
-                raise _unfit(
+                raise unfit(
                     self.name,
                     f"{module} is {rows} by {columns} in the model, "
                     f"{pair.up.shape[0]} by {pair.down.shape[1]} in the adapter",
@@ -149,20 +150,20 @@ def read_adapter(folder: Path) -> Adapter:
     for name in checkpoint.entries:
         found = _TENSOR.fullmatch(name)
         if found is None:
-            raise _unusable(path, f"it holds {name!r}, which is no part of a LoRA adapter")
+            raise unusable(path, f"it holds {name!r}, which is no part of a LoRA adapter")
         halves.setdefault(found.group(1), {})[found.group(2)] = checkpoint.read(name)
     pairs: dict[str, LoraPair] = {}
     scales: dict[str, float] = {}
     for module, half in halves.items():
         if half.keys() != {"A", "B"}:
-            raise _unusable(path, f"it holds only half of {module}")
+            raise unusable(path, f"it holds only half of {module}")
         down, up = half["A"], half["B"]
         if down.dim() != 2 or up.dim() != 2 or not down.shape[0] == up.shape[1] > 0:
-            raise _unusable(path, f"the two halves of {module} do not fit together")
+            raise unusable(path, f"the two halves of {module} do not fit together")
         pairs[module] = LoraPair(down, up)
         scales[module] = _scale(folder / ADAPTER_CONFIG, config, module, down.shape[0])
     if not pairs:
-        raise _unusable(path, "it is empty")
+        raise unusable(path, "it is empty")
     return Adapter(folder.name, pairs, scales, config)
 
 
@@ -201,17 +202,10 @@ def write_adapter(
         "target_modules": sorted(targets),
         "nazx": dict(notes),
     }
-    with building(folder, keep_lock=False) as scratch:
-        new = scratch / "new"
-        with explained(folder):
-            new.mkdir()
-            (new / ADAPTER_CONFIG).write_bytes(to_json(config))
-            (new / CARD_FILE).write_text(card, encoding="utf-8")
-            write_tensors(new / WEIGHTS_FILE, tensors)
-        put_in_place(new, folder, scratch)
+    write_folder(folder, config, tensors, card)
 
 
-def describe_adapter(folder: Path) -> dict[str, Any]:
+def describe_lora(folder: Path) -> dict[str, Any]:
     """What there is to know about an adapter, as a JSON object; errors as for reading it."""
     adapter = read_adapter(folder)
     ranks = sorted({pair.down.shape[0] for pair in adapter.pairs.values()})
@@ -231,14 +225,14 @@ def describe_adapter(folder: Path) -> dict[str, Any]:
     }
 
 
-def verify_adapter(folder: Path) -> tuple[int, int]:
+def verify_lora(folder: Path) -> tuple[int, int]:
     """Read all of an adapter and hold every number of it to being finite; how many matrices it
     adds to, and by how many numbers."""
     adapter = read_adapter(folder)
     for module, pair in adapter.pairs.items():
         for half in pair:
             if not torch.isfinite(half).all():
-                raise _unusable(folder / WEIGHTS_FILE, f"{module} holds values that are no numbers")
+                raise unusable(folder / WEIGHTS_FILE, f"{module} holds values that are no numbers")
     return len(adapter.pairs), adapter.num_parameters
 
 
@@ -256,10 +250,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
             "name a folder with adapter_config.json and adapter_model.safetensors, or none",
         ) from None
     if config.get("peft_type") != "LORA":
-        raise _unusable(path, "it is not of the type LORA")
+        raise unusable(path, "it is not of the type LORA")
     for key, usual in _PLAIN.items():
         if config.get(key, usual) not in (usual, None, [], {}):
-            raise _unusable(path, f"{key} is {config[key]!r:.60}, which NazX cannot merge")
+            raise unusable(path, f"{key} is {config[key]!r:.60}, which NazX cannot merge")
     return config
 
 
@@ -276,10 +270,10 @@ _PLAIN: dict[str, Any] = {
 
 def _scale(path: Path, config: Mapping[str, Any], module: str, rank: int) -> float:
     """alpha / r, or alpha / sqrt(r) for rank-stabilized adapters (arXiv 2312.03732)."""
-    fields = Fields(config, lambda what: _unusable(path, what))
+    fields = Fields(config, lambda what: unusable(path, what))
     patterns = config.get("alpha_pattern") or {}
     if not isinstance(patterns, dict):
-        raise _unusable(path, "alpha_pattern is no JSON object")
+        raise unusable(path, "alpha_pattern is no JSON object")
     for pattern in patterns:
         if _matches(path, pattern, module):
             fields, key = Fields(patterns, fields.complain), pattern
@@ -294,19 +288,8 @@ def _matches(path: Path, pattern: str, module: str) -> bool:
     """Whether PEFT's ``pattern`` means ``module``; it is an expression that a stranger wrote, and
     without groups and with few repeats it is matched in no time."""
     if len(pattern) > 200 or re.search(r"[({]|([*+?].*){4}", pattern):
-        raise _unusable(path, f"its alpha_pattern {pattern[:60]!r} is no plain name")
+        raise unusable(path, f"its alpha_pattern {pattern[:60]!r} is no plain name")
     try:
         return re.fullmatch(rf"(.*\.)?({pattern})", module) is not None
     except re.error as error:
-        raise _unusable(path, f"its alpha_pattern {pattern!r}: {error}") from None
-
-
-def _unusable(path: Path, reason: str) -> ModelUnavailableError:
-    return ModelUnavailableError(f"{path} cannot be used: {reason}", "take another adapter")
-
-
-def _unfit(name: str, reason: str) -> ModelUnavailableError:
-    return ModelUnavailableError(
-        f"the adapter {name} does not fit this model: {reason}",
-        "name the model that it was trained on with --model, or add --adapter none",
-    )
+        raise unusable(path, f"its alpha_pattern {pattern!r}: {error}") from None

@@ -1,0 +1,271 @@
+"""A far memory by InAttention: against the formula, over edits, in its folder and in use."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import nazx, random_tensors, write_checkpoint
+from cli_helpers import run_nazx
+from models import BASES, WINDOWED
+from reference import Reference
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nazx_cli import load_model
+from nazx_cli.checkpoint.adapters.far import write_far_adapter
+from nazx_cli.engine.language_model import LanguageModel
+from nazx_cli.errors import ModelUnavailableError
+from nazx_cli.model.far import inattention
+
+RANK, GRAM, LOCAL = 5, 3, 8
+FAR = {**WINDOWED, "far": "inattention", "far_rank": RANK, "far_window": GRAM}
+
+
+def far_tensors(seed: int = 0, gram: int = GRAM) -> dict[str, Tensor]:
+    """A memory whose scores are large enough to change which token is likeliest."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (gram, RANK, 48)
+    made = {f"far.{name}": torch.randn(shape, generator=generator) for name in ("keys", "queries")}
+    made["far.state"] = 0.5 * torch.randn(shape, generator=generator)
+    made["far.null"] = 0.3 * torch.randn(48, generator=generator)
+    made["far.bias"] = torch.tensor([6.0])
+    return made
+
+
+class Oracle:
+    """Position by position and far position by far position, in float64."""
+
+    def __init__(self, base: str, far: dict[str, Tensor]) -> None:
+        config = nazx(BASES[base], WINDOWED)
+        self.reference = Reference(config, random_tensors(config))
+        self.far = {name: tensor.double() for name, tensor in far.items()}
+
+    def _unit(self, x: Tensor) -> Tensor:
+        return x / (x.pow(2).mean() + torch.finfo(torch.float32).eps).sqrt()
+
+    def _embedded(self, token: int) -> Tensor:
+        return self._unit(self.reference.embed[token])
+
+    def row(self, live: list[int], far: list[int]) -> Tensor:
+        """(V,) probabilities of what follows ``live``, which a memory of ``far`` stands before."""
+        keys, queries, state = (self.far[f"far.{name}"] for name in ("keys", "queries", "state"))
+        h = self._unit(self.reference.final(live)[-1])
+        weights = [(math.exp(float(self.far["far.null"] @ h + self.far["far.bias"])), None)]
+        for p in range(len(far) - 1):
+            score = 0.0
+            for back in range(len(keys)):
+                if p - back < 0:
+                    continue
+                k = keys[back] @ self._embedded(far[p - back])
+                q = state[back] @ h
+                if len(live) > back:
+                    q = q + queries[back] @ self._embedded(live[-1 - back])
+                score += float(q @ k / k.norm())
+            weights.append((math.exp(score), far[p + 1]))
+        total = sum(weight for weight, _ in weights)
+        out: Tensor = self.reference.logits(live)[-1].softmax(-1) * (weights[0][0] / total)
+        for weight, token in weights[1:]:
+            out[token] += weight / total
+        return out
+
+
+def with_memory(folder: Path, base: str, far: dict[str, Tensor], **load: Any) -> LanguageModel:
+    config = nazx(BASES[base], FAR)
+    write_checkpoint(folder, config, {**random_tensors(config), **far})
+    return load_model(folder, **load)
+
+
+def ids_of(rng: random.Random, count: int) -> list[int]:
+    """Few different tokens, so that there is something to copy."""
+    return [rng.randrange(20, 32) for _ in range(count)]
+
+
+def error(got: Tensor, want: Tensor) -> float:
+    return float((got.double().softmax(-1) - want).abs().max())
+
+
+@pytest.mark.parametrize("base", ("llama", "neox-sequential"))
+@pytest.mark.parametrize("count", (0, 1, 2, 3, 30, 31))
+def test_what_is_resident_changes_what_follows_as_the_formula_says(
+    tmp_path: Path, base: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inattention, "BLOCK", 7)  # several blocks, the last one not full
+    rng, far = random.Random(count), far_tensors()
+    lm, oracle = with_memory(tmp_path / "m", base, far), Oracle(base, far)
+    resident, live = ids_of(rng, count), ids_of(rng, 5)
+    context = lm.new_context()
+    context.append(resident, resident=True)
+    for at in range(1, len(live) + 1):
+        context.append(live[at - 1 : at])
+        assert error(lm.next_logits(context), oracle.row(live[:at], resident)) < 2e-5
+    if count > 10:
+        plain = oracle.reference.logits(live)[-1].softmax(-1)
+        assert (plain - oracle.row(live, resident)).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("native", (True, False))
+def test_edits_need_nothing_and_what_the_window_leaves_behind_is_remembered(
+    tmp_path: Path, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not native:
+        monkeypatch.setenv("NAZX_NATIVE", "0")
+    rng, far = random.Random(7), far_tensors()
+    lm, oracle = with_memory(tmp_path / "m", "llama", far), Oracle("llama", far)
+    resident, live = ids_of(rng, 25), ids_of(rng, 4)
+    context = lm.new_context()
+    context.append(resident, resident=True)
+    context.append(live)
+    for turn in range(12):
+        at = rng.randrange(len(resident) + 1)
+        if turn % 2:
+            stop = min(len(resident), at + rng.randrange(5))
+            context.delete(at, stop)
+            del resident[at:stop]
+        else:
+            new = ids_of(rng, rng.randrange(4))
+            context.insert(at, new, resident=True)
+            resident[at:at] = new
+        new = ids_of(rng, rng.choice((0, 1, 3)))
+        context.append(new)
+        live += new
+        behind = live[: max(0, len(live) - LOCAL)]
+        assert error(lm.next_logits(context), oracle.row(live, resident + behind)) < 2e-5
+    held = lm.new_context()
+    held.append(live)
+    context.insert(0, ids_of(rng, 9_000), resident=True)
+    lm.next_logits(held), lm.next_logits(context)
+    assert context.nbytes - held.nbytes <= 4 * (9_000 + len(resident) + 1_024)
+
+
+def test_logits_of_a_sequence_are_those_of_a_context_that_grows(tmp_path: Path) -> None:
+    rng, far = random.Random(3), far_tensors()
+    lm, oracle = with_memory(tmp_path / "m", "neox-sequential", far), Oracle("neox-sequential", far)
+    ids = ids_of(rng, 21)
+    rows = lm.logits(ids)
+    for at in range(len(ids)):
+        behind = ids[: max(0, at + 1 - LOCAL)]
+        assert error(rows[at], oracle.row(ids[: at + 1], behind)) < 2e-5
+
+
+def test_drafts_change_no_bit(tmp_path: Path) -> None:
+    rng = random.Random(5)
+    lm = with_memory(tmp_path / "m", "llama", far_tensors(), dtype="bfloat16")
+    context, plain = lm.new_context(), lm.new_context()
+    resident, live = ids_of(rng, 40), ids_of(rng, 6)
+    for each in (context, plain):
+        each.append(resident, resident=True)
+        each.append(live)
+        lm.next_logits(each)
+        each.append([live[0]])
+    drafts = ids_of(rng, 6)
+    for at, row in enumerate(lm.logits_ahead(context, drafts)):
+        assert torch.equal(row, lm.next_logits(plain))
+        plain.append(drafts[at : at + 1])
+
+
+# As an adapter
+
+
+def write_memory(folder: Path, tensors: dict[str, Tensor], **changes: Any) -> Path:
+    """The folder of a memory, as training writes it."""
+    config = nazx(BASES["llama"], FAR)
+    weights = {**random_tensors(config), **tensors}
+    lm = load_model(write_checkpoint(folder / "whole", config, weights))
+    memory = lm.decoder.far
+    assert memory is not None
+    write_far_adapter(
+        folder / "far",
+        lm.config.attention,
+        memory,
+        base="tiny",
+        notes={"base": "tiny"},
+        card="# Card\n",
+        dtype=torch.float32,
+    )
+    if changes:
+        path = folder / "far" / "adapter_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return folder / "far"
+
+
+def base_model(folder: Path, attention: dict[str, Any] = WINDOWED) -> Path:
+    config = nazx(BASES["llama"], attention)
+    return write_checkpoint(folder / "base", config, random_tensors(config))
+
+
+def test_a_memory_is_taken_in_and_out_again_beside_the_same_weights(tmp_path: Path) -> None:
+    far, rng = far_tensors(), random.Random(1)
+    made = write_memory(tmp_path, far)
+    lm, whole = load_model(base_model(tmp_path), adapter=made), load_model(tmp_path / "whole")
+    ids = ids_of(rng, 30)
+    assert torch.equal(lm.logits(ids), whole.logits(ids))
+    assert lm.reads_resident
+    assert lm.config.attention == whole.config.attention
+    lm.attend_far(False)
+    assert torch.equal(lm.logits(ids), load_model(tmp_path / "base").logits(ids))
+    assert not lm.reads_resident
+    lm.attend_far(True)
+    assert torch.equal(lm.logits(ids), whole.logits(ids))
+
+
+def test_a_memory_of_another_shape_or_for_another_kind_is_refused_by_name(tmp_path: Path) -> None:
+    made = write_memory(tmp_path, far_tensors())
+    full = base_model(tmp_path / "full", {"kind": "full"})
+    with pytest.raises(ModelUnavailableError, match="far does not fit this model"):
+        load_model(full, adapter=made)
+    save_file(
+        {**load_file(made / "adapter_model.safetensors"), "far.null": torch.zeros(47)},
+        made / "adapter_model.safetensors",
+    )
+    with pytest.raises(ModelUnavailableError, match=r"far\.null"):
+        load_model(base_model(tmp_path), adapter=made)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"far": "infinite"}, "far"),
+        ({"far": "none"}, "names no far memory"),
+        ({"far_rank": 0}, "far_rank"),
+        ({"far_window": "three"}, "far_window"),
+        ({"far_rank": 10**9}, "far_rank"),
+    ],
+)
+def test_a_broken_config_is_told(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    made = write_memory(tmp_path, far_tensors(), **change)
+    with pytest.raises(ModelUnavailableError, match=said):
+        load_model(base_model(tmp_path), adapter=made)
+
+
+def test_show_and_verify_know_what_it_is(tmp_path: Path) -> None:
+    made = write_memory(tmp_path, far_tensors())
+    facts = json.loads(run_nazx("show", str(made), "--json")[0])
+    assert facts["kind"] == "adapter (far memory)"
+    assert (facts["far"], facts["far_rank"], facts["far_window"]) == ("inattention", RANK, GRAM)
+    assert facts["parameters"] == sum(tensor.numel() for tensor in far_tensors().values())
+    assert run_nazx("verify", str(made))[2] == 0
+    broken = {**load_file(made / "adapter_model.safetensors"), "far.bias": torch.tensor([math.nan])}
+    save_file(broken, made / "adapter_model.safetensors")
+    _, told, code = run_nazx("verify", str(made))
+    assert code == 5
+    assert "far.bias" in told
+
+
+def test_ask_attends_to_a_whole_document_with_a_memory_and_refuses_without(tmp_path: Path) -> None:
+    base = base_model(tmp_path, {**WINDOWED, "local_window": 600})
+    made = write_memory(tmp_path, far_tensors())
+    book = tmp_path / "book.txt"
+    book.write_text("The goose laid an egg. " * 40)
+    asked = ("ask", "-m", str(base), "--file", str(book), "--read", "resident", "--max-tokens", "4")
+    _, told, code = run_nazx(*asked, "What?")
+    assert code == 2
+    assert "--read recall" in told
+    said, told, code = run_nazx(*asked, "--adapter", str(made), "--json", "What?")
+    assert code == 0, told
+    assert json.loads(said)["stats"]["context_tokens"] > 40 * 5, said
