@@ -83,8 +83,22 @@ NO_ADAPTER = "none"
 """What ``--adapter`` takes for a model as it is."""
 
 ADAPTER_CONFIG = "adapter_config.json"
-FAR_ADAPTER = "NAZX_FAR"
 """The file that makes a folder an adapter."""
+
+BEFORE: Mapping[str, str] = MappingProxyType(
+    {
+        "none": "nothing",
+        "own": "what stands before the stretch",
+        "other": "as much of another text",
+    }
+)
+"""What ``nazx eval --before`` makes resident, each with a word of explanation."""
+
+FAR_ADAPTER = "NAZX_FAR"
+"""What stands in it for PEFT's type where the adapter is a far memory."""
+
+FAR_MEMORIES = MappingProxyType({"inattention": "a copying head over token ids"})
+"""Far memories that ``nazx tune --far`` can teach, each with a word of explanation."""
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 """Number formats of weights and arithmetic (``--dtype``)."""

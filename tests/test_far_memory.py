@@ -269,3 +269,65 @@ def test_ask_attends_to_a_whole_document_with_a_memory_and_refuses_without(tmp_p
     said, told, code = run_nazx(*asked, "--adapter", str(made), "--json", "What?")
     assert code == 0, told
     assert json.loads(said)["stats"]["context_tokens"] > 40 * 5, said
+
+
+@pytest.mark.parametrize("kind", ("windowed", "inattention", "full"))
+def test_logits_with_documents_before_are_those_of_a_context_that_has_them(
+    tmp_path: Path, kind: str
+) -> None:
+    rng = random.Random(2)
+    if kind == "windowed":
+        lm = with_memory(tmp_path / "m", "llama", far_tensors())
+    else:
+        lm = load_model(base_model(tmp_path, {"kind": kind}))
+    before, ids = ids_of(rng, 30), ids_of(rng, 13)
+    rows, context = lm.logits(ids, before), lm.new_context()
+    context.append(before, resident=True)
+    for at, token in enumerate(ids):
+        context.append([token])
+        want = lm.next_logits(context).softmax(-1)
+        assert (rows[at].softmax(-1) - want).abs().max() < 1e-5
+
+
+def test_eval_sets_perplexity_with_a_memory_beside_none_and_anothers(tmp_path: Path) -> None:
+    rng = random.Random(9)
+    base = base_model(tmp_path, {**WINDOWED, "local_window": 64})
+    made = write_memory(tmp_path, far_tensors())
+    books = [tmp_path / f"{name}.txt" for name in "ab"]
+    for book in books:
+        book.write_text(" ".join("".join(rng.choices("abcd", k=3)) for _ in range(60)))
+    ways = ("--before", "50", "--before-from", "none", "--before-from", "own")
+    said, err, code = run_nazx(
+        *("eval", *map(str, books), "--perplexity", "--ctx", "40", "--limit", "2", "--json"),
+        *("-m", str(base), "--adapter", str(made), "--dtype", "float32"),
+        *(*ways, "--before-from", "other"),
+    )
+    assert code == 0, err
+    report = json.loads(said)
+    lm = load_model(base, adapter=made)
+    every = [lm.tokenizer.encode_document(book.read_text()).ids.tolist() for book in books]
+    want: dict[str, list[float]] = {"nothing": [], "50 tokens": [], "50 of another": []}
+    for text, ids in enumerate(every):
+        for start in (50, 90):
+            stretch = ids[start : start + 40]
+            for name, before in (
+                ("nothing", []),
+                ("50 tokens", ids[start - 50 : start]),
+                ("50 of another", every[1 - text][:50]),
+            ):
+                rows = lm.logits(stretch, before or None).log_softmax(-1)
+                want[name] += [-float(rows[i, stretch[i + 1]]) for i in range(len(stretch) - 1)]
+    means = {name: sum(losses) / len(losses) for name, losses in want.items()}
+    for found, (name, mean) in zip(report["perplexity"], means.items(), strict=True):
+        assert name in found["model"]
+        (row,) = found["ranges"]
+        assert row["mean"] == pytest.approx(math.exp(mean), rel=1e-3)
+    for found, name in zip(
+        report["perplexity_differences"], ("50 tokens", "50 of another"), strict=True
+    ):
+        assert found["mean"] == pytest.approx(means[name] - means["nothing"], abs=1e-3)
+    _, err, code = run_nazx(
+        *("eval", str(books[0]), "--perplexity", "--before", "9000", "-m", str(base))
+    )
+    assert code == 2
+    assert "9,000" in err

@@ -285,9 +285,12 @@ class LanguageModel:
                 ) from error
             raise
 
-    def logits(self, ids: Sequence[int] | Tensor) -> Tensor:
-        """(T, vocab_size) float32: logits after every position of ids (T,)."""
-        return self.attention.logits(as_ids(ids))
+    def logits(
+        self, ids: Sequence[int] | Tensor, before: Sequence[int] | Tensor | None = None
+    ) -> Tensor:
+        """(T, vocab_size) float32: logits after every position of ids (T,), with ``before`` (N,)
+        resident before them."""
+        return self.attention.logits(as_ids(ids), None if before is None else as_ids(before))
 
     def generate(
         self,

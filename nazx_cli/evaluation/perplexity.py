@@ -2,7 +2,8 @@
 
 A text is cut into stretches of as many tokens, each is put through the model, and the loss of
 each token counts to the range that its position lies in: powers of two, so that a range has as
-many tokens as all before it.
+many tokens as all before it. What stands before a stretch may be resident: then stretches begin
+behind so many tokens, whatever is resident in their place.
 """
 
 from __future__ import annotations
@@ -12,14 +13,36 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from nazx_cli.errors import UsageError
 from nazx_cli.evaluation.data.stories import digest
 from nazx_cli.evaluation.intervals import Estimate, estimate
 from nazx_cli.evaluation.records import AnswerFile
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from nazx_cli.engine.language_model import LanguageModel
+
+
+@dataclass(frozen=True)
+class Before:
+    """``tokens`` that are resident before every stretch: of the ``own`` text, of the one after it
+    (``other``), or ``none`` after all."""
+
+    tokens: int
+    source: str
+
+    def resident(self, texts: Sequence[NDArray[np.int32]], text: int, start: int) -> list[int]:
+        """Those before ``start`` in the text of that number."""
+        if self.source == "none":
+            return []
+        ids = texts[(text + 1) % len(texts)][: self.tokens]
+        if self.source == "own":
+            ids = texts[text][start - self.tokens : start]
+        return [int(each) for each in ids]
+
 
 FIRST_RANGE = 128
 """Positions in the first range."""
@@ -71,20 +94,27 @@ def read_through(
     *,
     length: int,
     stretches: int | None = None,
+    before: Before | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[Stretch]:
     """Losses of each of ``texts``, in at most so many ``stretches`` of ``length`` tokens each.
+    ``UsageError`` where ``before`` is more than all texts have.
 
     What ``answers`` holds of ``run`` is taken from there. The last stretch of a text may be
     shorter; of one token there is nothing to foretell.
     """
     pieces = []
-    for title, text in texts:
-        ids = lm.tokenizer.encode_document(text).ids
-        starts = range(0, max(0, len(ids) - 1), length)[:stretches]
-        pieces += [(title, at, ids[start : start + length]) for at, start in enumerate(starts)]
-    for done, (title, number, ids) in enumerate(pieces):
+    every = [lm.tokenizer.encode_document(text).ids for _, text in texts]
+    first = before.tokens if before else 0
+    for text, (title, _) in enumerate(texts):
+        ids = every[text]
+        starts = range(first, max(0, len(ids) - 1), length)[:stretches]
+        pieces += [(text, title, start, ids[start : start + length]) for start in starts]
+    if not pieces:
+        raise UsageError(f"no text is longer than {first:,} tokens", "name longer ones")
+    for done, (text, title, start, ids) in enumerate(pieces):
         on_progress(done, len(pieces))
+        number = (start - first) // length
         item = digest(title, str(number), ids.tobytes().hex())[:16]
         if (line := answers.get(run, item)) is not None:
             yield Stretch(
@@ -94,17 +124,19 @@ def read_through(
                 }
             )
             continue
-        found = Stretch(run, item, name, title, number, _by_range(_losses(lm, ids.tolist())))
+        resident = before.resident(every, text, start) if before else []
+        losses = _losses(lm, ids.tolist(), resident)
+        found = Stretch(run, item, name, title, number, _by_range(losses))
         answers.add([found.to_dict()])
         yield found
     on_progress(len(pieces), len(pieces))
 
 
-def _losses(lm: LanguageModel, ids: Sequence[int]) -> list[float]:
-    """(T - 1,) losses in nats of the tokens after the first."""
+def _losses(lm: LanguageModel, ids: Sequence[int], before: Sequence[int]) -> list[float]:
+    """(T - 1,) losses in nats of the tokens after the first, with ``before`` resident."""
     import torch
 
-    logits: Tensor = lm.logits(ids)  # (T, V)
+    logits: Tensor = lm.logits(ids, before or None)  # (T, V)
     wanted = torch.tensor(ids[1:], device=logits.device)
     found: list[float] = []
     for start in range(0, len(ids) - 1, _ROWS):
@@ -124,6 +156,51 @@ def _by_range(losses: Sequence[float]) -> tuple[tuple[int, int, float], ...]:
             found.append((start, len(part), math.fsum(part) / len(part)))
         start, stop = stop, 2 * stop
     return tuple(found)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Nats a token by which ``model`` is worse than ``other`` on the same stretches; below 0 it is
+    better."""
+
+    model: str
+    other: str
+    nats: Estimate
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"model": self.model, "against": self.other, **self.nats.to_dict()}
+
+
+def differences(stretches: Sequence[Stretch], seed: int = 0) -> tuple[Difference, ...]:
+    """Each model against the first one, over the stretches that both have read; intervals as in
+    ``summarize``."""
+    by_name: dict[str, dict[str, Stretch]] = {}
+    for each in stretches:
+        by_name.setdefault(each.model, {})[each.item] = each
+    names = list(by_name)
+    found = []
+    for name in names[1:]:
+        pairs = [
+            (each, by_name[names[0]][item])
+            for item, each in by_name[name].items()
+            if item in by_name[names[0]]
+        ]
+        several = len({mine.text for mine, _ in pairs}) > 1
+        scores, clusters = [], []
+        for mine, theirs in pairs:
+            tokens = sum(count for _, count, _ in mine.ranges)
+            scores += [_loss(mine) - _loss(theirs)] * tokens
+            clusters += [mine.text if several else str(mine.number)] * tokens
+        if scores:
+            found.append(Difference(name, names[0], estimate(scores, clusters, seed)))
+    return tuple(found)
+
+
+def _loss(stretch: Stretch) -> float:
+    """Its mean loss in nats."""
+    tokens = sum(count for _, count, _ in stretch.ranges)
+    return math.fsum(count * loss for _, count, loss in stretch.ranges) / tokens
 
 
 def summarize(stretches: Sequence[Stretch], seed: int = 0) -> tuple[Range, ...]:

@@ -20,7 +20,7 @@ from nazx_cli.cli.shared.options import (
     option,
 )
 from nazx_cli.errors import UsageError
-from nazx_cli.names import DEFAULT_MODEL, GIVEN, PROBES, READ_MODES, RIVALS, TURNS
+from nazx_cli.names import BEFORE, DEFAULT_MODEL, GIVEN, PROBES, READ_MODES, RIVALS, TURNS
 
 if TYPE_CHECKING:
     from nazx_cli.session.settings import SessionSettings
@@ -140,6 +140,21 @@ class EvalOptions:
             "stretches a document). A FILE of plain text gets it without asking.",
         ),
     ] = False
+    before: Annotated[
+        int | None,
+        count_option(
+            "--before", "With --perplexity: tokens before each stretch that are resident.", least=2
+        ),
+    ] = None
+    before_from: Annotated[
+        list[str] | None,
+        option(
+            "--before-from",
+            "Whose they are. May be repeated.",
+            choices=BEFORE,
+            show_default="own",
+        ),
+    ] = None
     probe: Annotated[
         list[str] | None,
         option(

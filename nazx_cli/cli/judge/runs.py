@@ -20,7 +20,7 @@ from nazx_cli.evaluation.contestants.extracts import EXTRACTS, ExtractContestant
 from nazx_cli.evaluation.contestants.nazx import NazxContestant, Shelf
 from nazx_cli.evaluation.contestants.peers import FIRST, PASSAGES, Engine, PeerContestant
 from nazx_cli.evaluation.data.given import AUTO, BOOK, SECTION, STORY
-from nazx_cli.evaluation.perplexity import Stretch, read_through
+from nazx_cli.evaluation.perplexity import Before, Stretch, differences, read_through
 from nazx_cli.evaluation.probes import Outcome, probe
 from nazx_cli.evaluation.records import AnswerFile, Record
 from nazx_cli.evaluation.report import make_report
@@ -93,7 +93,9 @@ class Evaluation:
                 for name, ranges in eval_table.by_model(self._stretches).items()
             ]
             maps = eval_table.probe_maps(self._outcomes)
+            apart = [each.to_dict() for each in differences(self._stretches)]
             data = {"complete": complete, "runs": runs, "perplexity": texts, "probes": maps}
+            data["perplexity_differences"] = apart
             screen.data(data)
             return
         if columns or not (self._stretches or self._outcomes):
@@ -122,22 +124,39 @@ class Evaluation:
     def _read(self, texts: Sequence[tuple[str, str]], file: AnswerFile, teller: _Teller) -> None:
         length = self._answers.ctx or _STRETCH
         for shelf, run in self._each(length):
+            for before in self._befores():
+                name, same = shelf.name, run
+                if before is not None:
+                    shelf.lm.attend_far(before.source != "none")
+                    of = {"none": "nothing", "own": f"{before.tokens:,} tokens"}
+                    resident = of.get(before.source, f"{before.tokens:,} of another text's")
+                    name, same = f"{name}, {resident} before", fingerprint({run: repr(before)})
 
-            def tell(done: int, total: int, name: str = shelf.name) -> None:
-                teller.update(Progress(done, total, 0, f"{name}, perplexity"))
+                def tell(done: int, total: int, name: str = name) -> None:
+                    teller.update(Progress(done, total, 0, f"{name}, perplexity"))
 
-            for stretch in read_through(
-                shelf.name,
-                run,
-                shelf.lm,
-                texts,
-                file,
-                length=length,
-                stretches=self._options.limit,
-                on_progress=tell,
-            ):
-                self._stretches.append(stretch)
+                for stretch in read_through(
+                    name,
+                    same,
+                    shelf.lm,
+                    texts,
+                    file,
+                    length=length,
+                    stretches=self._options.limit,
+                    before=before,
+                    on_progress=tell,
+                ):
+                    self._stretches.append(stretch)
             shelf.close()
+
+    def _befores(self) -> list[Before | None]:
+        """What is resident before stretches, side by side."""
+        tokens = self._options.before
+        if tokens is None:
+            return [None]
+        return [
+            Before(tokens, each) for each in dict.fromkeys(self._options.before_from or ["own"])
+        ]
 
     def _probe(self, text: str, file: AnswerFile, teller: _Teller) -> None:
         longest = self._answers.ctx or _STRETCH

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from nazx_cli.evaluation.calibration import Calibration
 from nazx_cli.evaluation.intervals import Estimate
 from nazx_cli.evaluation.measures import Measure
-from nazx_cli.evaluation.perplexity import Range, Stretch, summarize
+from nazx_cli.evaluation.perplexity import Range, Stretch, differences, summarize
 from nazx_cli.evaluation.probes import Outcome, heat_map
 from nazx_cli.evaluation.report import Column, rows
 from nazx_cli.ui.terminal.tables import Table
@@ -157,6 +157,12 @@ def show_perplexity(stretches: Sequence[Stretch], screen: Screen) -> None:
         cells = [_perplexity(each) for each in row.values()]
         table.append((f"{max(1, start):,}-{first.stop - 1:,}", *cells, f"{first.tokens:,}"))
     screen.line(Table(table, heading, right=(len(heading) - 1,)))
+    numbers = {model: f"[{number}]" for number, model in enumerate(found, 1)}
+    for each in differences(stretches):
+        nats = each.nats
+        interval = "" if nats.low is None else f" ({nats.low:+.4f}..{nats.high:+.4f})"
+        pair = f"{numbers[each.model]} - {numbers[each.other]}"
+        screen.line(f"{pair}: {nats.mean:+.4f} nats a token{interval}")
 
 
 def _perplexity(found: Range | None) -> str:

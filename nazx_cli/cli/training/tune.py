@@ -19,6 +19,7 @@ from nazx_cli.cli.shared.options import (
     count_option,
     option,
 )
+from nazx_cli.cli.training.far import FarOptions, is_far_run, tune_far
 from nazx_cli.cli.training.length import Arithmetic, LengthOptions, teller
 from nazx_cli.errors import UsageError
 from nazx_cli.names import DEFAULT_MODEL
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nazx_cli.engine.language_model import LanguageModel
+    from nazx_cli.training.far.run import FarSettings
+    from nazx_cli.training.trainer import Schedule
     from nazx_cli.training.tuning.run import RunSettings
 
 
 @dataclass(frozen=True)
-class TuneOptions(LengthOptions):
+class TuneOptions(FarOptions, LengthOptions):
     """What is trained, on how much, and how fast."""
 
     full: Annotated[bool, option("--full", "Tune all weights, not an adapter.")] = False
@@ -103,8 +106,8 @@ def tune(
     """Tune a model on questions about documents, chats or plain text.
 
     Questions are put exactly as nazx ask puts them, with passages as it finds them. The result is
-    an adapter (--adapter FOLDER), or with --full a model. A run that was stopped goes on with
-    --resume, to the same end.
+    an adapter (--adapter FOLDER), or with --full a model. With --far long texts teach a far memory
+    instead, for --read resident. A run that was stopped goes on with --resume, to the same end.
 
     Example: nazx tune questions.jsonl --out run --minutes 60
     """
@@ -119,6 +122,10 @@ def tune(
         )
     report = Report(json=json, quiet=quiet)
     report.screen.start_computing()
+    if options.far or (resume and is_far_run(out)):
+        wanted = None if resume else _far(data or [], options, (model, revision), device, dtype)
+        tune_far(out, wanted, report, offline=offline, export=export)
+        return
     from nazx_cli.training.tuning.run import Run, prepare, read_settings
 
     if resume:
@@ -156,26 +163,16 @@ def _settings(
     dtype: str,
 ) -> RunSettings:
     from nazx_cli.training.lora import LoraSettings
-    from nazx_cli.training.trainer import Schedule
     from nazx_cli.training.tuning.data import Source
     from nazx_cli.training.tuning.run import RunSettings
 
-    options.check()
     if options.full and options.start:
         raise UsageError("--full tunes no adapter, so it begins from none", "leave --start out")
     lora = None
     if not options.full:
         alpha = 2.0 * options.rank if options.alpha is None else options.alpha
         lora = LoraSettings(options.rank, alpha, tuple(options.target or ()))
-    schedule = Schedule(
-        steps=options.steps,
-        minutes=options.minutes,
-        batch_tokens=options.batch_tokens,
-        rate=options.rate or (2e-5 if options.full else 1e-3),
-        check_every=options.check_every,
-        patience=options.patience,
-        seed=options.seed,
-    )
+    schedule = _schedule(options, 2e-5 if options.full else 1e-3)
     sources = tuple(Source.parse(each) for each in data)
     start = str(Path(options.start).expanduser().absolute()) if options.start else None
     return RunSettings(
@@ -192,6 +189,47 @@ def _settings(
         epochs=options.epochs,
         device=device,
         dtype=dtype,
+    )
+
+
+def _far(
+    data: Sequence[str],
+    options: TuneOptions,
+    model: tuple[str, str | None],
+    device: str,
+    dtype: str,
+) -> FarSettings:
+    from nazx_cli.training.far.run import FarSettings
+
+    if options.full or options.start:
+        raise UsageError("--far teaches nothing but the memory", "leave --full and --start out")
+    return FarSettings(
+        model=model[0],
+        revision=model[1],
+        sources=tuple(str(Path(each).expanduser().absolute()) for each in data),
+        schedule=_schedule(options, 1e-3),
+        rank=options.far_rank,
+        window=options.far_window,
+        live=options.far_control,
+        held_share=options.held_share,
+        epochs=options.epochs,
+        device=device,
+        dtype=dtype,
+    )
+
+
+def _schedule(options: TuneOptions, rate: float) -> Schedule:
+    from nazx_cli.training.trainer import Schedule
+
+    options.check()
+    return Schedule(
+        steps=options.steps,
+        minutes=options.minutes,
+        batch_tokens=options.batch_tokens,
+        rate=options.rate or rate,
+        check_every=options.check_every,
+        patience=options.patience,
+        seed=options.seed,
     )
 
 

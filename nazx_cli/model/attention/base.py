@@ -59,11 +59,14 @@ class AttentionKind(ABC):
     def run(self, context: Context, drafts: Sequence[int]) -> Tensor:
         """What ``logits_ahead`` gives, of a ``context`` that is not empty."""
 
-    def logits(self, ids: Tensor) -> Tensor:
-        """(T, V) float32 logits after every position of ids (T,)."""
+    def logits(self, ids: Tensor, before: Tensor | None = None) -> Tensor:
+        """(T, V) float32 logits after every position of ids (T,), with ``before`` (N,) resident
+        before them."""
         if not len(ids):
             raise NazxError("there are no tokens to run the model on", "give at least one")
-        return self.decoder.logits(self.sequence(ids.to(self.decoder.device, torch.int64)))
+        every = ids if before is None else torch.cat((before, ids))
+        h = self.sequence(every.to(self.decoder.device, torch.int64))
+        return self.decoder.logits(h[len(every) - len(ids) :])
 
     def next_logits(self, context: Context) -> Tensor:
         """(V,) float32 logits of the token after the last one in ``context``."""

@@ -123,16 +123,22 @@ class Windowed(AttentionKind):
             start = stop
         return self._remembered(context, self.decoder.logits(h[-1:]), h[-1:], ())
 
-    def logits(self, ids: Tensor) -> Tensor:
-        out = super().logits(ids)
-        far, window = self.decoder.far, self.reach.window
-        if far is None or window is None or len(ids) <= window + 1:
+    def logits(self, ids: Tensor, before: Tensor | None = None) -> Tensor:
+        if before is not None and self.reach.window is None:
+            return super().logits(ids, before)
+        if not len(ids):
+            return super().logits(ids)
+        ids = ids.to(self.decoder.device, torch.int64)
+        h = self.sequence(ids)
+        out, far = self.decoder.logits(h), self.decoder.far
+        if far is None or self.reach.window is None:
             return out
-        ids = ids.to(out.device)
-        states, grams = self.decoder.final_norm(self.sequence(ids)), far.grams(ids)
-        for at in range(window + 1, len(ids)):  # the window reaches back to at - window + 1
+        begin = ids[:0] if before is None else before.to(ids)
+        states, grams, every = self.decoder.final_norm(h), far.grams(ids), torch.cat((begin, ids))
+        for at in range(len(ids)):
+            left = max(0, at + 1 - self.reach.window)
             row = slice(at, at + 1)
-            out[row] = far.mix(out[row], states[row], grams[row], ids[: at - window + 1])
+            out[row] = far.mix(out[row], states[row], grams[row], every[: len(begin) + left])
         return out
 
     def _remembered(

@@ -1,0 +1,89 @@
+"""``nazx tune --far``: a far memory, taught by long texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from nazx_cli.cli.shared.options import count_option, option
+from nazx_cli.cli.training.length import teller
+from nazx_cli.names import FAR_MEMORIES, NO_ADAPTER
+
+if TYPE_CHECKING:
+    from nazx_cli.cli.shared.options import Report
+    from nazx_cli.training.far.run import FarSettings
+
+
+@dataclass(frozen=True)
+class FarOptions:
+    """What the memory is."""
+
+    far: Annotated[
+        str | None,
+        option(
+            "--far",
+            "Teach a far memory by long texts, not an adapter by questions.",
+            choices=FAR_MEMORIES,
+        ),
+    ] = None
+    far_rank: Annotated[int, count_option("--far-rank", "Rank of the memory's keys.")] = 32
+    far_window: Annotated[int, count_option("--far-window", "Tokens that a key knows.")] = 4
+    far_control: Annotated[
+        bool,
+        option("--far-control", "Remember the live text alone: what far text must be better than."),
+    ] = False
+
+
+def is_far_run(out: Path) -> bool:
+    """Whether ``out`` is the folder of such a run."""
+    from nazx_cli.training.far.run import ASKED_FILE
+
+    return (out / ASKED_FILE).is_file()
+
+
+def tune_far(
+    out: Path, asked: FarSettings | None, report: Report, *, offline: bool, export: bool
+) -> None:
+    """Begin what is ``asked`` for, or go on with what is in ``out``."""
+    from nazx_cli.engine.language_model import load_model
+    from nazx_cli.training.far.run import FarRun, prepare, read_settings
+
+    settings = asked or read_settings(out)
+    with report.progress(f"loading {settings.model}") as update:
+        lm = load_model(
+            settings.model,
+            device=settings.device,
+            dtype=settings.dtype,
+            revision=settings.revision,
+            offline=offline,
+            adapter=NO_ADAPTER,
+            on_progress=update,
+        )
+    try:
+        if asked is not None:
+            with report.progress("running the texts through the model") as update:
+                told = "running the texts through the model"
+                settings = prepare(out, settings, lm, lambda done, total: update(told, done, total))
+        run = FarRun(out, settings, lm)
+        if not export:
+            with report.progress("tuning") as update:
+                run.go(teller(update))
+        with report.progress("writing"):
+            made = run.export()
+    except KeyboardInterrupt:
+        command = f"nazx tune --resume --out {out}" if is_far_run(out) else "the same command"
+        report.tell({}, note=f"stopped; go on with: {command}")
+        raise
+    counters, figures = run.trainer.counters, run.figures()
+    held = ", ".join(f"{name} {loss:.4f}" for name, loss in figures.items())
+    facts = {
+        "path": str(made),
+        "steps": counters.step,
+        "tokens": counters.tokens,
+        "seconds": round(counters.seconds, 1),
+        "held_out": figures,
+    }
+    line = f"{made} is ready: {counters.step:,} steps; held-out losses: {held or 'not measured'}"
+    use = f"nazx ask -m {settings.model} --adapter {made} --read resident --file book.txt QUESTION"
+    report.tell(facts, line, note=f"try: {use}")

@@ -1,0 +1,1 @@
+"""Teaching a far memory beside a model whose weights stay as they are."""

@@ -1,0 +1,58 @@
+"""The card of a far memory: what it was taught by, how, and what it is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nazx_cli.training.licences import licence_in
+from nazx_cli.training.state import Counters
+
+if TYPE_CHECKING:
+    from nazx_cli.training.far.run import FarSettings
+
+_OF = {
+    "without": "without the memory",
+    "own": "with it, of the same text",
+    "other": "with it, of another text",
+}
+
+
+def card(
+    settings: FarSettings, counters: Counters, figures: Mapping[str, float], texts: int
+) -> str:
+    """Markdown with data (licence file beside it), settings and held-out figures."""
+    schedule = settings.schedule
+    what = "the live text alone, as a control" if settings.live else "what stands before the window"
+    lines = [
+        f"# Far memory of {settings.model}",
+        "",
+        f"Made by `nazx tune --far inattention`: a copying head over {what}, rank {settings.rank}, "
+        f"keys of {settings.window} tokens. The model's own weights stay as they are.",
+        f"{counters.step:,} steps, {counters.tokens:,} positions, {counters.seconds / 60:.0f} "
+        f"minutes; {schedule.batch_tokens:,} positions a step, learning rate {schedule.rate:g}, "
+        f"seed {schedule.seed}.",
+        "",
+        "## Data",
+        "",
+        "| source | licence |",
+        "|---|---|",
+        *(f"| {Path(each).name} | {_licence(each)} |" for each in settings.sources),
+        "",
+        "## Held out",
+        "",
+        f"One text in {settings.held_share} ({texts}); losses in nats a token, live windows of 512 "
+        "to 2,048 tokens.",
+        "",
+        "| | loss |",
+        "|---|---|",
+        *(f"| {_OF[name]} | {loss:.4f} |" for name, loss in figures.items()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _licence(source: str) -> str:
+    path = Path(source)
+    return licence_in(path if path.is_dir() else path.parent)

@@ -1,0 +1,152 @@
+"""What a far memory is taught by: stretches of long texts, and what the model makes of them.
+
+A stretch is run through the model in blocks of a live window, each block from its own beginning;
+kept are the final state of each position and how likely the model finds the token after it. What
+stands before a block is far, and is kept as token ids.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nazx_cli.checkpoint.atomic import explained
+from nazx_cli.documents.gather import gather
+from nazx_cli.errors import NazxError, first_line
+
+if TYPE_CHECKING:
+    from nazx_cli.engine.language_model import LanguageModel
+
+FAR = 24_576
+"""Tokens that stand before a stretch, where a text is long enough."""
+STRETCH = 4_096
+"""Tokens of a stretch."""
+PIECE = 256
+"""Positions that are learnt from together."""
+_WINDOWS = (512, 1024, 2048)  # live tokens, text by text
+_LEAST = 3_072  # tokens of a text that is of use
+_ROWS = 512  # positions whose logits are held at a time
+
+
+@dataclass(frozen=True)
+class Text:
+    """One stretch: ids (N + 1,) of which the last n are foretold in blocks of ``window``; their
+    states (n, C), as the model's last norm gives them, and log-probabilities (n,)."""
+
+    ids: Tensor
+    states: Tensor
+    own: Tensor
+    window: int
+
+    @property
+    def start(self) -> int:
+        """Where in ``ids`` the stretch begins."""
+        return len(self.ids) - 1 - len(self.own)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """``count`` positions of a stretch, from ``at`` on, which is in one block with them; ``far``
+    tokens before the block are remembered, or as many of the text ``other``."""
+
+    text: int
+    at: int
+    count: int
+    far: int
+    other: int | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Positions that are learnt from."""
+        return self.count
+
+    @property
+    def weight(self) -> float:
+        """What their losses count together: each 1."""
+        return float(self.count)
+
+
+def pieces(
+    texts: Sequence[Text], rng: random.Random, *, passes: int, strange: float
+) -> Iterator[Piece]:
+    """All of ``texts`` so many times, each time with memories of other lengths; of a share of
+    ``strange`` the memory is of another text, from which nothing can be learnt but to refuse."""
+    for number, text in enumerate(texts):
+        for _ in range(passes):
+            for at in range(0, len(text.own), PIECE):
+                count = min(PIECE, len(text.own) - at, text.window - at % text.window)
+                far = int(FAR / 12 * 12 ** rng.random())
+                others = [each for each in range(len(texts)) if each != number]
+                other = rng.choice(others) if others and rng.random() < strange else None
+                yield Piece(number, at, count, far, other)
+
+
+def collect(
+    lm: LanguageModel,
+    sources: Sequence[str],
+    folder: Path,
+    held_share: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Make a file of each text of ``sources`` that is long enough: ``train-NAME`` and, of one in
+    ``held_share``, ``held-NAME``. What ``folder`` has already is left as it is."""
+    documents = [each for source in sources for each in gather([source]).documents]
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for number, document in enumerate(documents):
+        if on_progress:
+            on_progress(number, len(documents))
+        digest = sha256(document.text.encode("utf-8", "replace")).hexdigest()
+        kind = "held" if held_share and int(digest, 16) % held_share == 0 else "train"
+        path = folder / f"{kind}-{digest[:16]}.safetensors"
+        if path.is_file():
+            continue
+        ids = torch.from_numpy(lm.tokenizer.encode_document(document.text).ids.copy())
+        if len(ids) < _LEAST:
+            continue
+        start = min(FAR, len(ids) // 2)
+        made = _run(lm, ids[: start + STRETCH + 1], start, _WINDOWS[int(digest[-4:], 16) % 3])
+        scratch = path.with_suffix(".new")
+        with explained(path):
+            save_file(made, scratch)
+            scratch.replace(path)
+
+
+def read_texts(folder: Path, kind: str) -> list[Text]:
+    """All that ``collect`` made of ``kind``: ``train`` or ``held``."""
+    found = []
+    for path in sorted(folder.glob(f"{kind}-*.safetensors")):
+        try:
+            tensors = load_file(path)
+            window = int(tensors.pop("window"))
+            found.append(Text(window=window, **tensors))
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise NazxError(
+                f"{path} is broken: {first_line(error)}", "remove it and begin the run again"
+            ) from None
+    return found
+
+
+def _run(lm: LanguageModel, ids: Tensor, start: int, window: int) -> dict[str, Tensor]:
+    decoder = lm.decoder
+    states, own = [], []
+    with torch.inference_mode():
+        for at in range(start, len(ids) - 1, window):
+            block = ids[at : min(at + window, len(ids) - 1)].to(decoder.device, torch.int64)
+            h = lm.attention.sequence(block)
+            states.append(decoder.final_norm(h).to("cpu", torch.bfloat16))
+            for row in range(0, len(block), _ROWS):
+                part = decoder.logits(h[row : row + _ROWS]).log_softmax(-1)
+                right = ids[at + row + 1 : at + row + 1 + len(part)].to(part.device, torch.int64)
+                own.append(part.gather(1, right.unsqueeze(1))[:, 0].cpu())
+    kept = {"states": torch.cat(states), "own": torch.cat(own)}
+    return {**kept, "ids": ids.to(torch.int32).contiguous(), "window": torch.tensor(window)}
