@@ -174,3 +174,9 @@ def test_an_answers_table_whose_words_have_no_room_becomes_a_list(width: int) ->
 def test_an_answers_table_that_has_room_stays_one() -> None:
     assert rendered(60)[0].split("┃")[1].strip() == "What it is"
     assert all("…" not in line for line in rendered(43))
+
+
+def test_a_list_has_the_columns_that_a_table_would_have_left_out() -> None:
+    table = Table([("a" * 40, "7", "9 MB")], ("NAME", "TURNS", "SIZE"), right=(1, 2), spare=(2,))
+    assert table.lines(49) == [f"NAME{' ' * 36}  TURNS", f"{'a' * 40}      7"]
+    assert table.lines(20)[-2:] == ["  turns: 7", "  size: 9 MB"]

@@ -20,7 +20,7 @@ _AROUND = 40  # characters of an answer that are shown on each side of what was 
 def table(infos: Sequence[SessionInfo], here: str | None = None) -> Table:
     """A row for each session; ``here`` is the one that the person is in."""
     rows = [_row(info, info.name == here) for info in infos]
-    return Table(rows, _HEADING, right=(3, 4, 5, 6))
+    return Table(rows, _HEADING, right=(3, 4, 5, 6), spare=(5, 4, 6))
 
 
 def _row(info: SessionInfo, is_here: bool) -> tuple[str, ...]:

@@ -38,18 +38,25 @@ class Table:
 
         Where that is too little, spare columns go, headings go on in further lines, then the text
         of the widest column; where its words have no room, each row becomes some lines
-        ``name: value``.
+        ``name: value``, for all columns.
         """
+        if (lines := self._as_columns(width)) is not None:
+            return lines
+        rows = [list(map(_clean, row)) for row in (self.heading, *self.rows) if row]
+        most = width or 0
+        return [part for line in self._list(rows) for part in wrapped(line, most, _INDENT)]
+
+    def _as_columns(self, width: int | None) -> list[str] | None:
+        """The table in columns; None where it has no room as one."""
         rows = [list(map(_clean, row)) for row in (self.heading, *self.rows) if row]
         widths = [max(map(cell_width, column)) for column in zip(*rows, strict=True)]
         lines = self._in_columns(rows, widths)
         if width is None or all(cell_width(line) <= width for line in lines):
             return lines
         if self.spare:
-            return self._without(self.spare[-1]).lines(width)
-        if narrower := self._narrower(rows, width):
-            return self._in_columns(rows, narrower)
-        return [part for line in self._list(rows) for part in wrapped(line, width, _INDENT)]
+            return self._without(self.spare[-1])._as_columns(width)
+        narrower = self._narrower(rows, width)
+        return self._in_columns(rows, narrower) if narrower else None
 
     def _without(self, column: int) -> Table:
         def after(places: Collection[int]) -> list[int]:
