@@ -135,10 +135,10 @@ class Windowed(AttentionKind):
             return out
         begin = ids[:0] if before is None else before.to(ids)
         states, grams, every = self.decoder.final_norm(h), far.grams(ids), torch.cat((begin, ids))
-        for at in range(len(ids)):
-            left = max(0, at + 1 - self.reach.window)
-            row = slice(at, at + 1)
-            out[row] = far.mix(out[row], states[row], grams[row], every[: len(begin) + left])
+        inside = min(len(ids), self.reach.window)  # positions from which nothing has been left
+        for rows in (slice(inside), *(slice(at, at + 1) for at in range(inside, len(ids)))):
+            known = every[: len(begin) + max(0, rows.stop - self.reach.window)]
+            out[rows] = far.mix(out[rows], states[rows], grams[rows], known)
         return out
 
     def _remembered(

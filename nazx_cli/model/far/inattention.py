@@ -36,6 +36,7 @@ from nazx_cli.model.layers import Embedding
 BLOCK = 1 << 18
 """Far positions that are scored at a time."""
 _ROWS = 4096  # of the vocabulary, whose keys are made at a time
+_TOGETHER = 16  # positions whose scores of the vocabulary are held at a time
 
 
 class FarInAttention(FarMemory):
@@ -97,14 +98,17 @@ class FarInAttention(FarMemory):
         assert self._embedded is not None, "prepared when it was taken in"
         states = standardized(states)
         rows = self._embedded(recent.clamp(min=0)) * (recent >= 0).unsqueeze(-1)
-        queries, far = self.query_parts(rows, states), far.to(own.device)
-        each = zip(own, queries, self.refusal(states), strict=True)
-        return torch.stack([self._mixed(*row, far) for row in each])
+        far, mixed = far.to(own.device), []
+        each = (own, self.query_parts(rows, states), self.refusal(states))
+        for some, queries, refusals in zip(*(torch.split(part, _TOGETHER) for part in each), strict=True):
+            scores = from_right(queries.transpose(0, 1), self._tables).transpose(0, 1)  # (n, w, V)
+            for row in zip(some, scores, refusals, strict=True):
+                mixed.append(self._mixed(*row, far))
+        return torch.stack(mixed)
 
-    def _mixed(self, own: Tensor, query: Tensor, refusal: Tensor, far: Tensor) -> Tensor:
-        """(V,) of one position: ``own`` (V,) log-probabilities, ``query`` (w, r), ``refusal`` (),
-        and ``far`` (N,) ids."""
-        scores = from_right(query.unsqueeze(1), self._tables)[:, 0]  # (w, V)
+    def _mixed(self, own: Tensor, scores: Tensor, refusal: Tensor, far: Tensor) -> Tensor:
+        """(V,) of one position: ``own`` (V,) log-probabilities, ``scores`` (w, V) of tokens at each
+        distance, ``refusal`` (), and ``far`` (N,) ids."""
         most, total = refusal, torch.ones_like(refusal)
         copied = torch.zeros_like(own)
         for start in range(0, len(far) - 1, BLOCK):
