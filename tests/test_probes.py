@@ -37,9 +37,11 @@ PROBER = Prober(TOKENIZER, alice_text()[:20_000])
 class Context:
     def __init__(self) -> None:
         self.ids: list[int] = []
+        self.resident = 0
 
-    def append(self, ids: list[int]) -> None:
+    def append(self, ids: list[int], resident: bool = False) -> None:
         self.ids.extend(ids)
+        self.resident += len(ids) * resident
 
 
 class Finder:
@@ -97,6 +99,22 @@ def test_a_model_that_looks_back_far_enough_is_right_and_no_other(which: str) ->
     rng = random.Random(1)
     blind = [comes_out_right(model(0), PROBER.trial(which, 100, 0.5, rng)) for _ in range(20)]
     assert sum(blind) < 6 if which == "associative" else not any(blind)
+
+
+@pytest.mark.parametrize("which", PROBES)
+def test_a_probe_may_be_resident_but_for_what_asks(which: str) -> None:
+    trial = PROBER.trial(which, 200, 0.5, random.Random(2))
+    asked = TOKENIZER.decode(trial.prompt[-trial.asked :])
+    assert "pass key is" in asked if which == "passkey" else trial.asked == 1 or "LINE" in asked
+    found: list[Context] = []
+
+    class Watched(Finder):
+        def new_context(self) -> Context:
+            found.append(Context())
+            return found[-1]
+
+    assert comes_out_right(cast(LanguageModel, Watched(400)), trial, resident=True)
+    assert found[0].resident == len(trial.prompt) - trial.asked
 
 
 def test_outcomes_make_a_map_and_are_kept(tmp_path: Path) -> None:

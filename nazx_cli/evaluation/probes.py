@@ -31,10 +31,12 @@ _ASKS = "\nWhat is the pass key? The pass key is"
 
 @dataclass(frozen=True)
 class Trial:
-    """A prompt of token ids and what should follow; where ``options`` are given, single tokens of
-    which the right one should be the likeliest, else ``answer`` should be generated."""
+    """A prompt of token ids, the last ``asked`` of which ask, and what should follow; where
+    ``options`` are given, single tokens of which the right one should be the likeliest, else
+    ``answer`` should be generated."""
 
     prompt: tuple[int, ...]
+    asked: int
     answer: tuple[int, ...]
     options: tuple[int, ...] = ()
 
@@ -88,7 +90,7 @@ class Prober:
         key, *options = rng.sample(free, min(len(free), 1 + _OPTIONS))
         at = round(depth * len(around))
         prompt = (*around[:at], key, options[0], *around[at:], key)
-        return Trial(prompt, (options[0],), tuple(sorted(options)))
+        return Trial(prompt, 1, (options[0],), tuple(sorted(options)))
 
     def passkey(self, length: int, depth: float, rng: random.Random) -> Trial:
         """See above; the number has five digits."""
@@ -117,7 +119,7 @@ class Prober:
         return self._asked(said, self._tokenizer.encode(f"LINE {name}:"), f" {number}")
 
     def _asked(self, said: Sequence[int], asked: Sequence[int], answer: str) -> Trial:
-        return Trial((*said, *asked), tuple(self._tokenizer.encode(answer)))
+        return Trial((*said, *asked), len(asked), tuple(self._tokenizer.encode(answer)))
 
     def _around(self, count: int, rng: random.Random) -> list[int]:
         """``count`` tokens of the text from a place of chance, over and over where it is short."""
@@ -133,10 +135,12 @@ _PROBES: dict[str, Callable[[Prober, int, float, random.Random], Trial]] = {
 }
 
 
-def comes_out_right(lm: LanguageModel, trial: Trial) -> bool:
-    """Run one trial, all of its prompt as live tokens."""
-    context = lm.new_context()
-    context.append(trial.prompt)
+def comes_out_right(lm: LanguageModel, trial: Trial, resident: bool = False) -> bool:
+    """Run one trial, all of its prompt as live tokens, or what asks alone and the rest
+    ``resident``."""
+    context, first = lm.new_context(), len(trial.prompt) - trial.asked
+    context.append(trial.prompt[:first], resident=resident)
+    context.append(trial.prompt[first:])
     if trial.options:
         logits = lm.next_logits(context)
         return trial.options[int(logits[list(trial.options)].argmax())] == trial.answer[0]
@@ -168,10 +172,12 @@ def probe(
     longest: int,
     trials: int,
     seed: int = 0,
+    resident: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[Outcome]:
     """Outcomes of ``trials`` at each length up to ``longest`` and each depth, the same for every
-    model with this tokenizer. What ``answers`` holds of ``run`` is taken from there."""
+    model with this tokenizer; ``resident`` as in ``comes_out_right``. What ``answers`` holds of
+    ``run`` is taken from there."""
     prober = Prober(lm.tokenizer, text)
     cells = [(p, n, d) for p in probes for n in lengths_up_to(longest) for d in DEPTHS]
     for done, (which, length, depth) in enumerate(cells):
@@ -181,7 +187,7 @@ def probe(
             line = answers.get(run, item)
             if line is None:
                 rng = random.Random(f"{seed} {which} {length} {depth} {number}")
-                right = comes_out_right(lm, prober.trial(which, length, depth, rng))
+                right = comes_out_right(lm, prober.trial(which, length, depth, rng), resident)
                 line = Outcome(run, item, name, which, length, depth, right).to_dict()
                 answers.add([line])
             yield Outcome(**line)

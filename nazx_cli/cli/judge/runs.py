@@ -160,7 +160,10 @@ class Evaluation:
 
     def _probe(self, text: str, file: AnswerFile, teller: _Teller) -> None:
         longest = self._answers.ctx or _STRETCH
-        for shelf, run in self._each(longest):
+        for shelf, same in self._each(longest):
+            resident = self._answers.read == ["resident"]
+            shelf.lm.attend_far(resident)
+            run = fingerprint({same: "resident"}) if resident else same
 
             def tell(done: int, total: int, name: str = shelf.name) -> None:
                 teller.update(Progress(done, total, 0, f"{name}, probes"))
@@ -175,6 +178,7 @@ class Evaluation:
                 longest=longest,
                 trials=self._options.limit or _TRIALS,
                 seed=self._answers.seed or 0,
+                resident=resident,
                 on_progress=tell,
             ):
                 self._outcomes.append(outcome)

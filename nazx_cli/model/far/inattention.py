@@ -100,7 +100,9 @@ class FarInAttention(FarMemory):
         rows = self._embedded(recent.clamp(min=0)) * (recent >= 0).unsqueeze(-1)
         far, mixed = far.to(own.device), []
         each = (own, self.query_parts(rows, states), self.refusal(states))
-        for some, queries, refusals in zip(*(torch.split(part, _TOGETHER) for part in each), strict=True):
+        for some, queries, refusals in zip(
+            *(torch.split(part, _TOGETHER) for part in each), strict=True
+        ):
             scores = from_right(queries.transpose(0, 1), self._tables).transpose(0, 1)  # (n, w, V)
             for row in zip(some, scores, refusals, strict=True):
                 mixed.append(self._mixed(*row, far))
