@@ -68,6 +68,7 @@ WORKLOADS = (
     "edits",
     "memory",
     "peak",
+    "ranks",
     "room",
     "read",
     "tokenizing",

@@ -16,6 +16,7 @@ ORDER = [
     "names",
     "amounts",
     "foreign",
+    "ranks",
     "families",
     "config",
     "tokenizer",

@@ -14,11 +14,12 @@ from checkpoints import GPT_NEOX, LLAMA, nazx, write_checkpoint
 from cli_helpers import tiny_checkpoint
 from models import INATTENTION, checkpoint
 
-from nazx_cli.bench import memory, recall, room, workloads
+from nazx_cli.bench import recall, workloads
 from nazx_cli.bench.growth import extrapolated
 from nazx_cli.bench.models import zipf_ids
 from nazx_cli.bench.peers import llama_peer
 from nazx_cli.bench.peers import transformers_peer as peers
+from nazx_cli.bench.processes import memory, room
 from nazx_cli.bench.results import Row
 from nazx_cli.bench.setup import Settings, Setup
 from nazx_cli.catalog.registry import Registry
@@ -249,8 +250,8 @@ def test_the_longest_context_is_held_in_a_process_of_its_own_too(tiny_shapes: No
 def test_a_layout_that_would_take_too_much_is_left_out(
     tiny_shapes: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nazx_cli.bench.memory._MOST", 100_000)
-    monkeypatch.setattr("nazx_cli.bench.memory.WATCHED", "none")
+    monkeypatch.setattr("nazx_cli.bench.processes.memory._MOST", 100_000)
+    monkeypatch.setattr("nazx_cli.bench.processes.memory.WATCHED", "none")
     out, err = bench("memory", "--ctx", "2000", "--json", "--layout", "cached", "--layout", "ids")
     assert [row["layout"] for row in json.loads(out)["rows"]] == ["ids"]
     assert "layout cached: left out" in err

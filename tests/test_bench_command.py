@@ -11,7 +11,8 @@ import torch
 from bench_helpers import TINY, bench
 from cli_helpers import tiny_checkpoint
 
-from nazx_cli.bench import growth, memory, results, workloads
+from nazx_cli.bench import growth, results, workloads
+from nazx_cli.bench.processes import memory
 from nazx_cli.bench.results import Environment, Report, Row, Spread
 from nazx_cli.bench.setup import Settings, Setup
 from nazx_cli.catalog.registry import Registry

@@ -107,7 +107,7 @@ def spared(table: Tensor) -> Tensor:
 def test_weights_equal_the_formula(size: tuple[int, int, int], dtype: torch.dtype) -> None:
     case = Case(*size, dtype)
     s = torch.randn(len(case.lists), case.heads)
-    got = case.kernel.weights(case.query, case.own, case.at, s)
+    got = case.kernel.weights(case.query, case.own, case.at, s).values
     assert relative_error(got, case.weights(s)) < (1e-5 if dtype is torch.float32 else 1e-4)
     assert torch.allclose(got.sum(0), torch.ones(case.heads), atol=1e-5)
 
@@ -121,7 +121,9 @@ def test_mixed_states_equal_the_formula(
     case = Case(*size, dtype, width)
     if not case.kernel.multiplies(width):
         pytest.skip("no matrix units")
-    mixed = case.kernel.attend(case.query, case.own, case.at, case.states, case.key, case.constants)
+    mixed, _ = case.kernel.attend(
+        case.query, case.own, case.at, case.states, case.key, case.constants
+    )
     want = case.weights(case.plain_scores()).t() @ case.states.double()
     assert mixed.shape == (case.heads, width)
     assert relative_error(mixed, want) < (1e-5 if dtype is torch.float32 else 0.01)
@@ -145,11 +147,11 @@ def test_a_bound_far_above_every_score_does_not_make_the_weights_vanish(
     case.query[:, 0], case.query[:, case.half] = case.dim**0.5, 0
     case.pairs[..., 0], case.pairs[..., case.half] = 0, far
     s = case.plain_scores()
-    got = case.kernel.weights(case.query, case.own, case.at, s.float())
+    got = case.kernel.weights(case.query, case.own, case.at, s.float()).values
     want = case.weights(s)
     assert relative_error(got, want) < 1e-3
     if case.kernel.multiplies(64):
-        mixed = case.kernel.attend(
+        mixed, _ = case.kernel.attend(
             case.query, case.own, case.at, case.states, case.key, case.constants
         )
         off = relative_error(mixed, want.t() @ case.states.double())
@@ -161,5 +163,5 @@ def test_large_scores_are_exact_where_they_rise_from_list_to_list(dtype: torch.d
     """Every list raises the maximum, by more than a float holds in all."""
     case = Case(12, 8, 1500, dtype)
     s = torch.linspace(-500, 500, len(case.lists))[:, None].repeat(1, 12)
-    got = case.kernel.weights(case.query, case.own, case.at, s)
+    got = case.kernel.weights(case.query, case.own, case.at, s).values
     assert relative_error(got, case.weights(s)) < 1e-3

@@ -60,7 +60,9 @@ def without_interpreting(monkeypatch: pytest.MonkeyPatch, dtype: str = "float32"
     if os.environ["NAZX_NATIVE"] == "triton":
         assert has_triton("neox-sequential", dtype)  # tried before it is replaced
         weigh = importlib.import_module("nazx_cli.kernels.triton.weigh")
-        monkeypatch.setattr(weigh, "weights", lambda query, own, s, *others: torch.ones_like(s))
+        monkeypatch.setattr(
+            weigh, "weights", lambda query, own, s, *others: base.Attended(torch.ones_like(s), s[0])
+        )
 
 
 def _edit(rng: random.Random, context, ids: list[int], vocab: int) -> None:  # type: ignore[no-untyped-def]

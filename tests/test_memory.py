@@ -245,6 +245,19 @@ def test_the_estimate_command_says_what_of_a_context_is_attended_to(
     assert ("The other 97,948 are held as ids" in told) == (attended < tokens)
 
 
+def test_the_estimate_command_tells_the_share_of_one_of_several_processes() -> None:
+    wanted = ("vram-estimate", "-m", "nazx-160m", "--layout", "states", "--ctx", "1M", "--json")
+    whole, share = (
+        json.loads(run_nazx(*wanted, "--ranks", ranks)[0])["rows"][0] for ranks in ("1", "4")
+    )
+    ids = 4_000_000  # the first process has all of them
+    assert share["context_bytes"] - ids == pytest.approx(
+        (whole["context_bytes"] - ids) / 4, rel=0.01
+    )
+    _, err, code = run_nazx("vram-estimate", "--ranks", "2")
+    assert code == 2 and err.count("\n") == 1 and "several processes" in err
+
+
 def test_the_estimate_command_counts_a_document(tmp_path: Path) -> None:
     folder = checkpoint("llama", "windowed")[0]
     (tmp_path / "text.txt").write_text("one two three one two three")

@@ -46,7 +46,7 @@ class Problem:
             held.append(torch.tensor([slot], dtype=torch.int32))
         last = torch.tensor([total + len(self.appended) - 1])
         outer, inner = torch.arange(0, total + 1024, 1024), torch.arange(1024)
-        found = weigh.weights(
+        found, _ = weigh.weights(
             self.query.to(device),
             self.phases(last)[0].to(device),
             self.s.to(device),

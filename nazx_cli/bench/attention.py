@@ -79,7 +79,7 @@ class _Case:
 
     def attend(self) -> Tensor:
         """Our side: (H, D) float32."""
-        return self.layout.attend(0, self.query, self.phases)
+        return self.layout.attend(0, self.query, self.phases).values
 
     def row(self, setup: Setup, measure: str) -> Row:
         """Run both sides in turns."""

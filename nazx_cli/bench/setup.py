@@ -44,6 +44,7 @@ class Settings:
     float32          whether workloads that measure two types measure float32 too
     watched          whether ``memory`` ends with a process of its own, and ``peak`` with chats
     threads          how many threads all sides compute on
+    processes        by how many processes a context is held
     """
 
     model: str = "nazx-smol-135m"
@@ -65,6 +66,7 @@ class Settings:
     float32: bool = True
     watched: bool = True
     threads: int = 1
+    processes: tuple[int, ...] = (1, 2, 4)
     question: str = "Who was the first to speak, and what was said about the journey?"
 
     def quick(self) -> Settings:
@@ -86,6 +88,7 @@ class Settings:
             peaks=("nazx-70m",),
             float32=False,
             watched=False,
+            processes=(1, 2),
         )
 
 

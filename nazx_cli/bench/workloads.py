@@ -12,11 +12,10 @@ from nazx_cli.bench import (
     drafts,
     edits,
     growth,
-    memory,
     quantization,
     recall,
-    room,
 )
+from nazx_cli.bench.processes import memory, ranks, room
 from nazx_cli.bench.results import Row
 from nazx_cli.bench.setup import Settings, Setup
 from nazx_cli.context.layouts import LAYOUTS
@@ -50,6 +49,7 @@ WORKLOADS: dict[str, Workload] = {
         Workload("edits", "documents edited in a long context", edits.run, by_name=True),
         Workload("memory", "bytes that a context holds, by layout", memory.memory),
         Workload("peak", "the estimate against a process's real memory", memory.peak),
+        Workload("ranks", "a context over several processes", ranks.run, by_name=True),
         Workload("room", "prompts as long as memory and time allow", room.room, by_name=True),
         Workload("read", "documents, from files to ranked passages", documents.read, True),
         Workload("tokenizing", "documents to tokens", documents.tokenizing, True),

@@ -7,7 +7,7 @@ import select
 import stat
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,10 +20,14 @@ from nazx_cli.cli.shared.options import (
     OutputOptions,
     make_screen,
 )
+from nazx_cli.cli.shared.ranks import over_ranks
 from nazx_cli.documents.text import decode
 from nazx_cli.errors import DocumentError, UsageError
 from nazx_cli.ui.terminal.interrupts import INTERRUPTED
 from nazx_cli.ui.terminal.screen import Screen
+
+if TYPE_CHECKING:
+    from nazx_cli.ranks import Group
 
 _LONGEST_QUESTION = 200_000  # characters: no model that NazX runs reads more at once
 _PATIENCE = 2.0  # seconds without input until the person is told what is waited for
@@ -48,10 +52,28 @@ def ask(
 
     Example: nazx ask --file book.txt "Who is on trial, and what for?"
     """
+    over_ranks(
+        lambda group: _ask(
+            context, question or (), file or (), model, answers, output, options, group
+        ),
+        model.device,
+    )
+
+
+def _ask(
+    context: typer.Context,
+    question: Sequence[str],
+    file: Sequence[str],
+    model: ModelOptions,
+    answers: AnswerOptions,
+    output: OutputOptions,
+    options: AskOptions,
+    group: Group | None,
+) -> None:
     from nazx_cli.cli.shared.opening import Opening, named_options, names_no_model
 
-    asked = _question(question or (), options.prompt)
-    asked, specs, piped = _inputs(asked, file or (), make_screen(output))
+    asked = _question(question, options.prompt)
+    asked, specs, piped = _inputs(asked, file, make_screen(output))
     chosen = ChatOptions(options.go_on, options.session, options.force)
     named = named_options(context)
     opening = Opening(
@@ -63,6 +85,7 @@ def ask(
         named,
         piped=piped,
         names_no_model=names_no_model(context),
+        group=group,
     )
     chat = opening.open()
     try:

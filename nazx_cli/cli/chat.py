@@ -15,10 +15,12 @@ from nazx_cli.cli.shared.options import (
     ModelOptions,
     OutputOptions,
 )
+from nazx_cli.cli.shared.ranks import over_ranks
 from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.ui.terminal.interrupts import INTERRUPTED
 
 if TYPE_CHECKING:
+    from nazx_cli.ranks import Group
     from nazx_cli.ui.chat import Chat
 
 
@@ -43,6 +45,20 @@ def chat(
         raise UsageError(
             "the chat reads questions from stdin, so --file - cannot", "give the file's name"
         )
+    over_ranks(
+        lambda group: _chat(context, files, model, answers, output, options, group), model.device
+    )
+
+
+def _chat(
+    context: typer.Context,
+    files: tuple[str, ...],
+    model: ModelOptions,
+    answers: AnswerOptions,
+    output: OutputOptions,
+    options: ChatOptions,
+    group: Group | None,
+) -> None:
     from nazx_cli.cli.shared.opening import Opening, named_options, names_no_model
     from nazx_cli.ui.terminal.screen import no_echo
 
@@ -56,6 +72,7 @@ def chat(
         named_options(context),
         interactive,
         names_no_model=names_no_model(context),
+        group=group,
     )
     with no_echo() if interactive else nullcontext():
         chat = opening.open()

@@ -60,6 +60,9 @@ class EstimateOptions:
         int | None,
         count_option("--distinct", "Distinct tokens, or cells. Default: as in English prose."),
     ] = None
+    ranks: Annotated[
+        int, count_option("--ranks", "Processes that hold the context together: the first's share.")
+    ] = 1
 
 
 def vram_estimate(
@@ -99,11 +102,11 @@ def vram_estimate(
         talk = options.ctx
     else:
         documents, talk = _all_in_all(options, config), 0
-    wanted = LoadOptions(dtype=_DTYPE, layout=options.layout, ctx=talk)
+    wanted = LoadOptions(dtype=_DTYPE, layout=options.layout, ctx=talk, ranks=options.ranks)
     stored = stored_kind(config)
     kinds = (stored,) if stored else (None, *KINDS)
     rows = [_row(config, documents, replace(wanted, quantize=kind), cards) for kind in kinds]
-    shown = options.model, config, documents, rows
+    shown = options, config, documents, rows
     report.tell(_record(*shown), *_lines(*shown), note=model.correction())
 
 
@@ -145,7 +148,7 @@ def _count(
     return TextSize.of((tokenizer.encode_document(each.text).ids for each in documents), config)
 
 
-def _longest(config: ModelConfig, row: Row) -> dict[str, int]:
+def _longest(config: ModelConfig, row: Row, ranks: int) -> dict[str, int]:
     """For each card; none where a window bounds what is attended to, and memory does not."""
     from nazx_cli.memory.estimate import longest_context
 
@@ -153,24 +156,25 @@ def _longest(config: ModelConfig, row: Row) -> dict[str, int]:
     if config.attention.kind == "windowed":
         return {}
     return {
-        card: longest_context(config, best.precision, best.layout, plan.limit)
+        card: longest_context(config, best.precision, best.layout, plan.limit, ranks)
         for card, plan in plans.items()
     }
 
 
 def _record(
-    name: str, config: ModelConfig, documents: TextSize, rows: Sequence[Row]
+    options: EstimateOptions, config: ModelConfig, documents: TextSize, rows: Sequence[Row]
 ) -> dict[str, Any]:
     first = rows[0][0]
     return {
-        "model": name,
+        "model": options.model,
+        "ranks": options.ranks,
         "parameters": config.num_parameters,
         "attention": config.attention.to_dict(),
         "layout": first.layout,
         "tokens": documents.tokens,
         "distinct_tokens": documents.distinct,
         "attended_tokens": _attended(config, first),
-        "conversation_tokens": max(0, first.size.positions - documents.tokens),
+        "conversation_tokens": max(0, _whole(first) - documents.tokens),
         "rows": [
             {
                 "precision": e.precision,
@@ -182,7 +186,7 @@ def _record(
                 "total_bytes": e.total,
                 "fits": {card: plan.fits for card, plan in plans.items()},
                 "layouts": {card: plan.layout for card, plan in plans.items() if plan.fits},
-                "longest_context": _longest(config, (e, plans)),
+                "longest_context": _longest(config, (e, plans), options.ranks),
             }
             for e, plans in rows
         ],
@@ -190,18 +194,19 @@ def _record(
 
 
 def _lines(
-    name: str, config: ModelConfig, documents: TextSize, rows: Sequence[Row]
+    options: EstimateOptions, config: ModelConfig, documents: TextSize, rows: Sequence[Row]
 ) -> Iterator[str | Table]:
     first, cards = rows[0]
     kind = config.attention.kind
     held = f"layout {first.layout}" if kind == "inattention" else f"{kind} attention"
-    talk = max(0, first.size.positions - documents.tokens)
+    talk = max(0, _whole(first) - documents.tokens)
     window = config.attention.initial_window
     cells = f" cells of {window}" if window > 1 else ""
     yield (
-        f"{name}: {config.num_parameters:,} weights, {held}, "
+        f"{options.model}: {config.num_parameters:,} weights, {held}, "
         f"{documents.tokens:,} tokens ({documents.distinct:,} distinct{cells})"
         + (f" and {talk:,} of conversation" if talk else "")
+        + (f"; the share of the first of {options.ranks} processes" if options.ranks > 1 else "")
         + "\n"
     )
     yield Table(
@@ -225,7 +230,13 @@ def _lines(
     yield "\nlongest context, in tokens:\n"
     yield Table(
         [
-            (e.precision, *(f"{n:,}" if n else "-" for n in _longest(config, (e, plans)).values()))
+            (
+                e.precision,
+                *(
+                    f"{n:,}" if n else "-"
+                    for n in _longest(config, (e, plans), options.ranks).values()
+                ),
+            )
             for e, plans in rows
         ],
         ("precision", *cards),
@@ -233,12 +244,17 @@ def _lines(
     )
 
 
+def _whole(estimate: Estimate) -> int:
+    """Tokens of the context, of which one process may hold but a share."""
+    return estimate.size.whole or estimate.size.positions
+
+
 def _attended(config: ModelConfig, estimate: Estimate) -> int:
     """How many of a context's tokens the model attends to at once."""
     from nazx_cli.context.cost import live_positions
 
     if config.attention.kind != "windowed":
-        return estimate.size.positions
+        return _whole(estimate)
     return min(estimate.size.positions, live_positions(config, estimate.size))
 
 

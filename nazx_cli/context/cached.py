@@ -8,7 +8,7 @@ from torch import Tensor
 from nazx_cli.context.cost import CACHED_BLOCK as BLOCK
 from nazx_cli.context.layout import Layout, Projections
 from nazx_cli.kernels import KernelName
-from nazx_cli.kernels.base import Tokens
+from nazx_cli.kernels.base import Attended, Tokens
 from nazx_cli.kernels.pytorch import OnlineSoftmax
 from nazx_cli.kernels.rotary import Rotation
 
@@ -29,13 +29,13 @@ class CachedLayout(Layout):
 
     def sync(self, tokens: Tokens) -> None:
         p, n = self.projections, len(tokens)
-        if not p.rotary.same_frequencies(self.length, n):
+        if not p.rotary.same_frequencies(self.total, tokens.total):
             self.edited(0, self._count, 0)
+        self.length, self.total = n, tokens.total
         while self._count < n:
-            self._fill(tokens, n)
-        self.length = n
+            self._fill(tokens)
 
-    def _fill(self, tokens: Tokens, length: int) -> None:
+    def _fill(self, tokens: Tokens) -> None:
         """Derive the rest of one block."""
         p, c = self.projections, self.projections.config
         start = self._count
@@ -43,9 +43,9 @@ class CachedLayout(Layout):
         if at == 0:
             shape = (c.num_layers, 2, c.num_kv_heads, BLOCK, c.head_dim)
             self._blocks.append(torch.empty(shape, dtype=p.dtype, device=p.device))
-        stop = min(start - at + BLOCK, length)
+        stop = min(start - at + BLOCK, self.length)
         states = p.states(tokens.slice(start, stop))
-        turn = Rotation(p.rotary.phases(start, stop, length, p.device), p.dtype)
+        turn = Rotation(p.rotary.phases(start, stop, self.total, p.device), p.dtype)
         block = self._blocks[-1][..., at : at + stop - start, :]
         for layer in range(c.num_layers):
             k, v = p.keys_values(layer, states)
@@ -53,7 +53,7 @@ class CachedLayout(Layout):
             block[layer, 1] = v.transpose(0, 1)
         self._count = stop
 
-    def attend(self, layer: int, query: Tensor, phases: Tensor) -> Tensor:
+    def attend(self, layer: int, query: Tensor, phases: Tensor) -> Attended:
         p, n = self.projections, self.length
         c = p.config
         q = Rotation(phases[None], torch.float32)(query[None].float() * c.head_dim**-0.5)[0]
@@ -66,7 +66,8 @@ class CachedLayout(Layout):
             weights = softmax.weigh(scores.view(1, c.num_heads, used))
             share = weights.view(c.num_kv_heads, -1, used).to(p.dtype)
             softmax.total += torch.bmm(share, values).float().flatten(0, 1).t()
-        return softmax.result().t()
+        values, lse = softmax.result()
+        return Attended(values.t(), lse)
 
     @property
     def nbytes(self) -> int:

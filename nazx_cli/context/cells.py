@@ -28,6 +28,9 @@ class _Ids(Protocol):
 
     def __len__(self) -> int: ...
 
+    @property
+    def total(self) -> int: ...
+
     def slice(self, start: int, stop: int) -> Tensor: ...
 
 
@@ -67,6 +70,10 @@ class Cells:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @property
+    def total(self) -> int:
+        return self.tokens.total
 
     def slice(self, start: int, stop: int) -> Tensor:
         """(stop - start,) int64 numbers of positions start..stop-1, on the CPU."""

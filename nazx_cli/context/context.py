@@ -34,6 +34,11 @@ class TokenSequence:
         return len(self._body) + self._tail_len
 
     @property
+    def total(self) -> int:
+        """Positions in all: these are all there are."""
+        return len(self)
+
+    @property
     def nbytes(self) -> int:
         """Bytes held for the ids."""
         return (self._body.numel() + self._tail.numel()) * 4

@@ -7,7 +7,7 @@ features, L layers, 2F rotated dimensions of a head, ``width`` bytes per number 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nazx_cli.config import ModelConfig
 from nazx_cli.kernels import (
@@ -45,6 +45,7 @@ class Size:
 
     ``kernel`` is what holds the index of layouts over posting lists: ``native`` takes less than
     ``torch``; ``triton`` holds its lists twice, for edits, and cut into segments on the device.
+    ``whole`` is how long the context is of which this is the first rank's share: it has all ids.
     """
 
     positions: int
@@ -52,6 +53,19 @@ class Size:
     live: int | None = None
     kernel: KernelName = "torch"
     vocabulary: int | None = None
+    whole: int | None = None
+
+    def share(self, ranks: int) -> Size:
+        """What the first of several processes holds that have the context together; a stretch of
+        it may have as many distinct tokens as all of it."""
+        if ranks == 1:
+            return self
+        own = -(-self.positions // ranks)
+        known = None if self.vocabulary is None else min(self.vocabulary, own)
+        distinct = min(self.distinct, own)
+        return replace(
+            self, positions=own, distinct=distinct, vocabulary=known, whole=self.positions
+        )
 
     @property
     def distinct_tokens(self) -> int:
@@ -63,7 +77,7 @@ def context_bytes(config: ModelConfig, layout: str, size: Size, width: int) -> i
     """Bytes held for a context of ``size`` in ``layout``, ids included; ``width`` is the size
     of one number of the model's type (4 for float32, 2 for bfloat16)."""
     held = _live_cache if config.attention.kind != "inattention" else LAYOUT_BYTES[layout]
-    return size.positions * 4 + _TAIL_IDS + int(held(config, size, width))
+    return (size.whole or size.positions) * 4 + _TAIL_IDS + int(held(config, size, width))
 
 
 def live_positions(config: ModelConfig, size: Size) -> int:

@@ -20,7 +20,7 @@ from nazx_cli.context.cost import GRAMS_BLOCK
 from nazx_cli.context.layout import Layout, Projections
 from nazx_cli.context.scan import AbsorbedQuery
 from nazx_cli.kernels import KernelName
-from nazx_cli.kernels.base import Tokens
+from nazx_cli.kernels.base import Attended, Tokens, joined
 from nazx_cli.kernels.native.grams import GramKernel, GramPairs, Positions, gram_kernel_for
 from nazx_cli.kernels.pytorch import OnlineSoftmax, plain_probes
 from nazx_cli.kernels.rotary import PhaseTables
@@ -29,8 +29,9 @@ from nazx_cli.kernels.rows import GrowingRows, SlotTable
 
 class GramsLayout(Layout):
     """Rows (U, w, C) of U distinct tokens in the model's type; of each position the slot of its
-    token, int32 (-1: not known yet), and its scale, float32. The compiled kernel also has the
-    rows' key components that RoPE turns, layer by layer."""
+    token, int32 (-1: not known yet), and its scale, float32; before the slots those of the w - 1
+    tokens that the first position sees (-1: there is none). The compiled kernel also has the rows'
+    key components that RoPE turns, layer by layer."""
 
     name = "grams"
 
@@ -40,7 +41,8 @@ class GramsLayout(Layout):
         c, self._window = p.config, p.config.attention.initial_window
         self._slot_of = SlotTable(c.vocab_size)
         self._rows = GrowingRows((self._window, c.hidden_size), p.dtype, p.device)
-        self._slots = torch.empty(0, dtype=torch.int32, device=p.device)
+        self._before = self._window - 1
+        self._slots = torch.full((self._before,), -1, dtype=torch.int32, device=p.device)
         self._scales = torch.empty(0, device=p.device)
         self._phases = PhaseTables.empty(p.rotary, p.device)
         self._compiled: GramKernel | None = None
@@ -50,24 +52,27 @@ class GramsLayout(Layout):
         self._pairs = [GramPairs(self._compiled, c) for _ in range(c.num_layers)]
 
     def edited(self, at: int, removed: int, added: int) -> None:
-        if at < len(self._slots):
-            rest = slice(at + removed, None)
-            hole = self._slots.new_full((added,), -1)
-            self._slots = torch.cat((self._slots[:at], hole, self._slots[rest]))
-            self._scales = torch.cat((self._scales[:at], hole.float(), self._scales[rest]))
+        if at < len(self._scales):
+            hole = self._scales.new_full((added,), -1)
+            self._scales = torch.cat((self._scales[:at], hole, self._scales[at + removed :]))
+            at += self._before
+            rest = self._slots[at + removed :]
+            self._slots = torch.cat((self._slots[:at], hole.int(), rest))
+            if at == self._before:  # other tokens stand before the first position
+                self._slots[at : at + 1] = -1
 
     def sync(self, tokens: Tokens) -> None:
         p, n = self.projections, len(tokens)
-        if (new := n - len(self._slots)) > 0:
+        if (new := n - len(self._scales)) > 0:
             hole = self._slots.new_full((new,), -1)
             self._slots = torch.cat((self._slots, hole))
             self._scales = torch.cat((self._scales, hole.float()))
         if self._compiled is not None:
-            self._phases.sync(p.rotary, n)
-        missing = torch.nonzero(self._slots < 0).flatten().cpu()
+            self._phases.sync(p.rotary, n, tokens.total)
+        missing = torch.nonzero(self._slots[self._before :] < 0).flatten().cpu()
         for part in missing.split(GRAMS_BLOCK) if len(missing) else ():  # type: ignore[no-untyped-call]
             self._derive(tokens, part)
-        self.length = n
+        self.length, self.total = n, tokens.total
 
     def _derive(self, tokens: Tokens, positions: Tensor) -> None:
         """Slots and scales of ``positions`` (m,), ascending."""
@@ -77,15 +82,18 @@ class GramsLayout(Layout):
         fresh = self._slot_of.assign(torch.unique(seen[seen >= 0]))
         if len(fresh):
             self._rows.extend(len(fresh)).copy_(p.parts(fresh))
-        slots = self._slot_of.of(seen.clamp(min=0)).to(p.device)
-        at = slots.long() * self._window + torch.arange(self._window, device=p.device)
+        slots = self._slot_of.of(seen.clamp(min=0)).masked_fill_(seen < 0, -1).to(p.device)
+        at = slots.clamp(min=0).long() * self._window
+        at += torch.arange(self._window, device=p.device)
         parts = self._rows.rows.flatten(0, 1)[at]  # (m, w, C)
-        sums = parts.float().masked_fill_((seen < 0).to(p.device).unsqueeze(-1), 0.0).sum(1)
+        sums = parts.float().masked_fill_((slots < 0).unsqueeze(-1), 0.0).sum(1)
         where = positions.to(p.device)
-        self._slots[where] = slots[:, 0]
+        self._slots[self._before + where] = slots[:, 0]
+        if first == 0:
+            self._slots[: self._before] = slots[0, 1:].flip(0)
         self._scales[where] = (sums.square().mean(-1) + p.config.norm_eps).rsqrt()
 
-    def attend(self, layer: int, query: Tensor, phases: Tensor) -> Tensor:
+    def attend(self, layer: int, query: Tensor, phases: Tensor) -> Attended:
         if self._compiled is not None:
             return self._attend_compiled(self._compiled, layer, query, phases)
         p, heads, w = self.projections, self.projections.config.num_heads, self._window
@@ -102,24 +110,24 @@ class GramsLayout(Layout):
             for part in at[1:]:
                 total += products.index_select(0, part)
             coefs = absorbed.split(total.mul_(scales).add_(absorbed.biases))
-            turned = p.rotary.phases(start, stop, self.length, p.device)
+            turned = p.rotary.phases(start, stop, self.total, p.device)
             weights = softmax.weigh(coefs.scores(turned.unsqueeze(-1))).squeeze(-1) * scales
             for part in at:
                 softmax.total.index_add_(0, part, weights)
-        mixed = softmax.result()[:none].t().to(rows.dtype) @ rows
-        return p.project_values(layer, mixed)
+        weights, lse = softmax.result()
+        mixed = weights[:none].t().to(rows.dtype) @ rows
+        return Attended(p.project_values(layer, mixed), lse)
 
     def _parts(self, start: int, stop: int, back: int, none: int) -> Tensor:
         """(stop - start,) int64: of positions start..stop-1 the row of the token ``back`` before;
         ``none`` where there is none."""
-        slots = self._slots[max(0, start - back) : max(0, stop - back)].long()
-        at = slots * self._window + back
-        missing = stop - start - len(at)
-        return torch.cat((at.new_full((missing,), none), at)) if missing else at
+        skip = self._before - back
+        slots = self._slots[start + skip : stop + skip].long()
+        return (slots * self._window + back).masked_fill_(slots < 0, none)
 
     def _attend_compiled(
         self, kernel: GramKernel, layer: int, query: Tensor, phases: Tensor
-    ) -> Tensor:
+    ) -> Attended:
         p, rows = self.projections, self._rows.rows.flatten(0, 1)
         probes = plain_probes(query, p.rotary.half, p.config.num_kv_heads)
         key, constants = (t.flatten(0, 1) for t in p.absorb_keys(layer, probes))
@@ -128,12 +136,12 @@ class GramsLayout(Layout):
         pairs.derive(rows, vectors)
         s = (rows @ key.to(rows.dtype).t()).float()
         where = Positions(self._slots, self._scales, self._phases)
-        mixed = [
+        blocks = [
             kernel.attend(query[h], phases, where, table.rows, s[:, h], constants[h], fixed[h])
             for h, table in pairs.blocks()
         ]
-        weights = torch.cat(mixed, 1)  # (U * w, H)
-        return p.project_values(layer, weights.t().to(rows.dtype) @ rows)
+        weights, lse = joined(blocks, 1)  # (U * w, H)
+        return Attended(p.project_values(layer, weights.t().to(rows.dtype) @ rows), lse)
 
     @property
     def nbytes(self) -> int:

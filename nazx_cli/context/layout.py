@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nazx_cli.config import ModelConfig
 from nazx_cli.kernels import KernelName
-from nazx_cli.kernels.base import Tokens
+from nazx_cli.kernels.base import Attended, Tokens
 from nazx_cli.kernels.rotary import Rotary
 
 
@@ -60,7 +60,7 @@ class Layout(ABC):
 
     def __init__(self, projections: Projections, kernel: KernelName = "torch") -> None:
         self.projections = projections
-        self.length = 0  # positions that the last sync saw
+        self.length = self.total = 0  # positions that the last sync saw, and of the whole context
 
     @abstractmethod
     def edited(self, at: int, removed: int, added: int) -> None:
@@ -72,11 +72,13 @@ class Layout(ABC):
         """Derive what is missing for ``tokens``: cells, where initial states see more than one."""
 
     @abstractmethod
-    def attend(self, layer: int, query: Tensor, phases: Tensor) -> Tensor:
+    def attend(self, layer: int, query: Tensor, phases: Tensor) -> Attended:
         """The last position's attention in one layer.
 
-        query: (heads, D), un-rotated; phases: (2F,), of the last position.
-        Returns (heads, D) float32: the softmax-weighted values over positions 0..N-1 (design
+        query: (heads, D), un-rotated; phases: (2F,), of the last position, which stands behind
+        position N-1 where these positions are a stretch of the context: it is by how far two
+        positions are apart that RoPE turns their product.
+        The values are (heads, D) float32: softmax-weighted over positions 0..N-1 (design
         section 2).
         """
 

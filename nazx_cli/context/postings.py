@@ -15,7 +15,7 @@ from torch import Tensor
 from nazx_cli.context.cost import STATES_BLOCK
 from nazx_cli.context.layout import Layout, Projections
 from nazx_cli.kernels import KernelName, new_index
-from nazx_cli.kernels.base import PairTable, Tokens
+from nazx_cli.kernels.base import Attended, PairTable, Tokens
 from nazx_cli.kernels.pytorch import plain_probes
 from nazx_cli.kernels.rows import GrowingRows
 
@@ -38,7 +38,7 @@ class PostingListLayout(Layout):
             self._add(fresh)
         if kept is not None:
             self._keep(kept)
-        self.length = len(tokens)
+        self.length, self.total = len(tokens), tokens.total
 
     @abstractmethod
     def _add(self, ids: Tensor) -> None:
@@ -68,13 +68,13 @@ class PostingsLayout(PostingListLayout):
     def _keep(self, slots: Tensor) -> None:
         self._states.keep(slots)
 
-    def attend(self, layer: int, query: Tensor, phases: Tensor) -> Tensor:
+    def attend(self, layer: int, query: Tensor, phases: Tensor) -> Attended:
         p = self.projections
         probes = plain_probes(query, p.rotary.half, p.config.num_kv_heads)
         key, constants = (t.flatten(0, 1) for t in p.absorb_keys(layer, probes))  # (H, C), (H,)
         pairs = self._pairs_of(layer)
-        mixed = self._index.attend(query, phases, key, constants, self._states.rows, pairs)
-        return p.project_values(layer, mixed)
+        mixed, lse = self._index.attend(query, phases, key, constants, self._states.rows, pairs)
+        return Attended(p.project_values(layer, mixed), lse)
 
     def _pairs_of(self, layer: int) -> PairTable:
         return self._index.pairs_of(self._states.rows, *self.projections.rotary_keys(layer))

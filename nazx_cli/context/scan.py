@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nazx_cli.context.layout import Layout, Projections
 from nazx_cli.kernels import KernelName
-from nazx_cli.kernels.base import Tokens
+from nazx_cli.kernels.base import Attended, Tokens
 from nazx_cli.kernels.pytorch import Coefficients, OnlineSoftmax, probes
 from nazx_cli.kernels.rows import GrowingRows
 
@@ -31,9 +31,9 @@ class IdsLayout(Layout):
 
     def sync(self, tokens: Tokens) -> None:
         self.tokens = tokens
-        self.length = len(tokens)
+        self.length, self.total = len(tokens), tokens.total
 
-    def attend(self, layer: int, query: Tensor, phases: Tensor) -> Tensor:
+    def attend(self, layer: int, query: Tensor, phases: Tensor) -> Attended:
         p, n = self.projections, self.length
         heads = p.config.num_heads
         absorbed = AbsorbedQuery.of(p, layer, query, phases)
@@ -44,12 +44,12 @@ class IdsLayout(Layout):
             distinct, which = torch.unique(block, return_inverse=True)
             states = p.states(distinct)
             coefs = absorbed.coefficients(states)
-            turned = p.rotary.phases(start, stop, n, p.device)
+            turned = p.rotary.phases(start, stop, self.total, p.device)
             weights = softmax.weigh(coefs.take(which).scores(turned.unsqueeze(-1)))
             by_token = torch.zeros(len(distinct), heads, device=p.device)
             by_token.index_add_(0, which, weights.squeeze(-1))
             softmax.total += states.float().t() @ by_token
-        return p.project_values(layer, softmax.result().t())
+        return _projected(p, layer, softmax)
 
     @property
     def nbytes(self) -> int:
@@ -66,16 +66,14 @@ class StatesLayout(Layout):
         p = projections
         self._states = GrowingRows((p.config.hidden_size,), p.dtype, p.device)
         self._phases = GrowingRows((2 * p.rotary.half,), torch.float32, p.device)
-        self._phase_length = 0  # sequence length that the phases were made for
 
     def edited(self, at: int, removed: int, added: int) -> None:
         self._states.truncate(at)
 
     def sync(self, tokens: Tokens) -> None:
         p, n = self.projections, len(tokens)
-        if not p.rotary.same_frequencies(self._phase_length, n):
+        if not p.rotary.same_frequencies(self.total, tokens.total):
             self._phases.truncate(0)
-        self._phase_length = n
         if self._phases.count > n:
             self._phases.truncate(n)
         start = self._states.count
@@ -85,10 +83,10 @@ class StatesLayout(Layout):
             part.copy_(p.states(tokens.slice(start + at, start + at + len(part))))
         known = self._phases.count
         if known < n:
-            self._phases.extend(n - known).copy_(p.rotary.phases(known, n, n, p.device))
-        self.length = n
+            self._phases.extend(n - known).copy_(p.rotary.phases(known, n, tokens.total, p.device))
+        self.length, self.total = n, tokens.total
 
-    def attend(self, layer: int, query: Tensor, phases: Tensor) -> Tensor:
+    def attend(self, layer: int, query: Tensor, phases: Tensor) -> Attended:
         p, states, every = self.projections, self._states.rows, self._phases.rows
         heads = p.config.num_heads
         absorbed = AbsorbedQuery.of(p, layer, query, phases)
@@ -98,11 +96,17 @@ class StatesLayout(Layout):
             coefs = absorbed.coefficients(block)
             weights = softmax.weigh(coefs.scores(every[start : start + _BLOCK_OF_STATES, :, None]))
             softmax.total += block.float().t() @ weights.squeeze(-1)
-        return p.project_values(layer, softmax.result().t())
+        return _projected(p, layer, softmax)
 
     @property
     def nbytes(self) -> int:
         return self._states.nbytes + self._phases.nbytes
+
+
+def _projected(p: Projections, layer: int, softmax: OnlineSoftmax) -> Attended:
+    """Of weighted states (C, heads) their values."""
+    mixed, lse = softmax.result()
+    return Attended(p.project_values(layer, mixed.t()), lse)
 
 
 @dataclass(frozen=True)

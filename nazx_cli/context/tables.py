@@ -13,7 +13,7 @@ from torch import Tensor
 from nazx_cli.context.layout import Projections
 from nazx_cli.context.postings import PostingListLayout
 from nazx_cli.kernels import KernelName
-from nazx_cli.kernels.base import PairTable
+from nazx_cli.kernels.base import Attended, PairTable
 from nazx_cli.kernels.pytorch import plain_probes
 from nazx_cli.kernels.rows import GrowingRows
 
@@ -71,15 +71,15 @@ class TablesLayout(PostingListLayout):
             for table in (tables.pairs, tables.plain, tables.values):
                 table.keep(slots)
 
-    def attend(self, layer: int, query: Tensor, phases: Tensor) -> Tensor:
+    def attend(self, layer: int, query: Tensor, phases: Tensor) -> Attended:
         tables, kv_heads = self._layers[layer], self.projections.config.num_kv_heads
         plain, values = tables.plain.padded, tables.values.padded  # contiguous, unlike ``rows``
         probes = plain_probes(query, self._turned // 2, kv_heads)[..., self._turned :]
         s = torch.bmm(plain, probes.to(plain.dtype).transpose(1, 2)).float()
         s = s.transpose(0, 1).flatten(1)  # (U, heads)
-        weights = self._index.weights(query, phases, s, tables.pairs)
+        weights, lse = self._index.weights(query, phases, s, tables.pairs)
         share = weights.t().reshape(kv_heads, -1, len(s)).to(values.dtype)
-        return torch.bmm(share, values).flatten(0, 1).float()
+        return Attended(torch.bmm(share, values).flatten(0, 1).float(), lse)
 
     @property
     def nbytes(self) -> int:

@@ -19,6 +19,7 @@ from nazx_cli.memory.plan import CPU_WORK, GPU_WORK, LoadOptions, Machine, Plan,
 from nazx_cli.memory.probe import read_memory
 from nazx_cli.model import offload
 from nazx_cli.model.attention import check_layout
+from nazx_cli.ranks import local_size
 
 _SHRINKING = ("tables", "states", "pairs", "postings", "grams", "ids")
 _OF_CELLS = ("grams",)  # layouts that are smaller only where initial states see several tokens
@@ -39,9 +40,11 @@ def plan_here(
     if options.layout != "auto":
         check_layout(config, options.layout)
     reading = read_memory(str(device))
+    # Processes that hold a context together share a machine's memory, but no GPU.
+    sharing = local_size() if options.ranks > 1 and device.type == "cpu" else 1
     machine = Machine(
         str(dtype).removeprefix("torch."),
-        reading.free,
+        reading.free // sharing,
         held=0 if device.type != "cpu" else reading.used if held is None else held,
         can_quantize=options.quantize is None and find_spec("bitsandbytes") is not None,
         kernel=choose_kernel(config, device, dtype),
@@ -53,13 +56,15 @@ def plan_here(
 
 
 class MemoryLimit:
-    """Holds the contexts of one model to the limit of its plan, weights included.
+    """Holds the contexts of one model to the limit of its plan, weights included; of contexts over
+    several ``ranks`` this process's share.
 
     A context that would cross it moves to a smaller layout, which gives the same logits.
     """
 
-    def __init__(self, config: ModelConfig, plan: Plan) -> None:
+    def __init__(self, config: ModelConfig, plan: Plan, ranks: int = 1) -> None:
         self._limit = plan.limit
+        self._ranks = ranks
         self._config = config
         self._kernel = plan.kernel
         precision = plan.estimate.precision
@@ -103,4 +108,4 @@ class MemoryLimit:
         if counted is None or abs(length - counted.tokens) >= _RECOUNT:
             counted = TextSize.of([context.tokens.slice(0, length).numpy()], self._config)
             self._counted[context] = counted
-        return replace(counted, tokens=length).as_context(self._kernel)
+        return replace(counted, tokens=length).as_context(self._kernel).share(self._ranks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from nazx_cli.checkpoint.load import change_adapter, load_decoder
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.context import Context, as_ids
 from nazx_cli.engine.fitting import MemoryLimit, plan_here
+from nazx_cli.engine.following import Held, check_alike, device_of_rank
 from nazx_cli.engine.generator import Candidate, Step, answer_each, generate
 from nazx_cli.engine.grounding import Grounding
 from nazx_cli.engine.lookup import MOST_DRAFTS
@@ -25,6 +27,7 @@ from nazx_cli.memory.plan import LoadOptions, Plan
 from nazx_cli.model.attention import attention_of, check_layout, layouts_of
 from nazx_cli.model.decoder import Decoder
 from nazx_cli.quantization.cost import check_kind
+from nazx_cli.ranks import Group
 from nazx_cli.tokenizer import Tokenizer
 
 SUMMARIZES = 1_000_000_000
@@ -77,18 +80,28 @@ def load_model(
 
 
 def load_planned(
-    name: str, folder: Path, documents: TextSize, options: LoadOptions
+    name: str,
+    folder: Path,
+    documents: TextSize,
+    options: LoadOptions,
+    group: Group | None = None,
 ) -> LanguageModel:
     """Load the checkpoint ``folder`` as planned for ``documents`` and a conversation about them.
 
-    Errors as ``load_model``.
+    All ranks of ``group`` load it, and its contexts are held by all of them. Errors as
+    ``load_model``, and ``UsageError`` where that cannot be.
     """
     config = ModelConfig.from_folder(folder)
     if options.adapters.far:  # there is to be room for it
         config = read_far_adapter(options.adapters.far).extended(config)
+    if group is not None:
+        options = replace(options, device=device_of_rank(options.device), ranks=group.size)
     plan = plan_here(config, documents, options).check()
     wanted = options.adapters.merged(documents.tokens > 0)
     merged = read_adapter(wanted) if wanted else None
+    if group is not None:
+        adapter = str(wanted) if wanted else None
+        Held(name, str(folder.absolute()), plan.dtype, plan.quantize, adapter).tell(group)
     decoder = load_decoder(
         folder,
         options.device,
@@ -98,8 +111,12 @@ def load_planned(
         plan.on_device,
         plan.host_embedding,
     )
-    lm = LanguageModel(name, decoder, folder, plan.layout, plan)
-    lm.adapter, lm.reader, lm.far = merged, options.adapters.reader, options.adapters.far
+    if group is not None:
+        with group.together():
+            check_alike(group, decoder)
+    lm = LanguageModel(name, decoder, folder, plan.layout, plan, group)
+    lm.adapter, lm.far = merged, options.adapters.far
+    lm.reader = options.adapters.reader if group is None else None  # it would change the weights
     return lm
 
 
@@ -109,7 +126,8 @@ class LanguageModel:
     ``layouts`` names the memory layouts that this model can use, ``layout`` the one that its
     contexts get. ``window`` is how many live tokens a prompt may have (None: no limit);
     ``reads_resident`` tells whether resident tokens are attended. ``plan`` is what it was loaded
-    by, None where it was loaded without a limit. ``adapter`` is what is merged into the weights
+    by, None where it was loaded without a limit. ``group`` are the processes that hold its
+    contexts together; None: this one alone does. ``adapter`` is what is merged into the weights
     now, ``reader`` the folder of one that is to be while documents are asked about, ``far`` that of
     a far memory, for documents that are attended to as a whole. ``heed`` is called before every
     token: what it raises ends the answer there, as Ctrl-C would.
@@ -122,6 +140,7 @@ class LanguageModel:
         folder: Path,
         layout: str = "auto",
         plan: Plan | None = None,
+        group: Group | None = None,
     ) -> None:
         self.name = name
         self.plan = plan
@@ -129,14 +148,20 @@ class LanguageModel:
         self.reader: Path | None = None
         self.far: Path | None = None
         self.heed: Callable[[], None] = _go_on
-        self._limit = None if plan is None else MemoryLimit(decoder.config, plan)
+        self.group = group
+        self._limit = None if plan is None else MemoryLimit(decoder.config, plan, self.ranks)
         self.decoder = decoder
         self.folder = folder
-        self.attention = attention_of(decoder, None if plan is None else plan.kernel)
+        self.attention = attention_of(decoder, None if plan is None else plan.kernel, group)
         self.layouts = layouts_of(decoder.config)
         if layout != "auto":
             check_layout(decoder.config, layout)
         self.layout = self.layouts[0] if layout == "auto" else layout
+
+    @property
+    def ranks(self) -> int:
+        """How many processes hold its contexts together."""
+        return 1 if self.group is None else self.group.size
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -212,7 +237,8 @@ class LanguageModel:
         and limit as they are."""
         held = (self.device, self.dtype, self.quantization, self.layout, self.memory_limit)
         process = None if self.plan is None else self.plan.held  # else weights would count twice
-        return plan_here(self.config, documents, LoadOptions(*held, ctx), process)
+        options = LoadOptions(*held, ctx, ranks=self.ranks)
+        return plan_here(self.config, documents, options, process)
 
     @property
     def cites(self) -> bool:

@@ -12,7 +12,8 @@ keeps in an order of its own.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -25,10 +26,35 @@ _FEW_SLOTS = 512  # not worth giving back
 _WASTE = 1.25  # slots for each token that occurs, above which the others are given back
 
 
+class Attended(NamedTuple):
+    """Attention of one query to some positions, which may be a part of those it is to attend to.
+
+    ``values`` are what the softmax over these positions gives by itself, ``lse`` (H,) float32 the
+    logarithm of the sum of the exponentials of their scores in each head: the numerator of a
+    softmax over more positions is values * exp(lse), its denominator exp(lse).
+    """
+
+    values: Tensor
+    lse: Tensor
+
+
+def joined(blocks: Sequence[Attended], axis: int) -> Attended:
+    """Blocks of heads, which lie along ``axis`` of the values, as one."""
+    if len(blocks) == 1:
+        return blocks[0]
+    values, lse = zip(*blocks, strict=True)
+    return Attended(torch.cat(values, axis), torch.cat(lse))
+
+
 class Tokens(Protocol):
-    """Token ids of a context, or the cells that stand for them (``context.cells``)."""
+    """Token ids of a context or of a stretch of it, or the cells that stand for them
+    (``context.cells``)."""
 
     def __len__(self) -> int: ...
+
+    @property
+    def total(self) -> int:
+        """Positions of the whole context, on which the angles of some RoPE types depend."""
 
     def slice(self, start: int, stop: int) -> Tensor:
         """(stop - start,) ids, int32, or cells, int64, on the CPU."""
@@ -103,7 +129,7 @@ class InvertedIndex(ABC):
         return pairs
 
     @abstractmethod
-    def weights(self, query: Tensor, phases: Tensor, s: Tensor, pairs: PairTable) -> Tensor:
+    def weights(self, query: Tensor, phases: Tensor, s: Tensor, pairs: PairTable) -> Attended:
         """(>= U, H) float32 softmax weights of each slot's positions; columns add up to 1, and
         rows past the last slot are 0.
 
@@ -120,14 +146,15 @@ class InvertedIndex(ABC):
         constants: Tensor,
         states: Tensor,
         pairs: PairTable,
-    ) -> Tensor:
+    ) -> Attended:
         """(H, C) means of ``states`` (U, C), by the weights of each slot's positions.
 
         Scores of the dimensions that are not rotated are states @ key.T + constants, with key
         (H, C) and constants (H,) float32; query, phases and pairs as for ``weights``.
         """
         s = (states @ key.to(states.dtype).t()).float().add_(constants)
-        return self.weights(query, phases, s, pairs).t().to(states.dtype) @ states
+        weights, lse = self.weights(query, phases, s, pairs)
+        return Attended(weights.t().to(states.dtype) @ states, lse)
 
     @property
     @abstractmethod

@@ -205,7 +205,7 @@ class ListIndex(InvertedIndex):
             holes.append((self._reach, n))
         self._edits = []
         self._reach = n
-        self.phases.sync(self.rotary, n)
+        self.phases.sync(self.rotary, n, tokens.total)
         new = [tokens.slice(start, stop) for start, stop in holes]
         missing = sum(map(len, new))
         if not missing:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from nazx_cli.config import ModelConfig
-from nazx_cli.kernels.base import InvertedIndex, PairTable, Tokens
+from nazx_cli.kernels.base import Attended, InvertedIndex, PairTable, Tokens
 from nazx_cli.kernels.lists import PostingLists
 from nazx_cli.kernels.rows import GrowingRows
 
@@ -107,9 +107,9 @@ class OnlineSoftmax:
         self.mass += weights.sum((0, 2))
         return weights
 
-    def result(self) -> Tensor:
+    def result(self) -> Attended:
         """(X, H): the weighted mean."""
-        return self.total / self.mass
+        return Attended(self.total / self.mass, self._top + self.mass.log())
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class TorchIndex(InvertedIndex):
         """Not made at all: one query needs less than that costs."""
         return _UnmadePairs(states, vectors, constants)
 
-    def weights(self, query: Tensor, phases: Tensor, s: Tensor, pairs: PairTable) -> Tensor:
+    def weights(self, query: Tensor, phases: Tensor, s: Tensor, pairs: PairTable) -> Attended:
         coefs = Coefficients(s, cast(TorchPairs, pairs).coefficients(query, phases)[: len(s)])
         softmax = OnlineSoftmax(len(s), s.shape[1], s.device)
         for pieces in self.pieces:
@@ -213,23 +213,25 @@ class TorchIndex(InvertedIndex):
 
     def _take_in(self, tokens: Tokens) -> Tensor:
         n, rotary = len(tokens), self.rotary
-        if not rotary.same_frequencies(self._made_for, n):
+        if not rotary.same_frequencies(self._made_for, tokens.total):
             self.edited(0, n, n)
-        self._made_for = n
+        self._made_for = tokens.total
         start = self._indexed + self._tail_slots.count
         if n - self._indexed > _TAIL or (start == 0 and n > 1):
             return self._build(tokens, n)
         new = tokens.slice(start, n)
         fresh = self.slots.assign(torch.unique(new))
         self._tail_slots.extend(n - start).copy_(self.slots.of(new))
-        self._tail_phases.extend(n - start).copy_(rotary.phases(start, n, n, self.device))
+        self._tail_phases.extend(n - start).copy_(
+            rotary.phases(start, n, tokens.total, self.device)
+        )
         return fresh
 
     def _build(self, tokens: Tokens, n: int) -> Tensor:
         ids = tokens.slice(0, n)
         fresh = self.slots.assign(torch.unique(ids))
         lists = PostingLists.build(self.slots.of(ids))
-        table = self.rotary.phases(0, n, n, self.device)
+        table = self.rotary.phases(0, n, tokens.total, self.device)
         self.pieces = [
             _gather(lists, table, size, which, begins) for size, which, begins in _cut(lists.counts)
         ]

@@ -91,12 +91,12 @@ class PhaseTables:
         """Bytes held."""
         return sum(table.untyped_storage().nbytes() for table in (self.outer, self.inner))
 
-    def sync(self, rotary: Rotary, length: int) -> None:
-        """Cover positions 0..length-1 of a sequence of ``length``."""
+    def sync(self, rotary: Rotary, count: int, length: int) -> None:
+        """Cover positions 0..count-1 of a sequence of ``length``."""
         covered = len(self.outer) * PHASE_BLOCK
-        if length <= covered and rotary.same_frequencies(self._length, length):
+        if count <= covered and rotary.same_frequencies(self._length, length):
             return
-        top = -(-length // PHASE_STEP) * PHASE_STEP
+        top = -(-count // PHASE_STEP) * PHASE_STEP
         device = self.outer.device
         inner = rotary.at(torch.arange(PHASE_BLOCK), length)
         outer = rotary.at(torch.arange(0, top, PHASE_BLOCK), length) / rotary.scaling

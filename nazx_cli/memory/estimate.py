@@ -194,12 +194,14 @@ def index_bytes(tokens: int) -> int:
     return tokens * _INDEX
 
 
-def longest_context(config: ModelConfig, precision: str, layout: str, limit: int) -> int:
-    """The most positions whose total stays within ``limit`` bytes; 0 where none do. Distinct
-    tokens grow by Heaps' law."""
+def longest_context(
+    config: ModelConfig, precision: str, layout: str, limit: int, ranks: int = 1
+) -> int:
+    """The most positions whose total stays within ``limit`` bytes, of each of ``ranks`` processes
+    that hold them together; 0 where none do. Distinct tokens grow by Heaps' law."""
 
     def fits(positions: int) -> bool:
-        size = prose(positions, config).as_context()
+        size = prose(positions, config).as_context().share(ranks)
         return estimate(config, precision, layout, size).total <= limit
 
     return bisect_left(range(1, 1 << 31), True, key=lambda positions: not fits(positions))

@@ -10,7 +10,7 @@ from nazx_cli.catalog.registry import AdapterChoice
 from nazx_cli.checkpoint.quantized import agreed_kind
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.cost import Size
-from nazx_cli.errors import MemoryLimitError
+from nazx_cli.errors import MemoryLimitError, UsageError
 from nazx_cli.kernels import KernelName
 from nazx_cli.memory.estimate import (
     Estimate,
@@ -45,6 +45,7 @@ class LoadOptions:
     limit     bytes to keep to; None: what the device has free, less a margin
     ctx       tokens of conversation to make room for; None: ``CONVERSATION``
     adapters  what is merged into the weights
+    ranks     processes that hold the context together; the limit is each one's
     """
 
     device: str = "auto"
@@ -54,6 +55,7 @@ class LoadOptions:
     limit: int | None = None
     ctx: int | None = None
     adapters: AdapterChoice = field(default_factory=AdapterChoice)
+    ranks: int = 1
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,14 @@ def plan(config: ModelConfig, documents: TextSize, options: LoadOptions, machine
     """The most precise weights that fit and, with them, the fastest layout.
 
     What was asked for by name stays. ``UsageError`` where the checkpoint is quantized otherwise
-    than asked for.
+    than asked for, or where several processes are to hold a context that they cannot.
     """
+    attention = config.attention.kind
+    if options.ranks > 1 and attention != "inattention":
+        raise UsageError(
+            f"a model with {attention} attention cannot hold a context over several processes",
+            "use one process, or a model with InAttention",
+        )
     process = process_bytes(machine.held, documents) if machine.held else 0
     # What this process holds already is not free, and in the total.
     limit = machine.held + default_limit(machine.free) if options.limit is None else options.limit
@@ -177,7 +185,7 @@ def plan(config: ModelConfig, documents: TextSize, options: LoadOptions, machine
     if machine.offloads and (kept := _offloaded(config, smallest, machine, limit)) is not None:
         return replace(kept, host_embedding=apart)
     reason = f"this does not fit in {_gb(limit)}: {_arithmetic(smallest)}"
-    hint = _advice(config, smallest, limit)
+    hint = _advice(config, smallest, limit, options.ranks)
     return Plan(smallest, machine.dtype, limit, False, reason, hint, False, machine.held)
 
 
@@ -202,7 +210,7 @@ def _context_size(
     if config.window is not None:  # without a conversation it is the documents that are attended to
         live = talk or min(positions, CONVERSATION)
         live = min(live, _longest_prompt(config, options, machine))
-    return Size(positions, distinct, live, machine.kernel, vocabulary)
+    return Size(positions, distinct, live, machine.kernel, vocabulary).share(options.ranks)
 
 
 def _roomiest(
@@ -267,11 +275,12 @@ def _width(dtype: str) -> int:
     return 4 if dtype == "float32" else 2
 
 
-def _advice(config: ModelConfig, smallest: Estimate, limit: int) -> str:
+def _advice(config: ModelConfig, smallest: Estimate, limit: int, ranks: int) -> str:
     enough = f"the smallest limit that works is --vram-limit {_enough(smallest.total)}"
     left = limit - smallest.process
-    longest = longest_context(config, smallest.precision, smallest.layout, left)
-    if config.attention.kind != "windowed" and longest and longest < smallest.size.positions:
+    longest = longest_context(config, smallest.precision, smallest.layout, left, ranks)
+    whole = smallest.size.whole or smallest.size.positions
+    if config.attention.kind != "windowed" and longest and longest < whole:
         return (
             f"{enough}; with {smallest.precision} weights and layout {smallest.layout} "
             f"{longest:,} tokens fit: use --ctx {longest}, or a smaller model"
@@ -287,9 +296,11 @@ def _enough(total: int) -> str:
 
 def _arithmetic(found: Estimate) -> str:
     process = f"process {_gb(found.process)} + " if found.process else ""
+    size = found.size
+    tokens = f"{size.positions:,}" + (f" of {size.whole:,}" if size.whole else "") + " tokens"
     return (
         f"{process}{found.precision} weights {_gb(found.weights)} + context {_gb(found.context)} "
-        f"({found.size.positions:,} tokens, {found.layout}) + workspace {_gb(found.workspace)} "
+        f"({tokens}, {found.layout}) + workspace {_gb(found.workspace)} "
         f"= {_gb(found.total)}"
     )
 

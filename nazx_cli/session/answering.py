@@ -99,6 +99,7 @@ class Answerer:
             talk + tokens if setup.attends else talk,
             0 if self.context is None else self.context.nbytes,
             state.history.left_out,
+            self.lm.ranks,
         )
 
     def carried(self, state: State) -> list[int]:

@@ -112,6 +112,7 @@ class Usage:
                          in use: documents count where the model attends to them
     context_bytes        held for the context beyond the model's weights
     left_out             turns that outgrew the window and joined the documents for recall
+    ranks                processes that hold the context together; its bytes are the first's share
     """
 
     documents: tuple[tuple[str, int], ...]
@@ -121,3 +122,4 @@ class Usage:
     window_used: int
     context_bytes: int
     left_out: int
+    ranks: int = 1

@@ -5,19 +5,17 @@ They are started by ``torchrun``, which tells each its number in the environment
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from nazx_cli.errors import NazxError, first_line
+from nazx_cli.ranks import joined, world_size
 
-_PATIENCE = timedelta(minutes=10)  # for a rank that holds out a check or writes a state
+_HINT = "look at what it said, and go on with --resume"
 
 
 @dataclass(frozen=True)
@@ -31,17 +29,11 @@ class Ranks:
     @contextmanager
     def joined(cls) -> Iterator[Ranks]:
         """The group that ``torchrun`` began, left at the end; alone where there is none."""
-        size = int(os.environ.get("WORLD_SIZE", "1"))
-        if size == 1:
+        if world_size() == 1:
             yield ALONE
             return
-        with _told():
-            dist.init_process_group("gloo", timeout=_PATIENCE)
-        try:
-            with _told():
-                yield cls(dist.get_rank(), size)
-        finally:
-            dist.destroy_process_group()
+        with joined(_HINT) as (rank, size):
+            yield cls(rank, size)
 
     @property
     def is_first(self) -> bool:
@@ -74,22 +66,3 @@ class Ranks:
 
 
 ALONE = Ranks()
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """What a broken connection means, in a line."""
-    try:
-        yield
-    except RuntimeError as error:  # all of torch.distributed's are such
-        if not _is_connection(error):
-            raise
-        raise NazxError(
-            f"another process of this training ended: {first_line(error)}",
-            "look at what it said, and go on with --resume",
-        ) from None
-
-
-def _is_connection(error: Exception) -> bool:
-    text = str(error).lower()
-    return any(word in text for word in ("connection", "gloo", "timed out", "peer"))

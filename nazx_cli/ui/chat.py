@@ -103,6 +103,8 @@ class Chat:
             every="/sources",
         )
         self.interrupted = outcome.interrupted
+        if outcome.interrupted and self.lm.ranks > 1:
+            self.leaving = True  # torchrun has had the same Ctrl-C, and ends all processes
         self._thought = self._last_turn, outcome.thinking.strip()
         if outcome.interrupted:
             self.screen.note("(stopped; what was said is kept)" if outcome.text else "(stopped)")

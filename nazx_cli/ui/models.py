@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nazx_cli.catalog.registry import AdapterChoice
     from nazx_cli.engine.language_model import LanguageModel
     from nazx_cli.memory.plan import LoadOptions
+    from nazx_cli.ranks import Group
     from nazx_cli.reading.tokenized import TokenizedDocument
     from nazx_cli.session.files import ReadResult
     from nazx_cli.session.saving.session_file import ModelTag, SessionFile
@@ -35,7 +36,8 @@ class Found:
 class Models:
     """Finds and loads models, all held as ``options`` say.
 
-    ``revision`` is of the model that is called ``name``.
+    ``revision`` is of the model that is called ``name``; ``group`` are the processes that hold
+    contexts together.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class Models:
         revision: str | None = None,
         offline: bool = False,
         adapter: str | None = None,
+        group: Group | None = None,
     ) -> None:
         self._options = options
         self.screen = screen
         self._revisions = {name: revision}
         self._offline = offline
         self._adapter = adapter
+        self._group = group
 
     def find(self, name: str) -> Found:
         """The model, fetched if it is not here; ``ModelUnavailableError`` where that fails."""
@@ -84,7 +88,7 @@ class Models:
         with self.screen.bar(f"loading {found.name}") as bar:
             bar.start()
             options = replace(self._options, ctx=ctx, adapters=found.adapters)
-            lm = load_planned(found.name, found.folder, size, options)
+            lm = load_planned(found.name, found.folder, size, options, self._group)
         if lm.plan and (self._options.limit is not None or not lm.plan.is_first_choice):
             self.screen.note(f"note: {lm.plan.describe()}")
         if str(lm.device) == "cpu" and (reason := unkept()):

@@ -22,6 +22,7 @@ from nazx_cli.ui.terminal.screen import Screen
 
 if TYPE_CHECKING:
     from nazx_cli.documents.document import Document
+    from nazx_cli.ranks import Group
     from nazx_cli.session.files import ReadResult
     from nazx_cli.session.saving.session_file import SessionFile
     from nazx_cli.session.saving.store import Store
@@ -42,8 +43,8 @@ def read_documents(specs: Sequence[str], piped: str | None, screen: Screen) -> t
     return gathered.documents
 
 
-def models_of(options: ModelOptions, screen: Screen) -> Models:
-    """Models as the options want them held."""
+def models_of(options: ModelOptions, screen: Screen, group: Group | None = None) -> Models:
+    """Models as the options want them held, their contexts by ``group``."""
     from nazx_cli.amounts import parse_bytes
     from nazx_cli.memory.plan import LoadOptions
 
@@ -56,6 +57,7 @@ def models_of(options: ModelOptions, screen: Screen) -> Models:
         revision=options.revision,
         offline=options.offline,
         adapter=options.adapter,
+        group=group,
     )
 
 
@@ -92,7 +94,7 @@ def names_no_model(context: typer.Context) -> bool:
 @dataclass(frozen=True)
 class Opening:
     """What a conversation is opened from; ``piped`` is the document that ``-`` in ``files`` is,
-    ``names_no_model`` as in the function of that name."""
+    ``names_no_model`` as in the function of that name; ``group`` as ``models_of`` takes it."""
 
     files: tuple[str, ...]
     model: ModelOptions
@@ -103,6 +105,7 @@ class Opening:
     interactive: bool = False
     piped: str | None = None
     names_no_model: bool = False
+    group: Group | None = None
 
     def open(self) -> Chat:
         """The chat; its session, if it is saved, is this process's alone until it is closed."""
@@ -157,12 +160,12 @@ class Opening:
         more: ReadResult | None = None
         goes_on = file is not None and bool(file.model)
         if file is not None and goes_on:
-            models = models_of(self.model, screen)
+            models = models_of(self.model, screen, self.group)
             session, more = self._resumed(file, models, settings)
         else:
             documents = read_documents(self.files, self.piped, screen)
             model = self._model(screen)
-            models = models_of(model, screen)
+            models = models_of(model, screen, self.group)
             session = open_session(model.model, models, settings, documents)
             if model is not self.model:
                 from nazx_cli.cli.models.choose import remember

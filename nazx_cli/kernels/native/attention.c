@@ -38,12 +38,14 @@ static void weigh_all(struct job *j) {
 void weigh(struct job *j) { settle(j, weigh_all, 0); }
 
 /* Scale what came of ``count`` stretches so that all weights add up to 1: their w in place, or
-   their mixed states into ``out`` (H, C). */
-void combine(struct job *jobs, int64_t count, float *out) {
+   their mixed states into ``out`` (H, C). ``lse`` (H,) are the logarithms of the sums of the
+   exponentials of all scores. */
+void combine(struct job *jobs, int64_t count, float *out, float *lse) {
   for (int h = 0; h < HEADS; h++) {
     float top = LOWEST, mass = 0.f;
     for (int64_t i = 0; i < count; i++) top = jobs[i].top[h * SPLIT] > top ? jobs[i].top[h * SPLIT] : top;
     for (int64_t i = 0; i < count; i++) mass += mass_of(jobs + i, h) * exp2f(jobs[i].top[h * SPLIT] - top);
+    lse[h] = (top + log2f(mass)) / LOG2_E;
     for (int64_t i = 0; i < count; i++) {
       const struct job *j = jobs + i;
       const float factor = exp2f(j->top[h * SPLIT] - top) / mass;

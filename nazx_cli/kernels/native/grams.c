@@ -5,7 +5,7 @@
    what it gives to the score of the other dimensions, and (ra, rb) of the rotated query, per head:
        qa = ra cos(theta_f n) + rb sin(theta_f n)      qb = rb cos(theta_f n) - ra sin(theta_f n)
        score(n) = scale_n sum_d [ s_(d, t) + sum_f a qa + b qb ] + constant + sum_f fixed . (qa, qb)
-   with t = t_(n - d). ``score`` gives those of positions first..last-1, times log2(e), and their
+   with t = t_(n - d), as far as there are tokens before. ``score`` gives those of positions first..last-1, times log2(e), and their
    largest; ``sum`` adds up scale_n 2^(score(n) - top) for each token and distance.
 
    Compiled with -DHEADS=H (at most 16) -DHALF=F -DWINDOW=w -DBF16 (0 or 1: the type of rows). */
@@ -53,7 +53,7 @@ static inline vec exp2_of(vec x) {
 struct job {
   const number *rows;            /* (U, w, F, H, 2) in bfloat16, (U, w, F, 2, H) in float32 */
   const float *s;                /* (U, w, H) */
-  const int32_t *slots;          /* (N,) */
+  const int32_t *slots;          /* (N,), and before it WINDOW - 1 more; -1: there is no token */
   const float *scale;            /* (N,) */
   const float *outer, *inner;    /* phases of multiples of 1024, and of 0..1023: (., 2F) */
   const float *turned, *fixed;   /* (2F, LANES): ra, rb; (2F + 1, LANES): those of a, of b, and constant */
@@ -66,7 +66,8 @@ void score(struct job *j) {
   vec top = all(-1e30f);
   for (int64_t n = j->first; n < j->last; n++) {
     const float *o = j->outer + (n >> 10) * 2 * HALF, *r = j->inner + (n & 1023) * 2 * HALF;
-    const int here = n < WINDOW - 1 ? (int)n + 1 : WINDOW;
+    int here = n < WINDOW - 1 ? 1 : WINDOW;
+    while (here < WINDOW && j->slots[n - here] >= 0) here++;
     const number *row[WINDOW]; vec x = all(0.f);
     __builtin_prefetch(j->s + (int64_t)j->slots[n + AHEAD < j->last ? n + AHEAD : n] * WINDOW * HEADS);
     const char *next = (const char *)(j->rows + (int64_t)j->slots[n + AHEAD < j->last ? n + AHEAD : n] * WINDOW * 2 * HALF * HEADS);
@@ -98,7 +99,7 @@ void sum(struct job *j) {
     vec w = exp2_of(spread(j->scores + n * HEADS) - top);
     mass += w; w *= j->scale[n];
     __builtin_prefetch(j->sums + (int64_t)j->slots[n + AHEAD < j->last ? n + AHEAD : n] * WINDOW * LANES, 1);
-    for (int d = 0; d < WINDOW && d <= n; d++) *(vec *)(j->sums + ((int64_t)j->slots[n - d] * WINDOW + d) * LANES) += w;
+    for (int d = 0; d < WINDOW && j->slots[n - d] >= 0; d++) *(vec *)(j->sums + ((int64_t)j->slots[n - d] * WINDOW + d) * LANES) += w;
   }
   memcpy(j->mass, &mass, sizeof mass);
 }

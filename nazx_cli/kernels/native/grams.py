@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nazx_cli.config import ModelConfig
 from nazx_cli.kernels import LANES, heads_of_block
+from nazx_cli.kernels.base import Attended
 from nazx_cli.kernels.native.compiler import compile_library
 from nazx_cli.kernels.rotary import PhaseTables
 from nazx_cli.kernels.rows import GrowingRows
@@ -36,7 +37,8 @@ class _Job(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Positions:
-    """Of each position the slot of its token (N,) int32, its scale (N,) float32, its phases."""
+    """Of each position the slot of its token, int32, after those of the w - 1 tokens before the
+    first (-1: there is none), (w - 1 + N,); its scale (N,) float32; its phases."""
 
     slots: Tensor
     scales: Tensor
@@ -69,7 +71,7 @@ class GramKernel:
         s: Tensor,
         constants: Tensor,
         fixed: Tensor,
-    ) -> Tensor:
+    ) -> Attended:
         """(U * w, H) float32: softmax weights times scales, summed for each token and distance.
 
         query (H, D) un-rotated, phases (2F,) of its position; pairs (U * w, 2F * H) and s
@@ -82,17 +84,18 @@ class GramKernel:
         turned = _lanes(torch.cat((a * cos - b * sin, b * cos + a * sin), 1).t())
         added = _lanes(torch.cat((fixed, constants[:, None] * _LOG2_E), 1).t())
         s = (s * _LOG2_E).contiguous()
-        count = len(where.slots)
+        count = len(where.scales)
         scores = torch.empty(count, self.heads)
         sums = torch.zeros(len(s), LANES)
-        held = (pairs, s, where.slots, where.scales, where.phases.outer, where.phases.inner)
+        slots = where.slots[self.window - 1 :]
+        held = (pairs, s, slots, where.scales, where.phases.outer, where.phases.inner)
         job = _Job(first=0, last=count)
         for name, tensor in zip(_POINTERS, (*held, turned, added, scores, sums), strict=True):
             setattr(job, name, tensor.data_ptr())
         self._library.score(ctypes.byref(job))
         self._library.sum(ctypes.byref(job))
-        mass = torch.tensor(list(job.mass)[: self.heads])
-        return sums[:, : self.heads] / mass
+        top, mass = (torch.tensor(list(each)[: self.heads]) for each in (job.top, job.mass))
+        return Attended(sums[:, : self.heads] / mass, (top + mass.log2()) / _LOG2_E)
 
 
 class GramPairs:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nazx_cli.config import ModelConfig
-from nazx_cli.kernels.base import PairTable
+from nazx_cli.kernels.base import Attended, PairTable, joined
 from nazx_cli.kernels.lists import ListIndex
 from nazx_cli.kernels.native.kernel import Kernel, Lists, kernel_for
 from nazx_cli.kernels.rows import GrowingRows
@@ -59,15 +59,15 @@ class NativeIndex(ListIndex):
     def new_pairs(self) -> NativePairs:
         return NativePairs(self._kernel, self.config.num_heads)
 
-    def weights(self, query: Tensor, phases: Tensor, s: Tensor, pairs: PairTable) -> Tensor:
+    def weights(self, query: Tensor, phases: Tensor, s: Tensor, pairs: PairTable) -> Attended:
         parts = [
             self._kernel.weights(query[heads], phases, at, s[:, heads])
             for heads, at in self._blocks(pairs)
         ]
-        weights = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-        if len(weights) == len(s):
-            return weights
-        return torch.nn.functional.pad(weights, (0, 0, 0, len(s) - len(weights)))
+        weights, lse = joined(parts, 1)
+        if len(weights) < len(s):
+            weights = torch.nn.functional.pad(weights, (0, 0, 0, len(s) - len(weights)))
+        return Attended(weights, lse)
 
     def attend(
         self,
@@ -77,14 +77,14 @@ class NativeIndex(ListIndex):
         constants: Tensor,
         states: Tensor,
         pairs: PairTable,
-    ) -> Tensor:
+    ) -> Attended:
         if not self._kernel.multiplies(states.shape[1]):
             return super().attend(query, phases, key, constants, states, pairs)
         mixed = [
             self._kernel.attend(query[heads], phases, at, states, key[heads], constants[heads])
             for heads, at in self._blocks(pairs)
         ]
-        return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+        return joined(mixed, 0)
 
     def _blocks(self, pairs: PairTable) -> list[tuple[slice, Lists]]:
         own = cast(NativePairs, pairs)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from nazx_cli.config import ModelConfig
 from nazx_cli.kernels import LANES, heads_of_block
+from nazx_cli.kernels.base import Attended
 from nazx_cli.kernels.lists import PositionLists
 from nazx_cli.kernels.native.compiler import compile_library
 from nazx_cli.kernels.rotary import PhaseTables
@@ -90,7 +91,7 @@ class Kernel:
         job.pairs, job.scratch = pairs.data_ptr(), longest.data_ptr()
         self._library.measure(ctypes.byref(job))
 
-    def weights(self, query: Tensor, phases: Tensor, at: Lists, s: Tensor) -> Tensor:
+    def weights(self, query: Tensor, phases: Tensor, at: Lists, s: Tensor) -> Attended:
         """(U, H) float32 softmax weights of each list; columns add up to 1.
 
         query (H, D) un-rotated, phases (2F,) of its position, s (U, H) float32 scores of the
@@ -99,8 +100,7 @@ class Kernel:
         s = s.contiguous()
         out = torch.empty(len(at.lists), self.heads)
         common = {"s": s.data_ptr(), "w": out.data_ptr()}
-        self._run(self._library.weigh, query, phases, at, common, None)
-        return out
+        return Attended(out, self._run(self._library.weigh, query, phases, at, common, None))
 
     def attend(
         self,
@@ -110,7 +110,7 @@ class Kernel:
         states: Tensor,
         key: Tensor,
         constants: Tensor,
-    ) -> Tensor:
+    ) -> Attended:
         """(H, C) float32: weighted means of ``states`` (U, C), where it ``multiplies`` C.
 
         Scores of the dimensions that are not rotated are states @ key.T + constants, with key
@@ -120,8 +120,7 @@ class Kernel:
         out = torch.empty(self.heads, states.shape[1])
         common = {"states": states.data_ptr(), "width": states.shape[1]}
         common |= {"v": key.data_ptr(), "constants": constants.data_ptr()}
-        self._run(self._library.attend, query, phases, at, common, out)
-        return out
+        return Attended(out, self._run(self._library.attend, query, phases, at, common, out))
 
     def _run(
         self,
@@ -131,8 +130,8 @@ class Kernel:
         at: Lists,
         common: dict[str, int],
         out: Tensor | None,
-    ) -> None:
-        """Take in all lists, on as many threads as pay, and combine what they give."""
+    ) -> Tensor:
+        """Take in all lists, on as many threads as pay, and combine what they give; ``lse``."""
         query, phases = query.float().contiguous(), phases.contiguous()
         common |= {"query": query.data_ptr(), "phases": phases.data_ptr(), "dim": self.dim}
         common |= {"pairs": at.pairs.data_ptr(), "longest": at.longest.data_ptr()}
@@ -154,11 +153,14 @@ class Kernel:
                 job.mixed = own.data_ptr()
                 job.scratch = job.mixed + 4 * LANES * common["width"]
         _on_threads(entry, [ctypes.byref(job) for job in jobs])
+        lse = torch.empty(self.heads)
         self._library.combine(
             jobs,
             ctypes.c_int64(len(jobs)),
             ctypes.c_void_p(None if out is None else out.data_ptr()),
+            ctypes.c_void_p(lse.data_ptr()),
         )
+        return lse
 
 
 def kernel_for(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Kernel | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from nazx_cli.config import ModelConfig
 from nazx_cli.kernels import SEGMENT_ROWS as ROWS
 from nazx_cli.kernels import SEGMENT_TAIL as TAIL
-from nazx_cli.kernels.base import PairTable, Tokens
+from nazx_cli.kernels.base import Attended, PairTable, Tokens
 from nazx_cli.kernels.lists import ListIndex, PositionLists
 from nazx_cli.kernels.rows import GrowingRows
 
@@ -121,7 +121,7 @@ class TritonIndex(ListIndex):
         width = 2 * self.rotary.half * self.config.num_kv_heads
         return TritonPairs([GrowingRows((width,), self.dtype, self.device)])
 
-    def weights(self, query: Tensor, phases: Tensor, s: Tensor, pairs: PairTable) -> Tensor:
+    def weights(self, query: Tensor, phases: Tensor, s: Tensor, pairs: PairTable) -> Attended:
         rows = pairs.tables[0].padded
         return self._weights(query, phases, s, rows, self._segments, self.phases)
 

@@ -87,7 +87,7 @@ def _trial(shape: _Shape, device: torch.device) -> float:
     segments.build(lists)
     there = PhaseTables(tables.outer.to(device), tables.inner.to(device))
     q, o, own_s, keys = (x.to(device) for x in (query, own, s, pairs))
-    got = weights(q, o, own_s, keys, segments, there)
+    got = weights(q, o, own_s, keys, segments, there).values
     want = _expected(query, own, s, pairs, lists, tables)
     return float((got.cpu() - want).abs().max().nan_to_num(1.0))
 

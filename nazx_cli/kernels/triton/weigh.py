@@ -19,6 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from nazx_cli.kernels import SEGMENT_ROWS as ROWS
+from nazx_cli.kernels.base import Attended
 from nazx_cli.kernels.rotary import PhaseTables
 from nazx_cli.kernels.triton.index import Segments
 
@@ -28,7 +29,7 @@ _WARPS = 4
 
 def weights(
     query: Tensor, own: Tensor, s: Tensor, pairs: Tensor, segments: Segments, phases: PhaseTables
-) -> Tensor:
+) -> Attended:
     """(U, H) float32 softmax weights of each list; columns add up to 1.
 
     query (H, D) un-rotated; own (2F,) phases of its position, float32; s (U, H) float32 scores of
@@ -64,9 +65,11 @@ def weights(
             enable_fp_fusion=True,
         )
     top, mass = found
-    mass *= torch.exp(top - top.amax(0))
+    most = top.amax(0)
+    mass *= torch.exp(top - most)
     total = torch.zeros_like(s).index_add_(0, segments.table[0, :count], mass)
-    return total.div_(mass.sum(0))
+    every = mass.sum(0)
+    return Attended(total.div_(every), most + every.log())
 
 
 @triton.jit(do_not_specialize=("capacity", "wide", "middle", "count"))

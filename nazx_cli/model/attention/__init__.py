@@ -10,13 +10,19 @@ from nazx_cli.model.attention.base import AttentionKind
 from nazx_cli.model.attention.inattention import InAttention
 from nazx_cli.model.attention.windowed import Full, Windowed
 from nazx_cli.model.decoder import Decoder
+from nazx_cli.ranks import Group
 
 _KINDS: dict[str, type[AttentionKind]] = {kind.name: kind for kind in (InAttention, Windowed, Full)}
 
 
-def attention_of(decoder: Decoder, kernel: KernelName | None = None) -> AttentionKind:
-    """The attention kind that the decoder's configuration names; ``kernel`` None lets it choose."""
-    return _KINDS[decoder.config.attention.kind](decoder, kernel)
+def attention_of(
+    decoder: Decoder, kernel: KernelName | None = None, group: Group | None = None
+) -> AttentionKind:
+    """The attention kind that the decoder's configuration names; ``kernel`` None lets it choose.
+
+    Its contexts are held by all ranks of ``group``, of which this process is one; None: here.
+    """
+    return _KINDS[decoder.config.attention.kind](decoder, kernel, group)
 
 
 def layouts_of(config: ModelConfig) -> tuple[str, ...]:

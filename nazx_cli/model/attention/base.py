@@ -14,19 +14,24 @@ from nazx_cli.context.context import Context, Memory
 from nazx_cli.errors import NazxError
 from nazx_cli.kernels import KernelName, choose_kernel
 from nazx_cli.model.decoder import Decoder
+from nazx_cli.ranks import Group
 
 
 class AttentionKind(ABC):
     """How the positions of one decoder attend.
 
-    ``layouts`` names what ``new_memory`` can build, the default first.
+    ``layouts`` names what ``new_memory`` can build, the default first. ``group`` are the processes
+    that hold contexts together; None: this one alone does.
     """
 
     name: ClassVar[str]
     layouts: ClassVar[tuple[str, ...]]
 
-    def __init__(self, decoder: Decoder, kernel: KernelName | None = None) -> None:
+    def __init__(
+        self, decoder: Decoder, kernel: KernelName | None = None, group: Group | None = None
+    ) -> None:
         self.decoder = decoder
+        self.group = group
         self._kernel = kernel
 
     @property

@@ -22,6 +22,7 @@ weighted sum of states, so that one matrix of states serves every layer.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import cast
 
@@ -34,11 +35,13 @@ from nazx_cli.context.cells import grams, standing_for
 from nazx_cli.context.context import Context, Memory
 from nazx_cli.context.layout import Layout
 from nazx_cli.context.layouts import LAYOUTS
+from nazx_cli.context.ranked import Following, Leading, Round
 from nazx_cli.kernels.native.rowwise import from_left, from_right
 from nazx_cli.kernels.rotary import Rotary, Rotation
 from nazx_cli.model.attention.base import AttentionKind
 from nazx_cli.model.decoder import Block, Decoder
 from nazx_cli.model.layers import grams_of
+from nazx_cli.ranks import Group
 
 
 class InAttention(AttentionKind):
@@ -58,6 +61,10 @@ class InAttention(AttentionKind):
         return ("grams", *(name for name in cls.layouts if name != "grams"))
 
     def new_memory(self, layout: str) -> Memory:
+        held = self._held(layout)
+        return held if self.group is None else Leading(held, self.group)
+
+    def _held(self, layout: str) -> Layout:
         return LAYOUTS[layout](InitialStateProjections(self.decoder), self.kernel)
 
     def sequence(self, ids: Tensor) -> Tensor:
@@ -84,21 +91,39 @@ class InAttention(AttentionKind):
         return decoder.hidden(h, attend)
 
     def run(self, context: Context, drafts: Sequence[int]) -> Tensor:
-        decoder = self.decoder
         layout = cast(Layout, context.memory)
+        config, n = self.decoder.config, len(context)
+        last = context.tokens.slice(max(0, n - config.attention.initial_window), n)
+        with nullcontext() if self.group is None else self.group.together():
+            layout.sync(standing_for(context.tokens, config))
+            h = self._last_position(layout, last)
+        return self.decoder.logits(h)
+
+    def follow(self, numbers: Sequence[int], contexts: dict[int, Following], group: Group) -> None:
+        """Another rank's part of ``run``, told of by a message of these ``numbers``; ``contexts``
+        are what it holds."""
+        round_, edits, ids = Round.heard(group, numbers)
+        layout = contexts.get(round_.context)
+        if layout is None:
+            layout = contexts[round_.context] = Following(self._held(round_.layout), group)
+        with torch.inference_mode():
+            layout.follow(round_, edits, ids)
+            self._last_position(layout, torch.tensor(round_.last))
+
+    def _last_position(self, layout: Layout, last: Tensor) -> Tensor:
+        """(1, C) final state of the last position; ``last`` (w,) are the tokens that its initial
+        state sees, fewer at the beginning."""
+        decoder, n = self.decoder, layout.total
         config = decoder.config
-        window = config.attention.initial_window
-        layout.sync(standing_for(context.tokens, config))
-        n = len(context)
         phases = decoder.rotary.phases(n - 1, n, n, decoder.device)[0]  # once for all layers
-        last = context.tokens.slice(max(0, n - window), n)
-        h = decoder.initial(grams_of(last.to(decoder.device), window)[-1:])
+        seen = grams_of(last.to(decoder.device), config.attention.initial_window)
+        h = decoder.initial(seen[-1:])
 
         def attend(layer: int, a: Tensor) -> Tensor:
             query = _query(decoder.layers[layer], a, config.num_heads)[0]
-            return layout.attend(layer, query, phases).to(a.dtype).reshape(1, -1)
+            return layout.attend(layer, query, phases).values.to(a.dtype).reshape(1, -1)
 
-        return decoder.logits(decoder.hidden(h, attend))
+        return decoder.hidden(h, attend)
 
 
 @dataclass(frozen=True)

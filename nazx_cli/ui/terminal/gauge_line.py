@@ -216,6 +216,8 @@ def _usage_forms(usage: Usage) -> dict[str, list[str]]:
     number, _, unit = context.partition(" ")
     brief = f"{float(number):.0f} {unit}" if float(number) >= 9.95 else context
     forms = {"context": [f"context {context}", f"ctx {brief}", ""]}
+    if usage.ranks > 1:
+        forms["context"].insert(0, f"context {context} on the first of {usage.ranks} processes")
     if usage.documents:
         total = usage.document_tokens
         forms["documents"] = [

@@ -3,7 +3,7 @@ process takes for it, beside the plan that it was loaded by.
 
 Random weights of the shapes that are asked for, with the attention that the registry has for them,
 are loaded as they are and quantized while loading, in processes of their own: run as
-``python -m nazx_cli.bench.room FOLDER HELD`` this file is such a process.
+``python -m nazx_cli.bench.processes.room FOLDER HELD`` this file is such a process.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from nazx_cli.bench.memory import measured, random_checkpoint
 from nazx_cli.bench.models import registry_config, weight_bytes, zipf_ids
+from nazx_cli.bench.processes.memory import measured, random_checkpoint
 from nazx_cli.bench.results import Row, clock, one
 from nazx_cli.bench.setup import Setup
 from nazx_cli.engine.language_model import load_planned
@@ -30,7 +30,7 @@ from nazx_cli.quantization.cost import KINDS
 from nazx_cli.reading.passages import PASSAGE_TOKENS
 
 ROOM = "room"
-_SELF = "nazx_cli.bench.room"
+_SELF = "nazx_cli.bench.processes.room"
 _ANSWER = 64  # tokens of the window that the prompt leaves free
 _NO_LIMIT = 1 << 50
 

@@ -3,8 +3,9 @@
 ``memory`` goes layout by layout, beside a dense cache, whose size is computed, since most of them
 cannot be allocated; the longest context of the default layout then runs in a process of its own.
 ``peak`` holds the estimate against such processes: by the whole of their resident memory, as limits
-and the gauge have it. Run as ``python -m nazx_cli.bench.memory FOLDER DTYPE LAYOUT CONTEXT`` this
-file is that process, with ``chat`` for a layout and a document for a context one that chats.
+and the gauge have it. Run as ``python -m nazx_cli.bench.processes.memory FOLDER DTYPE LAYOUT
+CONTEXT`` this file is that process, with ``chat`` for a layout and a document for a context one
+that chats.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ from nazx_cli.session.session import Session
 from nazx_cli.session.settings import SessionSettings
 from nazx_cli.tokenizer import Tokenizer
 
-_SELF = "nazx_cli.bench.memory"
+_SELF = "nazx_cli.bench.processes.memory"
 MEMORY, PEAK = "memory", "peak"
 CONTEXTS = (10_000, 100_000, 1_000_000, 3_000_000)
 WATCHED = "pairs"

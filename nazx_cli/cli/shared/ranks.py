@@ -1,0 +1,35 @@
+"""A command that several processes run together: the first one talks, the others follow it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from nazx_cli.ranks import world_size
+
+if TYPE_CHECKING:
+    from nazx_cli.ranks import Group
+
+_HINT = "look at what it said, and start all again"
+
+
+def over_ranks(body: Callable[[Group | None], None], device: str) -> None:
+    """Run ``body``, given the processes that torchrun has started, in the first of them; None where
+    this one is alone. The others load and compute on ``device`` what it tells them, and say nothing
+    but what goes wrong; Ctrl-C is for the first one to heed."""
+    if world_size() == 1:
+        body(None)
+        return
+    from nazx_cli.ranks import Group, joined
+
+    with joined(_HINT) as (rank, size):
+        group = Group(rank, size)
+        if group.leads:
+            with group.leading():
+                body(group)
+            return
+        from nazx_cli.engine.following import follow
+
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        follow(group, device)
