@@ -70,6 +70,7 @@ WORKLOADS = (
     "peak",
     "ranks",
     "room",
+    "serve",
     "read",
     "tokenizing",
     "drafts",

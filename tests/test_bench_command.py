@@ -21,7 +21,7 @@ from nazx_cli.errors import NazxError
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny", window=96))
+    return str(tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny", window=512))
 
 
 @pytest.fixture
@@ -101,6 +101,21 @@ def test_a_quick_run_has_every_benchmark_in_its_figures(model: str, tiny_shapes:
     assert report["complete"] is True
     assert {row["workload"] for row in report["rows"]} == set(workloads.WORKLOADS) - {"recall"}
     assert "quick: left out are" in err
+
+
+@pytest.mark.slow
+def test_a_server_is_measured_with_one_client_and_with_many(model: str) -> None:
+    measures = ("time per request", "processor time per request", "first token")
+    out, _ = bench("serve", "-m", model, "--quick", "--json")
+    rows = json.loads(out)["rows"]
+    assert [row["measure"] for row in rows] == [
+        *(f"{measure}, 1 client" for measure in measures),
+        *(f"{measure}, 8 clients" for measure in measures),
+        "peak memory of the server",
+    ]
+    assert all(row["ours"]["median"] > 0 and row["details"]["our_failed"] == 0 for row in rows)
+    assert 0 < rows[-1]["ours"]["median"] < rows[-1]["details"]["limit_bytes"]
+    assert all(row["theirs"] is None and row["note"] for row in rows)  # of no file for it
 
 
 def test_answers_with_and_without_drafts_are_timed_side_by_side(model: str) -> None:

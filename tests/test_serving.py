@@ -15,8 +15,10 @@ from cli_helpers import ScriptedModel, run_nazx, tiny_checkpoint
 from document_bytes import docx_members, epub_members, pdf_bytes, word_paragraph, zip_bytes
 from serving_helpers import BOOK, MODEL, PLAIN, Server, start
 
+from nazx_cli.bench.processes import serve as bench_serve
 from nazx_cli.documents.document import Document
 from nazx_cli.engine.language_model import load_model
+from nazx_cli.errors import NazxError
 from nazx_cli.serving.desk import Desk
 from nazx_cli.serving.requests import chat_request
 from nazx_cli.serving.shelf import Shelf
@@ -315,6 +317,20 @@ def test_an_answer_that_its_client_leaves_is_stopped(server: Server) -> None:
     server.wait_for("queue_running", 0)
     assert server.metric("queue_waiting") == 0
     assert before < server.metric('tokens_total{kind="generated"}') < before + 100_000
+
+
+def test_the_benchmark_counts_what_is_answered(server: Server) -> None:
+    asked_by = bench_serve.Server(server.process, server.port, "float32")
+    assert asked_by.ready() and asked_by.model == MODEL
+    assert asked_by.warm_up(2) > 200  # a byte each
+    assert asked_by.round(6, 3) > 0
+    assert (asked_by.failed, asked_by.short) == (0, 0)
+    (first,) = asked_by.firsts[6]
+    assert first > 0
+    asked_by.model = "another"
+    with pytest.raises(NazxError, match="answered no request"):
+        asked_by.round(2, 3)
+    assert asked_by.failed == 4
 
 
 # Documents

@@ -45,6 +45,7 @@ class Settings:
     watched          whether ``memory`` ends with a process of its own, and ``peak`` with chats
     threads          how many threads all sides compute on
     processes        by how many processes a context is held
+    clients          how many ask a server at once
     """
 
     model: str = "nazx-smol-135m"
@@ -67,6 +68,7 @@ class Settings:
     watched: bool = True
     threads: int = 1
     processes: tuple[int, ...] = (1, 2, 4)
+    clients: tuple[int, ...] = (1, 8, 64)
     question: str = "Who was the first to speak, and what was said about the journey?"
 
     def quick(self) -> Settings:
@@ -89,6 +91,7 @@ class Settings:
             float32=False,
             watched=False,
             processes=(1, 2),
+            clients=(1, 8),
         )
 
 

@@ -15,7 +15,7 @@ from nazx_cli.bench import (
     quantization,
     recall,
 )
-from nazx_cli.bench.processes import memory, ranks, room
+from nazx_cli.bench.processes import memory, ranks, room, serve
 from nazx_cli.bench.results import Row
 from nazx_cli.bench.setup import Settings, Setup
 from nazx_cli.context.layouts import LAYOUTS
@@ -51,6 +51,7 @@ WORKLOADS: dict[str, Workload] = {
         Workload("peak", "the estimate against a process's real memory", memory.peak),
         Workload("ranks", "a context over several processes", ranks.run, by_name=True),
         Workload("room", "prompts as long as memory and time allow", room.room, by_name=True),
+        Workload("serve", "requests of many clients at once", serve.run, by_name=True),
         Workload("read", "documents, from files to ranked passages", documents.read, True),
         Workload("tokenizing", "documents to tokens", documents.tokenizing, True),
         Workload("drafts", "answers with tokens run ahead", drafts.run, True, by_name=True),

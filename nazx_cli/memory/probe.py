@@ -62,9 +62,19 @@ def resident_bytes(pid: int | None = None) -> int:
     return _resident_by_ps(pid or os.getpid())
 
 
-def peak_resident_bytes() -> int:
+def peak_resident_bytes(pid: int | None = None) -> int:
     """The highest that ``resident_bytes`` has been since the start or the last reset."""
-    return _table(_PROC / "self" / "status").get("VmHWM", 0)
+    return _table(_PROC / str(pid or "self") / "status").get("VmHWM", 0)
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process has computed so far, on all its threads (Linux only, else 0)."""
+    try:
+        told = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0.0
+    user, system = told.rpartition(")")[2].split()[11:13]  # after the name, which may be anything
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def reset_peak() -> None:

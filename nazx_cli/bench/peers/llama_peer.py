@@ -49,12 +49,24 @@ def is_installed() -> bool:
 
 def rival(file: Path, precision: str, longest: int) -> Rival:
     """llama.cpp on a GGUF file, for prompts of up to ``longest`` tokens and a few more."""
+    repack, note = how_it_runs(file)
+    if repack is None:
+        return Rival(NAME, None, precision, note)
+    return Rival(full_name(), LlamaPeer(file, longest + _ROOM, repack), precision, note)
+
+
+def full_name() -> str:
+    """Its name and version."""
+    return f"{NAME} ({known})" if (known := version_of("llama-cpp-python")) else NAME
+
+
+def how_it_runs(file: Path) -> tuple[bool | None, str]:
+    """Whether ``file`` runs here with repacked weights (None: it does not at all), and what is to
+    be said of that."""
     for repack, note in ((True, ""), (False, "without repacked weights (AMX): it crashes here")):
         if (died := _trial(file, repack)) == "":
-            engine = LlamaPeer(file, longest + _ROOM, repack)
-            name = f"{NAME} ({known})" if (known := version_of("llama-cpp-python")) else NAME
-            return Rival(name, engine, precision, note)
-    return Rival(NAME, None, precision, f"llama.cpp cannot run {file.name} here: {died}")
+            return repack, note
+    return None, f"llama.cpp cannot run {file.name} here: {died}"
 
 
 class LlamaPeer:
