@@ -12,6 +12,7 @@ from resolve_helpers import error_of, resolve_model
 from nazx_cli.catalog.model_ref import ModelRef
 from nazx_cli.catalog.registry import Registry
 from nazx_cli.catalog.stored import nazx_home
+from nazx_cli.checkpoint.adapters.far import read_far_adapter
 from nazx_cli.checkpoint.adapters.lora import read_adapter
 from nazx_cli.checkpoint.atomic import building, put_in_place
 from nazx_cli.checkpoint.checkpoint import Checkpoint
@@ -67,6 +68,10 @@ def test_the_default_model_comes_from_the_wheel_that_its_reader_was_trained_on_o
     reader = ModelRef.parse(registry.default).adapters(None).reader
     assert reader is not None
     assert read_adapter(reader).notes["base_source"] == entry.sources[0].name
+    far = ModelRef.parse(registry.default).adapters(None).far
+    assert far is not None
+    assert read_far_adapter(far).notes["base_source"] == entry.sources[0].name
+    assert read_far_adapter(far).extended(entry.config).attention.far == "inattention"
 
 
 def test_a_namespace_is_asked_first_and_left_out_where_there_is_none(
