@@ -98,6 +98,20 @@ def test_other_weights_under_the_same_name_are_refused(tmp_path: Path) -> None:
         load_planned("tiny", folder, TextSize(), LoadOptions("cpu", "float32"), group)
 
 
+def test_ranks_wait_for_the_first_one_while_it_waits_for_a_person(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAZX_RANKS_TIMEOUT", "4")
+    folder = tiny_checkpoint(tmp_path / "m", kind="inattention")
+    with group_of(2) as group:
+        lm = load_planned("tiny", folder, TextSize(), LoadOptions("cpu", "float32"), group)
+        context = lm.new_context()
+        context.append([1, 2])
+        before = lm.next_logits(context)
+        time.sleep(6)
+        assert torch.equal(lm.next_logits(context), before)
+
+
 @pytest.mark.parametrize("how", (signal.SIGKILL, signal.SIGSTOP))
 def test_a_rank_that_dies_or_stalls_ends_the_others_with_a_line(
     how: signal.Signals, tmp_path: Path
@@ -110,7 +124,7 @@ def test_a_rank_that_dies_or_stalls_ends_the_others_with_a_line(
         tmp_path,
         *("ask", "-m", str(folder), "--temperature", "0", "--max-tokens", "100000"),
         *("--file", str(document), "who is?"),
-        NAZX_RANKS_TIMEOUT="5",
+        NAZX_RANKS_TIMEOUT="60" if how == signal.SIGKILL else "10",
     )
     limit = time.monotonic() + 60
     while not ranks[0].out and time.monotonic() < limit:

@@ -35,9 +35,8 @@ class Held:
     def tell(self, group: Group) -> None:
         """Have the others load the same."""
         text = torch.frombuffer(bytearray(json.dumps(asdict(self)).encode()), dtype=torch.uint8)
-        with group.together():
-            for rank in group.others:
-                group.send(rank, (Kind.LOAD, len(text)), text)
+        for rank in group.others:
+            group.send(rank, (Kind.LOAD, len(text)), text)
 
     @classmethod
     def heard(cls, group: Group, size: int) -> Held:

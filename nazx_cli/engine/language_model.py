@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -99,20 +100,21 @@ def load_planned(
     plan = plan_here(config, documents, options).check()
     wanted = options.adapters.merged(documents.tokens > 0)
     merged = read_adapter(wanted) if wanted else None
-    if group is not None:
-        adapter = str(wanted) if wanted else None
-        Held(name, str(folder.absolute()), plan.dtype, plan.quantize, adapter).tell(group)
-    decoder = load_decoder(
-        folder,
-        options.device,
-        plan.dtype,
-        plan.quantize,
-        merged,
-        plan.on_device,
-        plan.host_embedding,
-    )
-    if group is not None:
-        with group.together():
+    # The others hold what this one does, or are lost.
+    with nullcontext() if group is None else group.together():
+        if group is not None:
+            adapter = str(wanted) if wanted else None
+            Held(name, str(folder.absolute()), plan.dtype, plan.quantize, adapter).tell(group)
+        decoder = load_decoder(
+            folder,
+            options.device,
+            plan.dtype,
+            plan.quantize,
+            merged,
+            plan.on_device,
+            plan.host_embedding,
+        )
+        if group is not None:
             check_alike(group, decoder)
     lm = LanguageModel(name, decoder, folder, plan.layout, plan, group)
     lm.adapter, lm.far = merged, options.adapters.far
