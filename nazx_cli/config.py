@@ -159,6 +159,12 @@ class ModelConfig:
         )
 
     @property
+    def prefers_resident(self) -> bool:
+        """Whether documents are best attended to as a whole: a far memory finds less than recall
+        does."""
+        return self.attention.kind == "inattention"
+
+    @property
     def window(self) -> int | None:
         """Live tokens attended to at once: sinks and window, the trained length of a ``full``
         model, or None for InAttention."""

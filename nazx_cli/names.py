@@ -23,6 +23,19 @@ READ_MODES: Mapping[str, str] = MappingProxyType(
 )
 """Ways in which documents reach the model (``--read``), and what each does."""
 
+INDEX_FROM = 32_000_000
+"""Bytes of documents from which on they are kept in the index, where nobody says otherwise:
+tokenizing fewer takes seconds, and a chat about them can be saved."""
+
+INDEXING: Mapping[str, str] = MappingProxyType(
+    {
+        "auto": f"{INDEX_FROM // 10**6} MB of documents or more",
+        "always": "also fewer; nothing of a file that is known is read again",
+        "never": "all documents are held in memory",
+    }
+)
+"""When documents are kept in the index (``--index``)."""
+
 SUMMARIES: Mapping[str, str] = MappingProxyType(
     {
         "auto": "written by a chat model of a billion weights or more, else an extract",
@@ -73,6 +86,7 @@ WORKLOADS = (
     "serve",
     "read",
     "tokenizing",
+    "folders",
     "drafts",
     "quantization",
     "recall",

@@ -143,6 +143,9 @@ def test_help_groups_the_options_and_explains_their_words(name: str) -> None:
     titles = ["Documents", "Model", "Memory", "Sampling", "Output", "Session", "Other"]
     places = [out.index(f"\n{title}:\n") for title in titles]
     assert places == sorted(places) and "\nOptions:\n" not in out
-    for word in (*names.READ_MODES, *names.SUMMARIES, *names.LAYOUTS, *names.THINKING):
+    for word in (
+        *(*names.READ_MODES, *names.INDEXING, *names.SUMMARIES),
+        *(*names.LAYOUTS, *names.THINKING),
+    ):
         assert re.search(rf"^    {word} +\w", out, re.MULTILINE)
     assert not re.search(r"<list|<str>|INTEGER|FLOAT|RANGE|BOOLEAN", out)

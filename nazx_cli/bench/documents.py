@@ -1,25 +1,38 @@
-"""Workloads ``read`` and ``tokenizing``: documents on their way to a question."""
+"""Workloads ``read``, ``folders`` and ``tokenizing``: documents on their way to a question."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import ArrayLike
 from tokenizers import Tokenizer as Backend
 
-from nazx_cli.bench.results import Row, Spread, clock
+from nazx_cli.bench.results import Row, Spread, clock, timed
 from nazx_cli.bench.setup import Setup
-from nazx_cli.documents.gather import gather
+from nazx_cli.catalog.model_ref import ModelRef
+from nazx_cli.documents.gather import gather, listed
+from nazx_cli.index import room
+from nazx_cli.index.intake import Taken, take_in
+from nazx_cli.memory.probe import peak_resident_bytes
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.recall import rank
 from nazx_cli.tokenizer import Tokenizer, Tokens
 
-READ, TOKENIZING = "read", "tokenizing"
+READ, FOLDERS, TOKENIZING = "read", "folders", "tokenizing"
 PEER = "one call of tokenizers"
 _CHARACTERS = 10_000_000  # of the documents that are tokenized, at most
+_QUESTIONS = (
+    "Who is on trial, and what for?",
+    "What did the king give to the servant?",
+    "Where did Anna meet her brother in the garden?",
+    "Why was the captain afraid of the storm?",
+)
+_BEST = 64  # passages: as many as are tried against the room in a prompt
 _EDIT = "A sentence that was not there before. "
 
 
@@ -47,6 +60,39 @@ def read(setup: Setup) -> Iterator[Row]:
     for measure, seconds in {"ready for the question": runs, **later}.items():
         spread = Spread(seconds)
         yield Row(READ, measure, size["tokens"], "s", lm.dtype, spread, details=details)
+
+
+def folders(setup: Setup) -> Iterator[Row]:
+    """Files taken in by an index on disk, which is new and removed at the end: at first, again,
+    with one more file; and passages ranked on it, which only the best are asked of."""
+    settings = setup.settings
+    tokenizer = Tokenizer.from_folder(ModelRef.parse(settings.model).fetch())
+    with TemporaryDirectory() as folder:
+        more = Path(folder, "one more.txt")
+        more.write_text(f"One more file. {_EDIT * 2000}", encoding="utf-8")
+
+        def start(*files: str) -> Taken:
+            listing = listed([*settings.files, *files])
+            sizes["file bytes"] = listing.nbytes
+            return take_in(listing, tokenizer, Path(folder, "index"), sys.maxsize)
+
+        def row(measure: str, *seconds: float) -> Row:
+            spread, details = Spread(seconds), {**sizes, "peak_bytes": peak_resident_bytes()}
+            return Row(FOLDERS, measure, library.num_tokens, "s", "", spread, details=details)
+
+        sizes: dict[str, int] = {}
+        setup.note(f"{FOLDERS}: the first start")
+        first, taken = clock(start)
+        library = Library.of(taken.documents, tokenizer)
+        sizes |= {"documents": len(taken.documents), "copies": taken.copies}
+        sizes["index_bytes"] = room.nbytes(Path(folder, "index"))
+        yield row("first start", first)
+        yield row("later start", *(clock(start)[0] for _ in range(settings.repeat)))
+        yield row("start with one more file", clock(lambda: start(str(more)))[0])
+        questions = (settings.question, *_QUESTIONS)
+        for measure in ("question ranked, words new to it", "question ranked again"):
+            seconds = (timed(rank, library, question, _BEST)() for question in questions)
+            yield row(measure, *seconds)
 
 
 class _Case:

@@ -19,7 +19,7 @@ from nazx_cli.bench.processes import memory, ranks, room, serve
 from nazx_cli.bench.results import Row
 from nazx_cli.bench.setup import Settings, Setup
 from nazx_cli.context.layouts import LAYOUTS
-from nazx_cli.documents.gather import gather
+from nazx_cli.documents.gather import listed
 from nazx_cli.errors import UsageError
 
 
@@ -54,6 +54,7 @@ WORKLOADS: dict[str, Workload] = {
         Workload("serve", "requests of many clients at once", serve.run, by_name=True),
         Workload("read", "documents, from files to ranked passages", documents.read, True),
         Workload("tokenizing", "documents to tokens", documents.tokenizing, True),
+        Workload("folders", "very many documents, on disk", documents.folders, True, by_name=True),
         Workload("drafts", "answers with tokens run ahead", drafts.run, True, by_name=True),
         Workload("quantization", "int8 and nf4 beside the original", quantization.run, True),
         Workload("recall", "are the right passages chosen?", recall.run, True, True, True),
@@ -87,7 +88,7 @@ def choose(
             f"name one: nazx bench {reader} --file book.txt",
         )
     if reader:
-        gather(settings.files)
+        listed(settings.files)  # folders may be more than memory holds
     return tuple(chosen)
 
 

@@ -21,6 +21,7 @@ from nazx_cli.cli import (
     doctor,
     gauge,
     help,
+    index,
     play,
     serve,
     sessions,
@@ -62,6 +63,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
 
 GROUPS: tuple[tuple[str, Callable[..., None], tuple[tuple[str, Callable[..., None]], ...]], ...] = (
     ("sessions", sessions.sessions, sessions.COMMANDS),
+    ("index", index.index, index.COMMANDS),
     ("config", config.config, config.COMMANDS),
 )
 """Commands that have commands of their own; without one the first function is run."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nazx_cli.cli.shared.answers import AnswerOptions
+from nazx_cli.cli.shared.documents import IndexOptions
 from nazx_cli.cli.shared.options import (
     AskOptions,
     ChatOptions,
@@ -43,6 +44,7 @@ def ask(
     *,
     model: ModelOptions,
     answers: AnswerOptions,
+    index: IndexOptions,
     output: OutputOptions,
     options: AskOptions,
 ) -> None:
@@ -54,7 +56,7 @@ def ask(
     """
     over_ranks(
         lambda group: _ask(
-            context, question or (), file or (), model, answers, output, options, group
+            context, question or (), file or (), model, answers, index, output, options, group
         ),
         model.device,
     )
@@ -66,6 +68,7 @@ def _ask(
     file: Sequence[str],
     model: ModelOptions,
     answers: AnswerOptions,
+    index: IndexOptions,
     output: OutputOptions,
     options: AskOptions,
     group: Group | None,
@@ -86,6 +89,7 @@ def _ask(
         piped=piped,
         names_no_model=names_no_model(context),
         group=group,
+        index=index,
     )
     chat = opening.open()
     try:

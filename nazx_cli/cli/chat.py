@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from nazx_cli.cli.shared.answers import AnswerOptions
+from nazx_cli.cli.shared.documents import IndexOptions
 from nazx_cli.cli.shared.options import (
     ChatOptions,
     Files,
@@ -30,6 +31,7 @@ def chat(
     *,
     model: ModelOptions,
     answers: AnswerOptions,
+    index: IndexOptions,
     output: OutputOptions,
     options: ChatOptions,
 ) -> None:
@@ -46,7 +48,8 @@ def chat(
             "the chat reads questions from stdin, so --file - cannot", "give the file's name"
         )
     over_ranks(
-        lambda group: _chat(context, files, model, answers, output, options, group), model.device
+        lambda group: _chat(context, files, model, answers, index, output, options, group),
+        model.device,
     )
 
 
@@ -55,6 +58,7 @@ def _chat(
     files: tuple[str, ...],
     model: ModelOptions,
     answers: AnswerOptions,
+    index: IndexOptions,
     output: OutputOptions,
     options: ChatOptions,
     group: Group | None,
@@ -73,6 +77,7 @@ def _chat(
         interactive,
         names_no_model=names_no_model(context),
         group=group,
+        index=index,
     )
     with no_echo() if interactive else nullcontext():
         chat = opening.open()

@@ -112,7 +112,7 @@ def _stories(files: Sequence[str] | None, screen: Screen) -> tuple[list[Story], 
         return tales(), f", {ABOUT_TALES}"
     if "-" in files:
         raise UsageError("the game reads words from stdin", "give the file's name")
-    from nazx_cli.cli.shared.opening import read_documents
+    from nazx_cli.cli.shared.documents import read_documents
 
     documents = read_documents(files, None, screen)
     return [Story(document.name, document.text) for document in documents], ""

@@ -60,7 +60,8 @@ def serve(
     """
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
         raise NazxError("nazx serve needs starlette and uvicorn", "pip install 'nazx[serve]'")
-    from nazx_cli.cli.shared.opening import models_of, read_documents
+    from nazx_cli.cli.shared.documents import read_documents
+    from nazx_cli.cli.shared.opening import models_of
     from nazx_cli.serving.gate import is_loopback
 
     if not is_loopback(options.host) and not options.api_key:

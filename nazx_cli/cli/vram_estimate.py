@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nazx_cli.amounts import parse_bytes
+from nazx_cli.cli.shared.documents import Given, IndexOptions
 from nazx_cli.cli.shared.options import (
     Files,
     Json,
@@ -69,6 +70,7 @@ def vram_estimate(
     file: Files = None,
     *,
     options: EstimateOptions,
+    index: IndexOptions,
     vram: Annotated[
         list[str] | None,
         typer.Option("--vram", help="A card's memory, as 8GB. May be repeated.", metavar="SIZE"),
@@ -98,7 +100,7 @@ def vram_estimate(
         config = as_inattention(config)
     report = Report(json=json)
     if file:
-        documents = _count(file, options.model, revision, config, report.screen)
+        documents = _count(file, index, options.model, revision, config, report.screen)
         talk = options.ctx
     else:
         documents, talk = _all_in_all(options, config), 0
@@ -135,17 +137,21 @@ def _all_in_all(options: EstimateOptions, config: ModelConfig) -> TextSize:
 
 
 def _count(
-    files: Sequence[str], model: str, revision: str | None, config: ModelConfig, screen: Screen
+    files: Sequence[str],
+    index: IndexOptions,
+    model: str,
+    revision: str | None,
+    config: ModelConfig,
+    screen: Screen,
 ) -> TextSize:
     """The size of documents, by the model's own tokenizer."""
     from nazx_cli.catalog.model_ref import ModelRef
-    from nazx_cli.cli.shared.opening import read_documents
-    from nazx_cli.memory.estimate import TextSize
+    from nazx_cli.index.shelf import size_of
     from nazx_cli.tokenizer import Tokenizer
 
-    documents = read_documents(files, None, screen)
+    given = Given.look(files, None, index.index_of(), screen)
     tokenizer = Tokenizer.from_folder(ModelRef.parse(model, revision).fetch())
-    return TextSize.of((tokenizer.encode_document(each.text).ids for each in documents), config)
+    return size_of(given.tokenized(tokenizer, in_memory=config.prefers_resident), config)
 
 
 def _longest(config: ModelConfig, row: Row, ranks: int) -> dict[str, int]:

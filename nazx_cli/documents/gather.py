@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -97,12 +98,17 @@ class Item:
         return self.document is None and self.url is None
 
     @cached_property
+    def state(self) -> os.stat_result | None:
+        """What the system told of the file; None where it told nothing."""
+        try:
+            return self.path.stat() if self.is_file else None
+        except OSError:
+            return None
+
+    @property
     def size(self) -> int:
         """Its bytes, as far as they can be told without opening it."""
-        try:
-            return self.path.stat().st_size if self.is_file else 0
-        except OSError:
-            return 0
+        return self.state.st_size if self.state is not None else 0
 
     def left_out(self, error: DocumentError) -> Skipped:
         """What is said of a member of a folder or glob that ``error`` befell; of what was named by
@@ -122,6 +128,7 @@ class Listing:
         self._groups: dict[str, str] = {}  # what to say where none of one can be read
         self._good: set[str] = set()  # groups of which something is there by another name
         self._seen: set[str] = set()
+        self._folders: dict[str, str] = {}  # where each really is
 
     @property
     def nbytes(self) -> int:
@@ -152,19 +159,28 @@ class Listing:
 
     def add_file(self, name: str, path: Path) -> None:
         """A file named by itself: any fault is an error."""
-        if self._is_new(os.path.realpath(path)):
+        if self._is_new(self._real(path)):
             self.items.append(Item(name, path))
 
     def add_members(self, spec: str, members: Iterable[tuple[str, Path]], empty: str) -> None:
         """Files found below a folder or by a glob: faulty ones are skipped, not errors."""
         self._groups[spec] = empty
         for name, path in members:
-            if not self._is_new(os.path.realpath(path)):
+            item = Item(name, path, spec)
+            if not self._is_new(self._real(path)):
                 self._good.add(spec)
-            elif path.exists() and not path.is_file():
+            elif item.state is not None and not stat.S_ISREG(item.state.st_mode):
                 self.skipped.append(Skipped(name, "is no regular file"))
             else:
-                self.items.append(Item(name, path, spec))
+                self.items.append(item)
+
+    def _real(self, path: Path) -> str:
+        """Where a file really is; its folder is looked at once."""
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        real = os.path.join(self._folders[folder], name)  # noqa: PTH118 of very many files
+        return os.path.realpath(real) if os.path.islink(real) else real  # noqa: PTH114
 
     def _is_new(self, key: str) -> bool:
         is_new = key not in self._seen
@@ -231,8 +247,10 @@ def _walk(spec: str, folder: Path) -> tuple[list[tuple[str, Path]], list[Skipped
     rules = IgnoreRules(Path(base))
     ignored: dict[str, list[str]] = {}
 
+    prefix, length = str(Path(spec, "x"))[:-1], len(os.path.join(base, ""))  # noqa: PTH118
+
     def shown(path: str) -> str:
-        return str(Path(spec, os.path.relpath(path, base)))
+        return prefix + path[length:]
 
     def refused(error: OSError) -> None:
         skipped.append(Skipped(shown(str(error.filename)), "may not be listed"))

@@ -212,9 +212,8 @@ class LanguageModel:
 
     @property
     def prefers_resident(self) -> bool:
-        """Whether documents are best attended to as a whole: a far memory finds less than recall
-        does."""
-        return self.config.attention.kind == "inattention"
+        """Whether documents are best attended to as a whole."""
+        return self.config.prefers_resident
 
     def attend_far(self, wanted: bool) -> None:
         """Take in the far memory ``far`` for what is resident, or take it out again; nothing

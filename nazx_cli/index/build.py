@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from contextlib import suppress
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,10 @@ import numpy as np
 
 from nazx_cli.index.segment import Numbers, key_of_term, spelled_order
 from nazx_cli.reading.content import dumps
-from nazx_cli.reading.matcher import stretches, token_words, tokens_at, words_in
-from nazx_cli.reading.words import script, stem
+from nazx_cli.reading.matcher import token_words, tokens_at
+from nazx_cli.reading.tokenized import word_starts
+from nazx_cli.reading.words import WORD, script, stem
+from nazx_cli.tokenizer.encode import Numbered
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 SEGMENT_TOKENS = 8_000_000
 """Tokens of a segment, about: some 400 MB of memory while it is put in order."""
 
+_AT_ONCE = 1 << 16  # words that are held as text at a time
+_LOW = (1 << 32) - 1
+
 
 class Builder:
     """A segment in the making: ``add`` documents, then ``write``."""
@@ -33,15 +38,19 @@ class Builder:
         spelled = [token_words(tokenizer, token) for token in range(tokenizer.vocab_size)]
         self._split = np.asarray([words is None for words in spelled])
         # The character that each token's first word begins with, if it begins one.
-        self._first = [words[0][0] if words else "" for words in spelled]
+        first = [words[0][0] if words else "" for words in spelled]
+        self._capital = np.asarray([character.isupper() for character in first])
+        self._letter = np.asarray([character.isalpha() for character in first])
+        self._script = np.asarray([script(character) if character else "" for character in first])
         self.tokens = 0
         self._numbers: list[Numbers] = []
         self._hashes: list[bytes] = []
         self._passage = self._byte = self._distinct = self._record = 0
         self._arrays: defaultdict[str, list[NDArray[Any]]] = defaultdict(list)
         self._blobs: defaultdict[str, list[bytes]] = defaultdict(list)
-        self._stems: dict[str, int] = {}
-        self._spelled: dict[str, list[int]] = {}
+        self._stems = Numbered()
+        self._spelled = Numbered()
+        self._stem_of: list[int] = []  # of each word, as it is spelled
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -105,23 +114,24 @@ class Builder:
 
     def _add_words(self, document: TokenizedDocument, cuts: NDArray[np.int32]) -> None:
         """Where each stem begins: number of the stem, passage, place in it."""
-        stems, begins = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
-        own = len(self._numbers)
-        every = np.ones(len(self._split), np.bool_)
-        for word, at in words_in(document.text, stretches(document, every)):
-            found = self._stems.setdefault(stem(word.casefold()), len(self._stems))
-            stems.append(np.full(len(at), found, np.int32))
-            begins.append(at)
-            owners = self._spelled.setdefault(word, [])
-            if not owners or owners[-1] != own:
-                owners.append(own)
-        tokens = tokens_at(document.starts, np.concatenate(begins)) if len(document) else None
-        if tokens is None or not len(tokens):
+        if not len(document):
             return
+        text, starts = document.text, word_starts(document.text)
+        numbers = np.zeros(len(starts), np.int64)
+        for begin in range(0, len(starts), _AT_ONCE):
+            end = min(begin + _AT_ONCE, len(starts))
+            stop = int(starts[end]) if end < len(starts) else len(text)
+            words = WORD.findall(text, int(starts[begin]), stop)
+            known = len(self._spelled)
+            numbers[begin:end] = np.fromiter(map(self._spelled.__getitem__, words), np.int64)
+            for word in islice(self._spelled, known, None):
+                self._stem_of.append(self._stems[stem(word.casefold())])
+        tokens = tokens_at(document.starts, starts)
         passages = np.searchsorted(cuts, tokens, side="right") - 1
-        self._arrays["stem"].append(np.concatenate(stems))
+        self._arrays["stem"].append(np.asarray(self._stem_of, np.int32)[numbers])
         self._arrays["passage"].append((self._passage + passages).astype(np.int32))
         self._arrays["place"].append((tokens - cuts[passages]).astype(np.uint8))
+        self._arrays["owner"].append(_each_once(numbers) << 32 | len(self))
 
     def _add_tokens(
         self, document: TokenizedDocument, cuts: NDArray[np.int32]
@@ -130,15 +140,13 @@ class Builder:
         alphabets."""
         ids, size = document.ids, len(self._split)
         owner = np.repeat(np.arange(len(cuts) - 1), np.diff(cuts))
-        pairs = np.unique(owner * size + ids)
-        distinct, holding = np.unique(pairs % size, return_counts=True)
+        holding = np.bincount(_each_once(owner * size + ids) % size, minlength=size)
+        distinct = np.flatnonzero(holding)
         self._arrays["distinct"].append(distinct.astype(np.int32))
-        self._arrays["distinct_passages"].append(holding.astype(np.int32))
-        first = {int(u): self._first[u] for u in distinct}
+        self._arrays["distinct_passages"].append(holding[distinct].astype(np.int32))
         begins = np.bincount(ids[~document.joined], minlength=size)
-        capitals = sum(int(begins[u]) for u, c in first.items() if c.isupper())
-        letters = sum(int(begins[u]) for u, c in first.items() if c.isalpha())
-        return capitals, letters, " ".join(sorted({script(c) for c in first.values() if c}))
+        capitals, letters = (int(begins[kind].sum()) for kind in (self._capital, self._letter))
+        return capitals, letters, " ".join(sorted(set(self._script[distinct].tolist()) - {""}))
 
     def write(self, path: Path) -> int:
         """Write the segment whole or not at all; its bytes. ``OSError`` where that cannot be."""
@@ -182,7 +190,7 @@ class Builder:
         places = np.concatenate(self._arrays.pop("place", empty)).astype(np.int64)
         packed <<= 8
         packed |= places
-        packed = np.unique(packed)
+        packed = _each_once(packed)
         places = (packed & 0xFF).astype(np.uint8)
         packed >>= 8
         begins = np.flatnonzero(np.diff(packed, prepend=-1))
@@ -199,20 +207,32 @@ class Builder:
         }
 
     def _words(self) -> dict[str, NDArray[Any]]:
-        words = sorted(self._spelled, key=spelled_order)
-        encoded = [word.encode("utf-8", "surrogatepass") for word in words]
-        owners = [np.asarray(self._spelled[word], np.int32) for word in words]
+        """The words as they are spelled, and the documents that have each."""
+        words = list(self._spelled)
+        order = sorted(range(len(words)), key=lambda number: spelled_order(words[number]))
+        encoded = [words[number].encode("utf-8", "surrogatepass") for number in order]
+        rank = np.zeros(len(words), np.int64)
+        rank[order] = np.arange(len(words))
+        packed = np.concatenate([np.zeros(0, np.int64), *self._arrays.pop("owner", [])])
+        packed = np.sort(rank[packed >> 32] << 32 | packed & _LOW)
         return {
             "spelled": _bytes(encoded),
             "spelled_bounds": np.cumsum([0, *map(len, encoded)]),
-            "spelled_owners": np.concatenate([np.zeros(0, np.int32), *owners]),
-            "owner_bounds": np.cumsum([0, *map(len, owners)]),
+            "spelled_owners": (packed & _LOW).astype(np.int32),
+            "owner_bounds": np.searchsorted(packed, np.arange(len(words) + 1) << 32),
         }
 
 
 _AS_THEY_COME = (
     *("cut_tokens", "cut_characters", "cut_lines", "cut_bytes", "distinct", "distinct_passages"),
 )
+
+
+def _each_once(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """They in order; ``np.unique`` takes several times as long for it."""
+    ordered = np.sort(numbers)
+    once: NDArray[np.int64] = ordered[np.diff(ordered, prepend=-1) != 0]
+    return once
 
 
 def _bytes(blobs: list[bytes]) -> NDArray[np.uint8]:

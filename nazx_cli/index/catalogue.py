@@ -97,10 +97,12 @@ class Catalogue:
             try:
                 self._segments[name] = Segment(path)
                 room.used(path)
-            except (OSError, DamagedIndexError):
+            except (FileNotFoundError, DamagedIndexError):
                 with self._change() as database:
                     database.execute("DELETE FROM contents WHERE segment = ?", (name,))
                 return None
+            except OSError as error:
+                raise self._told(error) from None
         return self._segments[name]
 
     def remember(self, files: Mapping[str, tuple[Seen, str]]) -> None:
@@ -124,6 +126,7 @@ class Catalogue:
         name, hashes = f"{uuid4().hex}.safetensors", builder.hashes
         path = self.folder / name
         with self._explained():
+            self.folder.mkdir(parents=True, exist_ok=True)  # somebody may have emptied the index
             builder.write(path)
         in_use = {self.folder / each for each in (*self._segments, name)}
         try:
@@ -180,16 +183,17 @@ class Catalogue:
         try:
             yield
         except OSError as error:
-            told = explain(error, self.folder)
-            raise NazxError(
-                told.message, f"{told.hint}; nazx index clear empties the index"
-            ) from None
+            raise self._told(error) from None
         except sqlite3.Error as error:
             full = getattr(error, "sqlite_errorcode", 0) in _FULL
             what = "disk is full" if full else "index cannot be written"
             raise NazxError(
                 f"the {what}: {self.folder}: {error}", "free some space, or run: nazx index clear"
             ) from None
+
+    def _told(self, error: OSError) -> NazxError:
+        told = explain(error, self.folder)
+        return NazxError(told.message, f"{told.hint}; nazx index clear empties the index")
 
     def _sweep(self) -> None:
         """Remove files that nothing refers to: of a process that was killed, or made in vain."""

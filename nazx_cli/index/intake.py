@@ -44,6 +44,12 @@ class Taken:
     looked_into: int
     new: int
 
+    @property
+    def told(self) -> str:
+        """What to say of it."""
+        held = f"documents in the index: {len(self.documents):,}, new: {self.new:,}"
+        return f"{held}, files that are copies of others: {self.copies:,}"
+
 
 def take_in(
     listing: Listing,
@@ -101,13 +107,10 @@ class _Intake:
     def _looked_at(self, item: Item) -> _File | TokenizedDocument | None:
         """A regular file, without a look into it; what is none is read; None: left out."""
         try:
-            if item.is_file:
-                state = item.path.stat()
-                if stat.S_ISREG(state.st_mode):
-                    return _File(item, os.path.abspath(item.path), Seen.of(state))  # noqa: PTH100
+            state = item.state
+            if state is not None and stat.S_ISREG(state.st_mode):
+                return _File(item, os.path.abspath(item.path), Seen.of(state))  # noqa: PTH100
             document = read_item(item, lambda done, total: None)
-        except OSError as error:
-            self.skipped.append(item.left_out(DocumentError(f"cannot be read: {error.strerror}")))
         except DocumentError as error:
             self.skipped.append(item.left_out(error))
         else:
@@ -153,8 +156,9 @@ class _Intake:
             if file.digest not in lying:
                 new.setdefault(file.digest, file)
         if new:
-            self._put(list(new.values()))
-            self._join_small()
+            with self.tokenizer.remembering():
+                self._put(list(new.values()))
+                self._join_small()
         return self._present(self.catalogue.lying({file.digest for file in files}))
 
     def _put(self, files: list[_File]) -> None:

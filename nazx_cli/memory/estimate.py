@@ -38,6 +38,7 @@ _QUANTIZER = 185_000_000  # measured: bitsandbytes and what it imports, and its 
 _TRITON = 75_000_000  # measured: Triton, which bitsandbytes imports where it is installed
 _ANSWERING = 45_000_000  # measured: libraries first used by a chat, and code compiled for prompts
 _INDEX = 40  # by its arrays: bytes of a token in the index of recall, while it is built
+_INDEXED = 2  # by its arrays: of a token that lies on disk, words looked up included
 _STORED = 2  # bytes of one number in a checkpoint file; published ones are 16-bit
 _HEAPS = {1: (26.0, 0.486), 2: (4.56, 0.794), 3: (1.90, 0.921), 4: (1.265, 0.971)}
 
@@ -45,11 +46,12 @@ _HEAPS = {1: (26.0, 0.486), 2: (4.56, 0.794), 3: (1.90, 0.921), 4: (1.265, 0.971
 @dataclass(frozen=True)
 class TextSize:
     """How long documents are: ``tokens`` in all and ``distinct`` ones, or cells, among them;
-    ``vocabulary`` as in ``Size``."""
+    ``vocabulary`` as in ``Size``. ``indexed`` of the tokens lie in an index on disk."""
 
     tokens: int = 0
     distinct: int = 0
     vocabulary: int | None = None
+    indexed: int = 0
 
     @classmethod
     def of(cls, documents: Iterable[NDArray[np.int32]], config: ModelConfig) -> TextSize:
@@ -186,12 +188,13 @@ def _quantizer() -> int:
 def process_bytes(held: int, documents: TextSize) -> int:
     """What a process on a CPU comes to beside model and context, from the bytes that it holds
     with its ``documents`` read and tokenized, but nothing loaded."""
-    return held + _ANSWERING + index_bytes(documents.tokens)
+    return held + _ANSWERING + index_bytes(documents.tokens, documents.indexed)
 
 
-def index_bytes(tokens: int) -> int:
-    """What the index of recall takes of host memory for documents of so many tokens, at most."""
-    return tokens * _INDEX
+def index_bytes(tokens: int, indexed: int = 0) -> int:
+    """What the index of recall takes of host memory for documents of so many tokens, ``indexed``
+    of them on disk, at most."""
+    return (tokens - indexed) * _INDEX + indexed * _INDEXED
 
 
 def longest_context(

@@ -266,7 +266,7 @@ class Matcher:
         broken[self._distinct[self._broken]] = True
         for first, document in zip(self._bounds.tolist(), self._documents, strict=False):
             own = document.starts
-            for word, begins in words_in(document.text, stretches(document, broken)):
+            for word, begins in _words_in(document.text, _stretches(document, broken)):
                 tokens = tokens_at(own, begins)
                 found[stem(word.casefold())].append((first + tokens).astype(np.int32))
         return dict(found)
@@ -296,7 +296,7 @@ def _is_content(pieces: list[str]) -> bool:
     return len(word) >= 3 and not word.isdigit() and word not in STOP_WORDS
 
 
-def stretches(document: TokenizedDocument, broken: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+def _stretches(document: TokenizedDocument, broken: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
     """The characters that tokens with ``broken[id]`` touch, and small gaps between them, as
     stretches (begin, end) that cut no word and do not overlap; a long one comes in parts."""
     text, done = document.text, 0
@@ -336,7 +336,7 @@ def tokens_at(starts: NDArray[np.int32], characters: NDArray[np.int32]) -> NDArr
     return np.searchsorted(starts, starts[at], side="left")
 
 
-def words_in(
+def _words_in(
     text: str, stretches: Iterable[tuple[int, int]]
 ) -> Iterator[tuple[str, NDArray[np.int32]]]:
     """Words of stretches of the text that cut none, as they are spelled, and where they begin:

@@ -50,6 +50,19 @@ def joined_tokens(text: str, starts: NDArray[np.int32]) -> NDArray[np.bool_]:
     return joined
 
 
+def word_starts(text: str) -> NDArray[np.int32]:
+    """(w,) the characters at which the words of ``text`` begin, as ``words.WORD`` has them."""
+    found = [np.zeros(0, np.int32)]
+    for begin in range(0, len(text), _CHUNK):
+        first = max(0, begin - 1)
+        kinds = _kinds(text[first : begin + _CHUNK])
+        before = np.append(_NONE, kinds[:-1])
+        starts = (kinds == _UNSPACED) | ((kinds == _SPACED) & (before != _SPACED))
+        starts[: begin - first] = False
+        found.append((first + np.flatnonzero(starts)).astype(np.int32))
+    return np.concatenate(found)
+
+
 def _kinds(text: str) -> NDArray[np.uint8]:
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
     present = np.zeros(0x110000, np.bool_)

@@ -151,7 +151,7 @@ class Answerer:
     def _set_up(self, state: State, library: Library | None) -> Setup:
         """As ``setup``, with ``library`` where it is that of the documents."""
         documents, settings, tokenizer = state.documents, state.settings, self.lm.tokenizer
-        mode = read_mode(settings, self.lm) if documents else "none"
+        mode = read_mode(settings, self.lm, documents) if documents else "none"
         if not documents:
             library = None
         elif not library or library.documents != documents or library.tokenizer != tokenizer:

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nazx_cli.checkpoint.atomic import sha256_of
-from nazx_cli.documents.gather import gather
+from nazx_cli.documents.gather import gather, listed, read_all
 from nazx_cli.errors import DocumentError, UsageError
+from nazx_cli.index.shelf import is_indexed
 from nazx_cli.names import OnProgress
 from nazx_cli.reading.tokenized import TokenizedDocument, tokenize_documents
 
 if TYPE_CHECKING:
     from nazx_cli.documents.document import Document, Origin, Skipped
+    from nazx_cli.index.shelf import Index
     from nazx_cli.tokenizer import Tokenizer
 
 
@@ -36,14 +38,24 @@ def read_new(
     on_progress: OnProgress | None = None,
     like: TokenizedDocument | None = None,
     piped: str | None = None,
+    index: Index | None = None,
 ) -> ReadResult:
     """Read what ``specs`` name and is not among ``present``; ``DocumentError`` as ``gather``,
-    which ``piped`` is for.
+    which ``piped`` is for. What is for ``index`` is kept there.
 
     A single document that has much in common with ``like`` is done sooner.
     ``on_progress`` is told bytes read and in all, then characters tokenized and in all.
     """
-    gathered = gather(specs, piped, on_progress)
+    listing = listed(specs, piped)
+    if index is not None and index.takes(listing):
+
+        def report(_: str, done: int, total: int) -> None:
+            if on_progress:
+                on_progress(done, total)
+
+        taken = index.take_in(listing, tokenizer, present, report)
+        return ReadResult(taken.documents, (), taken.skipped)
+    gathered = read_all(listing, on_progress)
     new = [doc for doc in gathered.documents if not any(_same(doc, p.document) for p in present)]
     known = tuple(doc.name for doc in gathered.documents if doc not in new)
     if like is not None and len(new) == 1:
@@ -74,8 +86,13 @@ def rebuilt(
     tokenizer: Tokenizer,
     on_progress: OnProgress | None = None,
 ) -> dict[TokenizedDocument, TokenizedDocument]:
-    """Each of ``documents``, tokenized anew."""
+    """Each of ``documents``, tokenized anew; ``UsageError`` where some lie in an index."""
     distinct = tuple(dict.fromkeys(documents))
+    if is_indexed(distinct):
+        raise UsageError(
+            "the index has these documents for another tokenizer than this model's",
+            "begin a new chat, with -m and --file",
+        )
     new = tokenize_documents([each.document for each in distinct], tokenizer, on_progress)
     return dict(zip(distinct, new, strict=True))
 

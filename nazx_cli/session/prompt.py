@@ -13,7 +13,8 @@ from itertools import groupby
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
 
-from nazx_cli.errors import ContextOverflowError, ModelUnavailableError
+from nazx_cli.errors import ContextOverflowError, ModelUnavailableError, UsageError
+from nazx_cli.index.shelf import is_indexed
 from nazx_cli.names import DEFAULT_WINDOW
 from nazx_cli.reading.mapreduce import NOTHING_FOUND
 from nazx_cli.reading.plan import mode_for
@@ -25,6 +26,7 @@ from nazx_cli.session.templating.thinking import marks_of
 if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel
     from nazx_cli.reading.passages import Passage
+    from nazx_cli.reading.tokenized import TokenizedDocument
     from nazx_cli.tokenizer import Tokenizer
 
 PromptForm = Literal["chat", "plain", "sources"]
@@ -207,9 +209,17 @@ class Prompter:
         return self.window - self.answer_room - self.size(history, message)
 
 
-def read_mode(settings: SessionSettings, lm: LanguageModel) -> str:
-    """How documents reach ``lm``; ``UsageError`` for a mode that it cannot do."""
-    return mode_for(settings.read, lm.can_read_resident, lm.prefers_resident)
+def read_mode(
+    settings: SessionSettings, lm: LanguageModel, documents: Sequence[TokenizedDocument] = ()
+) -> str:
+    """How ``documents`` reach ``lm``; ``UsageError`` for a mode that it, or they, cannot do."""
+    mode = mode_for(settings.read, lm.can_read_resident, lm.prefers_resident)
+    if mode == "resident" and is_indexed(documents):
+        raise UsageError(
+            "documents in the index are not attended to as a whole",
+            "use --read recall, or begin again with --index never",
+        )
+    return mode
 
 
 def prompt_limit(state: State, mode: str, window: int | None) -> int | None:

@@ -22,13 +22,15 @@ if TYPE_CHECKING:
     from nazx_cli.documents.document import Origin
     from nazx_cli.engine.language_model import LanguageModel
     from nazx_cli.engine.sampling import Sampling
+    from nazx_cli.index.shelf import Index
     from nazx_cli.reading.library import Library
     from nazx_cli.reading.tokenized import TokenizedDocument
     from nazx_cli.tokenizer import Tokenizer
 
 
 class Session:
-    """A conversation with ``lm`` about the documents of ``library``; knows no terminal.
+    """A conversation with ``lm`` about the documents of ``library``; knows no terminal. What is
+    read later goes into ``index`` where it is much.
 
     Documents are numbered from 1. Every edit and every turn is one step that ``undo`` takes
     back; an edit that raises has changed nothing. Numbers out of range, a read mode that the
@@ -41,12 +43,14 @@ class Session:
         lm: LanguageModel,
         library: Library | None = None,
         settings: SessionSettings | None = None,
+        index: Index | None = None,
     ) -> None:
         documents = library.documents if library is not None else ()
         state = State(documents, History(), settings or SessionSettings())
         self._answerer = Answerer(lm, library)
         self._answerer.prepare(state)
         self._branches = Branches.of({MAIN_BRANCH: state})
+        self._index = index
         self._watched: set[str] = set()
         self._watcher = Watcher()
 
@@ -143,7 +147,9 @@ class Session:
         ``on_progress`` is told bytes read and in all, then characters tokenized and in all.
         ``DocumentError`` for what cannot be read.
         """
-        found = read_new(specs, self.documents, self.lm.tokenizer, on_progress)
+        attends = read_mode(self.settings, self.lm) == "resident"
+        index = None if attends else self._index
+        found = read_new(specs, self.documents, self.lm.tokenizer, on_progress, index=index)
         self.add(found)
         return found
 

@@ -138,21 +138,16 @@ def encode_whole(backend: Backend, text: str, on_progress: OnProgress | None = N
     return found.tokens()
 
 
-def encode_in_chunks(
-    backend: Backend, cutting: Cutting, text: str, on_progress: OnProgress | None = None
-) -> Tokens:
+def encode_in_chunks(chunks: Chunks, text: str, on_progress: OnProgress | None = None) -> Tokens:
     """What the backend gives for all of ``text``, but where that goes on without a cut for longer
     than any that was written; ``on_progress`` is told characters done and in all."""
     found = _Growing()
-    chunks = _Chunks(backend, cutting)
     begin = 0
     while begin < len(text):
-        end = cutting.first(text, begin + PIECE, _LONGEST)
+        end = chunks.cutting.first(text, begin + PIECE, _LONGEST)
         found.add(chunks.encode(text[begin:end]), begin)
         if on_progress:
             on_progress(end, len(text))
-        if len(chunks.tokens) > _KEPT:
-            chunks = _Chunks(backend, cutting)
         begin = end
     return found.tokens()
 
@@ -185,7 +180,7 @@ class _Growing:
             array.resize(length, refcheck=False)  # nothing else refers to it
 
 
-class _Numbers(dict[str, int]):
+class Numbered(dict[str, int]):
     """Numbers what it is asked for, as it comes. (A ``defaultdict`` that counts itself refers to
     itself, and stays in memory long after its use.)"""
 
@@ -194,8 +189,9 @@ class _Numbers(dict[str, int]):
         return number
 
 
-class _Chunks:
-    """The chunks met so far, numbered as they came, and the tokens of each.
+class Chunks:
+    """The chunks met so far, numbered as they came, and the tokens of each; forgotten where they
+    get too many.
 
     Chunk i has ``counts[i]`` tokens from ``firsts[i]`` on in ``tokens``, whose starts count from
     the chunk's first character.
@@ -203,15 +199,20 @@ class _Chunks:
 
     def __init__(self, backend: Backend, cutting: Cutting) -> None:
         self._backend = backend
-        self._cutting = cutting
-        self._numbers = _Numbers()
+        self.cutting = cutting
+        self._forget()
+
+    def _forget(self) -> None:
+        self._numbers = Numbered()
         self._firsts = np.zeros(0, np.int64)
         self._counts = np.zeros(0, np.int64)
-        self.tokens = joined(())
+        self._tokens = joined(())
 
     def encode(self, piece: str) -> Tokens:
         """Tokens of a piece between two cuts."""
-        chunks = self._cutting.chunks.findall(piece)
+        if len(self._tokens) > _KEPT:
+            self._forget()
+        chunks = self.cutting.chunks.findall(piece)
         known = len(self._numbers)
         numbers = np.fromiter(map(self._numbers.__getitem__, chunks), np.int64, len(chunks))
         self._learn(list(islice(self._numbers, known, None)))
@@ -221,7 +222,7 @@ class _Chunks:
         shift = self._firsts[numbers] - _before(counts)
         at = np.repeat(shift, counts) + np.arange(counts.sum())
         begins = np.repeat(_before(lengths).astype(np.int32), counts)
-        return Tokens(self.tokens.ids[at], self.tokens.starts[at] + begins)
+        return Tokens(self._tokens.ids[at], self._tokens.starts[at] + begins)
 
     def _learn(self, new: list[str]) -> None:
         """Have ``new`` chunks encoded, several as one text where that is safe."""
@@ -230,7 +231,7 @@ class _Chunks:
         lengths = np.fromiter(map(len, new), np.int64, len(new))
         firsts = np.zeros(len(new), np.int64)
         counts = np.zeros(len(new), np.int64)
-        parts, at = [self.tokens], len(self.tokens)
+        parts, at = [self._tokens], len(self._tokens)
         for encoding, owned in zip(encodings, owners, strict=True):
             tokens = _tokens(encoding)
             if isinstance(owned, int):
@@ -247,7 +248,7 @@ class _Chunks:
             at += len(tokens)
         self._firsts = np.concatenate([self._firsts, firsts])
         self._counts = np.concatenate([self._counts, counts])
-        self.tokens = joined(parts)
+        self._tokens = joined(parts)
 
     def _texts(self, new: list[str]) -> tuple[list[str], list[int | list[int]]]:
         """Texts for the backend, and which of ``new`` each is: one, or several that have
@@ -256,7 +257,7 @@ class _Chunks:
         owners: list[int | list[int]] = []
         together: list[int] = []
         size = 0
-        behind_a = self._cutting.behind_a
+        behind_a = self.cutting.behind_a
         for number, chunk in enumerate(new):
             if behind_a.match(chunk) and not chunk[-1].isspace():
                 together.append(number)

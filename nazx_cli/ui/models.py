@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,13 @@ class Found:
     folder: Path
     tokenizer: Tokenizer
     adapters: AdapterChoice
+
+    @property
+    def prefers_resident(self) -> bool:
+        """Whether documents are best attended to as a whole."""
+        from nazx_cli.config import ModelConfig
+
+        return ModelConfig.from_folder(self.folder).prefers_resident
 
 
 class Models:
@@ -74,17 +81,16 @@ class Models:
         return Found(name, folder, tokenizer, adapters)
 
     def load(
-        self, found: Found, documents: Iterable[TokenizedDocument], ctx: int | None
+        self, found: Found, documents: Sequence[TokenizedDocument], ctx: int | None
     ) -> LanguageModel:
         """Its weights, with room for ``documents``, which are tokenized for it, and for a
         conversation of ``ctx`` tokens (None: a usual one)."""
         from nazx_cli.config import ModelConfig
         from nazx_cli.engine.language_model import load_planned
+        from nazx_cli.index.shelf import size_of
         from nazx_cli.kernels.native.compiler import unkept
-        from nazx_cli.memory.estimate import TextSize
 
-        config = ModelConfig.from_folder(found.folder)
-        size = TextSize.of((document.ids for document in documents), config)
+        size = size_of(documents, ModelConfig.from_folder(found.folder))
         with self.screen.bar(f"loading {found.name}") as bar:
             bar.start()
             options = replace(self._options, ctx=ctx, adapters=found.adapters)

@@ -3,13 +3,13 @@ on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import typer
 
 from nazx_cli.cli.shared.answers import AnswerOptions
+from nazx_cli.cli.shared.documents import Given, IndexOptions
 from nazx_cli.cli.shared.options import (
     ChatOptions,
     ModelOptions,
@@ -21,7 +21,7 @@ from nazx_cli.ui.models import Models
 from nazx_cli.ui.terminal.screen import Screen
 
 if TYPE_CHECKING:
-    from nazx_cli.documents.document import Document
+    from nazx_cli.index.shelf import Index
     from nazx_cli.ranks import Group
     from nazx_cli.session.files import ReadResult
     from nazx_cli.session.saving.session_file import SessionFile
@@ -29,18 +29,6 @@ if TYPE_CHECKING:
     from nazx_cli.session.session import Session
     from nazx_cli.session.settings import SessionSettings
     from nazx_cli.ui.chat import Chat
-
-_NAMED = 3  # left-out files that are named; the others are counted
-
-
-def read_documents(specs: Sequence[str], piped: str | None, screen: Screen) -> tuple[Document, ...]:
-    """The documents of ``--file``; what a folder or glob left out is mentioned."""
-    from nazx_cli.documents.gather import gather
-
-    with screen.bar("reading") as bar:
-        gathered = gather(specs, piped, bar.update)
-    screen.tell_skipped(gathered.skipped, _NAMED)
-    return gathered.documents
 
 
 def models_of(options: ModelOptions, screen: Screen, group: Group | None = None) -> Models:
@@ -61,20 +49,17 @@ def models_of(options: ModelOptions, screen: Screen, group: Group | None = None)
     )
 
 
-def open_session(
-    name: str, models: Models, settings: SessionSettings, documents: Sequence[Document]
-) -> Session:
+def open_session(name: str, models: Models, settings: SessionSettings, given: Given) -> Session:
     """Find the model, tokenize the documents, and then load what fits beside them."""
     found = models.find(name)
     from nazx_cli.reading.library import Library
     from nazx_cli.session.session import Session
 
-    library = None
-    if documents:
-        with models.screen.bar("tokenizing") as bar:
-            library = Library.build(documents, found.tokenizer, on_progress=bar.update)
-    lm = models.load(found, library.documents if library else (), settings.ctx)
-    return Session(lm, library, settings)
+    attends = settings.read == "auto" and found.prefers_resident
+    documents = given.tokenized(found.tokenizer, in_memory=attends)
+    lm = models.load(found, documents, settings.ctx)
+    library = Library.of(documents, found.tokenizer) if documents else None
+    return Session(lm, library, settings, given.index)
 
 
 def named_options(context: typer.Context) -> frozenset[str]:
@@ -106,6 +91,7 @@ class Opening:
     piped: str | None = None
     names_no_model: bool = False
     group: Group | None = None
+    index: IndexOptions = field(default_factory=IndexOptions)
 
     def open(self) -> Chat:
         """The chat; its session, if it is saved, is this process's alone until it is closed."""
@@ -154,6 +140,7 @@ class Opening:
         screen: Screen,
         failure: NazxError | None,
     ) -> Chat:
+        from nazx_cli.index.shelf import NOT_SAVED, is_indexed
         from nazx_cli.session.saving.autosave import Autosave
         from nazx_cli.ui.chat import Chat
 
@@ -163,20 +150,22 @@ class Opening:
             models = models_of(self.model, screen, self.group)
             session, more = self._resumed(file, models, settings)
         else:
-            documents = read_documents(self.files, self.piped, screen)
+            given = Given.look(self.files, self.piped, self._index(settings), screen)
             model = self._model(screen)
             models = models_of(model, screen, self.group)
-            session = open_session(model.model, models, settings, documents)
+            session = open_session(model.model, models, settings, given)
             if model is not self.model:
                 from nazx_cli.cli.models.choose import remember
 
                 remember(model.model, screen)
         autosave = Autosave(store, file, screen.error, failure)
         chat = Chat(session, screen, models=models, autosave=autosave)
-        if self.options.no_save:
+        if self.options.no_save or is_indexed(session.documents):
             autosave.keep_nothing()
         elif not (more and more.added) and (goes_on or self.options.session is None):
             autosave.mark(session)  # a chat in which nothing is said leaves no file
+        if file is not None and autosave.file is None and not self.options.no_save:
+            screen.note(f"note: {NOT_SAVED}, nor is this one")
         if more:
             screen.tell_skipped(more.skipped)
         if self.interactive and not (self.options.no_gauge or screen.quiet):
@@ -185,6 +174,12 @@ class Opening:
             chat.gauge = Gauge(lambda: chat.workspace.usage(), chat.lm.device, chat.lm.memory_limit)
         chat.save()
         return chat
+
+    def _index(self, settings: SessionSettings) -> Index:
+        """What documents go by; a session that is named is to be saved, and those are not."""
+        named = self.options.session is not None and self.index.index == "auto"
+        options = replace(self.index, index="never") if named else self.index
+        return options.index_of(settings.read)
 
     def _model(self, screen: Screen) -> ModelOptions:
         if not self.names_no_model:

@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from nazx_cli.errors import UsageError
-from nazx_cli.names import LAYOUTS, READ_MODES, SUMMARIES, THINKING
+from nazx_cli.names import INDEXING, LAYOUTS, READ_MODES, SUMMARIES, THINKING
 from nazx_cli.ui.terminal.screen import Screen
 from nazx_cli.ui.terminal.streams import columns_of
 
@@ -22,7 +22,10 @@ _MANY = 12  # options; fewer are found without groups
 _WIDEST, _NARROW = 120, 60  # cells of a line of help
 
 _GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Documents": ("--file", "--read", "--summaries", "--no-grounding"),
+    "Documents": (
+        *("--file", "--read", "--summaries", "--no-grounding"),
+        *("--index", "--index-size"),
+    ),
     "Model": ("--model", "--revision", "--offline", "--adapter", "--system", "--prompt"),
     "Memory": ("--device", "--dtype", "--quantize", "--vram-limit", "--layout", "--ctx"),
     "Sampling": (
@@ -43,6 +46,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 _EXPLAINED: Mapping[str, Mapping[str, str]] = {
     "--read": READ_MODES,
+    "--index": INDEXING,
     "--summaries": SUMMARIES,
     "--layout": LAYOUTS,
     "--think": THINKING,

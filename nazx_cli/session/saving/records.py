@@ -12,6 +12,8 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from nazx_cli.documents.document import Document, Origin, Place
+from nazx_cli.errors import UsageError
+from nazx_cli.index.shelf import NOT_SAVED, is_indexed
 from nazx_cli.reading.content import dumps, key_of, loads, made
 from nazx_cli.reading.passages import Passage
 from nazx_cli.reading.tokenized import TokenizedDocument
@@ -100,6 +102,8 @@ def save(
 
     Raises ``sqlite3.Error`` where that fails.
     """
+    if any(is_indexed(state.documents) for state in branches.values()):
+        raise UsageError(NOT_SAVED, "/drop them, or begin again with --index never")
     before = read_meta(database)
     stale = before is not None and before["model"]["tokenizer_sha256"] != model.tokenizer_sha256
     states = {dumps(name): state_record(state) for name, state in branches.items()}

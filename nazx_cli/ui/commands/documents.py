@@ -30,9 +30,14 @@ _WATCH, _ALL = "--watch", "all"
 
 
 def _read(chat: Chat, words: Words) -> None:
-    with chat.screen.bar("reading") as bar:
+    from nazx_cli.index.shelf import NOT_SAVED, is_indexed
+
+    with chat.screen.long_bar("reading") as bar:
         result = chat.workspace.read(words.values, on_progress=bar.update)
     chat.screen.tell_skipped(result.skipped)
+    if is_indexed(result.added) and chat.autosave.name is not None:
+        chat.autosave.keep_nothing()
+        chat.screen.note(f"note: {NOT_SAVED}, nor is this one from now on")
     for name in result.known[:_LISTED]:
         chat.say(f"{name} is here already")
     for part in result.added[:_LISTED]:
@@ -178,12 +183,12 @@ def _context(chat: Chat, _: Words) -> None:
 
 
 def _estimate(chat: Chat, _: Words) -> None:
-    from nazx_cli.memory.estimate import TextSize
+    from nazx_cli.index.shelf import size_of
     from nazx_cli.memory.plan import CONVERSATION
     from nazx_cli.memory.probe import read_memory
 
     lm, workspace = chat.lm, chat.workspace
-    documents = TextSize.of((each.ids for each in workspace.documents), lm.config)
+    documents = size_of(workspace.documents, lm.config)
     room = workspace.settings.ctx or CONVERSATION
     talk = max(room, workspace.usage().conversation_tokens)
     plan = lm.plan_for(documents, talk)

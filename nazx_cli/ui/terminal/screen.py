@@ -18,6 +18,7 @@ from nazx_cli.documents.control import escape_control, strip_control
 from nazx_cli.errors import NazxError
 from nazx_cli.ui.phrases import shortened
 from nazx_cli.ui.terminal.interrupts import importing
+from nazx_cli.ui.terminal.lines import ProgressLines
 from nazx_cli.ui.terminal.streams import columns_of, gated, raw
 from nazx_cli.ui.terminal.tables import Table, cell_width, wrapped
 
@@ -164,6 +165,10 @@ class Screen:
     def bar(self, label: str) -> Bar:
         """A progress bar on stderr; nothing is drawn where nothing may be."""
         return Bar(raw(self.err) if self.is_lively else None, label)
+
+    def long_bar(self, label: str) -> Bar | ProgressLines:
+        """A bar for work that may take minutes: where none can be drawn, a line now and then."""
+        return self.bar(label) if self.is_lively else ProgressLines(self.note, label)
 
     def start_computing(self) -> None:
         """Import what computes, which takes seconds, and say so before it does: nothing can be

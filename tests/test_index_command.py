@@ -1,0 +1,99 @@
+"""Documents in the index, as ``nazx ask``, ``nazx chat`` and ``nazx index`` have them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cli_helpers import run_nazx as nazx
+from cli_helpers import tiny_checkpoint
+
+from nazx_cli.ui.terminal import lines
+from nazx_cli.ui.terminal.lines import ProgressLines
+
+QUESTION = ("--max-tokens", "8", "--json", "Where did the heron stand?")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+@pytest.fixture
+def birds(tmp_path: Path) -> str:
+    folder = tmp_path / "birds"
+    folder.mkdir()
+    for name in ("crane", "heron", "stork"):
+        text = f"The {name} stood in the reeds.\n\nIt was a {name} of great age.\n\n" * 40
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+    return str(folder)
+
+
+def test_the_answer_and_its_sources_are_those_without_the_index(model: str, birds: str) -> None:
+    asked = ("ask", "-m", model, "-f", birds, *QUESTION)
+    plain, _, code = nazx(*asked, "--index", "never")
+    assert code == 0
+    first, told, _ = nazx(*asked, "--index", "always")
+    assert "documents in the index: 3, new: 3" in told
+    again, told, _ = nazx(*asked, "--index", "always")
+    assert "index" not in told
+    keys = ("answer", "sources", "cited", "finish_reason")
+    for found in map(json.loads, (first, again)):
+        assert {key: found.get(key) for key in keys} == {
+            key: json.loads(plain).get(key) for key in keys
+        }
+
+
+def test_copies_are_one_document(model: str, birds: str) -> None:
+    (Path(birds) / "other.txt").write_bytes((Path(birds) / "stork.txt").read_bytes())
+    _, told, _ = nazx("ask", "-m", model, "-f", birds, "--index", "always", *QUESTION)
+    assert told.startswith("note: documents in the index: 3, new: 3") and "others: 1" in told
+
+
+def test_what_is_to_be_saved_is_not_in_the_index(model: str, birds: str) -> None:
+    asked = ("ask", "-m", model, "-f", birds, "--session", "birds", *QUESTION)
+    _, told, code = nazx(*asked)
+    assert (code, "index" in told) == (0, False)
+    _, told, _ = nazx(
+        "ask", "-m", model, "-f", birds, "--session", "b", "--index", "always", *QUESTION
+    )
+    assert "not saved" in told
+
+
+def test_the_index_is_shown_and_emptied(model: str, birds: str) -> None:
+    nazx("ask", "-m", model, "-f", birds, "--index", "always", *QUESTION)
+    out, _, code = nazx("index", "--json")
+    assert code == 0 and json.loads(out)["files"] == 1 and json.loads(out)["bytes"] > 1000
+    _, told, code = nazx("index", "clear")
+    assert code == 2 and "--yes" in told
+    out, _, code = nazx("index", "clear", "--yes")
+    assert code == 0 and out.startswith("removed ")
+    assert json.loads(nazx("index", "--json")[0])["bytes"] == 0
+
+
+def test_an_index_without_room_is_one_line(model: str, birds: str) -> None:
+    more = ("--index", "always", "--index-size", "2kB")
+    _, told, code = nazx("ask", "-m", model, "-f", birds, *more, *QUESTION)
+    assert code == 1 and "--index-size" in told and told.count("error:") == 1
+
+
+def test_the_estimate_counts_what_is_on_disk_as_that(
+    model: str, birds: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("vram-estimate", "-m", model, "--file", birds, "--json")
+    plain = nazx(*asked)[0]
+    monkeypatch.setenv("NAZX_INDEX", "always")
+    assert json.loads(nazx(*asked)[0]) == json.loads(plain)
+
+
+def test_progress_in_lines_tells_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, said = [0.0], list[str]()
+    monkeypatch.setattr(lines, "monotonic", lambda: now[0])
+    with ProgressLines(said.append, "indexing") as progress:
+        for second in range(100):
+            now[0] = float(second)
+            progress.update("indexing", second, 400)
+        progress.update("indexing", 400, 400)
+    assert said[-1] == "indexing: 23 %, about 5 min left"
+    assert 5 <= len(said) <= 8
