@@ -213,6 +213,7 @@ def test_sides_take_turns_in_both_orders() -> None:
 def test_the_paired_ratio_is_taken_round_by_round() -> None:
     assert results.paired_ratio((1.0, 2.0, 4.0), (2.0, 6.0, 4.0)) == 2.0
     assert results.paired_ratio((1.0,), (2.0, 3.0)) is None
+    assert results.paired_ratio((1.0, 0.0), (2.0, 3.0)) is None
 
 
 def test_the_exponent_is_the_slope_on_log_log_paper() -> None:

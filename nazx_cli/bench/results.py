@@ -68,8 +68,9 @@ def alternate(
 
 
 def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
-    """Median of theirs / ours round by round; None where the two were not run in rounds."""
-    if not ours or len(ours) != len(theirs):
+    """Median of theirs / ours round by round; None where the two were not run in rounds, or where
+    a figure of ours could not be had (0)."""
+    if not ours or len(ours) != len(theirs) or not all(ours):
         return None
     return median(b / a for a, b in zip(ours, theirs, strict=True))
 

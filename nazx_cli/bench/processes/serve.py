@@ -106,6 +106,8 @@ class Server:
             began = perf_counter()
             found = list(pool.map(lambda _: self._ask(tokens), range(number)))
             seconds = perf_counter() - began
+        if self.process.poll() is not None:
+            raise NazxError("a server ended before its requests", "run it again")
         answered = [each for each in found if each is not None]
         self.failed += number - len(answered)
         self.short += sum(each.finish != "length" for each in answered)
