@@ -139,6 +139,9 @@ TURNS = ("auto", "ask", "chat")
 PROBES = ("associative", "passkey", "lines")
 """What ``nazx eval`` hides in a text and asks for (``--probe``)."""
 
+APPROXIMATIONS = ("star", "landmark", "hip", "hip-sure", "slots")
+"""What it sets beside full attention (``--approximation``)."""
+
 RIVALS = (
     "transformers",
     "transformers-first",

@@ -9,8 +9,9 @@ behind so many tokens, whatever is resident in their place.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from nazx_cli.errors import UsageError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nazx_cli.engine.language_model import LanguageModel
+    from nazx_cli.evaluation.approximations.base import Approximation
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ _ROWS = 256  # positions whose losses are computed together
 @dataclass(frozen=True)
 class Stretch:
     """Losses of one stretch: of each range its first position, its tokens and their mean loss
-    in nats."""
+    in nats; how long that took, and what an approximation tells of itself."""
 
     run: str
     item: str
@@ -60,6 +62,8 @@ class Stretch:
     text: str
     number: int
     ranges: tuple[tuple[int, int, float], ...]
+    seconds: float = 0.0
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -95,10 +99,12 @@ def read_through(
     length: int,
     stretches: int | None = None,
     before: Before | None = None,
+    approximation: Approximation | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[Stretch]:
     """Losses of each of ``texts``, in at most so many ``stretches`` of ``length`` tokens each.
-    ``UsageError`` where ``before`` is more than all texts have.
+    ``UsageError`` where ``before`` is more than all texts have. An ``approximation`` is in place of
+    the model's own attention, with nothing before.
 
     What ``answers`` holds of ``run`` is taken from there. The last stretch of a text may be
     shorter; of one token there is nothing to foretell.
@@ -125,22 +131,38 @@ def read_through(
             )
             continue
         resident = before.resident(every, text, start) if before else []
-        losses = _losses(lm, ids.tolist(), resident)
-        found = Stretch(run, item, name, title, number, _by_range(losses))
+        began = time.monotonic()
+        losses = _losses(lm, ids.tolist(), resident, approximation)
+        took = time.monotonic() - began
+        figures = approximation.figures if approximation else {}
+        found = Stretch(run, item, name, title, number, _by_range(losses), took, figures)
         answers.add([found.to_dict()])
         yield found
     on_progress(len(pieces), len(pieces))
 
 
-def _losses(lm: LanguageModel, ids: Sequence[int], before: Sequence[int]) -> list[float]:
+def _losses(
+    lm: LanguageModel,
+    ids: Sequence[int],
+    before: Sequence[int],
+    approximation: Approximation | None,
+) -> list[float]:
     """(T - 1,) losses in nats of the tokens after the first, with ``before`` resident."""
     import torch
 
-    logits: Tensor = lm.logits(ids, before or None)  # (T, V)
-    wanted = torch.tensor(ids[1:], device=logits.device)
+    logits: Callable[[slice], Tensor]
+    if approximation is None:
+        logits = lm.logits(ids, before or None).__getitem__  # (T, V)
+    else:
+        states = approximation.states(lm.decoder, torch.tensor(ids))
+
+        def logits(rows: slice) -> Tensor:
+            return lm.decoder.logits(states[rows])
+
+    wanted = torch.tensor(ids[1:], device=lm.decoder.device)
     found: list[float] = []
     for start in range(0, len(ids) - 1, _ROWS):
-        rows = logits[start : start + _ROWS][: len(ids) - 1 - start]
+        rows = logits(slice(start, min(start + _ROWS, len(ids) - 1)))
         right = wanted[start : start + len(rows)]
         found += torch.nn.functional.cross_entropy(rows.float(), right, reduction="none").tolist()
     return found

@@ -10,6 +10,7 @@ lines         a line "LINE word: number" among as many others as fit; at the end
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from nazx_cli.evaluation.records import AnswerFile
 
 if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel
+    from nazx_cli.evaluation.approximations.base import Approximation
     from nazx_cli.tokenizer import Tokenizer
 
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -43,7 +45,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Whether one trial came out right, and where it stands in the map."""
+    """Whether one trial came out right, where it stands in the map, and how long it took."""
 
     run: str
     item: str
@@ -52,6 +54,7 @@ class Outcome:
     length: int
     depth: float
     right: bool
+    seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -151,6 +154,19 @@ def comes_out_right(lm: LanguageModel, trial: Trial, resident: bool = False) -> 
     return True
 
 
+def comes_out_right_by(approximation: Approximation, lm: LanguageModel, trial: Trial) -> bool:
+    """The same by an approximation, in one pass: the answer is generated where each of its tokens
+    is the likeliest after the right ones."""
+    import torch
+
+    ids = torch.tensor((*trial.prompt, *trial.answer[:-1]))
+    states = approximation.states(lm.decoder, ids)[len(trial.prompt) - 1 :]
+    logits = lm.decoder.logits(states)
+    if trial.options:
+        return trial.options[int(logits[0, list(trial.options)].argmax())] == trial.answer[0]
+    return tuple(logits.argmax(-1).tolist()) == trial.answer
+
+
 def lengths_up_to(most: int) -> list[int]:
     """Powers of two from ``SHORTEST`` on, and ``most`` itself."""
     found = []
@@ -173,6 +189,7 @@ def probe(
     trials: int,
     seed: int = 0,
     resident: bool = False,
+    approximation: Approximation | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[Outcome]:
     """Outcomes of ``trials`` at each length up to ``longest`` and each depth, the same for every
@@ -187,8 +204,13 @@ def probe(
             line = answers.get(run, item)
             if line is None:
                 rng = random.Random(f"{seed} {which} {length} {depth} {number}")
-                right = comes_out_right(lm, prober.trial(which, length, depth, rng), resident)
-                line = Outcome(run, item, name, which, length, depth, right).to_dict()
+                trial, began = prober.trial(which, length, depth, rng), time.monotonic()
+                if approximation is None:
+                    right = comes_out_right(lm, trial, resident)
+                else:
+                    right = comes_out_right_by(approximation, lm, trial)
+                took = time.monotonic() - began
+                line = Outcome(run, item, name, which, length, depth, right, took).to_dict()
                 answers.add([line])
             yield Outcome(**line)
     on_progress(len(cells), len(cells))

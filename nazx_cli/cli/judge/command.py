@@ -20,7 +20,16 @@ from nazx_cli.cli.shared.options import (
     option,
 )
 from nazx_cli.errors import UsageError
-from nazx_cli.names import BEFORE, DEFAULT_MODEL, GIVEN, PROBES, READ_MODES, RIVALS, TURNS
+from nazx_cli.names import (
+    APPROXIMATIONS,
+    BEFORE,
+    DEFAULT_MODEL,
+    GIVEN,
+    PROBES,
+    READ_MODES,
+    RIVALS,
+    TURNS,
+)
 
 if TYPE_CHECKING:
     from nazx_cli.session.settings import SessionSettings
@@ -162,6 +171,15 @@ class EvalOptions:
             "Hide something in the documents' text and ask for it, at lengths up to --ctx and "
             "five depths; --limit trials each. May be repeated.",
             choices=PROBES,
+        ),
+    ] = None
+    approximation: Annotated[
+        list[str] | None,
+        option(
+            "--approximation",
+            "With --perplexity or --probe, for models with full attention: beside it "
+            f"{', '.join(APPROXIMATIONS)}, with settings as star:512. May be repeated.",
+            metavar="NAME",
         ),
     ] = None
     limit: Annotated[

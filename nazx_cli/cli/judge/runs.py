@@ -13,7 +13,11 @@ from nazx_cli.cli.judge import table as eval_table
 from nazx_cli.cli.judge.command import EvalAnswers, EvalModels, EvalOptions
 from nazx_cli.cli.shared.opening import models_of
 from nazx_cli.cli.shared.options import ModelOptions
-from nazx_cli.errors import NazxError
+from nazx_cli.config import ModelConfig
+from nazx_cli.errors import NazxError, UsageError
+from nazx_cli.evaluation.approximations import approximation_of
+from nazx_cli.evaluation.approximations.base import Approximation, check
+from nazx_cli.evaluation.approximations.cost import Cost
 from nazx_cli.evaluation.contestants.base import Contestant, code_identity, fingerprint
 from nazx_cli.evaluation.contestants.base import model_identity as identity_of
 from nazx_cli.evaluation.contestants.extracts import EXTRACTS, ExtractContestant, PassagesContestant
@@ -59,12 +63,16 @@ class Evaluation:
         self._screen = screen
         self._settings = answers.each()  # first: a wrong value should not wait for a model
         self._models = [self._shelf(each) for each in models.each()]
+        self._approximations = self._asked_approximations()
+        self._costs: list[Cost] = []
         self._answered: list[tuple[Run, Record]] = []
         self._stretches: list[Stretch] = []
         self._outcomes: list[Outcome] = []
 
     def run(self, stories: Sequence[Story], texts: Sequence[tuple[str, str]]) -> bool:
         """Ask everything; False where Ctrl-C came first."""
+        if stories and self._approximations:
+            raise UsageError("--approximation asks no questions", "add --perplexity or --probe")
         with AnswerFile(self._options.answers) as file, _Teller(self._screen) as teller:
             try:
                 if stories:
@@ -86,6 +94,7 @@ class Evaluation:
         """The tables, or JSON."""
         options, screen = self._options, self._screen
         columns = make_report(self._answered, options.by)
+        costs = [each.measured([*self._stretches, *self._outcomes]) for each in self._costs]
         if options.json:
             runs = [column.to_dict() for column in columns]
             texts = [
@@ -96,12 +105,14 @@ class Evaluation:
             apart = [each.to_dict() for each in differences(self._stretches)]
             data = {"complete": complete, "runs": runs, "perplexity": texts, "probes": maps}
             data["perplexity_differences"] = apart
+            data["costs"] = [each.to_dict() for each in costs]
             screen.data(data)
             return
         if columns or not (self._stretches or self._outcomes):
             eval_table.show(columns, screen, options.by)
         eval_table.show_perplexity(self._stretches, screen)
         eval_table.show_probes(self._outcomes, screen)
+        eval_table.show_costs(costs, screen)
 
     def _ask(self, stories: Sequence[Story], file: AnswerFile, teller: _Teller) -> None:
         planned = list(self._runs())
@@ -123,9 +134,9 @@ class Evaluation:
 
     def _read(self, texts: Sequence[tuple[str, str]], file: AnswerFile, teller: _Teller) -> None:
         length = self._answers.ctx or _STRETCH
-        for shelf, run in self._each(length):
+        for shelf, label, run, approximation in self._each(length):
             for before in self._befores():
-                name, same = shelf.name, run
+                name, same = label, run
                 if before is not None:
                     shelf.lm.attend_far(before.source != "none")
                     of = {"none": "nothing", "own": f"{before.tokens:,} tokens"}
@@ -144,10 +155,10 @@ class Evaluation:
                     length=length,
                     stretches=self._options.limit,
                     before=before,
+                    approximation=approximation,
                     on_progress=tell,
                 ):
                     self._stretches.append(stretch)
-            shelf.close()
 
     def _befores(self) -> list[Before | None]:
         """What is resident before stretches, side by side."""
@@ -160,16 +171,16 @@ class Evaluation:
 
     def _probe(self, text: str, file: AnswerFile, teller: _Teller) -> None:
         longest = self._answers.ctx or _STRETCH
-        for shelf, same in self._each(longest):
+        for shelf, name, same, approximation in self._each(longest):
             resident = self._answers.read == ["resident"]
             shelf.lm.attend_far(resident)
             run = fingerprint({same: "resident"}) if resident else same
 
-            def tell(done: int, total: int, name: str = shelf.name) -> None:
+            def tell(done: int, total: int, name: str = name) -> None:
                 teller.update(Progress(done, total, 0, f"{name}, probes"))
 
             for outcome in probe(
-                shelf.name,
+                name,
                 run,
                 shelf.lm,
                 self._options.probe or (),
@@ -179,13 +190,14 @@ class Evaluation:
                 trials=self._options.limit or _TRIALS,
                 seed=self._answers.seed or 0,
                 resident=resident,
+                approximation=approximation,
                 on_progress=tell,
             ):
                 self._outcomes.append(outcome)
-            shelf.close()
 
-    def _each(self, length: int) -> Iterator[tuple[Shelf, str]]:
-        """Each model with the fingerprint of what is measured of it alone."""
+    def _each(self, length: int) -> Iterator[tuple[Shelf, str, str, Approximation | None]]:
+        """Each model as it is, then by each approximation, with its label and the fingerprint of
+        what is measured of it alone."""
         for shelf, options in self._models:
             values = {
                 "model": identity_of(shelf.folder),
@@ -193,7 +205,27 @@ class Evaluation:
                 "length": length,
                 "code": code_identity(),
             }
-            yield shelf, fingerprint(values)
+            run = fingerprint(values)
+            if not self._approximations:
+                yield shelf, shelf.name, run, None
+            else:
+                for way in (None, *self._approximations):
+                    label = f"{shelf.name}, {way or 'exact'}"
+                    same = fingerprint({run: str(way)}) if way else run
+                    self._costs.append(Cost.of(label, shelf.lm, way, length))
+                    yield shelf, label, same, way
+            shelf.close()
+
+    def _asked_approximations(self) -> tuple[Approximation, ...]:
+        """Those that the options name; ``UsageError`` where they, or a model, cannot be had so."""
+        found = tuple(map(approximation_of, dict.fromkeys(self._options.approximation or ())))
+        if found and (self._options.before or self._answers.read):
+            raise UsageError(
+                "approximations are of live tokens alone", "leave --before and --read out"
+            )
+        for shelf, _ in self._models if found else ():
+            check(ModelConfig.from_folder(shelf.folder), self._answers.ctx or _STRETCH)
+        return found
 
     def _runs(self) -> Iterator[tuple[Shelf, Run]]:
         """What is compared, each with the model that it needs: by model first, so that a model

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nazx_cli.evaluation.approximations.base import LEAST, MASS, READ
+from nazx_cli.evaluation.approximations.cost import FAR, Cost
 from nazx_cli.evaluation.calibration import Calibration
 from nazx_cli.evaluation.intervals import Estimate
 from nazx_cli.evaluation.measures import Measure
 from nazx_cli.evaluation.perplexity import Range, Stretch, differences, summarize
 from nazx_cli.evaluation.probes import Outcome, heat_map
 from nazx_cli.evaluation.report import Column, rows
+from nazx_cli.ui.phrases import size_text
 from nazx_cli.ui.terminal.tables import Table
 
 if TYPE_CHECKING:
@@ -172,6 +175,32 @@ def _perplexity(found: Range | None) -> str:
     if figure.low is None or figure.high is None:
         return f"{figure.mean:.2f}"
     return f"{figure.mean:.2f} ({figure.low:.2f}..{figure.high:.2f})"
+
+
+def show_costs(costs: Sequence[Cost], screen: Screen) -> None:
+    """A row for each way of attending: what it holds, what it reads, how long it took here."""
+    if not costs:
+        return
+    length = costs[0].length
+    screen.line(
+        "\nbytes by formula; keys read, of those before a query, and their part of the attention; "
+        "seconds are those of arithmetic made for comparison"
+    )
+    heading = ("", "a token", f"{length:,} tokens", f"{FAR:,}", "keys", "attention", "99 % on", "s")
+    rows = []
+    for each in costs:
+        shares = [each.figures.get(name) for name in (READ, MASS, LEAST)]
+        rows.append(
+            (
+                each.model,
+                f"{each.held / each.length:,.0f} B",
+                size_text(each.held),
+                size_text(each.held_far),
+                *("-" if share is None else f"{share:.1%}" for share in shares),
+                "-" if each.seconds is None else f"{each.seconds:.1f}",
+            )
+        )
+    screen.line(Table(rows, heading, right=tuple(range(1, len(heading)))))
 
 
 def probe_maps(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
