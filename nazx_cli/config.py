@@ -26,7 +26,7 @@ ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "relu", "si
 
 MAX_VOCABULARY = 4_000_000
 MAX_INITIAL_WINDOW = 4
-MAX_FAR_RANK, MAX_FAR_WINDOW = 1024, 64
+MAX_FAR_RANK, MAX_FAR_WINDOW, MAX_FAR_AROUND = 1024, 64, 4096
 
 # The largest value that any published model comes near, with room; beyond it a file is broken.
 _LIMITS = {
@@ -52,8 +52,9 @@ class ConfigError(ModelUnavailableError):
 class AttentionConfig:
     """What a position attends to; window and sinks count positions and serve ``windowed`` only.
 
-    ``initial_window`` is how many tokens an initial state sees, its own included. ``far_rank`` and
-    ``far_window`` are sizes of the far memory ``inattention``: see ``model.far``.
+    ``initial_window`` is how many tokens an initial state sees, its own included. ``far_rank``,
+    ``far_window`` and ``far_around`` are sizes of the far memory ``inattention``: see
+    ``model.far``.
     """
 
     kind: str = "full"
@@ -63,6 +64,7 @@ class AttentionConfig:
     initial_window: int = 1
     far_rank: int = 0
     far_window: int = 0
+    far_around: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The ``attention`` entry of ``config.json``."""
@@ -73,7 +75,7 @@ class AttentionConfig:
             for key in ("local_window", "sink_tokens", "far"):
                 del entry[key]
         if self.far != "inattention":
-            del entry["far_rank"], entry["far_window"]
+            del entry["far_rank"], entry["far_window"], entry["far_around"]
         return entry
 
 
@@ -368,10 +370,10 @@ def with_far(attention: AttentionConfig, data: Mapping[str, Any]) -> AttentionCo
             f"config.json: this version of NazX cannot run the far memory {far!r} yet",
             'use a checkpoint with "far": "none"',
         )
-    rank = reader.count("far_rank", None, 1, MAX_FAR_RANK)
     return replace(
         attention,
         far=far,
-        far_rank=rank,
+        far_rank=reader.count("far_rank", None, 1, MAX_FAR_RANK),
         far_window=reader.count("far_window", None, 1, MAX_FAR_WINDOW),
+        far_around=reader.count("far_around", 0, 0, MAX_FAR_AROUND),
     )

@@ -23,25 +23,28 @@ from nazx_cli.engine.language_model import LanguageModel
 from nazx_cli.errors import ModelUnavailableError
 from nazx_cli.model.far import inattention
 
-RANK, GRAM, LOCAL = 5, 3, 8
-FAR = {**WINDOWED, "far": "inattention", "far_rank": RANK, "far_window": GRAM}
+RANK, GRAM, LOCAL, AROUND = 5, 3, 8, 4
+FAR = {**WINDOWED, "far": "inattention", "far_rank": RANK, "far_window": GRAM, "far_around": AROUND}
 
 
-def far_tensors(seed: int = 0, gram: int = GRAM) -> dict[str, Tensor]:
+def far_tensors(seed: int = 0, around: bool = True) -> dict[str, Tensor]:
     """A memory whose scores are large enough to change which token is likeliest."""
     generator = torch.Generator().manual_seed(seed)
-    shape = (gram, RANK, 48)
+    shape = (GRAM + around, RANK, 48)
     made = {f"far.{name}": torch.randn(shape, generator=generator) for name in ("keys", "queries")}
     made["far.state"] = 0.5 * torch.randn(shape, generator=generator)
     made["far.null"] = 0.3 * torch.randn(48, generator=generator)
-    made["far.bias"] = torch.tensor([6.0])
+    made["far.bias"] = torch.tensor([5.0, 0.4])
+    if around:
+        made["far.keys"][-1] /= 4
     return made
 
 
 class Oracle:
     """Position by position and far position by far position, in float64."""
 
-    def __init__(self, base: str, far: dict[str, Tensor]) -> None:
+    def __init__(self, base: str, far: dict[str, Tensor], around: int = AROUND) -> None:
+        self.around = around
         config = nazx(BASES[base], WINDOWED)
         self.reference = Reference(config, random_tensors(config))
         self.far = {name: tensor.double() for name, tensor in far.items()}
@@ -56,10 +59,13 @@ class Oracle:
         """(V,) probabilities of what follows ``live``, which a memory of ``far`` stands before."""
         keys, queries, state = (self.far[f"far.{name}"] for name in ("keys", "queries", "state"))
         h = self._unit(self.reference.final(live)[-1])
-        weights = [(math.exp(float(self.far["far.null"] @ h + self.far["far.bias"])), None)]
+        base, growth = self.far["far.bias"].tolist()
+        refusal = float(self.far["far.null"] @ h) + base + growth * math.log(max(1, len(far)))
+        weights: list[tuple[float, int | None]] = [(math.exp(refusal), None)]
+        spoken = queries[-1] @ sum(self._embedded(token) for token in live[-64:]) / (8 * 48**0.5)
         for p in range(len(far) - 1):
             score = 0.0
-            for back in range(len(keys)):
+            for back in range(GRAM):
                 if p - back < 0:
                     continue
                 k = keys[back] @ self._embedded(far[p - back])
@@ -67,6 +73,10 @@ class Oracle:
                 if len(live) > back:
                     q = q + queries[back] @ self._embedded(live[-1 - back])
                 score += float(q @ k / k.norm())
+            if self.around:
+                near = far[max(0, p - self.around) : p + self.around + 1]
+                k = keys[-1] @ sum(self._embedded(token) for token in near)
+                score += float((spoken + state[-1] @ h) @ k) / math.sqrt(2 * self.around + 1)
             weights.append((math.exp(score), far[p + 1]))
         total = sum(weight for weight, _ in weights)
         out: Tensor = self.reference.logits(live)[-1].softmax(-1) * (weights[0][0] / total)
@@ -107,6 +117,18 @@ def test_what_is_resident_changes_what_follows_as_the_formula_says(
     if count > 10:
         plain = oracle.reference.logits(live)[-1].softmax(-1)
         assert (plain - oracle.row(live, resident)).abs().max() > 1e-2
+
+
+def test_a_memory_may_know_nothing_of_what_is_around(tmp_path: Path) -> None:
+    rng, far = random.Random(6), far_tensors(around=False)
+    folder, config = tmp_path / "m", nazx(BASES["llama"], {**FAR, "far_around": 0})
+    lm = load_model(write_checkpoint(folder, config, {**random_tensors(config), **far}))
+    resident, live = ids_of(rng, 30), ids_of(rng, 5)
+    context = lm.new_context()
+    context.append(resident, resident=True)
+    context.append(live)
+    want = Oracle("llama", far, around=0).row(live, resident)
+    assert error(lm.next_logits(context), want) < 2e-5
 
 
 @pytest.mark.parametrize("native", (True, False))
@@ -235,6 +257,8 @@ def test_a_memory_of_another_shape_or_for_another_kind_is_refused_by_name(tmp_pa
         ({"far_rank": 0}, "far_rank"),
         ({"far_window": "three"}, "far_window"),
         ({"far_rank": 10**9}, "far_rank"),
+        ({"far_around": -1}, "far_around"),
+        ({"far_around": 0}, "far.keys"),
     ],
 )
 def test_a_broken_config_is_told(tmp_path: Path, change: dict[str, Any], said: str) -> None:

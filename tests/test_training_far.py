@@ -53,11 +53,13 @@ def test_the_loss_and_its_gradients_are_those_of_the_formula(rows: int, keys: in
 def test_what_is_learnt_is_what_serves(tmp_path: Path) -> None:
     """Losses of training against the log-probabilities that a context of the same text gives."""
     torch.manual_seed(0)
-    sizes = {"far": "inattention", "far_rank": 4, "far_window": 3}
+    sizes = {"far": "inattention", "far_rank": 4, "far_window": 3, "far_around": 5}
     config = nazx(BASES["llama"], {**WIDE, **sizes})
     memory = FarInAttention(ModelConfig.from_dict(config))
     for parameter in memory.parameters():
         torch.nn.init.normal_(parameter)
+    with torch.no_grad():
+        memory.keys[-1] /= 9  # nothing that is around is all there is
     served = {f"far.{name}": tensor.clone() for name, tensor in memory.state_dict().items()}
     for name in ("far.state", "far.null"):
         served[name] /= config["hidden_size"] ** 0.5
@@ -74,9 +76,7 @@ def test_what_is_learnt_is_what_serves(tmp_path: Path) -> None:
     for at in range(9):
         context.append(ids[56 + at : 57 + at])
         want = -lm.next_logits(context).log_softmax(-1)[int(ids[57 + at])]
-        # States are kept in bfloat16, and a gram does not end at the window's edge in training.
-        if at >= 2:
-            assert abs(float(got[at] - want)) < 0.05
+        assert abs(float(got[at] - want)) < 0.1  # states are kept in bfloat16
 
 
 def test_pieces_cover_every_text_and_stay_within_blocks() -> None:

@@ -84,11 +84,12 @@ def far_recipes(config: ModelConfig) -> Iterator[Recipe]:
     """The parameters of the far memory, where there is one."""
     attention, c = config.attention, config.hidden_size
     if attention.far == "inattention":
-        matrices = (attention.far_window, attention.far_rank, c)
+        parts = attention.far_window + (attention.far_around > 0)
+        matrices = (parts, attention.far_rank, c)
         for name in ("keys", "queries", "state"):
             yield _one(f"far.{name}", f"far.{name}", matrices)
         yield _one("far.null", "far.null", (c,))
-        yield _one("far.bias", "far.bias", (1,))
+        yield _one("far.bias", "far.bias", (2,))
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, Shape]:

@@ -93,7 +93,8 @@ def live_positions(config: ModelConfig, size: Size) -> int:
 def far_bytes(config: ModelConfig, width: int) -> int:
     """What the far memory holds for all contexts beside its weights: keys of the vocabulary."""
     attention = config.attention
-    return attention.far_window * attention.far_rank * config.vocab_size * width
+    parts = attention.far_window + (attention.far_around > 0)
+    return parts * attention.far_rank * config.vocab_size * width
 
 
 def kv_bytes_per_position(config: ModelConfig, width: int) -> int:

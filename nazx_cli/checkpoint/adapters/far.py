@@ -89,7 +89,9 @@ def attach_far(decoder: Decoder, adapter: FarAdapter) -> None:
 
 def detach_far(decoder: Decoder) -> None:
     """Take out the memory that ``decoder`` has, if it has one."""
-    attention = replace(decoder.config.attention, far="none", far_rank=0, far_window=0)
+    attention = replace(
+        decoder.config.attention, far="none", far_rank=0, far_window=0, far_around=0
+    )
     decoder.config, decoder.far = replace(decoder.config, attention=attention), None
 
 

@@ -28,7 +28,12 @@ class FarOptions:
         ),
     ] = None
     far_rank: Annotated[int, count_option("--far-rank", "Rank of the memory's keys.")] = 32
-    far_window: Annotated[int, count_option("--far-window", "Tokens that a key knows.")] = 4
+    far_window: Annotated[
+        int, count_option("--far-window", "Tokens that a key knows in their order.")
+    ] = 4
+    far_around: Annotated[
+        int, count_option("--far-around", "And how many to each side, without order.", least=0)
+    ] = 32
     far_control: Annotated[
         bool,
         option("--far-control", "Remember the live text alone: what far text must be better than."),

@@ -210,6 +210,7 @@ def _far(
         schedule=_schedule(options, 1e-3),
         rank=options.far_rank,
         window=options.far_window,
+        around=options.far_around,
         live=options.far_control,
         held_share=options.held_share,
         epochs=options.epochs,

@@ -29,7 +29,8 @@ def card(
         f"# Far memory of {settings.model}",
         "",
         f"Made by `nazx tune --far inattention`: a copying head over {what}, rank {settings.rank}, "
-        f"keys of {settings.window} tokens. The model's own weights stay as they are.",
+        f"keys of {settings.window} tokens and of {settings.around} to each side. The model's own "
+        "weights stay as they are.",
         f"{counters.step:,} steps, {counters.tokens:,} positions, {counters.seconds / 60:.0f} "
         f"minutes; {schedule.batch_tokens:,} positions a step, learning rate {schedule.rate:g}, "
         f"seed {schedule.seed}.",

@@ -24,7 +24,7 @@ from nazx_cli.checkpoint.atomic import explained
 from nazx_cli.checkpoint.write import Origin, to_json
 from nazx_cli.config import AttentionConfig, with_far
 from nazx_cli.errors import UsageError
-from nazx_cli.model.far.inattention import FarInAttention, standardized
+from nazx_cli.model.far.inattention import FarInAttention, standardized, summed
 from nazx_cli.training.far.card import card
 from nazx_cli.training.far.mixture import mixture_loss
 from nazx_cli.training.far.texts import FAR, PIECE, Piece, Text, collect, pieces, read_texts
@@ -38,7 +38,7 @@ ASKED_FILE = "far.json"
 _PASSES = 4  # over the texts, before the same pieces come again
 _STRANGE = 0.15
 _BEGIN = (6.0, 4.0, 3.0, 2.0)  # scores of the same token, at each distance
-_REFUSAL = 14.0
+_REFUSAL = (9.4, 0.5)  # with twice as many positions about half as much more is found by chance
 _HELD = 48  # pieces that are held out
 
 
@@ -49,6 +49,7 @@ class FarSettings:
     model, revision  the base, by the name that it is loaded by
     sources          files, folders and globs of long texts
     rank, window     of the memory: see ``model.far.inattention``
+    around           likewise
     live             remembers nothing but the live text, as a control
     epochs           passes over the texts, where the schedule has no steps or minutes
     """
@@ -59,6 +60,7 @@ class FarSettings:
     revision: str | None = None
     rank: int = 32
     window: int = 4
+    around: int = 32
     live: bool = False
     held_share: int = 16
     epochs: float = 1.0
@@ -152,25 +154,32 @@ class OnPieces:
             far = source[max(0, end - item.far) : end].to(device, torch.int64)
             seen = torch.full((item.count,), len(far) - 1, device=device)
         states = standardized(text.states[rows].to(device)) / math.sqrt(text.states.shape[1])
-        grams = memory.grams(ids[:stop])[first:]
+        grams = memory.grams(ids[begin:stop])[first - begin :]
         known = self._embedding[grams.clamp(min=0)] * (grams >= 0).unsqueeze(-1)
         q = memory.query_parts(known, states).flatten(1)
         right = far[1:] == ids[first + 1 : stop + 1].unsqueeze(1)
         own = text.own[rows].to(device)
-        return mixture_loss(q, self._keys(far), memory.refusal(states), own, right, seen)
+        refusal = memory.refusal(states, len(far))
+        return mixture_loss(q, self._keys(far), refusal, own, right, seen)
 
     def _strange(self, number: int) -> tuple[Tensor, int]:
         text = self._texts[number]
         return text.ids, text.start
 
     def _keys(self, far: Tensor) -> Tensor:
-        """(N - 1, w r) of far ids (N,): each position's key, its parts side by side."""
-        distinct, at = torch.unique(far[:-1], return_inverse=True)
-        parts = self.memory.key_parts(self._embedding[distinct])
+        """(N - 1, D) of far ids (N,): each position's key, its parts side by side."""
+        memory, count = self.memory, len(far) - 1
+        distinct, at = torch.unique(far, return_inverse=True)
+        parts = memory.key_parts(self._embedding[distinct])
         rows = []
-        for back, part in enumerate(parts):
-            known = part[at[: max(0, len(at) - back)]]
-            rows.append(nn.functional.pad(known, (0, 0, len(at) - len(known), 0)))
+        for back, part in enumerate(parts[: memory.taps]):
+            known = part[at[: max(0, count - back)]]
+            rows.append(nn.functional.pad(known, (0, 0, count - len(known), 0)))
+        if around := memory.around:
+            # Live text ends at each position: there is nothing around it but what is before.
+            late = around if self._live else 0
+            every = nn.functional.pad(parts[-1][at], (0, 0, late, 0))
+            rows.append(summed(every, around)[:count])
         return torch.cat(rows, 1)
 
 
@@ -191,7 +200,8 @@ class FarRun:
         self.trainer = Trainer[Piece](self.engine, items, self._held, settings.schedule, out)
 
     def _attention(self) -> AttentionConfig:
-        sizes = {"far_rank": self.settings.rank, "far_window": self.settings.window}
+        asked = self.settings
+        sizes = {"far_rank": asked.rank, "far_window": asked.window, "far_around": asked.around}
         return with_far(self.lm.config.attention, {"far": "inattention", **sizes})
 
     def go(self, on_progress: OnProgress | None = None) -> None:
@@ -261,13 +271,14 @@ def _held_pieces(texts: Sequence[Text], first: int) -> list[Piece]:
 def _new_memory(memory: FarInAttention, seed: int) -> FarInAttention:
     """A memory that begins by comparing tokens: the same ones have the highest scores."""
     generator = torch.Generator().manual_seed(seed)
-    w, rank, size = memory.keys.shape
-    begin = torch.tensor([*_BEGIN, *[_BEGIN[-1]] * w][:w])
+    parts, rank, size = memory.keys.shape
+    begin = torch.zeros(parts)  # what is around tells nothing yet
+    begin[: memory.taps] = torch.tensor([*_BEGIN, *[_BEGIN[-1]] * parts][: memory.taps])
     with torch.no_grad():
-        matrices = torch.randn(w, rank, size, generator=generator) / math.sqrt(size)
+        matrices = torch.randn(parts, rank, size, generator=generator) / math.sqrt(size)
         memory.keys.copy_(matrices)
-        memory.queries.copy_(matrices * (begin / math.sqrt(rank)).view(w, 1, 1))
+        memory.queries.copy_(matrices * (begin / math.sqrt(rank)).view(parts, 1, 1))
         memory.state.zero_()
         memory.null.zero_()
-        memory.bias.fill_(_REFUSAL)
+        memory.bias.copy_(torch.tensor(_REFUSAL))
     return memory
