@@ -91,7 +91,7 @@ class Page:
         return self.browser.execute_script(script, *arguments)
 
     def wait(self, holds: Callable[[], object], what: str = "") -> None:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while not holds():
             assert time.monotonic() < until, what or self("body").text
             time.sleep(0.02)

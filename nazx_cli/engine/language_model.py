@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from nazx_cli.engine.generator import Candidate, Step, answer_each, generate
 from nazx_cli.engine.grounding import Grounding
 from nazx_cli.engine.lookup import MOST_DRAFTS
 from nazx_cli.engine.sampling import Sampling, published_sampling
-from nazx_cli.errors import MemoryLimitError, is_out_of_memory
+from nazx_cli.errors import MemoryLimitError, ModelUnavailableError, is_out_of_memory
 from nazx_cli.memory.estimate import TextSize
 from nazx_cli.memory.plan import LoadOptions, Plan
 from nazx_cli.model.attention import attention_of, check_layout, layouts_of
@@ -93,8 +93,9 @@ def load_planned(
     ``load_model``, and ``UsageError`` where that cannot be.
     """
     config = ModelConfig.from_folder(folder)
-    if options.adapters.far:  # there is to be room for it
-        config = read_far_adapter(options.adapters.far).extended(config)
+    if options.adapters.far:  # there is to be room for it; what is wrong with it is told at use
+        with suppress(ModelUnavailableError):
+            config = read_far_adapter(options.adapters.far).extended(config)
     if group is not None:
         options = replace(options, device=device_of_rank(options.device), ranks=group.size)
     plan = plan_here(config, documents, options).check()
