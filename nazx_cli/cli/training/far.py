@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from nazx_cli.cli.shared.options import count_option, option
+from nazx_cli.cli.training.base import load_base
 from nazx_cli.cli.training.length import teller
-from nazx_cli.names import FAR_MEMORIES, NO_ADAPTER
+from nazx_cli.names import FAR_MEMORIES
 
 if TYPE_CHECKING:
     from nazx_cli.cli.shared.options import Report
@@ -51,20 +52,10 @@ def tune_far(
     out: Path, asked: FarSettings | None, report: Report, *, offline: bool, export: bool
 ) -> None:
     """Begin what is ``asked`` for, or go on with what is in ``out``."""
-    from nazx_cli.engine.language_model import load_model
     from nazx_cli.training.far.run import FarRun, prepare, read_settings
 
     settings = asked or read_settings(out)
-    with report.progress(f"loading {settings.model}") as update:
-        lm = load_model(
-            settings.model,
-            device=settings.device,
-            dtype=settings.dtype,
-            revision=settings.revision,
-            offline=offline,
-            adapter=NO_ADAPTER,
-            on_progress=update,
-        )
+    lm = load_base(settings, report, offline)
     try:
         if asked is not None:
             with report.progress("running the texts through the model") as update:

@@ -19,6 +19,7 @@ from nazx_cli.cli.shared.options import (
     count_option,
     option,
 )
+from nazx_cli.cli.training.base import load_base
 from nazx_cli.cli.training.far import FarOptions, is_far_run, tune_far
 from nazx_cli.cli.training.length import Arithmetic, LengthOptions, teller
 from nazx_cli.errors import UsageError
@@ -27,7 +28,6 @@ from nazx_cli.names import DEFAULT_MODEL
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nazx_cli.engine.language_model import LanguageModel
     from nazx_cli.training.far.run import FarSettings
     from nazx_cli.training.trainer import Schedule
     from nazx_cli.training.tuning.run import RunSettings
@@ -132,10 +132,10 @@ def tune(
         settings = read_settings(out)
         if options.calibrate is not None:
             settings = replace(settings, calibrate=options.calibrate)
-        lm = _load(settings, report, offline)
+        lm = load_base(settings, report, offline)
     else:
         settings = _settings(data or [], options, (model, revision), device, dtype)
-        lm = _load(settings, report, offline)
+        lm = load_base(settings, report, offline)
         with report.progress("making prompts of the data") as update:
 
             def told(name: str, done: int, total: int) -> None:
@@ -232,22 +232,6 @@ def _schedule(options: TuneOptions, rate: float) -> Schedule:
         patience=options.patience,
         seed=options.seed,
     )
-
-
-def _load(settings: RunSettings, report: Report, offline: bool) -> LanguageModel:
-    from nazx_cli.engine.language_model import load_model
-    from nazx_cli.names import NO_ADAPTER
-
-    with report.progress(f"loading {settings.model}") as update:
-        return load_model(
-            settings.model,
-            device=settings.device,
-            dtype=settings.dtype,
-            revision=settings.revision,
-            offline=offline,
-            adapter=NO_ADAPTER,
-            on_progress=update,
-        )
 
 
 def _tell(report: Report, counters: object, made: Path, settings: RunSettings) -> None:
