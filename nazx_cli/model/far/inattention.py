@@ -157,7 +157,8 @@ def summed(x: Tensor, around: int) -> Tensor:
     """Of each row of x (n, ...) the sum of the rows up to ``around`` before and after it."""
     width = 2 * around + 1
     padded = F.pad(x, (0, 0) * (x.dim() - 1) + (around + 1, around))
-    sums = padded.cumsum(0, dtype=torch.float64)
+    exact = torch.float32 if x.device.type == "mps" else torch.float64  # all that MPS knows
+    sums = padded.cumsum(0, dtype=exact)
     return (sums[width:] - sums[:-width]).to(x.dtype)
 
 
