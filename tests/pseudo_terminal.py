@@ -14,6 +14,12 @@ import pyte
 PROMPT = ">>>$"
 
 
+def _environment() -> dict[str, str]:
+    """Ours, but for a width of our own terminal, such as tests in several processes are told."""
+    kept = {name: text for name, text in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    return {**kept, "TERM": "xterm-256color"}
+
+
 class Terminal:
     """A process in a terminal; ``timeout`` is in seconds, for each wait."""
 
@@ -34,7 +40,7 @@ class Terminal:
             encoding="utf-8",
             dimensions=(rows, columns),
             timeout=timeout,
-            env={**os.environ, "TERM": "xterm-256color"},
+            env=_environment(),
         )
         self.raw = ""
 
@@ -47,7 +53,8 @@ class Terminal:
         """Read on until the screen's text matches; the text."""
         end = time.monotonic() + self._timeout
         while not re.search(pattern, self.text, re.MULTILINE):
-            assert time.monotonic() < end, f"no {pattern!r} in:\n{self.text}"
+            waits = time.monotonic() < end and not self.process.closed
+            assert waits, f"no {pattern!r} in:\n{self.text}"
             self.read()
         return self.text
 
