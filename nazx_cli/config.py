@@ -357,10 +357,12 @@ def _attention(data: Mapping[str, Any]) -> AttentionConfig:
 
 
 def with_far(attention: AttentionConfig, data: Mapping[str, Any]) -> AttentionConfig:
-    """``attention`` with the far memory that ``data`` describes, by the keys of ``config.json``.
+    """``attention`` with the far memory that ``data`` describes, by the keys of ``config.json``, in
+    place of any that it has.
 
     ``ConfigError`` where it is none that this version can run.
     """
+    attention = replace(attention, far="none", far_rank=0, far_window=0, far_around=0)
     reader = _fields(data)
     far = reader.choice("far", FAR_KINDS, "none")
     if far == "none":

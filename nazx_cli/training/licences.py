@@ -11,3 +11,8 @@ def licence_in(folder: Path) -> str:
     text = found[0].read_text(encoding="utf-8", errors="replace").strip() if found else ""
     first = (text.splitlines() or [""])[0][:80].replace("|", "/")
     return first or "not known here"
+
+
+def licence_of(path: Path) -> str:
+    """The same for a file, or for a folder of them."""
+    return licence_in(path if path.is_dir() else path.parent)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nazx_cli.checkpoint.atomic import explained
 from nazx_cli.checkpoint.checkpoint import Checkpoint, read_header
-from nazx_cli.checkpoint.write import write_tensors
+from nazx_cli.checkpoint.write import Origin, write_tensors
 from nazx_cli.errors import NazxError, UsageError, first_line
 
 STATE_FILE = "state.safetensors"
@@ -50,6 +50,19 @@ class Counters:
     best: float = float("inf")
     best_step: int = 0
     worse: int = 0
+
+
+def notes_on(base: str, folder: Path, counters: Counters) -> dict[str, Any]:
+    """What an adapter says of its base, called ``base`` and read from ``folder``, and of how long
+    it was trained."""
+    origin = Origin.of(folder)
+    return {
+        "base": base,
+        "base_source": str(origin) if origin else None,
+        "base_sha256": dict(origin.sha256) if origin else {},
+        "steps": counters.step,
+        "tokens": counters.tokens,
+    }
 
 
 def save_state(

@@ -6,7 +6,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -78,6 +78,12 @@ class Schedule:
     patience: int = 5
     save_every: float = 300.0
     seed: int = 0
+
+    def lasting(self, tokens: float) -> Schedule:
+        """The same; where nothing limits the run, with steps that take so many ``tokens``."""
+        if self.steps is not None or self.minutes is not None:
+            return self
+        return replace(self, steps=max(1, math.ceil(tokens / self.batch_tokens)))
 
     def done(self, counters: Counters) -> float:
         """The share of the run that is over."""

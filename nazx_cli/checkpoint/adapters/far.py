@@ -7,6 +7,7 @@ A folder with ``adapter_config.json``, whose ``peft_type`` is no type of PEFT's 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +18,13 @@ from torch import nn
 
 from nazx_cli.checkpoint.adapters.folder import (
     WEIGHTS_FILE,
+    check_finite,
     notes_of,
     unfit,
     unusable,
     write_folder,
 )
-from nazx_cli.checkpoint.checkpoint import Checkpoint, read_header
+from nazx_cli.checkpoint.checkpoint import Checkpoint, folder_bytes, read_header
 from nazx_cli.checkpoint.recipes import far_recipes
 from nazx_cli.config import AttentionConfig, ModelConfig, with_far
 from nazx_cli.foreign import read_object
@@ -89,9 +91,7 @@ def attach_far(decoder: Decoder, adapter: FarAdapter) -> None:
 
 def detach_far(decoder: Decoder) -> None:
     """Take out the memory that ``decoder`` has, if it has one."""
-    attention = replace(
-        decoder.config.attention, far="none", far_rank=0, far_window=0, far_around=0
-    )
+    attention = with_far(decoder.config.attention, {})
     decoder.config, decoder.far = replace(decoder.config, attention=attention), None
 
 
@@ -134,9 +134,9 @@ def describe_far(folder: Path) -> dict[str, Any]:
         "base": adapter.notes.get("base") or adapter.config.get("base_model_name_or_path"),
         "base_source": adapter.notes.get("base_source"),
         **kept,
-        "parameters": sum(int(torch.Size(entry.shape).numel()) for entry in entries.values()),
+        "parameters": sum(math.prod(entry.shape) for entry in entries.values()),
         "path": str(folder),
-        "bytes": sum(path.stat().st_size for path in folder.iterdir()),
+        "bytes": folder_bytes(folder),
     }
 
 
@@ -147,7 +147,6 @@ def verify_far(folder: Path) -> tuple[int, int]:
     count = 0
     for name in adapter.weights.entries:
         tensor = adapter.weights.read(name)
-        if not torch.isfinite(tensor).all():
-            raise unusable(folder / WEIGHTS_FILE, f"{name} holds values that are no numbers")
+        check_finite(folder, name, tensor)
         count += tensor.numel()
     return len(adapter.weights.entries), count

@@ -38,6 +38,12 @@ def notes_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return notes if isinstance(notes, dict) else {}
 
 
+def check_finite(folder: Path, name: str, tensor: Tensor) -> None:
+    """``ModelUnavailableError`` where the adapter's tensor ``name`` is not all finite numbers."""
+    if not tensor.isfinite().all():
+        raise unusable(folder / WEIGHTS_FILE, f"{name} holds values that are no numbers")
+
+
 def unusable(path: Path, reason: str) -> ModelUnavailableError:
     """The error for an adapter's file that is broken or means what NazX cannot do."""
     return ModelUnavailableError(f"{path} cannot be used: {reason}", "take another adapter")

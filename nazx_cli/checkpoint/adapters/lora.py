@@ -19,12 +19,13 @@ from torch import Tensor
 
 from nazx_cli.checkpoint.adapters.folder import (
     WEIGHTS_FILE,
+    check_finite,
     notes_of,
     unfit,
     unusable,
     write_folder,
 )
-from nazx_cli.checkpoint.checkpoint import Checkpoint, read_header
+from nazx_cli.checkpoint.checkpoint import Checkpoint, folder_bytes, read_header
 from nazx_cli.checkpoint.quantized import stored_kind
 from nazx_cli.checkpoint.recipes import Recipe, recipes
 from nazx_cli.config import ModelConfig
@@ -221,7 +222,7 @@ def describe_lora(folder: Path) -> dict[str, Any]:
         "parameters": adapter.num_parameters,
         "answers": notes.get("answers"),
         "path": str(folder),
-        "bytes": sum(path.stat().st_size for path in folder.iterdir()),
+        "bytes": folder_bytes(folder),
     }
 
 
@@ -231,8 +232,7 @@ def verify_lora(folder: Path) -> tuple[int, int]:
     adapter = read_adapter(folder)
     for module, pair in adapter.pairs.items():
         for half in pair:
-            if not torch.isfinite(half).all():
-                raise unusable(folder / WEIGHTS_FILE, f"{module} holds values that are no numbers")
+            check_finite(folder, module, half)
     return len(adapter.pairs), adapter.num_parameters
 
 

@@ -29,6 +29,7 @@ from nazx_cli.evaluation.probes import Outcome, probe
 from nazx_cli.evaluation.records import AnswerFile, Record
 from nazx_cli.evaluation.report import make_report
 from nazx_cli.evaluation.runner import Progress, Run, evaluate
+from nazx_cli.names import OnProgress
 
 if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel
@@ -142,10 +143,6 @@ class Evaluation:
                     of = {"none": "nothing", "own": f"{before.tokens:,} tokens"}
                     resident = of.get(before.source, f"{before.tokens:,} of another text's")
                     name, same = f"{name}, {resident} before", fingerprint({run: repr(before)})
-
-                def tell(done: int, total: int, name: str = name) -> None:
-                    teller.update(Progress(done, total, 0, f"{name}, perplexity"))
-
                 for stretch in read_through(
                     name,
                     same,
@@ -156,7 +153,7 @@ class Evaluation:
                     stretches=self._options.limit,
                     before=before,
                     approximation=approximation,
-                    on_progress=tell,
+                    on_progress=teller.telling(f"{name}, perplexity"),
                 ):
                     self._stretches.append(stretch)
 
@@ -175,10 +172,6 @@ class Evaluation:
             resident = self._answers.read == ["resident"]
             shelf.lm.attend_far(resident)
             run = fingerprint({same: "resident"}) if resident else same
-
-            def tell(done: int, total: int, name: str = name) -> None:
-                teller.update(Progress(done, total, 0, f"{name}, probes"))
-
             for outcome in probe(
                 name,
                 run,
@@ -191,7 +184,7 @@ class Evaluation:
                 seed=self._answers.seed or 0,
                 resident=resident,
                 approximation=approximation,
-                on_progress=tell,
+                on_progress=teller.telling(f"{name}, probes"),
             ):
                 self._outcomes.append(outcome)
 
@@ -340,6 +333,10 @@ class _Teller:
             seconds = (now - self._begin) / fresh * (progress.total - progress.done)
             left = f", about {_time_text(seconds)} left"
         self._screen.note(f"{progress.done:,} of {progress.total:,}{left} ({progress.label})")
+
+    def telling(self, label: str) -> OnProgress:
+        """What to call with what is done, and of how much, of that ``label``."""
+        return lambda done, total: self.update(Progress(done, total, 0, label))
 
     def tell_found(self, in_file: int) -> None:
         """Say what an answers file was good for."""

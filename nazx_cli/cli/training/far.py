@@ -66,12 +66,12 @@ def tune_far(
             with report.progress("tuning") as update:
                 run.go(teller(update))
         with report.progress("writing"):
-            made = run.export()
+            made, figures = run.export()
     except KeyboardInterrupt:
         command = f"nazx tune --resume --out {out}" if is_far_run(out) else "the same command"
         report.tell({}, note=f"stopped; go on with: {command}")
         raise
-    counters, figures = run.trainer.counters, run.figures()
+    counters = run.trainer.counters
     held = ", ".join(f"{name} {loss:.4f}" for name, loss in figures.items())
     facts = {
         "path": str(made),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nazx_cli.training.licences import licence_in
+from nazx_cli.training.licences import licence_of
 from nazx_cli.training.state import Counters
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def card(
         "",
         "| source | licence |",
         "|---|---|",
-        *(f"| {Path(each).name} | {_licence(each)} |" for each in settings.sources),
+        *(f"| {Path(each).name} | {licence_of(Path(each))} |" for each in settings.sources),
         "",
         "## Held out",
         "",
@@ -52,8 +52,3 @@ def card(
         "",
     ]
     return "\n".join(lines)
-
-
-def _licence(source: str) -> str:
-    path = Path(source)
-    return licence_in(path if path.is_dir() else path.parent)

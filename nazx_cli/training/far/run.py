@@ -21,14 +21,23 @@ from torch import Tensor, nn
 
 from nazx_cli.checkpoint.adapters.far import write_far_adapter
 from nazx_cli.checkpoint.atomic import explained
-from nazx_cli.checkpoint.write import Origin, to_json
+from nazx_cli.checkpoint.write import to_json
 from nazx_cli.config import AttentionConfig, with_far
 from nazx_cli.errors import UsageError
 from nazx_cli.model.far.inattention import FarInAttention, standardized, summed
 from nazx_cli.training.far.card import card
 from nazx_cli.training.far.mixture import mixture_loss
-from nazx_cli.training.far.texts import FAR, PIECE, Piece, Text, collect, pieces, read_texts
-from nazx_cli.training.state import load_best, read_asked
+from nazx_cli.training.far.texts import (
+    FAR,
+    PIECE,
+    Piece,
+    Text,
+    collect,
+    count_positions,
+    pieces,
+    read_texts,
+)
+from nazx_cli.training.state import load_best, notes_on, read_asked
 from nazx_cli.training.trainer import OnProgress, Schedule, Trainer, held_out_loss
 
 if TYPE_CHECKING:
@@ -96,14 +105,11 @@ def prepare(
             "a far memory stands beside a window, and this model has none", "use another"
         )
     collect(lm, settings.sources, out / "texts", settings.held_share, on_progress)
-    texts = read_texts(out / "texts", "train")
-    if not texts:
+    tokens = count_positions(out / "texts", "train")
+    if not tokens:
         raise UsageError("no text is long enough to teach a far memory by", "name whole books")
-    schedule = settings.schedule
-    if schedule.steps is None and schedule.minutes is None:
-        tokens = settings.epochs * sum(len(text.own) for text in texts)
-        steps = max(1, math.ceil(tokens / schedule.batch_tokens))
-        settings = replace(settings, schedule=replace(schedule, steps=steps))
+    schedule = settings.schedule.lasting(settings.epochs * tokens)
+    settings = replace(settings, schedule=schedule)
     with explained(out):
         (out / ASKED_FILE).write_bytes(to_json(asdict(settings)))  # last: now it is whole
     return settings
@@ -228,8 +234,8 @@ class FarRun:
             found["other"] = held_out_loss(self.engine, others)
         return found
 
-    def export(self) -> Path:
-        """Write the best parameters so far as an adapter."""
+    def export(self) -> tuple[Path, dict[str, float]]:
+        """Write the best parameters so far as an adapter; its folder and its ``figures``."""
         load_best(self.out, self.engine.parameters)
         figures = self.figures()
         made = FarInAttention(self.config)
@@ -237,25 +243,18 @@ class FarRun:
         with torch.no_grad():
             for part in (made.state, made.null):
                 part.div_(math.sqrt(self.config.hidden_size))
-        origin, counters = Origin.of(self.lm.folder), self.trainer.counters
-        notes = {
-            "base": self.settings.model,
-            "base_source": str(origin) if origin else None,
-            "base_sha256": dict(origin.sha256) if origin else {},
-            "steps": counters.step,
-            "tokens": counters.tokens,
-            "held_out": figures,
-        }
+        counters = self.trainer.counters
+        notes = notes_on(self.settings.model, self.lm.folder, counters)
         folder = self.out / "adapter"
         write_far_adapter(
             folder,
             self.config.attention,
             made,
             base=self.settings.model,
-            notes=notes,
+            notes={**notes, "held_out": figures},
             card=card(self.settings, counters, figures, len({p.text for p in self._held})),
         )
-        return folder
+        return folder, figures
 
 
 def _held_pieces(texts: Sequence[Text], first: int) -> list[Piece]:

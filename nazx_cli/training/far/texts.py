@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -124,16 +125,36 @@ def collect(
 def read_texts(folder: Path, kind: str) -> list[Text]:
     """All that ``collect`` made of ``kind``: ``train`` or ``held``."""
     found = []
-    for path in sorted(folder.glob(f"{kind}-*.safetensors")):
-        try:
+    for path in _files(folder, kind):
+        with _told(path):
             tensors = load_file(path)
             window = int(tensors.pop("window"))
             found.append(Text(window=window, **tensors))
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise NazxError(
-                f"{path} is broken: {first_line(error)}", "remove it and begin the run again"
-            ) from None
     return found
+
+
+def count_positions(folder: Path, kind: str) -> int:
+    """How many positions there are to learn from in all that ``read_texts`` would read."""
+    count = 0
+    for path in _files(folder, kind):
+        with _told(path), safe_open(path, "pt") as file:
+            count += file.get_slice("own").get_shape()[0]
+    return count
+
+
+def _files(folder: Path, kind: str) -> list[Path]:
+    return sorted(folder.glob(f"{kind}-*.safetensors"))
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turns what a broken file raises into an error that names it."""
+    try:
+        yield
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise NazxError(
+            f"{path} is broken: {first_line(error)}", "remove it and begin the run again"
+        ) from None
 
 
 def _run(lm: LanguageModel, ids: Tensor, start: int, window: int) -> dict[str, Tensor]:

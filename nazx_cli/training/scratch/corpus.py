@@ -28,7 +28,7 @@ from nazx_cli.errors import NazxError, UsageError, first_line
 from nazx_cli.evaluation.probes import plain_words
 from nazx_cli.names import OnProgress
 from nazx_cli.tokenizer import Tokenizer
-from nazx_cli.training.licences import licence_in
+from nazx_cli.training.licences import licence_of
 
 END = "<|endoftext|>"
 """The token behind every document; files may hold it as text between theirs."""
@@ -204,7 +204,7 @@ def _note(spec: str, documents: Sequence[Document]) -> SourceNote:
         len(documents),
         sum(len(document.text) for document in documents),
         digest.hexdigest(),
-        licence_in(path if path.is_dir() else path.parent),
+        licence_of(path),
     )
 
 

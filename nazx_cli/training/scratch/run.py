@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -134,10 +133,8 @@ def prepare(
                 f"{settings.shape.context:,}",
                 "name more files, or a smaller --context",
             )
-    schedule = settings.schedule
-    if schedule.steps is None and schedule.minutes is None:
-        steps = ceil(settings.epochs * sizes[TRAIN] / schedule.batch_tokens)
-        settings = replace(settings, schedule=replace(schedule, steps=max(1, steps)))
+    schedule = settings.schedule.lasting(settings.epochs * sizes[TRAIN])
+    settings = replace(settings, schedule=schedule)
     with explained(out):
         # Last: a folder with it is whole.
         (out / ASKED_FILE).write_bytes(to_json(asdict(settings)))

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from nazx_cli.checkpoint.adapters.lora import block_matrices, read_adapter, writ
 from nazx_cli.checkpoint.atomic import explained
 from nazx_cli.checkpoint.checkpoint import Checkpoint
 from nazx_cli.checkpoint.quantized import stored_kind
-from nazx_cli.checkpoint.write import Origin, to_json
+from nazx_cli.checkpoint.write import to_json
 from nazx_cli.errors import NazxError, UsageError, first_line
 from nazx_cli.evaluation.data.files import read_data
 from nazx_cli.training.full import write_full
@@ -37,7 +36,7 @@ from nazx_cli.training.gradients.engines import (
 from nazx_cli.training.gradients.forward import reach
 from nazx_cli.training.lora import Adapted, LoraSettings, attach, load_pairs, pairs
 from nazx_cli.training.packing import Pack, read_packs, write_packs
-from nazx_cli.training.state import Counters, load_best, read_asked
+from nazx_cli.training.state import Counters, load_best, notes_on, read_asked
 from nazx_cli.training.trainer import OnProgress, Schedule, Trainer
 from nazx_cli.training.tuning.books import split_held
 from nazx_cli.training.tuning.card import card
@@ -123,11 +122,8 @@ def prepare(
         raise UsageError(
             "there is nothing to train on in these files", "name files with questions or text"
         )
-    schedule = settings.schedule
-    if schedule.steps is None and schedule.minutes is None:
-        tokens = settings.epochs * sum(pack.tokens for pack in made.train)
-        schedule = replace(schedule, steps=max(1, ceil(tokens / schedule.batch_tokens)))
-    settings = replace(settings, longest=longest, schedule=schedule)
+    tokens = settings.epochs * sum(pack.tokens for pack in made.train)
+    settings = replace(settings, longest=longest, schedule=settings.schedule.lasting(tokens))
     _keep(folder, settings, made, lm)
     return settings
 
@@ -236,14 +232,7 @@ class Run:
         return {"choice": fit(tried).to_json()} if tried else {}
 
     def _notes(self, counters: Counters) -> dict[str, Any]:
-        origin = Origin.of(self.lm.folder)
-        notes: dict[str, Any] = {
-            "base": self.settings.model,
-            "base_source": str(origin) if origin else None,
-            "base_sha256": dict(origin.sha256) if origin else {},
-            "steps": counters.step,
-            "tokens": counters.tokens,
-        }
+        notes = notes_on(self.settings.model, self.lm.folder, counters)
         if any(b.answer for p in self.train for b in p.branches if p.kind and p.prefix):
             notes["answers"] = "cited"
         return notes
