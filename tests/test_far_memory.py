@@ -355,3 +355,48 @@ def test_eval_sets_perplexity_with_a_memory_beside_none_and_anothers(tmp_path: P
     )
     assert code == 2
     assert "9,000" in err
+
+
+def test_eval_tells_names_that_only_the_memory_has_seen_apart(tmp_path: Path) -> None:
+    rng = random.Random(4)
+    base = base_model(tmp_path, {**WINDOWED, "local_window": 64})
+    made = write_memory(tmp_path, far_tensors())
+    words = rng.choices(["ab", "Cab", "Dac", "Ba", "ba", "C", "DA"], k=120)
+    book = tmp_path / "a.txt"
+    book.write_text(" ".join(words))
+    said, err, code = run_nazx(
+        *("eval", str(book), "--perplexity", "--before", "70", "--ctx", "40", "--limit", "4"),
+        *("-m", str(base), "--adapter", str(made), "--dtype", "float32", "--json"),
+        *("--before-from", "none", "--before-from", "own"),
+    )
+    assert code == 0, err
+    lm = load_model(base, adapter=made)
+    held = lm.tokenizer.encode_document(book.read_text())
+    ids, ends = held.ids.tolist(), [*held.starts[1:].tolist(), len(book.read_text())]
+    at, seen, wanted = 0, dict[str, int](), []
+    for word in words:
+        if word in ("Cab", "Dac"):  # "ba" is there too, and the others are no names
+            inside = [i for i, end in enumerate(ends) if end > at and held.starts[i] < at + 3]
+            wanted.append((inside, seen.get(word, -1)))
+            seen[word] = inside[0]
+        at += len(word) + 1
+    losses: dict[str, list[float]] = {"nothing": [], "70 tokens": []}
+    for start in range(70, 230, 40):
+        stretch = ids[start : start + 40]
+        mine = [
+            i
+            for inside, last in wanted
+            if start - 70 <= last < start < inside[0] and inside[-1] < start + 40
+            for i in inside
+        ]
+        for name, before in (("nothing", None), ("70 tokens", ids[start - 70 : start])):
+            rows = lm.logits(stretch, before).log_softmax(-1)
+            losses[name] += [-float(rows[i - start - 1, ids[i]]) for i in mine]
+    report = json.loads(said)
+    means = {name: sum(each) / len(each) for name, each in losses.items()}
+    for found, (name, mean) in zip(report["perplexity"], means.items(), strict=True):
+        (row,) = found["names"]
+        assert (row["start"], row["tokens"]) == (0, len(losses[name]))
+        assert row["mean"] == pytest.approx(math.exp(mean), rel=1e-3)
+    (apart,) = report["name_differences"]
+    assert apart["mean"] == pytest.approx(means["70 tokens"] - means["nothing"], abs=1e-3)

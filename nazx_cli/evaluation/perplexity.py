@@ -3,20 +3,22 @@
 A text is cut into stretches of as many tokens, each is put through the model, and the loss of
 each token counts to the range that its position lies in: powers of two, so that a range has as
 many tokens as all before it. What stands before a stretch may be resident: then stretches begin
-behind so many tokens, whatever is resident in their place.
+behind so many tokens, whatever is resident in their place; and names that were last said there,
+not in the stretch, are counted once more, by how many tokens before.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from nazx_cli.errors import UsageError
 from nazx_cli.evaluation.data.stories import digest
 from nazx_cli.evaluation.intervals import Estimate, estimate
+from nazx_cli.evaluation.mentions import Mention, mentions
 from nazx_cli.evaluation.records import AnswerFile
 
 if TYPE_CHECKING:
@@ -48,22 +50,40 @@ class Before:
 
 FIRST_RANGE = 128
 """Positions in the first range."""
+FIRST_DISTANCE = 1024
+"""Distances of names in the first range."""
+_FURTHER = 8  # times as far a range of distances reaches as the one before it
 _ROWS = 256  # positions whose losses are computed together
+
+
+Part = tuple[int, int, float]
+"""Where a range begins, how many tokens of a stretch are in it, and their mean loss."""
 
 
 @dataclass(frozen=True)
 class Stretch:
     """Losses of one stretch: of each range its first position, its tokens and their mean loss
-    in nats; how long that took, and what an approximation tells of itself."""
+    in nats; likewise of ``names`` by the distance to their last mention, which stands before the
+    stretch; how long that took, and what an approximation tells of itself."""
 
     run: str
     item: str
     model: str
     text: str
     number: int
-    ranges: tuple[tuple[int, int, float], ...]
+    ranges: tuple[Part, ...]
+    names: tuple[Part, ...] = ()
     seconds: float = 0.0
     figures: Mapping[str, float] = field(default_factory=dict)
+
+    def parts(self, names: bool) -> tuple[Part, ...]:
+        """``names`` or ``ranges``."""
+        return self.names if names else self.ranges
+
+    def total(self, names: bool) -> tuple[int, float]:
+        """Tokens of ``parts``, and the sum of their losses."""
+        parts = self.parts(names)
+        return sum(count for _, count, _ in parts), math.fsum(n * loss for _, n, loss in parts)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -72,7 +92,8 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Range:
-    """Positions ``start`` to ``stop`` - 1: perplexity with its interval, and tokens."""
+    """Positions, or distances, ``start`` to ``stop`` - 1: perplexity with its interval, and
+    tokens."""
 
     start: int
     stop: int
@@ -110,8 +131,13 @@ def read_through(
     shorter; of one token there is nothing to foretell.
     """
     pieces = []
-    every = [lm.tokenizer.encode_document(text).ids for _, text in texts]
+    tokens = [lm.tokenizer.encode_document(text) for _, text in texts]
+    every = [each.ids for each in tokens]
     first = before.tokens if before else 0
+    named = [
+        list(mentions(text, of)) if before else []
+        for (_, text), of in zip(texts, tokens, strict=True)
+    ]
     for text, (title, _) in enumerate(texts):
         ids = every[text]
         starts = range(first, max(0, len(ids) - 1), length)[:stretches]
@@ -126,7 +152,8 @@ def read_through(
             yield Stretch(
                 **{
                     **line,
-                    "ranges": tuple((int(a), int(n), float(x)) for a, n, x in line["ranges"]),
+                    "ranges": _parts(line["ranges"]),
+                    "names": _parts(line.get("names", ())),
                 }
             )
             continue
@@ -135,7 +162,8 @@ def read_through(
         losses = _losses(lm, ids.tolist(), resident, approximation)
         took = time.monotonic() - began
         figures = approximation.figures if approximation else {}
-        found = Stretch(run, item, name, title, number, _by_range(losses), took, figures)
+        of_names = _by_distance(losses, named[text], start, max(0, start - first))
+        found = Stretch(run, item, name, title, number, _by_range(losses), of_names, took, figures)
         answers.add([found.to_dict()])
         yield found
     on_progress(len(pieces), len(pieces))
@@ -168,9 +196,30 @@ def _losses(
     return found
 
 
-def _by_range(losses: Sequence[float]) -> tuple[tuple[int, int, float], ...]:
+def _parts(lists: Iterable[tuple[int, int, float]]) -> tuple[Part, ...]:
+    """As they are read from JSON."""
+    return tuple((int(start), int(count), float(loss)) for start, count, loss in lists)
+
+
+def _by_distance(
+    losses: Sequence[float], named: Sequence[Mention], start: int, least: int
+) -> tuple[Part, ...]:
+    """Of the tokens of names that were last said from token ``least`` on, but before ``start``;
+    ``losses[i]`` is that of the token ``start`` + 1 + i of the text."""
+    found: dict[int, list[float]] = {}
+    for each in named:
+        if least <= each.before < start < each.first and each.stop <= start + 1 + len(losses):
+            begin, end = 0, FIRST_DISTANCE
+            while each.first - each.before >= end:
+                begin, end = end, _FURTHER * end
+            part = losses[each.first - start - 1 : each.stop - start - 1]
+            found.setdefault(begin, []).extend(part)
+    return tuple((at, len(x), math.fsum(x) / len(x)) for at, x in sorted(found.items()))
+
+
+def _by_range(losses: Sequence[float]) -> tuple[Part, ...]:
     """``losses[i]`` is that of the token at position i + 1."""
-    found = []
+    found: list[Part] = []
     start, stop = 0, FIRST_RANGE
     while start <= len(losses):
         part = losses[max(0, start - 1) : stop - 1]
@@ -194,46 +243,45 @@ class Difference:
         return {"model": self.model, "against": self.other, **self.nats.to_dict()}
 
 
-def differences(stretches: Sequence[Stretch], seed: int = 0) -> tuple[Difference, ...]:
-    """Each model against the first one, over the stretches that both have read; intervals as in
-    ``summarize``."""
+def differences(
+    stretches: Sequence[Stretch], seed: int = 0, *, names: bool = False
+) -> tuple[Difference, ...]:
+    """Each model against the first one, over the stretches that both have read; intervals, and what
+    is counted, as in ``summarize``."""
     by_name: dict[str, dict[str, Stretch]] = {}
     for each in stretches:
         by_name.setdefault(each.model, {})[each.item] = each
-    names = list(by_name)
+    models = list(by_name)
     found = []
-    for name in names[1:]:
+    for model in models[1:]:
         pairs = [
-            (each, by_name[names[0]][item])
-            for item, each in by_name[name].items()
-            if item in by_name[names[0]]
+            (each, by_name[models[0]][item])
+            for item, each in by_name[model].items()
+            if item in by_name[models[0]]
         ]
         several = len({mine.text for mine, _ in pairs}) > 1
         scores, clusters = [], []
         for mine, theirs in pairs:
-            tokens = sum(count for _, count, _ in mine.ranges)
-            scores += [_loss(mine) - _loss(theirs)] * tokens
+            tokens, loss = mine.total(names)
+            scores += [(loss - theirs.total(names)[1]) / max(1, tokens)] * tokens
             clusters += [mine.text if several else str(mine.number)] * tokens
         if scores:
-            found.append(Difference(name, names[0], estimate(scores, clusters, seed)))
+            found.append(Difference(model, models[0], estimate(scores, clusters, seed)))
     return tuple(found)
 
 
-def _loss(stretch: Stretch) -> float:
-    """Its mean loss in nats."""
-    tokens = sum(count for _, count, _ in stretch.ranges)
-    return math.fsum(count * loss for _, count, loss in stretch.ranges) / tokens
-
-
-def summarize(stretches: Sequence[Stretch], seed: int = 0) -> tuple[Range, ...]:
-    """Perplexity of each range over all stretches, with intervals over texts, or over stretches
-    where there is one text."""
+def summarize(
+    stretches: Sequence[Stretch], seed: int = 0, *, names: bool = False
+) -> tuple[Range, ...]:
+    """Perplexity of each range of positions over all stretches, with intervals over texts, or over
+    stretches where there is one text; or of ``names``, by the distance to their last mention."""
     several = len({each.text for each in stretches}) > 1
     by_start: dict[int, list[tuple[float, int, str]]] = {}
     for each in stretches:
         cluster = each.text if several else str(each.number)
-        for start, tokens, loss in each.ranges:
+        for start, tokens, loss in each.parts(names):
             by_start.setdefault(start, []).append((loss, tokens, cluster))
+    first, further = (FIRST_DISTANCE, _FURTHER) if names else (FIRST_RANGE, 2)
     found = []
     for start, parts in sorted(by_start.items()):
         scores = [loss for loss, tokens, _ in parts for _ in range(tokens)]
@@ -246,5 +294,5 @@ def summarize(stretches: Sequence[Stretch], seed: int = 0) -> tuple[Range, ...]:
             len(parts),
             mean.documents,
         )
-        found.append(Range(start, 2 * start or FIRST_RANGE, perplexity, len(scores)))
+        found.append(Range(start, further * start or first, perplexity, len(scores)))
     return tuple(found)

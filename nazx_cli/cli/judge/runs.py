@@ -98,14 +98,21 @@ class Evaluation:
         costs = [each.measured([*self._stretches, *self._outcomes]) for each in self._costs]
         if options.json:
             runs = [column.to_dict() for column in columns]
+            named = eval_table.by_model(self._stretches, names=True)
             texts = [
-                {"model": name, "ranges": [each.to_dict() for each in ranges]}
+                {
+                    "model": name,
+                    "ranges": [each.to_dict() for each in ranges],
+                    "names": [each.to_dict() for each in named[name]],
+                }
                 for name, ranges in eval_table.by_model(self._stretches).items()
             ]
             maps = eval_table.probe_maps(self._outcomes)
             apart = [each.to_dict() for each in differences(self._stretches)]
             data = {"complete": complete, "runs": runs, "perplexity": texts, "probes": maps}
             data["perplexity_differences"] = apart
+            of_names = differences(self._stretches, names=True)
+            data["name_differences"] = [each.to_dict() for each in of_names]
             data["costs"] = [each.to_dict() for each in costs]
             screen.data(data)
             return

@@ -124,20 +124,19 @@ def _cell(figure: Estimate | None, unit: str, *, signed: bool = False) -> str:
     return f"{text} ({figure.low:{sign}.{digits}f}..{figure.high:{sign}.{digits}f})"
 
 
-def by_model(stretches: Sequence[Stretch]) -> dict[str, tuple[Range, ...]]:
-    """Perplexity by position of each model, in their order."""
+def by_model(stretches: Sequence[Stretch], *, names: bool = False) -> dict[str, tuple[Range, ...]]:
+    """Perplexity by position of each model, in their order; or of ``names``, by distance."""
     models = dict.fromkeys(stretch.model for stretch in stretches)
     return {
-        model: summarize([stretch for stretch in stretches if stretch.model == model])
+        model: summarize([stretch for stretch in stretches if stretch.model == model], names=names)
         for model in models
     }
 
 
 def show_perplexity(stretches: Sequence[Stretch], screen: Screen) -> None:
-    """A row for each range of positions, a column for each model."""
+    """A row for each range of positions, a column for each model; then likewise of names."""
     if not stretches:
         return
-    found = by_model(stretches)
     texts = len({stretch.text for stretch in stretches})
     count = texts if texts > 1 else len({stretch.number for stretch in stretches})
     over = "texts" if texts > 1 else "stretches of the text"
@@ -146,10 +145,20 @@ def show_perplexity(stretches: Sequence[Stretch], screen: Screen) -> None:
         f"perplexity of {_count(texts, 'text')} by position, less is better; in brackets the "
         f"95 % interval over {over}{rough}"
     )
-    for number, model in enumerate(found, 1):
+    for number, model in enumerate(by_model(stretches), 1):
         screen.line(f"[{number}] {model}")
+    _show_ranges(stretches, "positions", screen)
+    if any(stretch.names for stretch in stretches):
+        screen.line("\nnames that the stretch has not said before, by tokens to their last mention")
+        _show_ranges(stretches, "distance", screen, names=True)
+
+
+def _show_ranges(
+    stretches: Sequence[Stretch], title: str, screen: Screen, *, names: bool = False
+) -> None:
+    found = by_model(stretches, names=names)
     screen.line("")
-    heading = ("positions", *(f"[{at + 1}]" for at in range(len(found))), "tokens")
+    heading = (title, *(f"[{at + 1}]" for at in range(len(found))), "tokens")
     table = []
     starts = sorted({each.start for ranges in found.values() for each in ranges})
     for start in starts:
@@ -161,7 +170,7 @@ def show_perplexity(stretches: Sequence[Stretch], screen: Screen) -> None:
         table.append((f"{max(1, start):,}-{first.stop - 1:,}", *cells, f"{first.tokens:,}"))
     screen.line(Table(table, heading, right=(len(heading) - 1,)))
     numbers = {model: f"[{number}]" for number, model in enumerate(found, 1)}
-    for each in differences(stretches):
+    for each in differences(stretches, names=names):
         nats = each.nats
         interval = "" if nats.low is None else f" ({nats.low:+.4f}..{nats.high:+.4f})"
         pair = f"{numbers[each.model]} - {numbers[each.other]}"
