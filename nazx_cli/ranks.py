@@ -15,7 +15,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from enum import IntEnum
 from itertools import count
@@ -51,6 +51,11 @@ class Kind(IntEnum):
 def world_size() -> int:
     """How many processes were started; 1 where this one is alone."""
     return _number("WORLD_SIZE", 1)
+
+
+def rank() -> int:
+    """The number of this process among all, from 0."""
+    return _number("RANK", 0)
 
 
 def local_rank() -> int:
@@ -111,7 +116,7 @@ def told(hint: str) -> Iterator[None]:
 
 
 def _name() -> str:
-    return f"rank {_number('RANK', 0)} of {world_size()}"
+    return f"rank {rank()} of {world_size()}"
 
 
 def _reason(error: Exception) -> str:
@@ -195,7 +200,7 @@ class Group:
     def together(self) -> Iterator[None]:
         """What all ranks do at once, or not at all: Ctrl-C waits until it is done. If it fails
         nothing more can be done together."""
-        with self._lock, _uninterrupted():
+        with self._lock, uninterrupted(signal.SIGINT):
             if self._lost:
                 raise NazxError(f"the other processes are lost: {self._lost}", "start all again")
             try:
@@ -253,14 +258,17 @@ class Group:
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits until this is done."""
-    before = signal.getsignal(signal.SIGINT)
-    if not callable(before):  # ignored, or not Python's to handle
-        yield
-        return
+def uninterrupted(*signals: int) -> Iterator[None]:
+    """Signals, of those that Python handles, wait until this is done."""
     came: list[tuple[int, FrameType | None]] = []
-    with _handling(signal.SIGINT, lambda number, frame: came.append((number, frame))):
+    before = {number: signal.getsignal(number) for number in signals}
+    with ExitStack() as stack:
+        for number, handler in before.items():
+            if callable(handler):  # else ignored, or not Python's to handle
+                wait = _handling(number, lambda *each: came.append(each))
+                stack.enter_context(wait)
         yield
-    if came:
-        before(*came[0])
+    for number, frame in came[:1]:
+        handler = before[number]
+        assert callable(handler)
+        handler(number, frame)

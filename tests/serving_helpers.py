@@ -6,15 +6,18 @@ import http.client
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli_helpers import tiny_checkpoint
+from cli_helpers import run_nazx, tiny_checkpoint
 
 if TYPE_CHECKING:
     import openai
@@ -73,6 +76,43 @@ class Server:
     def end(self, number: int) -> int:
         self.process.send_signal(number)
         return self.process.wait(60)
+
+
+def asked(question: str = "Who?", **more: object) -> dict[str, object]:
+    """What OpenAI's client is given."""
+    return {"model": MODEL, "messages": [{"role": "user", "content": question}]} | more
+
+
+def told(server: Server, path: str) -> list[dict[str, object]]:
+    """A list that the server has."""
+    status, found = server.raw("GET", path)
+    assert status == 200
+    data: list[dict[str, object]] = found["data"]  # type: ignore[assignment]
+    return data
+
+
+def ask_nazx(server: Server, question: str, *options: str) -> dict[str, object]:
+    """What ``nazx ask`` says."""
+    env = {"NAZX_HOME": str(server.home), **PLAIN}
+    arguments = ("ask", "-m", server.model, "--max-tokens", "24", "--json", *options, question)
+    out, err, code = run_nazx(*arguments, env=env)
+    assert code == 0, err
+    found: dict[str, object] = json.loads(out)
+    return found
+
+
+def upload(client: openai.OpenAI, name: str, data: bytes) -> str:
+    """The id of a document that is sent."""
+    return str(client.files.create(file=(name, data), purpose="user_data").id)
+
+
+@contextmanager
+def running(folder: Path, *options: str, key: str = "") -> Iterator[Server]:
+    """A server that ends by SIGTERM, as it should, where nothing else ended it."""
+    server = start(folder, *options, key=key)
+    yield server
+    if server.process.poll() is None:
+        assert server.end(signal.SIGTERM) == 0
 
 
 def start(folder: Path, *options: str, key: str = "") -> Server:

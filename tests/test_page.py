@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from serving_helpers import BOOK, MODEL, Server, start
+from serving_helpers import BOOK, MODEL, Server, running
 
 from nazx_cli.session.saving.store import Store
 from nazx_cli.session.state import History, Message, State, Turn
@@ -47,9 +46,8 @@ STOPS_EARLY = """
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    found = start(tmp_path_factory.mktemp("page"), "--max-tokens", "24", key=KEY)
-    yield found
-    assert found.end(signal.SIGTERM) == 0
+    with running(tmp_path_factory.mktemp("page"), "--max-tokens", "24", key=KEY) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -315,12 +313,96 @@ def test_all_of_it_works_from_the_keyboard(page: Page) -> None:
 def test_what_can_be_used_has_a_name_for_screen_readers(page: Page) -> None:
     page.drop("book.txt", BOOK)
     page.ask(QUESTION)
-    page.wait(lambda: not page.all("#documents button"))  # it is the session's by now
+    page.wait_for_sessions()
+    page.open(page("#session-title").text)
+    page.wait(lambda: page.all(".source") and page.all("#documents button"))
     for element in page.all("button, input, textarea, a, meter, nav, aside, [role]"):
         if element.is_displayed() and element.get_attribute("role") not in ("status", "alert"):
             assert element.accessible_name, element.get_attribute("outerHTML")
     assert page("#talk").aria_role == "log" and page("#status").aria_role == "status"
     assert page("#problem").get_attribute("role") == "alert"
+
+
+def test_a_document_is_taken_out_of_the_session(page: Page, server: Server) -> None:
+    for name in ("one.txt", "two.txt"):
+        page.drop(name, f"{name} {BOOK}")
+    page.ask(QUESTION)
+    page.wait_for_sessions()
+    name = page("#session-title").text
+    page.run("document.querySelector('#drop').focus(); document.querySelector('.skip').focus()")
+    page.tab_to(lambda element: element.accessible_name == "Remove one.txt")
+    page.press(ENTER)
+    page.says("one.txt is removed.")
+    page.wait(lambda: page.texts("#documents li .name") == ["two.txt"])
+    _, said = server.raw("GET", f"/nazx/sessions/{name}")
+    assert [each["filename"] for each in said["documents"]] == ["two.txt"]  # type: ignore[attr-defined]
+    page.browser.refresh()
+    page.wait(lambda: page.texts("#documents li .name") == ["two.txt"])
+
+
+def test_a_session_is_deleted_when_that_is_said_twice(page: Page, server: Server) -> None:
+    page.ask("Who?")
+    page.wait_for_sessions()
+    name = page("#session-title").text
+
+    def begin() -> None:
+        page.tab_to(lambda element: element.accessible_name == f"Delete session {name}")
+        page.press(ENTER)
+        page.wait(lambda: page.all("#delete[open]"))
+
+    begin()
+    assert page("#delete").accessible_name == f"Delete session {name}?"
+    assert "1 turn." in page("#delete-about").text and page.active == page("#delete-no")
+    page.press(ESCAPE)
+    assert not page.all("#delete[open]")
+    assert page.active.accessible_name == f"Delete session {name}"
+    begin()
+    page.press(ENTER)  # on what keeps it
+    page.wait(lambda: not page.all("#delete[open]"))
+    assert name in page.texts("#sessions .name")
+    begin()
+    page.tab_to(lambda element: element == page("#delete-yes"))
+    page.press(ENTER)
+    page.says(f"Session {name} is deleted.")
+    assert page("#session-title").text == "New session" and not page.all(".turn")
+    assert name not in page.texts("#sessions .name")
+    assert server.raw("GET", f"/nazx/sessions/{name}")[0] == 404
+
+
+def test_documents_of_a_big_folder_are_read_and_listed_together(
+    browser: WebDriver, tmp_path: Path
+) -> None:
+    folder = tmp_path / "birds"
+    folder.mkdir()
+    for number in range(230):
+        (folder / f"{number:03}.txt").write_text(f"Bird {number} stood.\n")
+    (folder / "999.txt").write_text(BOOK)
+    options = ("--file", str(folder), "--index", "always", "--max-tokens", "8")
+    with running(tmp_path / "server", *options) as server:
+        page = Page(browser, server)
+        page.open()
+        assert page("#shelf-read").accessible_name == "231 documents of this server"
+        assert page.texts("#documents li") == []
+        page("#shelf summary").click()
+        for count in (100, 200, 231):
+            page.wait(lambda count=count: len(page.all("#shelf-list .name")) == count)
+            if count < 231:
+                page("#shelf-list button").send_keys(ENTER)
+        assert page.texts("#shelf-list .name")[-1].endswith("999.txt")
+        page.ask(QUESTION)
+        before = page.texts(".source")
+        assert any("red umbrella" in each for each in before)
+        page.browser.refresh()
+        page.wait(lambda: page.all("button.source") and page("#shelf-read").is_selected())
+        page.run("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+        (at,) = (n for n, each in enumerate(page.texts(".source")) if "umbrella" in each)
+        page.all("button.source")[at].click()
+        page.wait(lambda: page.all("#passage[open] mark"))
+        assert page("#passage mark").text in BOOK
+        page("#passage-close").click()
+        page("#shelf-name").click()
+        page.ask("What did the fox buy?")
+        assert page.texts(".turn:last-child button.source") == []
 
 
 def test_what_goes_wrong_is_one_line_with_what_to_do(page: Page, server: Server) -> None:

@@ -70,6 +70,16 @@ def test_torchrun_starts_it(tmp_path: Path) -> None:
     assert len(found.stdout.splitlines()) == 2
 
 
+def test_a_server_is_one_process(tmp_path: Path) -> None:
+    ranks = commands(2, tmp_path, "serve", "--port", "0")
+    assert [rank.wait() for rank in ranks] == [2, 2]
+    assert [rank.err for rank in ranks] == [
+        "error: nazx serve is one process, and 2 were started; "
+        "next: run it without torchrun: nazx serve\n",
+        "",
+    ]
+
+
 def test_what_cannot_be_split_is_refused_in_one_line(tmp_path: Path) -> None:
     folder = tiny_checkpoint(tmp_path / "m")
     ranks = asked(folder, 2, tmp_path)

@@ -1,4 +1,5 @@
-"""``nazx serve``: a real server on loopback, asked by OpenAI's own client and by bare sockets."""
+"""``nazx serve``: answers, errors, queue and keys; a real server on loopback, asked by OpenAI's own
+client and by bare sockets."""
 
 from __future__ import annotations
 
@@ -7,70 +8,28 @@ import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cli_helpers import ScriptedModel, run_nazx, tiny_checkpoint
-from document_bytes import docx_members, epub_members, pdf_bytes, word_paragraph, zip_bytes
-from serving_helpers import BOOK, MODEL, PLAIN, Server, start
+from cli_helpers import run_nazx
+from serving_helpers import MODEL, Server, ask_nazx, asked, running, start
 
 from nazx_cli.bench.processes import serve as bench_serve
-from nazx_cli.documents.document import Document
-from nazx_cli.engine.language_model import load_model
 from nazx_cli.errors import NazxError
-from nazx_cli.serving.desk import Desk
-from nazx_cli.serving.requests import chat_request
-from nazx_cli.serving.shelf import Shelf
-from nazx_cli.session.saving.session_file import ModelTag
-from nazx_cli.session.saving.store import Store
-from nazx_cli.session.settings import SessionSettings
-from nazx_cli.session.state import History
 
 openai = pytest.importorskip("openai")
-
-FORMATS = {
-    "pdf": pdf_bytes(["The fox bought a lantern."]),
-    "epub": zip_bytes(epub_members({"a.xhtml": "<p>The fox bought a lantern.</p>"}, {})),
-    "docx": zip_bytes(docx_members(word_paragraph("The fox bought a lantern."))),
-    "html": b"<!DOCTYPE html><title>x</title><p>The fox bought a lantern.</p>",
-}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("serving")
-    found = start(folder, "--max-file", "1MB", "--max-tokens", "24")
-    yield found
-    if found.process.poll() is None:
-        assert found.end(signal.SIGTERM) == 0
+    options = ("--max-file", "1MB", "--max-tokens", "24")
+    with running(tmp_path_factory.mktemp("serving"), *options) as found:
+        yield found
 
 
 @pytest.fixture
 def client(server: Server) -> openai.OpenAI:
     return server.client()
-
-
-def asked(question: str = "Who?", **more: object) -> dict[str, object]:
-    return {"model": MODEL, "messages": [{"role": "user", "content": question}]} | more
-
-
-def told(server: Server, path: str) -> list[dict[str, object]]:
-    """A list that the server has."""
-    status, found = server.raw("GET", path)
-    assert status == 200
-    data: list[dict[str, object]] = found["data"]  # type: ignore[assignment]
-    return data
-
-
-def ask_nazx(server: Server, question: str, *options: str) -> dict[str, object]:
-    """What ``nazx ask`` says."""
-    env = {"NAZX_HOME": str(server.home), **PLAIN}
-    arguments = ("ask", "-m", server.model, "--max-tokens", "24", "--json", *options, question)
-    out, err, code = run_nazx(*arguments, env=env)
-    assert code == 0, err
-    found: dict[str, object] = json.loads(out)
-    return found
 
 
 # Answers
@@ -331,214 +290,6 @@ def test_the_benchmark_counts_what_is_answered(server: Server) -> None:
     with pytest.raises(NazxError, match="answered no request"):
         asked_by.round(2, 3)
     assert asked_by.failed == 4
-
-
-# Documents
-
-
-def upload(client: openai.OpenAI, name: str, data: bytes) -> str:
-    return str(client.files.create(file=(name, data), purpose="user_data").id)
-
-
-def test_a_document_comes_in_is_listed_and_goes(server: Server, client: openai.OpenAI) -> None:
-    made = client.files.create(file=("../a/book.txt", BOOK.encode()), purpose="user_data")
-    assert (made.filename, made.bytes, made.status) == ("book.txt", len(BOOK), "processed")
-    assert made.id in [file.id for file in client.files.list()]
-    assert client.files.retrieve(made.id).created_at == made.created_at
-    again = upload(client, "book.txt", BOOK.encode())
-    assert server.metric("documents") == 1 and again != made.id  # held once
-    assert server.metric("document_tokens") == len(BOOK)
-    assert client.files.delete(made.id).deleted
-    assert server.metric("documents") == 1
-    client.files.delete(again)
-    assert server.metric("documents") == 0
-    with pytest.raises(openai.NotFoundError):
-        client.files.retrieve(made.id)
-
-
-def test_an_answer_about_a_document_is_the_one_that_nazx_ask_gives(
-    server: Server, client: openai.OpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "book.txt").write_text(BOOK)
-    monkeypatch.chdir(tmp_path)
-    file = upload(client, "book.txt", BOOK.encode())
-    for read, question in (("auto", "What did the heron buy?"), ("tail", "Who?")):
-        told = ask_nazx(server, question, "-f", "book.txt", "--read", read)
-        own = {"files": [file], "read": read, "sources": True}
-        answer = client.chat.completions.create(**asked(question), extra_body={"nazx": own})
-        message = answer.choices[0].message
-        assert message.content == told["answer"]
-        assert message.nazx["sources"] == told["sources"] != []
-        assert message.nazx["mode"] == told["mode"]
-        cited = message.annotations[0].file_citation
-        assert (cited["file_id"], cited["filename"]) == (file, "book.txt")
-        assert cited["place"] == "1-3" and "red umbrella" in cited["quote"]
-        chunks = client.chat.completions.create(
-            **asked(question), extra_body={"nazx": own}, stream=True
-        )
-        assert list(chunks)[-1].choices[0].delta.annotations[0]["file_citation"] == cited
-    own = {"nazx": {"files": [file], "read": "resident"}}
-    with pytest.raises(openai.BadRequestError):  # which the model cannot do
-        client.chat.completions.create(**asked("Who?"), extra_body=own)
-    client.files.delete(file)
-
-
-@pytest.mark.parametrize("kind", ["pdf", "epub", "docx", "html"])
-def test_every_format_that_nazx_reads_comes_in(client: openai.OpenAI, kind: str) -> None:
-    made = client.files.create(file=(f"x.{kind}", FORMATS[kind]), purpose="assistants")
-    assert made.nazx["format"] == kind and made.nazx["tokens"] > 5
-    client.files.delete(made.id)
-
-
-def test_what_is_no_document_or_too_long_is_refused(server: Server, client: openai.OpenAI) -> None:
-    for data in (b"", b"\x00\x01\x02\x03" * 100):
-        with pytest.raises(openai.BadRequestError) as refused:
-            upload(client, "x.bin", data)
-        assert refused.value.param == "file" and "x.bin is" in str(refused.value)
-    with pytest.raises(openai.APIStatusError) as refused:
-        upload(client, "x.txt", b"word " * 205_000)
-    assert refused.value.status_code == 413
-    assert server.raw("POST", "/v1/files", b"{}")[0] == 400
-    assert server.metric("documents") == 0
-
-
-def test_a_passage_is_shown_where_it_stands(server: Server, client: openai.OpenAI) -> None:
-    text = "".join(f"Line {number}.\n\n" for number in range(400)) + BOOK + "The end.\n"
-    file = upload(client, "long.txt", text.encode())
-    quote = "The+heron+bought%0Aa red umbrella.".replace(" ", "+")
-    place = f"/nazx/files/{file}/passage?first_line=700&quote={quote}"
-    status, found = server.raw("GET", place)
-    assert status == 200
-    assert (found["filename"], found["quote"]) == ("long.txt", "The heron bought a red umbrella.")
-    assert (found["begins"], found["ends"]) == (False, True)
-    assert "".join(str(found[part]) for part in ("before", "quote", "after")) in text
-    assert str(found["before"]).endswith("The fox bought a lantern.\n\n")
-    assert found["after"] == "\nThe end.\n"
-    second = (
-        f"/nazx/files/{file}/passage?first_line=5&quote=Line+"  # of many, the one from there on
-    )
-    _, found = server.raw("GET", second)
-    assert found["before"] == "Line 0.\n\nLine 1.\n\n"
-    for wrong, expected in (
-        ("first_line=1&quote=The+stork", 404),
-        ("first_line=x&quote=The+fox", 400),
-        ("first_line=1", 400),
-    ):
-        status, told = server.raw("GET", f"/nazx/files/{file}/passage?{wrong}")
-        assert status == expected and "error" in told
-    client.files.delete(file)
-    assert server.raw("GET", place)[0] == 404
-
-
-def test_what_is_sent_by_somebody_who_left_does_not_stay(tmp_path: Path) -> None:
-    shelf = Shelf(load_model(tiny_checkpoint(tmp_path), device="cpu"))
-    coming = shelf.add(Document("book.txt", BOOK, "text"), len(BOOK), "user_data")
-    assert [next(coming)] == list(shelf)
-    coming.close()
-    assert list(shelf) == []
-
-
-# Sessions
-
-
-def test_a_session_goes_on_in_the_terminal_and_back(server: Server, client: openai.OpenAI) -> None:
-    file = upload(client, "book.txt", BOOK.encode())
-    own = {"session": "work", "files": [file]}
-    client.chat.completions.create(**asked("What did the fox buy?"), extra_body={"nazx": own})
-    env = {"NAZX_HOME": str(server.home), **PLAIN}
-    ask = ("ask", "--session", "work", "--max-tokens", "24", "--json")
-    out, err, code = run_nazx(*ask, "And the heron?", env=env)
-    assert code == 0, err
-    assert json.loads(out)["sources"][0]["file"] == "book.txt"
-    own = {"nazx": {"session": "work"}}
-    client.chat.completions.create(**asked("Who else?"), extra_body=own)
-    out, _, code = run_nazx("sessions", "show", "work", env=env)
-    places = [out.index(q) for q in ("What did the fox buy?", "And the heron?", "Who else?")]
-    assert code == 0 and places == sorted(places)
-    earlier = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    with pytest.raises(openai.BadRequestError):
-        client.chat.completions.create(
-            model=MODEL, messages=earlier + asked()["messages"], extra_body=own
-        )
-    client.files.delete(file)
-
-
-def test_a_session_that_is_open_elsewhere_is_a_409(server: Server, client: openai.OpenAI) -> None:
-    with Store(server.home / "sessions").open("mine", create=True):
-        with pytest.raises(openai.ConflictError) as refused:
-            client.chat.completions.create(**asked(), extra_body={"nazx": {"session": "mine"}})
-        assert refused.value.code == "session_open"
-    own = {"nazx": {"session": "mine"}}
-    assert client.chat.completions.create(**asked(max_tokens=3), extra_body=own).choices
-
-
-def test_sessions_are_listed_and_told(server: Server, client: openai.OpenAI) -> None:
-    file = upload(client, "book.txt", BOOK.encode())
-    own = {"session": "told by HTTP", "files": [file]}
-    answer = client.chat.completions.create(
-        **asked("What did the heron buy?"), extra_body={"nazx": own}
-    )
-    client.files.delete(file)
-    cited = answer.choices[0].message.annotations[0].file_citation
-    assert cited["document"] == 1
-    (info,) = (each for each in told(server, "/nazx/sessions") if each["name"] == own["session"])
-    assert (info["turns"], info["documents"], info["tokens"]) == (1, 1, len(BOOK))
-    assert (info["open"], info["damaged"]) == (False, False)
-    place = "/nazx/sessions/told%20by%20HTTP"
-    status, said = server.raw("GET", place)
-    assert status == 200
-    assert said["documents"] == [{"number": 1, "filename": "book.txt", "tokens": len(BOOK)}]
-    (turn,) = said["turns"]  # type: ignore[misc]
-    assert turn["answer"] == answer.choices[0].message.content
-    assert turn["question"] == "What did the heron buy?" and not turn["interrupted"]
-    source = turn["sources"][0]
-    assert (source["document"], source["quote"]) == (1, "The heron bought a red umbrella.")
-    passage = f"passage?first_line={source['first_line']}&quote=The+heron+bought"
-    status, found = server.raw("GET", f"{place}/documents/1/{passage}")
-    assert (status, found["quote"], found["after"]) == (
-        200,
-        "The heron bought",
-        " a red umbrella.\n",
-    )
-    for missing in (f"documents/2/{passage}", f"documents/-1/{passage}", f"documents/x/{passage}"):
-        assert server.raw("GET", f"{place}/{missing}")[0] == 404
-    for name in ("nobody", "..", "%2e%2e%2fx"):
-        assert server.raw("GET", f"/nazx/sessions/{name}")[0] == 404
-    with Store(server.home / "sessions").open("told by HTTP", create=False):
-        (info,) = (e for e in told(server, "/nazx/sessions") if e["name"] == own["session"])
-        assert info["open"]
-
-
-def test_a_session_that_goes_on_is_not_begun_anew(tmp_path: Path) -> None:
-    lm = ScriptedModel(["One.", "Two.", "Three."])
-    store, tag = Store(tmp_path), ModelTag("scripted", "a", "b")
-    desk = Desk(lm, SessionSettings(), store, tag, lambda prompt, generated: None)  # type: ignore[arg-type]
-
-    def ask(name: str) -> None:
-        body = {"model": MODEL, "messages": [{"role": "user", "content": "Who?"}]}
-        body |= {"nazx": {"session": name}}
-        list(desk.chat(chat_request(json.dumps(body).encode(), MODEL), ()))
-
-    ask("work")
-    ask("work")
-    assert len(lm.contexts) == 1
-    with store.open("work", create=False) as file:  # as another program does
-        saved = file.load(lm.tokenizer, tag)
-        assert saved is not None
-        (state,) = saved.branches.values()
-        file.save({saved.branch: replace(state, history=History())}, *saved[1:], tag)
-    ask("work")
-    assert len(lm.contexts) == 2
-    assert [turn.answer for turn in store.read("work").turns] == ["Three."]
-
-
-def test_the_gauge_tells_memory_and_window(server: Server, client: openai.OpenAI) -> None:
-    client.chat.completions.create(**asked(max_tokens=4))
-    _, gauge = server.raw("GET", "/nazx/gauge")
-    memory, context = gauge["memory"], gauge["context"]
-    assert isinstance(memory, dict) and 0 < memory["used"] < memory["limit"]
-    assert isinstance(context, dict) and 0 < context["window_used"] <= context["window"]
-    assert gauge["queue"] == {"waiting": 0, "running": 0}
 
 
 # Who may ask, and the end

@@ -11,6 +11,7 @@ import typer
 
 from nazx_cli.amounts import parse_bytes
 from nazx_cli.cli.shared.answers import AnswerOptions
+from nazx_cli.cli.shared.documents import Given, IndexOptions
 from nazx_cli.cli.shared.options import (
     Files,
     ModelOptions,
@@ -20,6 +21,7 @@ from nazx_cli.cli.shared.options import (
     make_screen,
     option,
 )
+from nazx_cli.cli.shared.ranks import refuse_ranks
 from nazx_cli.errors import NazxError, UsageError, without_credentials
 from nazx_cli.ui.terminal.interrupts import INTERRUPTED
 
@@ -49,6 +51,7 @@ def serve(
     *,
     model: ModelOptions,
     answers: AnswerOptions,
+    index: IndexOptions,
     options: ServeOptions,
     quiet: Quiet = False,
 ) -> None:
@@ -58,10 +61,10 @@ def serve(
 
     Example: nazx serve --file book.txt
     """
+    refuse_ranks("serve")
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
         raise NazxError("nazx serve needs starlette and uvicorn", "pip install 'nazx[serve]'")
-    from nazx_cli.cli.shared.documents import read_documents
-    from nazx_cli.cli.shared.opening import models_of
+    from nazx_cli.cli.shared.opening import load_with, models_of
     from nazx_cli.serving.gate import is_loopback
 
     if not is_loopback(options.host) and not options.api_key:
@@ -73,8 +76,8 @@ def serve(
     screen.start_computing()
     settings, most = answers.settings(), parse_bytes(options.max_file)
     from nazx_cli.catalog.stored import nazx_home
-    from nazx_cli.reading.tokenized import tokenize_documents
     from nazx_cli.serving.app import Limits, Service
+    from nazx_cli.serving.desk import Served
     from nazx_cli.serving.server import listen
     from nazx_cli.serving.server import serve as run
     from nazx_cli.session.saving.store import Store
@@ -82,26 +85,17 @@ def serve(
     bound = listen(options.host, options.port)
     with bound:
         models = models_of(model, screen)
-        documents = read_documents(file or (), None, screen)
-        found = models.find(model.model)
-        with screen.bar("tokenizing") as bar:
-            held = tokenize_documents(documents, found.tokenizer, bar.update)
-        lm = models.load(found, held, settings.ctx)
+        given = Given.look(file or (), None, index.index_of(), screen)
+        lm, documents = load_with(model.model, models, settings, given)
+        store, tag = Store(nazx_home() / "sessions"), models.tag(lm.name, lm.folder)
+        served = Served(lm, settings, store, tag, documents, given.index)
 
         def tell(error: BaseException) -> None:
             screen.error(NazxError(without_credentials(f"{type(error).__name__}: {error}")))
 
         def make() -> Service:
-            return Service(
-                lm,
-                settings,
-                Store(nazx_home() / "sessions"),
-                models.tag(found.name, found.folder),
-                tell,
-                key=options.api_key or None,
-                limits=Limits(most, options.queue),
-                always=held,
-            )
+            limits = Limits(most, options.queue)
+            return Service(served, tell, key=options.api_key or None, limits=limits)
 
         host, port = bound.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host

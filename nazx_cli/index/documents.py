@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import hashlib
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -89,6 +90,12 @@ class StoredDocument(TokenizedDocument):
     def num_characters(self) -> int:
         """Characters of the text."""
         return self._characters
+
+    @cached_property
+    def key(self) -> str:
+        """Of name and content as in memory, though another number: nothing of it is read."""
+        content = self.segment.hash_of(self.number)
+        return hashlib.sha256(f"{content} {self.name}".encode("utf-8", "surrogatepass")).hexdigest()
 
     @property
     def library(self) -> type[IndexedLibrary]:

@@ -40,9 +40,11 @@ class Index:
 
     def takes(self, listing: Listing) -> bool:
         """Whether these are documents for it."""
-        if self.when == "auto":
-            return listing.nbytes >= INDEX_FROM
-        return self.when == "always" and bool(listing.items)
+        return bool(listing.items) and self.takes_bytes(listing.nbytes)
+
+    def takes_bytes(self, nbytes: int) -> bool:
+        """Whether documents of so many bytes are for it."""
+        return self.when == "always" or (self.when == "auto" and nbytes >= INDEX_FROM)
 
     def take_in(
         self,
@@ -58,6 +60,11 @@ class Index:
 def is_indexed(documents: Sequence[TokenizedDocument]) -> bool:
     """Whether any of them lies in an index."""
     return any(isinstance(document, StoredDocument) for document in documents)
+
+
+def saved_documents(documents: Sequence[TokenizedDocument]) -> tuple[TokenizedDocument, ...]:
+    """Those of them that are saved with a chat."""
+    return tuple(each for each in documents if not isinstance(each, StoredDocument))
 
 
 def size_of(documents: Sequence[TokenizedDocument], config: ModelConfig) -> TextSize:

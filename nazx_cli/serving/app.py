@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from anyio import to_thread
 from starlette.applications import Starlette
@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 
 from nazx_cli import __version__
 from nazx_cli.serving import saved
-from nazx_cli.serving.desk import Desk, End, Piece
+from nazx_cli.serving.desk import Desk, End, Piece, Served
 from nazx_cli.serving.errors import ApiError, as_api_error, is_fault
 from nazx_cli.serving.excerpts import excerpt
 from nazx_cli.serving.gate import Gate
@@ -34,15 +34,9 @@ from nazx_cli.serving.requests import (
     chat_request,
     completion_request,
 )
-from nazx_cli.serving.shelf import Shelf, read_upload
+from nazx_cli.serving.shelf import Shelf
 from nazx_cli.serving.worker import Job, Work, Worker
-
-if TYPE_CHECKING:
-    from nazx_cli.engine.language_model import LanguageModel
-    from nazx_cli.reading.tokenized import TokenizedDocument
-    from nazx_cli.session.saving.session_file import ModelTag
-    from nazx_cli.session.saving.store import Store
-    from nazx_cli.session.settings import SessionSettings
+from nazx_cli.session.prompt import read_mode
 
 T = TypeVar("T")
 _FILES = "/v1/files"
@@ -59,36 +53,33 @@ class Limits:
 
 
 class Service:
-    """One model behind HTTP. ``always`` are documents that are there from the beginning, and
-    ``on_fault`` is told of what is no fault of a request.
+    """One model behind HTTP. ``on_fault`` is told of what is no fault of a request.
 
     The model is used from the worker's thread alone, from ``start`` on.
     """
 
     def __init__(
         self,
-        lm: LanguageModel,
-        settings: SessionSettings,
-        store: Store,
-        tag: ModelTag,
+        served: Served,
         on_fault: Callable[[BaseException], None],
         *,
         key: str | None = None,
         limits: Limits | None = None,
-        always: tuple[TokenizedDocument, ...] = (),
     ) -> None:
+        lm = served.lm
         self.limits = limits or Limits()
         # A model of a folder goes by its name alone: paths of this machine are nobody's business.
         self.model = Path(lm.name).name if Path(lm.name).expanduser().is_dir() else lm.name
         self.metrics = Metrics(lm)
         self.worker = Worker(self.limits.waiting, on_fault, self.metrics.look)
-        self.shelf = Shelf(lm, always)
-        self._desk = Desk(lm, settings, store, tag, self.metrics.count_tokens)
+        attends = read_mode(served.settings, lm) == "resident"  # which needs them in memory
+        self.shelf = Shelf(lm, served.documents, None if attends else served.index)
+        self._desk = Desk(served, self.metrics.count_tokens)
         self._on_fault = on_fault
         self._began = int(time.time())
         self._reading = asyncio.Semaphore(1)  # uploads that are taken apart at once
         lm.heed = self.worker.heed
-        self._store = store
+        self._store = served.store
         self._page = Page()
         free = {"/health", *self._page.paths}
         self.app: ASGIApp = Gate(self._routes(), key, self._most, free)
@@ -112,6 +103,8 @@ class Service:
             ("GET", "/nazx/files/{id}/passage", self._passage_of_file),
             ("GET", "/nazx/sessions", self._sessions),
             ("GET", "/nazx/sessions/{name}", self._session),
+            ("DELETE", "/nazx/sessions/{name}", self._delete_session),
+            ("DELETE", "/nazx/sessions/{name}/documents/{number:int}", self._drop),
             ("GET", "/nazx/sessions/{name}/documents/{number}/passage", self._passage),
             *(("GET", path, self._page.send) for path in sorted(self._page.paths)),
         )
@@ -221,6 +214,10 @@ class Service:
             watch.cancel()
             job.leave()
 
+    async def _done(self, request: Request, work: Work[T]) -> list[T]:
+        """All that ``work`` yields, in its turn."""
+        return [item async for item in self._items(request, self.worker.submit(work))]
+
     async def _upload(self, request: Request) -> Response:
         async with request.form(max_files=1, max_fields=8, max_part_size=_ENVELOPE) as form:
             file, purpose = form.get("file"), form.get("purpose", "user_data")
@@ -231,16 +228,16 @@ class Service:
                 most = self.limits.document
                 raise ApiError(413, f"a file has at most {most:,} bytes", "file", "too_large")
             async with self._reading:
-                document = await to_thread.run_sync(read_upload, file.filename, file.file)
-        job = self.worker.submit(lambda: self.shelf.add(document, nbytes, purpose[:80]))
-        (held,) = [item async for item in self._items(request, job)]
+                upload = await to_thread.run_sync(
+                    self.shelf.receive, file.filename, file.file, nbytes, purpose[:80]
+                )
+        (held,) = await self._done(request, lambda: self.shelf.add(upload))
         if await request.is_disconnected():
             self._remove(held.id)
         return JSONResponse(held.record)
 
     async def _list_files(self, request: Request) -> Response:
-        data = [held.record for held in self.shelf]
-        return JSONResponse({"object": "list", "data": data, "has_more": False})
+        return JSONResponse(await to_thread.run_sync(self.shelf.page, request.query_params))
 
     async def _one_file(self, request: Request) -> Response:
         return JSONResponse(self.shelf.get(request.path_params["id"]).record)
@@ -252,7 +249,7 @@ class Service:
 
     def _remove(self, id: str) -> None:
         held = self.shelf.remove(id)
-        if held.document not in self.shelf.documents:
+        if held.document not in self.shelf:
             self.worker.submit(lambda: self._desk.forget(held.document), always=True)
 
     async def _gauge(self, request: Request) -> Response:
@@ -269,7 +266,17 @@ class Service:
 
     async def _session(self, request: Request) -> Response:
         name = request.path_params["name"]
-        return JSONResponse(await to_thread.run_sync(saved.told, self._store, name))
+        return JSONResponse(await to_thread.run_sync(saved.told, self._store, name, self.shelf))
+
+    async def _delete_session(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        await self._done(request, lambda: self._desk.remove(name))
+        return JSONResponse({"name": name, "deleted": True})
+
+    async def _drop(self, request: Request) -> Response:
+        name, number = (request.path_params[each] for each in ("name", "number"))
+        (filename,) = await self._done(request, lambda: self._desk.drop(name, number))
+        return JSONResponse({"name": name, "filename": filename, "deleted": True})
 
     async def _passage(self, request: Request) -> Response:
         name, number = (request.path_params[each] for each in ("name", "number"))

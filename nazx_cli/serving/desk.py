@@ -7,27 +7,29 @@ the request says.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from nazx_cli.errors import ContextOverflowError
+from nazx_cli.index.shelf import is_indexed, saved_documents
 from nazx_cli.names import MAIN_BRANCH
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import Passage, distinct
-from nazx_cli.serving.errors import ApiError
+from nazx_cli.serving.errors import ApiError, naming_a_session, no_document
 from nazx_cli.serving.logprobs import TokenChances, chances
 from nazx_cli.serving.requests import ChatRequest, CompletionRequest
 from nazx_cli.session.events import Answer, Delta, Notice, Reading, Thought
 from nazx_cli.session.saying import default_sampling
 from nazx_cli.session.session import Session
-from nazx_cli.session.state import State
+from nazx_cli.session.state import Snapshot, State
 from nazx_cli.session.templating.templates import StopFilter
 
 if TYPE_CHECKING:
     from nazx_cli.engine.generator import Stats
     from nazx_cli.engine.language_model import LanguageModel
+    from nazx_cli.index.shelf import Index
     from nazx_cli.reading.tokenized import TokenizedDocument
     from nazx_cli.serving.shelf import Held
     from nazx_cli.session.events import Usage
@@ -35,8 +37,23 @@ if TYPE_CHECKING:
     from nazx_cli.session.saving.store import Store
     from nazx_cli.session.settings import SessionSettings
 
-_KEPT = 8  # sets of documents whose posting lists are kept
+_KEPT = 8  # sets of documents whose posting lists are kept, ...
+_KEPT_TOKENS = 50_000_000  # ... fewer where they have more tokens than this
 _COMPLETION = 16  # tokens of a completion where nothing is said, as OpenAI has it
+
+
+@dataclass(frozen=True)
+class Served:
+    """What is served: a model, how it answers where a request does not say, the saved sessions and
+    what these know the model by; documents that are there from the beginning, and the index that
+    takes in what is sent, where it is much."""
+
+    lm: LanguageModel
+    settings: SessionSettings
+    store: Store
+    tag: ModelTag
+    documents: tuple[TokenizedDocument, ...] = ()
+    index: Index | None = None
 
 
 @dataclass(frozen=True)
@@ -53,8 +70,8 @@ class Piece:
 @dataclass(frozen=True)
 class Source:
     """A passage that an answer rests on; ``document`` is the number of its document among those
-    asked about, None of what was said earlier, ``file`` the id by which a request can name it, and
-    ``quote`` a sentence of it, where one is known."""
+    asked about, None of what was said earlier and where the session does not keep it, ``file`` the
+    id by which a request can name it, and ``quote`` a sentence of it, where one is known."""
 
     passage: Passage
     document: int | None
@@ -112,24 +129,16 @@ Told = Generator[Piece | End, None, None]
 
 
 class Desk:
-    """Answers requests with ``lm``, which nobody else uses meanwhile.
+    """Answers requests with the model of ``served``, which nobody else uses meanwhile.
 
     One context is held at a time: that of the set of documents that was asked about last.
     ``count`` is told the tokens of each prompt and of what was generated, however that ended.
     """
 
-    def __init__(
-        self,
-        lm: LanguageModel,
-        settings: SessionSettings,
-        store: Store,
-        tag: ModelTag,
-        count: Callable[[int, int], None],
-    ) -> None:
-        self.lm = lm
-        self.settings = settings
+    def __init__(self, served: Served, count: Callable[[int, int], None]) -> None:
+        self.lm, self.settings = served.lm, served.settings
+        self._store, self._tag = served.store, served.tag
         self._count = count
-        self._store, self._tag = store, tag
         self._sessions: OrderedDict[tuple[TokenizedDocument, ...], Session] = OrderedDict()
         self._latest: Session | None = None
         self._saved: _Saved | None = None
@@ -143,6 +152,32 @@ class Desk:
                 self._latest = None
         yield from ()
 
+    def remove(self, name: str) -> Generator[None, None, None]:
+        """Delete the saved session ``name``; yields nothing."""
+        with naming_a_session():
+            self._store.remove(name)
+        if self._saved is not None and self._saved.name == name:
+            self._hold(None)
+        yield from ()
+
+    def drop(self, name: str, number: int) -> Generator[str, None, None]:
+        """Take the document of that number out of the saved session ``name``; yields what it is
+        called."""
+        with naming_a_session():
+            file = self._store.open(name, create=False)
+        with file:
+            session, saved = self._opened(file)
+            kept = saved_documents(saved.branches[saved.branch].documents)
+            if not 1 <= number <= len(kept):
+                raise no_document(name)
+            if session is None:
+                session = Session(self.lm)
+                session.restore(*saved)
+            self._hold(session)
+            session.drop(number)
+            self._save(file, session)
+        yield kept[number - 1].name
+
     def chat(self, asked: ChatRequest, held: Sequence[Held]) -> Told:
         """Answer a question about the documents ``held``, in the session that it names if any."""
         if asked.session is not None:
@@ -150,6 +185,7 @@ class Desk:
             return
         documents = tuple(dict.fromkeys(each.document for each in held))
         session = self._session(documents)
+        self._hold(session)
         state = State(documents, asked.history, asked.over(self.settings))
         session.restore({MAIN_BRANCH: state}, MAIN_BRANCH)
         yield from self._answer(session, asked, held)
@@ -164,13 +200,17 @@ class Desk:
     def _session(self, documents: tuple[TokenizedDocument, ...]) -> Session:
         """The one that holds what was made of ``documents``."""
         if (session := self._sessions.get(documents)) is None:
-            library = Library(documents, self.lm.tokenizer) if documents else None
+            library = Library.of(documents, self.lm.tokenizer) if documents else None
             session = self._sessions[documents] = Session(self.lm, library, self.settings)
         self._sessions.move_to_end(documents)
-        if len(self._sessions) > _KEPT:
+        while len(self._sessions) > 1 and self._keeps_much():
             self._sessions.popitem(last=False)
-        self._hold(session)
         return session
+
+    def _keeps_much(self) -> bool:
+        libraries = [each.library for each in self._sessions.values()]
+        tokens = sum(library.num_tokens for library in libraries if library)
+        return len(libraries) > _KEPT or tokens > _KEPT_TOKENS
 
     def _hold(self, session: Session | None) -> None:
         """Let go of the context that another session holds: memory is planned for one."""
@@ -183,34 +223,47 @@ class Desk:
     def _go_on(self, name: str, asked: ChatRequest, held: Sequence[Held]) -> Told:
         """Answer in the saved session ``name``, which is nobody else's meanwhile."""
         with self._store.open(name, create=True) as file:
-            session = self._kept(file)
-            saved = session.snapshot() if session else file.load(self.lm.tokenizer, self._tag)
-            session = session or Session(self.lm, settings=asked.over(self.settings))
+            session, saved = self._opened(file)
+            state = saved.branches[saved.branch]
+            own = saved_documents(state.documents)
+            known = {each.key for each in own}
+            new = (each.document for each in held if each.document.key not in known)
+            documents = (*own, *dict.fromkeys(new))
+            if session is None:
+                library = None if own else self._session(documents).library
+                session = Session(self.lm, library, self.settings)
             self._hold(session)
             self._saved = None
-            if saved is not None:
-                state = saved.branches[saved.branch]
-                state = replace(state, settings=asked.over(state.settings))
-                session.restore({**saved.branches, saved.branch: state}, *saved[1:])
-            known = {each.key for each in session.documents}
-            new = [each.document for each in held if each.document.key not in known]
-            if new:
-                documents = (*session.documents, *dict.fromkeys(new))
-                session.set_documents(documents, f"read {len(new)} files")
+            gone = {each.name for each in state.documents} - {each.name for each in documents}
+            history = state.history.without_quotes(gone)
+            state = State(documents, history, asked.over(state.settings))
+            session.restore({**saved.branches, saved.branch: state}, *saved[1:])
             before = session.turns
             try:
                 yield from self._answer(session, asked, held)
             finally:
                 if session.turns != before:
-                    file.save(*session.snapshot(), self._tag)
-                    self._saved = _Saved(file.name, file.version, session)
+                    self._save(file, session)
 
-    def _kept(self, file: SessionFile) -> Session | None:
-        """The session of ``file``, where it was the last that answered and nobody changed it."""
+    def _opened(self, file: SessionFile) -> tuple[Session | None, Snapshot]:
+        """The session of ``file`` where it was the last that answered and nobody changed it; and
+        what is saved in it."""
         kept = self._saved
-        if kept is None or kept.name != file.name or kept.version != file.version:
-            return None
-        return kept.session
+        if kept is not None and (kept.name, kept.version) == (file.name, file.version):
+            return kept.session, kept.session.snapshot()
+        saved = file.load(self.lm.tokenizer, self._tag)
+        new = Snapshot({MAIN_BRANCH: State(settings=self.settings)}, MAIN_BRANCH, frozenset())
+        return None, saved or new
+
+    def _save(self, file: SessionFile, session: Session) -> None:
+        """Save all but documents of the index, which are those of the server."""
+        found = session.snapshot()
+        branches = {
+            name: replace(state, documents=saved_documents(state.documents))
+            for name, state in found.branches.items()
+        }
+        file.save(branches, found.branch, found.watched, self._tag)
+        self._saved = _Saved(file.name, file.version, session)
 
     def _answer(self, session: Session, asked: ChatRequest, held: Sequence[Held]) -> Told:
         heard, stops = _Heard(), StopFilter(asked.manner.stops)
@@ -231,7 +284,7 @@ class Desk:
         finally:
             self._count(*heard.tokens)
         self.usage = session.usage()
-        yield _end(heard, session, held)
+        yield _end(heard, session, held, is_saved=asked.session is not None)
 
     def _take(self, event: object, heard: _Heard, asked: ChatRequest) -> Piece:
         """Keep what ``event`` tells for the end; what of it is to be sent now."""
@@ -303,14 +356,15 @@ class Desk:
         yield End(finish, len(ids), generated, index)
 
 
-def _end(heard: _Heard, session: Session, held: Sequence[Held]) -> End:
+def _end(heard: _Heard, session: Session, held: Sequence[Held], *, is_saved: bool) -> End:
     answer = heard.answer
     quoted: Iterable[tuple[Passage, str]]
     if answer is not None and answer.cites:
         quoted = answer.quotations
     else:
         quoted = [(passage, "") for _, passage in distinct(heard.passages)]
-    sources = tuple(_source(passage, quote, session, held) for passage, quote in quoted)
+    ids = {each.document.key: each.id for each in reversed(held)}
+    sources = tuple(_source(*each, session, ids, is_saved=is_saved) for each in quoted)
     prompt_tokens, generated = heard.tokens
     return End(
         "stop" if heard.stopped or answer is None else answer.finish,
@@ -324,13 +378,15 @@ def _end(heard: _Heard, session: Session, held: Sequence[Held]) -> End:
     )
 
 
-def _source(passage: Passage, quote: str, session: Session, held: Sequence[Held]) -> Source:
+def _source(
+    passage: Passage, quote: str, session: Session, ids: Mapping[str, str], *, is_saved: bool
+) -> Source:
     number = file = None
     library = session.library
     if library is not None and 0 <= passage.start < library.num_tokens:
         at = library.document_of(passage.start)
         document = library.documents[at]
         if document.name == passage.document:
-            number = at + 1
-            file = next((each.id for each in held if each.document.key == document.key), None)
+            number = None if is_saved and is_indexed((document,)) else at + 1
+            file = ids.get(document.key)
     return Source(passage, number, file, quote or passage.text.strip())

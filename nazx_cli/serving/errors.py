@@ -3,6 +3,8 @@ this machine or a trace."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from nazx_cli.errors import (
@@ -50,6 +52,20 @@ def as_api_error(error: BaseException, param: str | None = None) -> ApiError:
     if isinstance(error, UsageError | DocumentError):
         return ApiError(400, error.message, param, "invalid_value")
     return ApiError(500, "the server could not answer this; its own output says why", None, "fault")
+
+
+def no_document(session: str) -> ApiError:
+    """The error for a document that a session has not."""
+    return ApiError(404, f"session {session} has no such document", "number", "file_not_found")
+
+
+@contextmanager
+def naming_a_session() -> Iterator[None]:
+    """404 where there is no such session."""
+    try:
+        yield
+    except UsageError as error:
+        raise ApiError(404, error.message, "name", "session_not_found") from None
 
 
 def is_fault(error: BaseException) -> bool:

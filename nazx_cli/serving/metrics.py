@@ -48,7 +48,7 @@ class Metrics:
                 "limit": self._lm.memory_limit or reading.total,
             },
             "queue": {"waiting": worker.waiting, "running": worker.running},
-            "documents": len(shelf.documents),
+            "documents": shelf.num_documents,
             "context": None,
         }
         if usage is not None:
@@ -71,14 +71,13 @@ class Metrics:
         yield from _head("nazx_tokens_total", "counter", "Tokens of prompts, and generated.")
         for kind in ("prompt", "generated"):
             yield f'nazx_tokens_total{{kind="{kind}"}} {self._tokens[kind]}'
-        documents = shelf.documents
         limit = self._lm.memory_limit
         device = self._device
         gauges = (
             ("queue_waiting", "Requests that wait for the model.", worker.waiting),
             ("queue_running", "Requests that the model works on.", worker.running),
-            ("documents", "Documents held.", len(documents)),
-            ("document_tokens", "Tokens of the documents held.", sum(map(len, documents))),
+            ("documents", "Documents held.", shelf.num_documents),
+            ("document_tokens", "Tokens of the documents held.", shelf.num_tokens),
             ("memory_bytes", "Resident memory of the server.", resident_bytes()),
             ("device_memory_bytes", "Memory in use of the device.", device.used if device else 0),
             ("memory_limit_bytes", "What the model keeps to; 0: no limit.", limit or 0),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nazx_cli.errors import UsageError
 from nazx_cli.reading.passages import distinct, quoted
-from nazx_cli.serving.errors import ApiError
+from nazx_cli.serving.errors import naming_a_session, no_document
 from nazx_cli.serving.replies import citation
 
 if TYPE_CHECKING:
     from nazx_cli.documents.document import Document
+    from nazx_cli.serving.shelf import Shelf
     from nazx_cli.session.saving.conversation import Conversation
     from nazx_cli.session.saving.session_file import SessionInfo
     from nazx_cli.session.saving.store import Store
@@ -23,13 +24,13 @@ def listed(store: Store) -> list[dict[str, Any]]:
     return [_info(info) for info in store.infos()]
 
 
-def told(store: Store, name: str) -> dict[str, Any]:
-    """What was said in the session ``name``; 404 where there is none."""
-    try:
+def told(store: Store, name: str, shelf: Shelf) -> dict[str, Any]:
+    """What was said in the session ``name``; 404 where there is none. Sources name documents of
+    the ``shelf`` that no session keeps."""
+    with naming_a_session():
         said = store.read(name)
-    except UsageError as error:
-        raise _missing(error) from None
     documents = enumerate(said.documents, 1)
+    files = {held.document.name: held.id for held in shelf if held.is_indexed}
     return {
         "name": name,
         "model": said.model,
@@ -37,18 +38,16 @@ def told(store: Store, name: str) -> dict[str, Any]:
             {"number": number, "filename": each, "tokens": tokens}
             for number, (each, tokens) in documents
         ],
-        "turns": [_turn(turn, said) for turn in said.turns],
+        "turns": [_turn(turn, said, files) for turn in said.turns],
     }
 
 
 def document(store: Store, name: str, number: str) -> Document:
     """The document of that number in the session ``name``; 404 where there is none."""
-    try:
+    with naming_a_session():
         found = store.document(name, int(number)) if number.isdecimal() else None
-    except UsageError as error:
-        raise _missing(error) from None
     if found is None:
-        raise ApiError(404, f"session {name} has no such document", "number", "file_not_found")
+        raise no_document(name)
     return found
 
 
@@ -65,7 +64,7 @@ def _info(info: SessionInfo) -> dict[str, Any]:
     }
 
 
-def _turn(turn: Turn, said: Conversation) -> dict[str, Any]:
+def _turn(turn: Turn, said: Conversation, files: Mapping[str, str]) -> dict[str, Any]:
     numbers = {name: number for number, (name, _) in reversed([*enumerate(said.documents, 1)])}
     return {
         "question": turn.question,
@@ -75,12 +74,9 @@ def _turn(turn: Turn, said: Conversation) -> dict[str, Any]:
             citation(
                 passage,
                 quoted(passage, turn.answer, turn.question),
-                document=numbers.get(passage.document),
+                None if passage.document in numbers else files.get(passage.document),
+                numbers.get(passage.document),
             )
             for _, passage in distinct(turn.sources)
         ],
     }
-
-
-def _missing(error: UsageError) -> ApiError:
-    return ApiError(404, error.message, "name", "session_not_found")

@@ -31,14 +31,13 @@ class IndexOptions:
         str, option("--index-size", "Most disk space of the index, as 20GB.", metavar="SIZE")
     ] = "20GB"
 
-    def index_of(self, read: str = "auto") -> Index:
-        """The index, for documents that are read as ``--read`` says."""
+    def index_of(self) -> Index:
+        """The index."""
         from nazx_cli.amounts import parse_bytes
         from nazx_cli.catalog.stored import nazx_home
         from nazx_cli.index.shelf import Index
 
-        when = "never" if read == "resident" else self.index
-        return Index(nazx_home() / "index", parse_bytes(self.index_size), when)
+        return Index(nazx_home() / "index", parse_bytes(self.index_size), self.index)
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,10 @@ from nazx_cli.ui.models import Models
 from nazx_cli.ui.terminal.screen import Screen
 
 if TYPE_CHECKING:
+    from nazx_cli.engine.language_model import LanguageModel
     from nazx_cli.index.shelf import Index
     from nazx_cli.ranks import Group
+    from nazx_cli.reading.tokenized import TokenizedDocument
     from nazx_cli.session.files import ReadResult
     from nazx_cli.session.saving.session_file import SessionFile
     from nazx_cli.session.saving.store import Store
@@ -49,16 +51,25 @@ def models_of(options: ModelOptions, screen: Screen, group: Group | None = None)
     )
 
 
-def open_session(name: str, models: Models, settings: SessionSettings, given: Given) -> Session:
+def load_with(
+    name: str, models: Models, settings: SessionSettings, given: Given
+) -> tuple[LanguageModel, tuple[TokenizedDocument, ...]]:
     """Find the model, tokenize the documents, and then load what fits beside them."""
     found = models.find(name)
+    from nazx_cli.reading.plan import mode_for
+
+    mode = mode_for(settings.read, True, found.prefers_resident)
+    documents = given.tokenized(found.tokenizer, in_memory=mode == "resident")
+    return models.load(found, documents, settings.ctx), documents
+
+
+def open_session(name: str, models: Models, settings: SessionSettings, given: Given) -> Session:
+    """A conversation with the model of that name, about ``given``."""
+    lm, documents = load_with(name, models, settings, given)
     from nazx_cli.reading.library import Library
     from nazx_cli.session.session import Session
 
-    attends = settings.read == "auto" and found.prefers_resident
-    documents = given.tokenized(found.tokenizer, in_memory=attends)
-    lm = models.load(found, documents, settings.ctx)
-    library = Library.of(documents, found.tokenizer) if documents else None
+    library = Library.of(documents, lm.tokenizer) if documents else None
     return Session(lm, library, settings, given.index)
 
 
@@ -150,7 +161,7 @@ class Opening:
             models = models_of(self.model, screen, self.group)
             session, more = self._resumed(file, models, settings)
         else:
-            given = Given.look(self.files, self.piped, self._index(settings), screen)
+            given = Given.look(self.files, self.piped, self._index(), screen)
             model = self._model(screen)
             models = models_of(model, screen, self.group)
             session = open_session(model.model, models, settings, given)
@@ -175,11 +186,11 @@ class Opening:
         chat.save()
         return chat
 
-    def _index(self, settings: SessionSettings) -> Index:
+    def _index(self) -> Index:
         """What documents go by; a session that is named is to be saved, and those are not."""
         named = self.options.session is not None and self.index.index == "auto"
         options = replace(self.index, index="never") if named else self.index
-        return options.index_of(settings.read)
+        return options.index_of()
 
     def _model(self, screen: Screen) -> ModelOptions:
         if not self.names_no_model:

@@ -6,7 +6,10 @@ import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from nazx_cli.ranks import world_size
+import typer
+
+from nazx_cli.errors import UsageError
+from nazx_cli.ranks import rank, world_size
 
 if TYPE_CHECKING:
     from nazx_cli.ranks import Group
@@ -33,3 +36,14 @@ def over_ranks(body: Callable[[Group | None], None], device: str) -> None:
 
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         follow(group, device)
+
+
+def refuse_ranks(command: str) -> None:
+    """End where several processes were started for a command that is one: in all of them, at once,
+    and in a line of the first one."""
+    if (size := world_size()) == 1:
+        return
+    if rank() > 0:
+        raise typer.Exit(UsageError.exit_code)
+    told = f"nazx {command} is one process, and {size} were started"
+    raise UsageError(told, f"run it without torchrun: nazx {command}")

@@ -3,18 +3,21 @@
 
 import { Problem, get, remove, upload } from "/page/api.js";
 import { byId, counted, make, redraw } from "/page/elements.js";
+import { Shelf } from "/page/shelf.js";
 
 const KEPT = "nazx.pending"; // ids of what was added and not asked about yet: a reload keeps it
 
 export class Documents {
   #held = []; // of the session: {number, filename, tokens}
-  #pending = []; // {id, filename, tokens, own}
+  #pending = []; // {id, filename, tokens, own, indexed}
+  #shelf = new Shelf();
   #reading = []; // names of what is being sent
   #uploads = Promise.resolve();
 
-  constructor({ tell, fail }) {
+  constructor({ tell, fail, drop }) {
     this.tell = tell;
     this.fail = fail;
+    this.drop = drop; // takes a document out of the session by its number
     const input = byId("files");
     input.addEventListener("change", () => {
       this.add([...input.files]);
@@ -25,30 +28,38 @@ export class Documents {
 
   // What was added before a reload, and what the server holds for everybody (`nazx serve --file`).
   async recover() {
-    const kept = new Set(JSON.parse(sessionStorage.getItem(KEPT) ?? "[]"));
-    const { data } = await get("/v1/files");
-    this.shared = data.filter((file) => file.purpose === "nazx").map((file) => pendingOf(file, false));
-    this.#pending = data.filter((file) => kept.has(file.id)).map((file) => pendingOf(file, true));
+    const ids = JSON.parse(sessionStorage.getItem(KEPT) ?? "[]");
+    this.shared = (await this.#shelf.recover()).map((file) => pendingOf(file, false));
+    const found = await Promise.allSettled(ids.map((id) => get(`/v1/files/${id}`)));
+    this.#pending = found.filter((each) => each.value).map((each) => pendingOf(each.value, true));
   }
 
   // The documents that the session of the page has; one without any begins with the shared ones.
-  show(held, isNew) {
-    this.#held = held;
+  show({ documents, turns }) {
+    this.#held = documents;
     this.#pending = this.#pending.filter((each) => each.own);
-    if (isNew) this.#pending.unshift(...this.shared);
+    if (turns.length === 0) this.#pending.unshift(...this.shared);
     this.#draw();
+  }
+
+  // Another session is opened: it reads the server's own documents if it has none, or did before.
+  opened(said) {
+    const rests = (turn) => turn.sources.some((source) => source.file_id !== null);
+    this.#shelf.read(said.documents.length === 0 || said.turns.some(rests));
+    this.show(said);
   }
 
   // Ids that go with the next question, once all is sent.
   async ids() {
     await this.#uploads;
-    return this.#pending.map((each) => each.id);
+    return [...this.#shelf.files, ...this.#pending.map((each) => each.id)];
   }
 
-  // The session has the documents `ids` now: the shelf need not.
+  // The session has the documents `ids` now: the shelf need not. What lies in the index stays there.
   async taken(ids) {
-    const own = this.#pending.filter((each) => each.own && ids.includes(each.id));
-    this.#pending = this.#pending.filter((each) => !ids.includes(each.id));
+    const isTaken = (each) => ids.includes(each.id) && !each.indexed;
+    const own = this.#pending.filter((each) => each.own && isTaken(each));
+    this.#pending = this.#pending.filter((each) => !isTaken(each));
     this.#keep();
     await Promise.allSettled(own.map((each) => remove(`/v1/files/${each.id}`)));
   }
@@ -75,13 +86,18 @@ export class Documents {
     this.#draw();
   }
 
-  async #drop(each) {
+  async #take(each) {
     this.#pending = this.#pending.filter((other) => other !== each);
     this.#keep();
     this.#draw();
     byId("files").focus();
-    this.tell(`${each.filename} is removed.`);
-    if (each.own) await remove(`/v1/files/${each.id}`).catch(this.fail);
+    try {
+      if (each.number !== undefined) await this.drop(each);
+      else if (each.own) await remove(`/v1/files/${each.id}`);
+      this.tell(`${each.filename} is removed.`);
+    } catch (error) {
+      this.fail(error);
+    }
   }
 
   #keep() {
@@ -96,12 +112,11 @@ export class Documents {
     const isHeld = (each) =>
       this.#held.some((held) => held.filename === each.filename && held.tokens === each.tokens);
     redraw(byId("documents"), [
-      ...this.#held.map((each) => make("li", {}, name(each.filename), tokens(each))),
-      ...this.#pending.filter((each) => !isHeld(each)).map((each) =>
+      ...[...this.#held, ...this.#pending.filter((each) => !isHeld(each))].map((each) =>
         make("li", {}, name(each.filename), tokens(each),
           make("button", {
             class: "plain", type: "button", "aria-label": `Remove ${each.filename}`,
-            onclick: () => this.#drop(each),
+            onclick: () => this.#take(each),
           }, "×"))),
       ...this.#reading.map((each) => make("li", { class: "reading" }, name(each), "reading…")),
     ]);
@@ -129,4 +144,4 @@ export class Documents {
 }
 
 const pendingOf = (file, own) =>
-  ({ id: file.id, filename: file.filename, tokens: file.nazx.tokens, own });
+  ({ id: file.id, filename: file.filename, own, ...file.nazx });

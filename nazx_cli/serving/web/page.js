@@ -1,10 +1,10 @@
 // The page: a session, its documents and its conversation; one question at a time.
 
-import { Problem, chat, get, onKeyNeeded } from "/page/api.js";
+import { Problem, chat, get, onKeyNeeded, remove } from "/page/api.js";
 import { Documents } from "/page/documents.js";
 import { byId } from "/page/elements.js";
 import { keepLooking, look } from "/page/gauge.js";
-import { addressOf, currentName, freshName, list } from "/page/sessions.js";
+import { addressOf, currentName, freshName, list, onDelete, pathOf } from "/page/sessions.js";
 import { Passages, Turn } from "/page/talk.js";
 
 const talk = byId("talk");
@@ -14,7 +14,7 @@ let model = null;
 let session = null; // the name of the one that is open; null: it gets one with its first question
 let answering = null; // aborts the answer that is on its way
 
-const documents = new Documents({ tell, fail });
+const documents = new Documents({ tell, fail, drop });
 const passages = new Passages({ session: () => session, fail });
 
 function tell(text) {
@@ -47,13 +47,13 @@ async function open() {
   let said = { documents: [], turns: [] };
   if (wanted !== null) {
     try {
-      said = await get(`/nazx/sessions/${encodeURIComponent(wanted)}`);
+      said = await get(pathOf(wanted));
     } catch (error) {
       if (error.code !== "session_not_found") fail(error); // else nothing is saved in it yet
     }
   }
   if (wanted !== session) return; // another was opened meanwhile
-  documents.show(said.documents, said.turns.length === 0);
+  documents.opened(said);
   talk.replaceChildren(...said.turns.map(saidBefore));
   talk.scrollTop = talk.scrollHeight;
   await list().catch(fail);
@@ -124,8 +124,19 @@ function take(event, turn, end) {
 // What the last answer changed beside itself.
 async function refresh(wanted) {
   await Promise.allSettled([look(), list()]);
-  const said = await get(`/nazx/sessions/${encodeURIComponent(wanted)}`).catch(() => null);
-  if (said !== null && wanted === session) documents.show(said.documents, said.turns.length === 0);
+  const said = await get(pathOf(wanted)).catch(() => null);
+  if (said !== null && wanted === session) documents.show(said);
+}
+
+// Takes a document out of the session that is open.
+async function drop({ number }) {
+  clear();
+  const wanted = session;
+  try {
+    await remove(`${pathOf(wanted)}/documents/${number}`);
+  } finally {
+    if (wanted === session) await refresh(wanted);
+  }
 }
 
 function begin(abort) {
@@ -164,11 +175,20 @@ addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !document.querySelector("dialog[open]")) answering?.abort();
 });
 
-byId("new").addEventListener("click", () => {
+function beginAnew() {
   history.pushState(null, "", location.pathname);
   fold(false);
-  open().then(() => question.focus());
-});
+  return open().then(() => question.focus());
+}
+
+byId("new").addEventListener("click", beginAnew);
+
+onDelete(async (name) => {
+  clear();
+  if (name === session) await beginAnew();
+  else await list();
+  tell(`Session ${name} is deleted.`);
+}, fail);
 
 function fold(isOpen) {
   byId("side").classList.toggle("open", isOpen);

@@ -1,6 +1,6 @@
 // The saved sessions. Which one is open stands in the address, so that a reload keeps it.
 
-import { get } from "/page/api.js";
+import { get, remove } from "/page/api.js";
 import { byId, counted, make, redraw } from "/page/elements.js";
 
 const MARK = "#session=";
@@ -26,10 +26,37 @@ export function freshName() {
   return `${day}-${two(now.getHours())}${two(now.getMinutes())}-${some}`;
 }
 
+export const pathOf = (name) => `/nazx/sessions/${encodeURIComponent(name)}`;
+
 export async function list() {
   const { data } = await get("/nazx/sessions");
   const open = currentName();
-  redraw(byId("sessions"), data.map((session) => make("li", {}, link(session, open))));
+  redraw(byId("sessions"), data.map((session) => make("li", {}, link(session, open), make("button", {
+    class: "plain", type: "button", "aria-label": `Delete session ${session.name}`,
+    onclick: () => ask(session),
+  }, "×"))));
+}
+
+// Calls `done` with the name of each session that is deleted, once the person has said so.
+export function onDelete(done, fail) {
+  byId("delete").addEventListener("close", async () => {
+    const { returnValue: name } = byId("delete");
+    if (name === "") return;
+    try {
+      await remove(pathOf(name));
+      await done(name);
+    } catch (error) {
+      fail(error);
+    }
+  });
+}
+
+function ask({ name, turns }) {
+  byId("delete-name").textContent = name;
+  byId("delete-about").textContent = `${counted(turns, "turn")}. It cannot be had back.`;
+  byId("delete-yes").value = name;
+  byId("delete").returnValue = ""; // what Escape leaves
+  byId("delete").showModal();
 }
 
 function link(session, open) {

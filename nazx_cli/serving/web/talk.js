@@ -51,7 +51,7 @@ export class Turn {
   #source(source) {
     const quote = make("q", {}, source.quote);
     const where = `${source.filename}, ${placeOf(source)}`;
-    if (source.document === null) { // said earlier in the conversation
+    if (source.document === null && source.file_id === null) { // said earlier in the conversation
       return make("div", { class: "source" }, make("span", { class: "place" }, where), quote);
     }
     return make("button", { class: "source", type: "button", onclick: () => this.passages.open(source) },
@@ -75,7 +75,9 @@ export class Passages {
 
   async open(source) {
     const asked = new URLSearchParams({ first_line: source.first_line, quote: source.quote });
-    const document = `/nazx/sessions/${encodeURIComponent(this.session())}/documents/${source.document}`;
+    const document = source.document === null
+      ? `/nazx/files/${source.file_id}`
+      : `/nazx/sessions/${encodeURIComponent(this.session())}/documents/${source.document}`;
     let found;
     try {
       found = await get(`${document}/passage?${asked}`);
