@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from cli_helpers import run_nazx
+from safetensors.torch import load_file
 
 from nazx_cli import load_model
 from nazx_cli.config import ModelConfig
@@ -30,7 +31,7 @@ from nazx_cli.training.scratch.corpus import (
     read_notes,
 )
 from nazx_cli.training.scratch.initial import Shape, new_decoder, parse_attention, spelled
-from nazx_cli.training.state import read_log
+from nazx_cli.training.state import STATE_FILE, read_log
 
 ALICE = Path(__file__).parent / "data" / "alice.txt"
 SMALL = ["--layers", "2", "--width", "32", "--context", "48", "--vocab", "400"]
@@ -199,17 +200,26 @@ def whole(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "inattention"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
-def test_a_killed_training_goes_on_to_the_same_weights(
+@pytest.mark.skipif(os.name == "nt", reason="SIGTERM")
+def test_a_training_that_is_told_to_end_saves_and_goes_on_to_the_same_weights(
     texts: Path, tmp_path: Path, whole: Path
 ) -> None:
-    process = subprocess.Popen([*COMMAND, str(texts), *USUAL, "--out", str(tmp_path / "run")])
+    told = [each for each in USUAL if each != "--quiet"]
+    process = subprocess.Popen(
+        [*COMMAND, str(texts), *told, "--out", str(tmp_path / "run")],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     cut, patience = tmp_path / "run" / "inattention", time.monotonic() + 240
     while len(read_log(cut)) < 12 and time.monotonic() < patience and process.poll() is None:
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=240)
+    assert process.returncode == 143
+    assert said.endswith(f"stopped; go on with: nazx train --resume --out {tmp_path / 'run'}\n")
     assert len(read_log(cut)) < 37
+    raw = load_file(cut / STATE_FILE)["counters"].to(torch.uint8).tolist()
+    assert json.loads(bytes(raw))["step"] == read_log(cut)[-1]["step"]
     _, err, code = run_nazx("train", "--resume", "--out", str(tmp_path / "run"))
     assert code == 0, err
     timeless = [[{**line, "seconds": 0} for line in read_log(folder)] for folder in (cut, whole)]

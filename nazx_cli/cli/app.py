@@ -33,7 +33,12 @@ from nazx_cli.cli.shared.options import flatten
 from nazx_cli.cli.shared.parsing import Command, Group
 from nazx_cli.cli.training import train, tune
 from nazx_cli.errors import NazxError, UsageError, is_out_of_memory, without_credentials
-from nazx_cli.ui.terminal.interrupts import INTERRUPTED, interruptible
+from nazx_cli.ui.terminal.interrupts import (
+    INTERRUPTED,
+    TERMINATED,
+    TerminatedError,
+    interruptible,
+)
 from nazx_cli.ui.terminal.screen import error_line, show
 from nazx_cli.ui.terminal.streams import OutputError, open_streams
 
@@ -127,7 +132,7 @@ def _line_of(error: BaseException) -> tuple[str, int]:
     if isinstance(error, NazxError):
         return error_line(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return "", INTERRUPTED
+        return "", TERMINATED if isinstance(error, TerminatedError) else INTERRUPTED
     if isinstance(error, OutputError):
         line = f"error: cannot write to stdout: {error.reason}; next: look where it goes"
         return (line, 1) if error.reason else ("", 0)

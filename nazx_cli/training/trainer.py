@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from nazx_cli.errors import UsageError
+from nazx_cli.ranks import uninterrupted
 from nazx_cli.training.ranks import ALONE, Ranks
 from nazx_cli.training.state import (
     Counters,
@@ -141,6 +143,7 @@ class Trainer(Generic[I]):
         ranks.wait()  # all have read the state before the first one writes anything
         self.log = Log(folder, self.counters.step) if ranks.is_first else None
         self._order: tuple[int, list[int]] = (-1, [])
+        self._updating = 0.0  # seconds of the last update
         engine.refresh()
 
     def run(self, on_progress: OnProgress | None = None, check: Check | None = None) -> Counters:
@@ -183,8 +186,18 @@ class Trainer(Generic[I]):
         mine = batch[self.ranks.rank :: self.ranks.size]
         loss = sum(self.engine.loss(item, 1 / total) for item in mine)
         self.ranks.add_gradients(self.engine.parameters)
+        # What is over by the clock is over for all at once.
+        loss, seconds = self.ranks.sums(loss, time.monotonic() - began + self._updating)
+        self.counters.seconds += seconds / self.ranks.size
+        began = time.monotonic()
+        with uninterrupted(signal.SIGINT, signal.SIGTERM):  # what is saved is no half of a step
+            self._update(batch, loss / total, self.schedule.rate_at(share))
+        self._updating = time.monotonic() - began  # counted with the next step
+        return loss / total
+
+    def _update(self, batch: Sequence[I], loss: float, rate: float) -> None:
+        """Move the parameters by the gradients of ``batch``, and count it as done."""
         norm = float(torch.nn.utils.clip_grad_norm_(self.engine.parameters, self.schedule.clip))
-        rate = self.schedule.rate_at(share)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if math.isfinite(norm):  # a step that overflowed teaches nothing
@@ -195,20 +208,16 @@ class Trainer(Generic[I]):
         counters.step += 1
         counters.packs += len(batch)
         counters.tokens += sum(item.tokens for item in batch)
-        # What is over by the clock is over for all at once.
-        loss, seconds = self.ranks.sums(loss, time.monotonic() - began)
-        counters.seconds += seconds / self.ranks.size
         self._write(
             {
                 "step": counters.step,
-                "loss": round(loss / total, 5),
+                "loss": round(loss, 5),
                 "norm": round(norm, 4),
                 "rate": rate,
                 "tokens": counters.tokens,
                 "seconds": round(counters.seconds, 1),
             }
         )
-        return loss / total
 
     def check(self, more: Check | None = None) -> float:
         """The held-out loss; keeps the parameters if it is the best so far."""

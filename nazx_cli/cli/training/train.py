@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,8 @@ from nazx_cli.cli.shared.options import (
 )
 from nazx_cli.cli.training.length import Arithmetic, LengthOptions, teller
 from nazx_cli.errors import UsageError
+from nazx_cli.ranks import rank
+from nazx_cli.ui.terminal.interrupts import terminable
 
 if TYPE_CHECKING:
     from nazx_cli.evaluation.perplexity import Stretch
@@ -82,6 +83,7 @@ class TrainOptions(LengthOptions):
     ] = 20
 
 
+@terminable()
 def train(
     data: Annotated[
         list[str] | None,
@@ -113,7 +115,7 @@ def train(
             "a training begins with files, or goes on with --resume",
             f"nazx train stories.txt --out {out}, or nazx train --resume --out {out}",
         )
-    first = os.environ.get("RANK", "0") == "0"  # of several processes one alone speaks
+    first = rank() == 0  # of several processes one alone speaks
     report = Report(json=json and first, quiet=quiet or not first)
     report.screen.start_computing()
     from nazx_cli.training.ranks import Ranks

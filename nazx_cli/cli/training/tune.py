@@ -24,6 +24,7 @@ from nazx_cli.cli.training.far import FarOptions, is_far_run, tune_far
 from nazx_cli.cli.training.length import Arithmetic, LengthOptions, teller
 from nazx_cli.errors import UsageError
 from nazx_cli.names import DEFAULT_MODEL
+from nazx_cli.ui.terminal.interrupts import terminable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,6 +80,7 @@ class TuneOptions(FarOptions, LengthOptions):
     ] = None
 
 
+@terminable()
 def tune(
     data: Annotated[
         list[str] | None,

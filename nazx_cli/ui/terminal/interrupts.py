@@ -16,8 +16,14 @@ from typing import Any
 
 INTERRUPTED = 130
 """The exit code."""
+TERMINATED = 143
+"""That of SIGTERM."""
 
 _NAP = 0.05  # seconds
+
+
+class TerminatedError(KeyboardInterrupt):
+    """What SIGTERM raises where it is to be as Ctrl-C is."""
 
 
 def leave(number: int, frame: FrameType | None) -> None:
@@ -46,11 +52,30 @@ def interruptible() -> Iterator[None]:
         handle_interrupts(handler)
 
 
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM is as Ctrl-C in the body: what is to be saved is saved. The exit code differs."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise TerminatedError
+
+
 def _raise_again(unraisable: sys.UnraisableHookArgs) -> None:
     """Python drops what is raised in a finalizer or a callback: Ctrl-C must not be lost there."""
     if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        ended = isinstance(unraisable.exc_value, TerminatedError)
+        number = signal.SIGTERM if ended else signal.SIGINT
         # From a thread: what is raised in here would be dropped too.
-        threading.Timer(0.01, _thread.interrupt_main).start()
+        threading.Timer(0.01, _thread.interrupt_main, (number,)).start()
     else:
         sys.__unraisablehook__(unraisable)
 
