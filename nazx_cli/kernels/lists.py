@@ -124,7 +124,7 @@ class PositionLists:
         ordered = slots[order].long()
         # Each goes to the end of its list; those before it in the array have moved on.
         at = self.offsets[1:][ordered] + torch.arange(new)
-        grown = torch.empty(_room(total + new), dtype=torch.int32)
+        grown = torch.empty(total + new + SPARE_POSITIONS, dtype=torch.int32)
         is_old = torch.ones(total + new, dtype=torch.bool)
         is_old[at] = False
         grown[: total + new][is_old] = self.positions[:total]
@@ -159,7 +159,7 @@ class PositionLists:
 
     def _add_one(self, position: int, slot: int, total: int) -> None:
         if total == len(self.positions):
-            self.positions = torch.cat((self.positions, self.positions.new_empty(_room(total + 1))))
+            self.positions = torch.cat((self.positions, self.positions.new_empty(SPARE_POSITIONS)))
         at = int(self.offsets[slot + 1])
         held = self.positions.numpy()
         held[at + 1 : total + 1] = held[at:total]  # numpy moves overlapping memory rightly
@@ -244,10 +244,6 @@ class ListIndex(InvertedIndex):
 
 def _counts(slots: Tensor, count: int) -> Tensor:
     return torch.bincount(slots.long(), minlength=count)
-
-
-def _room(count: int) -> int:
-    return count + SPARE_POSITIONS
 
 
 def _without(hole: tuple[int, int], start: int, stop: int) -> tuple[int, int]:
