@@ -17,10 +17,17 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 import pytest
 import torch
 
+from nazx_cli.kernels.processor import processor_flags
+
 # Before Triton is imported: without a GPU its kernel runs in its interpreter, and only where a
 # test asks for it.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+
+
+def processors() -> tuple[str, ...]:
+    """What ``NAZX_MARCH`` can be here: nothing, for this processor, and what else it can run."""
+    return ("", "haswell") if "avx512bw" in processor_flags() else ("",)
 
 
 @pytest.fixture(scope="session")
@@ -68,3 +75,10 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> t
     else:
         monkeypatch.setenv("NAZX_NATIVE", "triton")
     return found
+
+
+@pytest.fixture(params=processors(), ids=lambda name: name or "this processor")
+def instructions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Code for this processor, and for each lesser one that has a form of its own."""
+    monkeypatch.setenv("NAZX_MARCH", request.param)
+    return str(request.param)

@@ -19,7 +19,9 @@ from nazx_cli.engine.lookup import Lookup
 from nazx_cli.engine.sampling import Sampling
 from nazx_cli.kernels.native.products import multiplies
 
-compiled = pytest.mark.skipif(not multiplies(), reason="no compiler, or no AVX-512")
+compiled = pytest.mark.skipif(
+    not multiplies(), reason="no compiler, or no vectors that it has code for"
+)
 
 MOST = 8
 CIRCLING = [7, 8, 9, 10, 11] * 3  # what a prompt holds, so that there are drafts
@@ -63,6 +65,7 @@ def check_rows(lm: LanguageModel, length: int) -> None:
 
 
 @compiled
+@pytest.mark.usefixtures("instructions")
 @pytest.mark.parametrize("dtype", ("float32", "bfloat16"))
 @pytest.mark.parametrize("kind", ("windowed", "full"))
 @pytest.mark.parametrize("base", BASES)
@@ -79,6 +82,7 @@ def test_families_run_ahead_as_they_run(tmp_path: Path, name: str, windowed: boo
 
 
 @compiled
+@pytest.mark.usefixtures("instructions")
 @pytest.mark.parametrize("quantize", ("int8", "nf4"))
 def test_quantized_weights_run_ahead_as_they_run(tmp_path: Path, quantize: str) -> None:
     pytest.importorskip("bitsandbytes")

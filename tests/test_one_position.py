@@ -17,7 +17,10 @@ from nazx_cli.engine.language_model import LanguageModel, load_model
 from nazx_cli.kernels.native.products import multiplies
 from nazx_cli.model.one_position import OnePosition
 
-pytestmark = pytest.mark.skipif(not multiplies(), reason="no compiler, or no AVX-512")
+pytestmark = [
+    pytest.mark.usefixtures("instructions"),
+    pytest.mark.skipif(not multiplies(), reason="no compiler, or no vectors that it has code for"),
+]
 
 EXACT, ROUNDED = 2e-5, 0.03
 SHAPES: dict[str, dict[str, Any]] = {

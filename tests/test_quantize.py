@@ -119,6 +119,7 @@ def test_bfloat16_and_its_fused_products_stay_near_the_dequantized_weights(
         assert relative_error(same.next_logits(context), want[-1]) < 2 * ROUNDED
 
 
+@pytest.mark.usefixtures("instructions")
 @pytest.mark.parametrize("native", ("0", "1"))
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16, torch.float16), ids=str)
 @pytest.mark.parametrize("kind", KINDS)

@@ -30,6 +30,7 @@ class OnePosition:
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
         self._step: Step | None = None
+        self._library: ctypes.CDLL | None = None
         self._held: list[tuple[dict[str, Any], str, Any]] = []
         self.kinds: tuple[LayerKind, ...] = tuple(dict.fromkeys(decoder.config.layer_kinds))
 
@@ -40,8 +41,9 @@ class OnePosition:
         library = step_library(decoder.config, decoder.device, decoder.dtype)
         if library is None:
             return None
-        if not self._held or any(store.get(name) is not held for store, name, held in self._held):
-            self._held = list(_parts(decoder))
+        replaced = any(store.get(name) is not held for store, name, held in self._held)
+        if not self._held or replaced or library is not self._library:
+            self._library, self._held = library, list(_parts(decoder))
             # Layers that are kept elsewhere until they run have no weights to read here.
             here = all(held.is_cpu for *_, held in self._held if isinstance(held, Tensor))
             self._step = self._made(library) if here else None

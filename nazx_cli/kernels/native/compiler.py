@@ -28,11 +28,17 @@ _OPEN = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0
 _DESCRIPTORS = Path("/proc/self/fd")
 
 
+def target() -> str:
+    """The processor to compile for, as a compiler's ``-march`` has it: ``NAZX_MARCH``, by which
+    tests and measurements get the code of lesser processors; empty: this one."""
+    return os.environ.get("NAZX_MARCH", "")
+
+
 def compile_library(
-    source: Path, defines: Mapping[str, int], symbols: Sequence[str]
+    source: Path, defines: Mapping[str, int], symbols: Sequence[str], march: str = ""
 ) -> ctypes.CDLL | None:
-    """``source``, with the headers beside it, compiled for this machine with ``-DNAME=value``;
-    None where that cannot be had.
+    """``source``, with the headers beside it, compiled for the ``target`` march with
+    ``-DNAME=value``; None where that cannot be had.
 
     The result, which must have the functions ``symbols``, is kept in ``cache_folder`` under a
     name made of all that it depends on. One that is there and cannot be used is made again.
@@ -42,17 +48,18 @@ def compile_library(
     if compiler is None:
         return None
     texts = (path.read_text(encoding="utf-8") for path in (source, *_headers(source)))
-    depends = (*texts, *flags, *_COMMON, compiler, _machine())
+    depends = (*texts, *flags, *_COMMON, march, compiler, _machine())
     key = hashlib.sha256("\0".join(depends).encode()).hexdigest()[:32]
     name = f"{source.stem}-{key}.so"
     command = (compiler, *_COMMON, *flags, str(source))
+    processors = ((f"-march={march}",),) if march else _NATIVE
     try:
         try:
             made = kept_folder() / name
         except OSError:
             with tempfile.TemporaryDirectory(prefix="nazx-") as folder:
-                return _made(command, Path(folder) / name, symbols)
-        return _load(made, symbols) or _made(command, made, symbols)
+                return _made(command, Path(folder) / name, symbols, processors)
+        return _load(made, symbols) or _made(command, made, symbols, processors)
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -115,19 +122,26 @@ def _opened(descriptor: int, path: Path) -> ctypes.CDLL:
     return ctypes.CDLL(str(_DESCRIPTORS / str(descriptor) if _DESCRIPTORS.is_dir() else path))
 
 
-def _made(command: Sequence[str], made: Path, symbols: Sequence[str]) -> ctypes.CDLL | None:
-    """Compile to a file of its own and rename it: no process loads a half-written library."""
+def _made(
+    command: Sequence[str],
+    made: Path,
+    symbols: Sequence[str],
+    processors: Sequence[Sequence[str]] = _NATIVE,
+) -> ctypes.CDLL | None:
+    """Compile to a file of its own and rename it: no process loads a half-written library.
+
+    ``processors`` are flags of which the first that the compiler takes are right."""
     handle, name = tempfile.mkstemp(dir=made.parent, suffix=".so")
     os.close(handle)
     scratch = Path(name)
     try:
-        for attempt, native in enumerate(_NATIVE, 1):
+        for attempt, processor in enumerate(processors, 1):
             done = subprocess.run(
-                [*command, *native, "-o", name, "-lm"],
+                [*command, *processor, "-o", name, "-lm"],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=_TIMEOUT,
-                check=attempt == len(_NATIVE),
+                check=attempt == len(processors),
             )
             if done.returncode == 0:
                 break

@@ -15,7 +15,7 @@ from torch import Tensor
 from nazx_cli.config import ModelConfig
 from nazx_cli.kernels import LANES, heads_of_block
 from nazx_cli.kernels.base import Attended
-from nazx_cli.kernels.native.compiler import compile_library
+from nazx_cli.kernels.native.compiler import compile_library, target
 from nazx_cli.kernels.rotary import PhaseTables
 from nazx_cli.kernels.rows import GrowingRows
 
@@ -136,13 +136,15 @@ def gram_kernel_for(config: ModelConfig, dtype: torch.dtype) -> GramKernel | Non
     """The kernel where ``kernel_for`` has one for the same shapes; None where it cannot be
     compiled."""
     heads, half = heads_of_block(config.num_heads), config.rope.dim // 2
-    return _compiled(heads, half, config.attention.initial_window, dtype)
+    return _compiled(heads, half, config.attention.initial_window, dtype, target())
 
 
 @lru_cache(maxsize=8)
-def _compiled(heads: int, half: int, window: int, dtype: torch.dtype) -> GramKernel | None:
+def _compiled(
+    heads: int, half: int, window: int, dtype: torch.dtype, march: str
+) -> GramKernel | None:
     shape = {"HEADS": heads, "HALF": half, "WINDOW": window, "BF16": int(dtype is torch.bfloat16)}
-    library = compile_library(_SOURCE, shape, ("score", "sum"))
+    library = compile_library(_SOURCE, shape, ("score", "sum"), march)
     return None if library is None else GramKernel(library, heads, half, window, dtype)
 
 

@@ -21,7 +21,7 @@ from nazx_cli.config import ModelConfig
 from nazx_cli.kernels import LANES, heads_of_block
 from nazx_cli.kernels.base import Attended
 from nazx_cli.kernels.lists import PositionLists
-from nazx_cli.kernels.native.compiler import compile_library
+from nazx_cli.kernels.native.compiler import compile_library, target
 from nazx_cli.kernels.rotary import PhaseTables
 
 _SOURCE = Path(__file__).with_name("attention.c")
@@ -180,13 +180,13 @@ def kernel_for(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
     ):
         return None
     heads = heads_of_block(config.num_heads)
-    return _compiled(heads, half, config.head_dim, dtype)
+    return _compiled(heads, half, config.head_dim, dtype, target())
 
 
 @lru_cache(maxsize=8)
-def _compiled(heads: int, half: int, dim: int, dtype: torch.dtype) -> Kernel | None:
+def _compiled(heads: int, half: int, dim: int, dtype: torch.dtype, march: str) -> Kernel | None:
     shape = {"HEADS": heads, "HALF": half, "BF16": int(dtype is torch.bfloat16)}
-    library = compile_library(_SOURCE, shape, _SYMBOLS)
+    library = compile_library(_SOURCE, shape, _SYMBOLS, march)
     return None if library is None else Kernel(library, heads, half, dim, dtype)
 
 

@@ -1,17 +1,16 @@
 /* Products of a few float32 rows with a matrix, as its weights lie in memory.
 
-   A matrix is read 64 bytes at a time. Each 32-bit lane of such a block holds 1, 2, 4 or 8
-   neighbouring weights; the k-th of every lane are its k-th slice, sixteen float32 numbers. What
-   is multiplied is brought into the order of slices once (prepare), so that nothing is moved. */
+   A matrix is read a vector at a time. Each 32-bit lane of such a block holds 1, 2, 4 or 8
+   weights, which become as many vectors of float32 numbers, its slices. What is multiplied is
+   brought into the order of slices once (prepare), so that no weight is moved to its place. */
 
 enum kind { FLOAT32, BFLOAT16, INT8, NF4 };
 
 #define DENSE (NARROW ? BFLOAT16 : FLOAT32) /* of all that is not quantized */
 
-#define LINE 64   /* bytes in a block */
-#define ROWS 4    /* rows of a matrix at a time */
-#define AHEAD 2048 /* bytes from what is read to what is fetched */
-#define INLINE static inline __attribute__((always_inline))
+#define ROWS 4     /* rows of a matrix at a time */
+#define FEW 4      /* x at a time */
+#define AHEAD 2048 /* bytes from what is read to what is fetched, at least */
 
 struct matrix {
   const uint8_t *data; /* rows one after another */
@@ -20,7 +19,7 @@ struct matrix {
   int64_t rows, columns, kind;
 };
 
-static const float NF4_VALUES[LANES] = {
+static const float NF4_VALUES[16] = {
   -1.f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f,
   -0.28444138169288635f, -0.18477343022823334f, -0.09105003625154495f, 0.f,
   0.07958029955625534f, 0.16093020141124725f, 0.24611230194568634f, 0.33791524171829224f,
@@ -31,11 +30,13 @@ INLINE int64_t row_bytes(int kind, int64_t columns) { return columns * 4 >> kind
 INLINE int64_t blocks(int kind, int64_t columns) { return (columns + LANES * slices(kind) - 1) / (LANES * slices(kind)); }
 INLINE int64_t prepared(int kind, int64_t columns) { return blocks(kind, columns) * LANES * slices(kind); }
 
-INLINE vec slice(int kind, uvec block, int k, vec values) {
+/* Slice k of the BYTES bytes at ``from``. */
+INLINE vec slice(int kind, const uint8_t *from, int k, table values) {
+  const uvec block = *(const uloose *)from;
   if (kind == FLOAT32) return (vec)block;
   if (kind == BFLOAT16) return (vec)(k ? block & 0xffff0000u : block << 16);
-  if (kind == INT8) return __builtin_convertvector((ivec)(block << (24 - 8 * k)) >> 24, vec);
-  return look_up(values, block >> 4 * k);
+  if (kind == INT8) return signed_bytes(from, k);
+  return look_up(values, block, k);
 }
 
 /* A number of a vector that is float32 (wide) or bfloat16. */
@@ -47,15 +48,17 @@ INLINE float number(int wide, const void *p, int64_t i) {
   return out;
 }
 
-/* Where the number of slice k, lane i stands in its block: bitsandbytes has the first of two
-   weights in the high half of a byte. */
-INLINE int place(int kind, int k, int i) { return slices(kind) * i + (kind == NF4 ? k ^ 1 : k); }
+/* Where the number of slice k, lane i stands in its block. */
+INLINE int place(int kind, int k, int i) {
+  return kind == NF4 ? code_at(k, i) : kind == INT8 ? byte_at(k, i) : slices(kind) * i + k;
+}
 
-INLINE uvec block_of(const uint8_t *at, int64_t bytes) {
-  if (bytes >= LINE) return *(const uloose *)at;
-  uvec block = {};
-  memcpy(&block, at, bytes);
-  return block;
+/* BYTES bytes of which the first ``bytes`` stand at ``at``: there, or where there are fewer, in
+   ``room`` with zeros behind them. */
+INLINE const uint8_t *whole(const uint8_t *at, int64_t bytes, uint8_t *room) {
+  if (__builtin_expect(bytes >= BYTES, 1)) return at;
+  copy_some(room, at, bytes > 0 ? bytes : 0);
+  return room;
 }
 
 /* out (prepared) from x (columns), zeros behind it. */
@@ -69,37 +72,39 @@ static void prepare(int kind, const float *x, int64_t columns, float *out) {
       }
 }
 
-INLINE vec scale_of(const float *scale, int both) {
-  const float a = scale[0], b = both ? scale[1] : 0.f;
-  return (vec){a, a, a, a, a, a, a, a, b, b, b, b, b, b, b, b};
+/* NF4's scales, each of 32 bytes, of a block whose first ``bytes`` count. */
+INLINE vec scale_of(const float *scale, int64_t bytes) {
+#if LANES == 16
+  return twice(scale, bytes > 32);
+#else
+  return scale[0] - (vec){};
+#endif
 }
 
 /* y[i * stride + r] for ``count`` prepared x and ``rows`` rows of the matrix from w on. */
 INLINE void rows_dot(int kind, int rows, int count, const uint8_t *w, const float *scale, const float *x, int64_t columns, float *y, int64_t stride) {
-  const int64_t bytes = row_bytes(kind, columns), step = prepared(kind, columns);
-  const vec values = load(NF4_VALUES);
-  vec sums[count][rows];
-  memset(sums, 0, sizeof sums);
-  for (int64_t at = 0; at < bytes; at += LINE, x += LANES * slices(kind)) {
-    for (int r = 0; r < rows; r++) {
-      const uint8_t *from = w + r * bytes + at;
-      __builtin_prefetch(from + AHEAD);
-      const uvec block = block_of(from, bytes - at);
-      vec part[count];
-      for (int i = 0; i < count; i++) part[i] = kind == NF4 ? (vec){} : sums[i][r];
-      for (int k = 0; k < slices(kind); k++) {
-        const vec weights = slice(kind, block, k, values);
-        for (int i = 0; i < count; i++) part[i] += weights * load(x + i * step + k * LANES);
+  const int64_t bytes = row_bytes(kind, columns), step = prepared(kind, columns), ahead = rows * bytes > AHEAD ? rows * bytes : AHEAD;
+  const table values = table_of(NF4_VALUES);
+  vec sums[FEW][ROWS] = {};
+  for (int64_t at = 0; at < bytes; at += BYTES, w += BYTES, x += LANES * slices(kind)) {
+    UNROLL for (int r = 0; r < rows; r++) {
+      uint8_t room[BYTES];
+      const uint8_t *from = whole(w + r * bytes, bytes - at, room);
+      __builtin_prefetch(w + ahead + r * bytes);
+      vec part[FEW];
+      UNROLL for (int i = 0; i < count; i++) part[i] = kind == NF4 ? (vec){} : sums[i][r];
+      UNROLL for (int k = 0; k < slices(kind); k++) {
+        const vec weights = slice(kind, from, k, values);
+        UNROLL for (int i = 0; i < count; i++) part[i] += weights * load(x + i * step + k * LANES);
       }
-      for (int i = 0; i < count; i++)
-        sums[i][r] = kind == NF4 ? sums[i][r] + part[i] * scale_of(scale + (r * bytes + at) / 32, bytes - at > 32) : part[i];
+      const vec factor = kind == NF4 ? scale_of(scale + at / 32 + r * (bytes / 32), bytes - at) : (vec){};
+      UNROLL for (int i = 0; i < count; i++) sums[i][r] = kind == NF4 ? sums[i][r] + part[i] * factor : part[i];
     }
   }
-  for (int i = 0; i < count; i++) {
-    float *out = y + i * stride;
-    if (rows == ROWS) totals(sums[i], out);
-    else for (int r = 0; r < rows; r++) out[r] = total(sums[i][r]);
-    if (kind == INT8) for (int r = 0; r < rows; r++) out[r] *= scale[r];
+  UNROLL for (int i = 0; i < count; i++) {
+    float found[ROWS];
+    totals(sums[i], found);
+    for (int r = 0; r < rows; r++) y[i * stride + r] = kind == INT8 ? found[r] * scale[r] : found[r];
   }
 }
 

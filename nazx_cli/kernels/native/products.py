@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nazx_cli.kernels.native.compiler import compile_library
+from nazx_cli.kernels.native.compiler import compile_library, target
 
 _SOURCE = Path(__file__).with_name("products.c")
 _KINDS = {"float32": 0, "bfloat16": 1, "int8": 2, "nf4": 3}
@@ -63,15 +63,15 @@ def address(tensor: Tensor | None) -> int | None:
 
 
 def multiplies() -> bool:
-    """Whether ``product`` can be had here: it wants a compiler and a CPU with AVX-512, and
-    ``NAZX_NATIVE=0`` turns it off."""
-    return os.environ.get("NAZX_NATIVE") != "0" and _compiled() is not None
+    """Whether ``product`` can be had here: it wants a compiler and a CPU with AVX-512,
+    AVX2 or NEON, and ``NAZX_NATIVE=0`` turns it off."""
+    return os.environ.get("NAZX_NATIVE") != "0" and _compiled(target()) is not None
 
 
 def product(x: Tensor, matrix: Matrix) -> Tensor:
     """(T, out) in x's type: x (T, in) times the transpose of a quantized matrix on the CPU, without
     the bias. The weights are read for every four rows of x."""
-    library = _compiled()
+    library = _compiled(target())
     assert library is not None, "whoever asks knows that it can be had"
     count, rows = len(x), matrix.shape[0]
     wide = x.float().contiguous()
@@ -84,9 +84,9 @@ def product(x: Tensor, matrix: Matrix) -> Tensor:
     return out.to(x.dtype)
 
 
-@lru_cache(maxsize=1)
-def _compiled() -> ctypes.CDLL | None:
-    library = compile_library(_SOURCE, {}, ("has_vectors", "ready_size", "multiply"))
+@lru_cache(maxsize=4)
+def _compiled(march: str) -> ctypes.CDLL | None:
+    library = compile_library(_SOURCE, {}, ("has_vectors", "ready_size", "multiply"), march)
     if library is None or not library.has_vectors():
         return None
     library.ready_size.restype = ctypes.c_int64

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nazx_cli.kernels.native.compiler import compile_library
+from nazx_cli.kernels.native.compiler import compile_library, target
 
 _SOURCE = Path(__file__).with_name("rowwise.c")
 _SMALL = 4 << 20
@@ -57,9 +57,9 @@ def _library_for(matrices: Tensor) -> ctypes.CDLL | None:
         or (matrices.nbytes > _SMALL and torch.get_num_threads() > 1)
     ):
         return None
-    return _compiled()
+    return _compiled(target())
 
 
-@lru_cache(maxsize=1)
-def _compiled() -> ctypes.CDLL | None:
-    return compile_library(_SOURCE, {}, ("from_left", "from_right"))
+@lru_cache(maxsize=4)
+def _compiled(march: str) -> ctypes.CDLL | None:
+    return compile_library(_SOURCE, {}, ("from_left", "from_right"), march)

@@ -11,7 +11,6 @@
 #include "team.h"
 
 #define GROUP 4 /* query heads that share one reading of keys and values */
-#define FEW 4   /* positions that share one reading of weights */
 #define NEAR 32 /* rows of a matrix, a multiple of ROWS, that stay near for the next few positions */
 
 enum activation { SILU, GELU, GELU_TANH, RELU };
@@ -222,14 +221,19 @@ static float weigh(float *scores, int64_t n, float scale, float cap) {
   return 1.f / total(sum);
 }
 
+#define BESIDE 2 /* blocks of a row of values at a time */
+
 /* sums[i][k] += weight of a row times its slice, over ``rows`` rows of values from v on. */
-INLINE void mix(int count, const uint8_t *v, int64_t bytes, int64_t at, int64_t rows, const float *weights, int64_t room, vec sums[count][2]) {
+INLINE void mix(int count, const uint8_t *v, int64_t bytes, int64_t at, int64_t rows, const float *weights, int64_t room, vec sums[][BESIDE * 2]) {
   for (int64_t r = 0; r < rows; r++, v += bytes) {
     __builtin_prefetch(v + at + AHEAD);
-    const uvec block = block_of(v + at, bytes - at);
-    for (int k = 0; k < slices(DENSE); k++) {
-      const vec x = slice(DENSE, block, k, (vec){});
-      for (int i = 0; i < count; i++) sums[i][k] += weights[i * room + r] * x;
+    UNROLL for (int b = 0; b < BESIDE; b++) {
+      uint8_t spare[BYTES];
+      const uint8_t *from = whole(v + at + b * BYTES, bytes - at - b * BYTES, spare);
+      UNROLL for (int k = 0; k < slices(DENSE); k++) {
+        const vec x = slice(DENSE, from, k, (table){0});
+        UNROLL for (int i = 0; i < count; i++) sums[i][b * slices(DENSE) + k] += weights[i * room + r] * x;
+      }
     }
   }
 }
@@ -244,15 +248,15 @@ INLINE void attend(int count, const struct step *s, int64_t layer, int64_t head,
   const int64_t skip = sight->first * bytes, from = (position * m->heads + head) * step;
   span_dot(DENSE, count, k, NULL, b->capped + from, sinks, dim, b->scores, room);
   span_dot(DENSE, count, k + skip, NULL, b->q + from, rows, dim, b->scores + sinks, room);
-  float scale[count];
+  float scale[GROUP];
   for (int i = 0; i < count; i++) scale[i] = weigh(b->scores + i * room, sinks + rows, m->attention_scale, m->attention_cap);
-  for (int64_t at = 0; at < bytes; at += LINE) {
-    vec sums[count][2];
-    memset(sums, 0, sizeof sums);
+  for (int64_t at = 0; at < bytes; at += BESIDE * BYTES) {
+    vec sums[GROUP][BESIDE * 2] = {};
     mix(count, v, bytes, at, sinks, b->scores, room, sums);
     mix(count, v + skip, bytes, at, rows, b->scores + sinks, room, sums);
-    for (int i = 0; i < count; i++) for (int n = 0; n < slices(DENSE); n++) for (int lane = 0; lane < LANES; lane++) {
-      const int64_t d = at * slices(DENSE) / 4 + place(DENSE, n, lane);
+    for (int i = 0; i < count; i++) for (int n = 0; n < BESIDE * slices(DENSE); n++) for (int lane = 0; lane < LANES; lane++) {
+      const int64_t before = at * slices(DENSE) / 4 + n / slices(DENSE) * LANES * slices(DENSE);
+      const int64_t d = before + place(DENSE, n % slices(DENSE), lane);
       if (d < dim) b->mixed[position * m->heads * dim + (head + i) * dim + d] = sums[i][n][lane] * scale[i];
     }
   }

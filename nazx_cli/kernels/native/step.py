@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from nazx_cli.config import ModelConfig
-from nazx_cli.kernels.native.compiler import compile_library
+from nazx_cli.kernels.native.compiler import compile_library, target
 from nazx_cli.kernels.native.products import CMatrix, Matrix, address
 
 _SOURCE = Path(__file__).with_name("step.c")
+_SYMBOLS = ("has_vectors", "scratch_size", "run_step")
 _ACTIVATIONS = {
     "silu": 0,
     "gelu": 1,
@@ -194,8 +195,8 @@ def step_library(
 ) -> ctypes.CDLL | None:
     """The compiled code for a model; None where it cannot be used or compiled.
 
-    It wants a CPU with AVX-512 and float32 or bfloat16, and queries and keys that are normalized
-    head by head where they are. ``NAZX_NATIVE=0`` turns it off.
+    It wants a CPU with AVX-512, AVX2 or NEON, float32 or bfloat16, and queries and keys that are
+    normalized head by head where they are. ``NAZX_NATIVE=0`` turns it off.
     """
     if (
         os.environ.get("NAZX_NATIVE") == "0"
@@ -205,13 +206,13 @@ def step_library(
         or config.activation not in _ACTIVATIONS
     ):
         return None
-    return _compiled(dtype)
+    return _compiled(dtype, target())
 
 
-@lru_cache(maxsize=2)
-def _compiled(dtype: torch.dtype) -> ctypes.CDLL | None:
+@lru_cache(maxsize=8)
+def _compiled(dtype: torch.dtype, march: str) -> ctypes.CDLL | None:
     narrow = {"NARROW": int(dtype is torch.bfloat16)}
-    library = compile_library(_SOURCE, narrow, ("has_vectors", "scratch_size", "run_step"))
+    library = compile_library(_SOURCE, narrow, _SYMBOLS, march)
     if library is None or not library.has_vectors():
         return None
     library.scratch_size.restype = ctypes.c_int64
