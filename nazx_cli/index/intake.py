@@ -240,38 +240,39 @@ class _Intake:
         lying: dict[str, Lying],
         present: Sequence[TokenizedDocument],
     ) -> Taken:
-        documents: list[TokenizedDocument] = []
         held = {each.document.origin.sha256 for each in present if each.document.origin}
-        copies = 0
+        documents: list[TokenizedDocument] = []
         good: set[str] = set()
+        copies = 0
         for number, item in enumerate(listing.items):
             each = found.get(number)
+            document = self._document(each, lying) if isinstance(each, _File) else each
+            if document is None:
+                continue
+            if item.group is not None:
+                good.add(item.group)
             if isinstance(each, _File):
-                where = lying.get(each.digest)
-                if where is None:
-                    if each.digest:
-                        changed = DocumentError("has changed while it was read", "start again")
-                        self.skipped.append(item.left_out(changed))
-                    continue
-                if where.fault is not None:
-                    self.skipped.append(item.left_out(DocumentError(where.fault)))
-                    continue
-                if item.group is not None:
-                    good.add(item.group)
                 if each.digest in held:
                     copies += 1
                     continue
                 held.add(each.digest)
-                documents.append(self._document(each, where))
-            elif each is not None:
-                if item.group is not None:
-                    good.add(item.group)
-                documents.append(each)
+            documents.append(document)
         listing.check(good)
         skipped = (*listing.skipped, *self.skipped)
         return Taken(tuple(documents), skipped, copies, self.looked_into, self.new)
 
-    def _document(self, file: _File, where: Lying) -> StoredDocument:
+    def _document(self, file: _File, lying: dict[str, Lying]) -> StoredDocument | None:
+        """The document in ``file``; None where it is none, which is told."""
+        if not file.digest:
+            return None  # told already
+        where = lying.get(file.digest)
+        if where is None:
+            changed = DocumentError("has changed while it was read", "start again")
+            self.skipped.append(file.item.left_out(changed))
+            return None
+        if where.fault is not None:
+            self.skipped.append(file.item.left_out(DocumentError(where.fault)))
+            return None
         segment = self.catalogue.segment(where.segment)
         assert segment is not None, "it was there a moment ago, and stays open"
         origin = Origin(file.place, file.digest, file.seen.size, file.seen.mtime)
