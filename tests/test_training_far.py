@@ -20,8 +20,8 @@ from nazx_cli.checkpoint.adapters.far import read_far_adapter
 from nazx_cli.config import ModelConfig
 from nazx_cli.model.far.inattention import FarInAttention
 from nazx_cli.training.far import texts
+from nazx_cli.training.far.copying import OnPieces
 from nazx_cli.training.far.mixture import mixture_loss
-from nazx_cli.training.far.run import OnPieces
 from nazx_cli.training.far.texts import Piece, Text, pieces
 
 WIDE = {"kind": "windowed", "local_window": 64, "sink_tokens": 0, "far": "none"}

@@ -6,10 +6,6 @@ PyTorch's path, in ``decoder``, is the reference; what this one cannot run is le
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
-from typing import Any
-
-from torch import Tensor, nn
 
 from nazx_cli.families.base import LayerKind
 from nazx_cli.kernels.native.step import (
@@ -21,6 +17,7 @@ from nazx_cli.kernels.native.step import (
 )
 from nazx_cli.model.decoder import Block, Decoder
 from nazx_cli.model.layers import Norm, matrix_of
+from nazx_cli.model.weights import Weights
 
 
 class OnePosition:
@@ -30,8 +27,8 @@ class OnePosition:
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
         self._step: Step | None = None
+        self._weights = Weights(decoder)
         self._library: ctypes.CDLL | None = None
-        self._held: list[tuple[dict[str, Any], str, Any]] = []
         self.kinds: tuple[LayerKind, ...] = tuple(dict.fromkeys(decoder.config.layer_kinds))
 
     def step(self) -> Step | None:
@@ -41,11 +38,11 @@ class OnePosition:
         library = step_library(decoder.config, decoder.device, decoder.dtype)
         if library is None:
             return None
-        replaced = any(store.get(name) is not held for store, name, held in self._held)
-        if not self._held or replaced or library is not self._library:
-            self._library, self._held = library, list(_parts(decoder))
+        replaced = self._weights.replaced()
+        if replaced or library is not self._library:
+            self._library = library
             # Layers that are kept elsewhere until they run have no weights to read here.
-            here = all(held.is_cpu for *_, held in self._held if isinstance(held, Tensor))
+            here = all(tensor.is_cpu for tensor in self._weights.tensors())
             self._step = self._made(library) if here else None
         return self._step
 
@@ -69,13 +66,6 @@ class OnePosition:
         )
         sight = self.kinds.index(self._decoder.config.layer_kinds[at])
         return LayerWeights(tuple(matrices), tuple(map(_norm, norms)), sight)
-
-
-def _parts(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Any]]:
-    """All that can be replaced below ``module``: where it is kept, under which name, and itself."""
-    for each in module.modules():
-        for store in (each._parameters, each._buffers, each._modules):
-            yield from ((store, name, held) for name, held in store.items())
 
 
 def _norm(norm: Norm | None) -> NormWeights | None:

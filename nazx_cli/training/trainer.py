@@ -120,6 +120,7 @@ class Trainer(Generic[I]):
     """Trains ``engine`` on items, in a folder that it saves its state to.
 
     With several ``ranks`` each runs its share of every step, and the first one alone writes.
+    Parameters with one of ``paces`` are learnt at the rate of all others times that, without decay.
     """
 
     def __init__(
@@ -130,13 +131,14 @@ class Trainer(Generic[I]):
         schedule: Schedule,
         folder: Path,
         ranks: Ranks = ALONE,
+        paces: Sequence[tuple[nn.Parameter, float]] = (),
     ) -> None:
         if not train:
             raise UsageError("there is nothing to train on", "name files with questions or text")
         self.engine, self.train, self.held = engine, train, held
         self.schedule, self.folder, self.ranks = schedule, folder, ranks
         self.optimizer = torch.optim.AdamW(
-            _groups(engine.parameters, schedule.decay), lr=schedule.rate, betas=_BETAS
+            _groups(engine.parameters, schedule.decay, paces), lr=schedule.rate, betas=_BETAS
         )
         found = load_state(folder, engine.parameters, self.optimizer)
         self.counters = found or Counters()
@@ -199,7 +201,7 @@ class Trainer(Generic[I]):
         """Move the parameters by the gradients of ``batch``, and count it as done."""
         norm = float(torch.nn.utils.clip_grad_norm_(self.engine.parameters, self.schedule.clip))
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["pace"]
         if math.isfinite(norm):  # a step that overflowed teaches nothing
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -275,9 +277,17 @@ def held_out_loss(engine: Engine[I], items: Sequence[I], ranks: Ranks = ALONE) -
     return loss / total if total else 0.0
 
 
-def _groups(parameters: Sequence[nn.Parameter], decay: float) -> list[dict[str, Any]]:
-    """Matrices, which decay, and all else, which does not."""
-    matrices = [p for p in parameters if p.dim() > 1]
-    others = [p for p in parameters if p.dim() <= 1]
-    groups = [(matrices, decay), (others, 0.0)]
-    return [{"params": some, "weight_decay": rate} for some, rate in groups if some]
+def _groups(
+    parameters: Sequence[nn.Parameter], decay: float, paces: Sequence[tuple[nn.Parameter, float]]
+) -> list[dict[str, Any]]:
+    """Matrices, which decay, and all else, which does not; those with a pace of their own."""
+    apart = {id(parameter) for parameter, _ in paces}
+    others = [p for p in parameters if id(p) not in apart]
+    groups = [
+        ([p for p in others if p.dim() > 1], decay, 1.0),
+        ([p for p in others if p.dim() <= 1], 0.0, 1.0),
+        *(([parameter], 0.0, pace) for parameter, pace in paces),
+    ]
+    return [
+        {"params": some, "weight_decay": rate, "pace": pace} for some, rate, pace in groups if some
+    ]

@@ -13,7 +13,7 @@ from nazx_cli.names import FAR_MEMORIES
 
 if TYPE_CHECKING:
     from nazx_cli.cli.shared.options import Report
-    from nazx_cli.training.far.run import FarSettings
+    from nazx_cli.training.far.settings import FarSettings
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class FarOptions:
 
 def is_far_run(out: Path) -> bool:
     """Whether ``out`` is the folder of such a run."""
-    from nazx_cli.training.far.run import ASKED_FILE
+    from nazx_cli.training.far.settings import ASKED_FILE
 
     return (out / ASKED_FILE).is_file()
 
@@ -52,7 +52,8 @@ def tune_far(
     out: Path, asked: FarSettings | None, report: Report, *, offline: bool, export: bool
 ) -> None:
     """Begin what is ``asked`` for, or go on with what is in ``out``."""
-    from nazx_cli.training.far.run import FarRun, prepare, read_settings
+    from nazx_cli.training.far.run import FarRun, prepare
+    from nazx_cli.training.far.settings import read_settings
 
     settings = asked or read_settings(out)
     lm = load_base(settings, report, offline)

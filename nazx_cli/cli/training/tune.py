@@ -29,7 +29,7 @@ from nazx_cli.ui.terminal.interrupts import terminable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nazx_cli.training.far.run import FarSettings
+    from nazx_cli.training.far.settings import FarSettings
     from nazx_cli.training.trainer import Schedule
     from nazx_cli.training.tuning.run import RunSettings
 
@@ -201,7 +201,7 @@ def _far(
     device: str,
     dtype: str,
 ) -> FarSettings:
-    from nazx_cli.training.far.run import FarSettings
+    from nazx_cli.training.far.settings import FarSettings
 
     if options.full or options.start:
         raise UsageError("--far teaches nothing but the memory", "leave --full and --start out")
@@ -210,6 +210,7 @@ def _far(
         revision=model[1],
         sources=tuple(str(Path(each).expanduser().absolute()) for each in data),
         schedule=_schedule(options, 1e-3),
+        far=options.far or "inattention",
         rank=options.far_rank,
         window=options.far_window,
         around=options.far_around,

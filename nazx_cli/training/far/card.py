@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +10,18 @@ from nazx_cli.training.licences import licence_of
 from nazx_cli.training.state import Counters
 
 if TYPE_CHECKING:
-    from nazx_cli.training.far.run import FarSettings
+    from nazx_cli.training.far.settings import FarSettings
 
 _OF = {
     "without": "without the memory",
     "own": "with it, of the same text",
     "other": "with it, of another text",
+}
+_KINDS: Mapping[str, Callable[[FarSettings, str], str]] = {
+    "inattention": lambda asked, what: (
+        f"a copying head over {what}, rank {asked.rank}, keys of {asked.window} tokens and of "
+        f"{asked.around} to each side"
+    ),
 }
 
 
@@ -28,9 +34,8 @@ def card(
     lines = [
         f"# Far memory of {settings.model}",
         "",
-        f"Made by `nazx tune --far inattention`: a copying head over {what}, rank {settings.rank}, "
-        f"keys of {settings.window} tokens and of {settings.around} to each side. The model's own "
-        "weights stay as they are.",
+        f"Made by `nazx tune --far {settings.far}`: {_KINDS[settings.far](settings, what)}. The "
+        "model's own weights stay as they are.",
         f"{counters.step:,} steps, {counters.tokens:,} positions, {counters.seconds / 60:.0f} "
         f"minutes; {schedule.batch_tokens:,} positions a step, learning rate {schedule.rate:g}, "
         f"seed {schedule.seed}.",

@@ -1,8 +1,8 @@
-"""What a far memory is taught by: stretches of long texts, and what the model makes of them.
+"""What a far memory is taught by: long texts, a file each, and what is kept of them.
 
-A stretch is run through the model in blocks of a live window, each block from its own beginning;
-kept are the final state of each position and how likely the model finds the token after it. What
-stands before a block is far, and is kept as token ids.
+Of a copying head's the end is a stretch that was run through the model in blocks of a live window,
+each block from its own beginning; kept are the final state of each position and how likely the
+model finds the token after it. What stands before a block is far, and is kept as token ids.
 """
 
 from __future__ import annotations
@@ -96,10 +96,12 @@ def collect(
     sources: Sequence[str],
     folder: Path,
     held_share: int,
+    kept: Callable[[Tensor, int], dict[str, Tensor]],
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Make a file of each text of ``sources`` that is long enough: ``train-NAME`` and, of one in
-    ``held_share``, ``held-NAME``. What ``folder`` has already is left as it is."""
+    """Make a file of what is ``kept`` of each text of ``sources`` that is long enough, given its
+    ids and a number that depends on the text: ``train-NAME`` and, of one in ``held_share``,
+    ``held-NAME``. What ``folder`` has already is left as it is."""
     documents = [each for source in sources for each in gather([source]).documents]
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -114,8 +116,7 @@ def collect(
         ids = torch.from_numpy(lm.tokenizer.encode_document(document.text).ids.copy())
         if len(ids) < _LEAST:
             continue
-        start = min(FAR, len(ids) // 2)
-        made = _run(lm, ids[: start + STRETCH + 1], start, _WINDOWS[int(digest[-4:], 16) % 3])
+        made = kept(ids, int(digest[-4:], 16))
         scratch = path.with_suffix(".new")
         with explained(path):
             save_file(made, scratch)
@@ -123,23 +124,36 @@ def collect(
 
 
 def read_texts(folder: Path, kind: str) -> list[Text]:
-    """All that ``collect`` made of ``kind``: ``train`` or ``held``."""
+    """All of ``kind`` (``train`` or ``held``) that ``run_stretch`` made."""
     found = []
-    for path in _files(folder, kind):
+    for path, tensors in read_kept(folder, kind):
         with _told(path):
-            tensors = load_file(path)
             window = int(tensors.pop("window"))
             found.append(Text(window=window, **tensors))
     return found
 
 
-def count_positions(folder: Path, kind: str) -> int:
-    """How many positions there are to learn from in all that ``read_texts`` would read."""
+def read_kept(folder: Path, kind: str) -> Iterator[tuple[Path, dict[str, Tensor]]]:
+    """Each file of ``kind``, and what was kept."""
+    for path in _files(folder, kind):
+        with _told(path):
+            tensors = load_file(path)
+        yield path, tensors
+
+
+def count_positions(folder: Path, kind: str, learnt: str) -> int:
+    """How many positions there are to learn from: entries of the tensor ``learnt`` of each file."""
     count = 0
     for path in _files(folder, kind):
         with _told(path), safe_open(path, "pt") as file:
-            count += file.get_slice("own").get_shape()[0]
+            count += file.get_slice(learnt).get_shape()[0]
     return count
+
+
+def run_stretch(lm: LanguageModel, ids: Tensor, number: int) -> dict[str, Tensor]:
+    """A ``Text`` of ids (N,), by its parts; ``number`` chooses its window."""
+    start = min(FAR, len(ids) // 2)
+    return _run(lm, ids[: start + STRETCH + 1], start, _WINDOWS[number % len(_WINDOWS)])
 
 
 def _files(folder: Path, kind: str) -> list[Path]:
