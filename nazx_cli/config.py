@@ -8,8 +8,8 @@ allocated.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from nazx_cli.families import FAMILIES, TEXT_PARTS
 from nazx_cli.families.base import FULL, Family, LayerKind, Names, Shape
 from nazx_cli.families.rope import RopeConfig, read_rope
 from nazx_cli.foreign import Fields, read_object
-from nazx_cli.names import DEFAULT_SINKS, DEFAULT_WINDOW
+from nazx_cli.names import DEFAULT_SINKS, DEFAULT_WINDOW, FAR_UPDATES
 
 ATTENTION_KINDS = ("inattention", "windowed", "full")
 FAR_KINDS = ("none", "inattention", "infini")
@@ -26,7 +26,7 @@ ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "relu", "si
 
 MAX_VOCABULARY = 4_000_000
 MAX_INITIAL_WINDOW = 4
-MAX_FAR_RANK, MAX_FAR_WINDOW, MAX_FAR_AROUND = 1024, 64, 4096
+MAX_FAR_RANK, MAX_FAR_WINDOW, MAX_FAR_AROUND, MAX_FAR_SEGMENT = 1024, 64, 4096, 1 << 16
 
 # The largest value that any published model comes near, with room; beyond it a file is broken.
 _LIMITS = {
@@ -52,9 +52,8 @@ class ConfigError(ModelUnavailableError):
 class AttentionConfig:
     """What a position attends to; window and sinks count positions and serve ``windowed`` only.
 
-    ``initial_window`` is how many tokens an initial state sees, its own included. ``far_rank``,
-    ``far_window`` and ``far_around`` are sizes of the far memory ``inattention``: see
-    ``model.far``.
+    ``initial_window`` is how many tokens an initial state sees, its own included. What else begins
+    with ``far`` describes the far memory of that kind: see ``model.far``.
     """
 
     kind: str = "full"
@@ -65,6 +64,8 @@ class AttentionConfig:
     far_rank: int = 0
     far_window: int = 0
     far_around: int = 0
+    far_segment: int = 0
+    far_update: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The ``attention`` entry of ``config.json``."""
@@ -74,8 +75,9 @@ class AttentionConfig:
         if self.kind != "windowed":
             for key in ("local_window", "sink_tokens", "far"):
                 del entry[key]
-        if self.far != "inattention":
-            del entry["far_rank"], entry["far_window"], entry["far_around"]
+        described = _FAR_FIELDS[self.far]
+        for key in [key for key in entry if key.startswith("far_") and key not in described]:
+            del entry[key]
         return entry
 
 
@@ -362,20 +364,33 @@ def with_far(attention: AttentionConfig, data: Mapping[str, Any]) -> AttentionCo
 
     ``ConfigError`` where it is none that this version can run.
     """
-    attention = replace(attention, far="none", far_rank=0, far_window=0, far_around=0)
     reader = _fields(data)
     far = reader.choice("far", FAR_KINDS, "none")
-    if far == "none":
-        return attention
-    if far != "inattention":
-        raise ConfigError(
-            f"config.json: this version of NazX cannot run the far memory {far!r} yet",
-            'use a checkpoint with "far": "none"',
-        )
-    return replace(
-        attention,
-        far=far,
-        far_rank=reader.count("far_rank", None, 1, MAX_FAR_RANK),
-        far_window=reader.count("far_window", None, 1, MAX_FAR_WINDOW),
-        far_around=reader.count("far_around", 0, 0, MAX_FAR_AROUND),
-    )
+    described = {name: read(reader) for name, read in _FAR_FIELDS[far].items()}
+    others = {each.name: each.default for each in fields(AttentionConfig) if "far_" in each.name}
+    return replace(attention, far=far, **{**others, **described})
+
+
+def with_memory(config: ModelConfig, data: Mapping[str, Any]) -> ModelConfig:
+    """``config`` with the far memory that ``data`` describes; errors as ``with_far``."""
+    return replace(config, attention=with_far(config.attention, data))
+
+
+def _rank(least: int) -> Callable[[Fields], int]:
+    return lambda reader: reader.count("far_rank", None, least, MAX_FAR_RANK)
+
+
+_FAR_FIELDS: Mapping[str, Mapping[str, Callable[[Fields], Any]]] = {
+    "none": {},
+    "inattention": {
+        "far_rank": _rank(1),
+        "far_window": lambda reader: reader.count("far_window", None, 1, MAX_FAR_WINDOW),
+        "far_around": lambda reader: reader.count("far_around", 0, 0, MAX_FAR_AROUND),
+    },
+    "infini": {
+        "far_rank": _rank(0),
+        "far_segment": lambda reader: reader.count("far_segment", None, 1, MAX_FAR_SEGMENT),
+        "far_update": lambda reader: reader.choice("far_update", tuple(FAR_UPDATES)),
+    },
+}
+"""What describes a far memory of each kind, and how it is read."""

@@ -113,8 +113,21 @@ BEFORE: Mapping[str, str] = MappingProxyType(
 FAR_ADAPTER = "NAZX_FAR"
 """What stands in it for PEFT's type where the adapter is a far memory."""
 
-FAR_MEMORIES = MappingProxyType({"inattention": "a copying head over token ids"})
+FAR_MEMORIES = MappingProxyType(
+    {
+        "inattention": "a copying head over token ids",
+        "infini": "a compressive memory in every layer",
+    }
+)
 """Far memories that ``nazx tune --far`` can teach, each with a word of explanation."""
+
+FAR_UPDATES = MappingProxyType(
+    {
+        "linear": "values are added up",
+        "delta": "but for what the memory has of their keys already",
+    }
+)
+"""How the far memory ``infini`` stores what it reads (``--far-update``)."""
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 """Number formats of weights and arithmetic (``--dtype``)."""

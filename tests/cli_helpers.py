@@ -4,7 +4,7 @@ and a tiny checkpoint that the real engine runs."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -102,6 +102,15 @@ class ScriptedModel:
         return self.reads_resident
 
     def attend_far(self, wanted: bool) -> None:
+        pass
+
+    def read(self, context: Context) -> Iterator[tuple[int, int]]:
+        yield from ()
+
+    def readings(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {}
+
+    def take_readings(self, readings: Mapping[str, torch.Tensor]) -> None:
         pass
 
     def about_documents(self, asked: bool) -> bool:

@@ -82,14 +82,34 @@ def recipes(config: ModelConfig) -> Iterator[Recipe]:
 
 def far_recipes(config: ModelConfig) -> Iterator[Recipe]:
     """The parameters of the far memory, where there is one."""
+    for name, shape in _FAR_SHAPES[config.attention.far](config).items():
+        yield _one(f"far.{name}", f"far.{name}", shape)
+
+
+def _of_inattention(config: ModelConfig) -> dict[str, Shape]:
     attention, c = config.attention, config.hidden_size
-    if attention.far == "inattention":
-        parts = attention.far_window + (attention.far_around > 0)
-        matrices = (parts, attention.far_rank, c)
-        for name in ("keys", "queries", "state"):
-            yield _one(f"far.{name}", f"far.{name}", matrices)
-        yield _one("far.null", "far.null", (c,))
-        yield _one("far.bias", "far.bias", (2,))
+    parts = attention.far_window + (attention.far_around > 0)
+    matrices = dict.fromkeys(("keys", "queries", "state"), (parts, attention.far_rank, c))
+    return {**matrices, "null": (c,), "bias": (2,)}
+
+
+def _of_infini(config: ModelConfig) -> dict[str, Shape]:
+    layers, rank, d = config.num_layers, config.attention.far_rank, config.head_dim
+    shared = (layers, config.num_kv_heads * d, rank)
+    return {
+        "gates": (layers, config.num_heads),
+        "down": (layers, 3 * rank, config.hidden_size),
+        "query": (layers, config.num_heads * d, rank),
+        "key": shared,
+        "value": shared,
+    }
+
+
+_FAR_SHAPES: dict[str, Callable[[ModelConfig], dict[str, Shape]]] = {
+    "none": lambda config: {},
+    "inattention": _of_inattention,
+    "infini": _of_infini,
+}
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, Shape]:

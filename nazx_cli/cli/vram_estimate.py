@@ -61,6 +61,9 @@ class EstimateOptions:
         int | None,
         count_option("--distinct", "Distinct tokens, or cells. Default: as in English prose."),
     ] = None
+    adapter: Annotated[
+        str | None, option("--adapter", "Folder of a far memory to reckon with.", metavar="FOLDER")
+    ] = None
     ranks: Annotated[
         int, count_option("--ranks", "Processes that hold the context together: the first's share.")
     ] = 1
@@ -83,6 +86,7 @@ def vram_estimate(
     Example: nazx vram-estimate --ctx 100000
     """
     from nazx_cli.catalog.model_ref import ModelRef
+    from nazx_cli.checkpoint.adapters import with_adapter
     from nazx_cli.checkpoint.quantized import stored_kind
     from nazx_cli.context.cost import LAYOUT_BYTES
     from nazx_cli.memory.estimate import as_inattention
@@ -91,6 +95,8 @@ def vram_estimate(
     cards = {text: parse_bytes(text) for text in vram or _CARDS}
     model = ModelRef.parse(options.model, revision)
     config = model.config()
+    if (memory := model.adapters(options.adapter).far if options.adapter else None) is not None:
+        config = with_adapter(config, memory)
     if options.layout != "auto":
         if options.layout not in LAYOUT_BYTES:
             raise UsageError(

@@ -25,6 +25,8 @@ from nazx_cli.kernels import (
 
 LIVE_SLACK = 512
 """Positions that a live cache keeps beyond its window."""
+FAR_STATES = 8
+"""States of texts that a far memory keeps at most, where it reads texts."""
 CACHED_BLOCK = 2 * ROW_STEP
 """Positions of a block of layout ``cached``; its last block is the only spare room."""
 GRAMS_BLOCK = 4_096
@@ -91,10 +93,20 @@ def live_positions(config: ModelConfig, size: Size) -> int:
 
 
 def far_bytes(config: ModelConfig, width: int) -> int:
-    """What the far memory holds for all contexts beside its weights: keys of the vocabulary."""
+    """What the far memory holds for all contexts beside its weights: keys of the vocabulary, or
+    states of texts that it has read."""
     attention = config.attention
     parts = attention.far_window + (attention.far_around > 0)
-    return parts * attention.far_rank * config.vocab_size * width
+    keys = parts * attention.far_rank * config.vocab_size * width
+    return keys + FAR_STATES * far_state_bytes(config)
+
+
+def far_state_bytes(config: ModelConfig) -> int:
+    """What reading a text leaves in a far memory that reads, whatever its length."""
+    if not config.attention.far_segment:
+        return 0
+    d = config.head_dim
+    return config.num_layers * config.num_kv_heads * d * (d + 1) * 4
 
 
 def kv_bytes_per_position(config: ModelConfig, width: int) -> int:
@@ -110,7 +122,8 @@ def _live_cache(config: ModelConfig, size: Size, width: int) -> float:
     else:
         limit = attention.local_window + attention.sink_tokens + LIVE_SLACK
         capacity = min(_rounded(live), limit)
-    return capacity * kv_bytes_per_position(config, width) + live * 4
+    held = capacity * kv_bytes_per_position(config, width) + live * 4
+    return held + far_state_bytes(config)
 
 
 def _rounded(rows: int) -> int:

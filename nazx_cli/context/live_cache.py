@@ -19,7 +19,8 @@ class LiveCache:
     """Rotated keys and values of positions 0..sinks-1 and base..count-1, in that order.
 
     ``keys`` and ``values`` are (layers, kv_heads, capacity, D). ``ids`` are the tokens that the
-    rows were computed from.
+    rows were computed from. Rows may be computed with a far memory, that has read a text to
+    ``far_state``; ``far_name`` names it as no other.
     """
 
     def __init__(
@@ -37,6 +38,8 @@ class LiveCache:
         self.keys = torch.empty(*self._shape, 0, self._dim, dtype=dtype, device=device)
         self.values = torch.empty_like(self.keys)
         self.ids = torch.empty(0, dtype=torch.int32)
+        self.far_name = ""
+        self.far_state: Tensor | None = None
         self.base = sinks  # first position after the sinks that is still held
 
     @property
@@ -46,9 +49,9 @@ class LiveCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of keys, values and ids."""
-        held = 2 * self.keys.numel() * self.keys.element_size()
-        return held + self.ids.numel() * 4
+        """Bytes of keys, values and ids, and of what a far memory has read."""
+        held = self.keys.nbytes + self.values.nbytes + self.ids.nbytes
+        return held + (0 if self.far_state is None else self.far_state.nbytes)
 
     @property
     def room(self) -> int:
@@ -63,6 +66,11 @@ class LiveCache:
     def edited(self, at: int, removed: int, added: int) -> None:
         """Nothing to do: ``match`` compares tokens, so that edits of resident text, which
         never run through the layers, leave the cache alone."""
+
+    def bind(self, name: str, state: Tensor | None) -> None:
+        """Hold rows that are computed with the far memory of that name: no others stay."""
+        self.clear()
+        self.far_name, self.far_state = name, state
 
     def clear(self) -> None:
         """Forget every position."""

@@ -27,6 +27,7 @@ from nazx_cli.memory.estimate import TextSize
 from nazx_cli.memory.plan import LoadOptions, Plan
 from nazx_cli.model.attention import attention_of, check_layout, layouts_of
 from nazx_cli.model.decoder import Decoder
+from nazx_cli.model.far.states import FarStates
 from nazx_cli.quantization.cost import check_kind
 from nazx_cli.ranks import Group
 from nazx_cli.tokenizer import Tokenizer
@@ -150,6 +151,7 @@ class LanguageModel:
         self.adapter: Adapter | None = None
         self.reader: Path | None = None
         self.far: Path | None = None
+        self._far_states: FarStates | None = None  # what ``far`` has read, also while it is out
         self.heed: Callable[[], None] = _go_on
         self.group = group
         self._limit = None if plan is None else MemoryLimit(decoder.config, plan, self.ranks)
@@ -222,10 +224,13 @@ class LanguageModel:
         """
         if self.far is None or wanted == (self.decoder.far is not None):
             return
-        if wanted:
-            attach_far(self.decoder, read_far_adapter(self.far))
-        else:
+        if not wanted:
             detach_far(self.decoder)
+            return
+        memory = attach_far(self.decoder, read_far_adapter(self.far))
+        if memory.states is not None:
+            self._far_states = self._far_states or memory.states
+            memory.states = self._far_states
 
     @property
     def window(self) -> int | None:
@@ -286,6 +291,29 @@ class LanguageModel:
         """Change a context's memory layout; its ids and its logits stay the same."""
         context.memory = self.attention.new_memory(layout)
         context.layout = layout
+
+    def read(self, context: Context) -> Iterator[tuple[int, int]]:
+        """Read what is resident in ``context`` and has not been read, for a far memory that needs
+        it: see ``AttentionKind.read``."""
+        for progress in self.attention.read(context):
+            self.heed()
+            yield progress
+
+    def readings(self, ids: Sequence[int] | Tensor) -> Mapping[str, Tensor]:
+        """What the far memory holds of reading ids (N,), or a part from their beginning; empty
+        where it reads nothing. ``take_readings`` takes it back, later or elsewhere: names say what
+        text and what weights it was made of."""
+        return self.attention.readings(as_ids(ids))
+
+    def take_readings(self, readings: Mapping[str, Tensor]) -> None:
+        """Hold what ``readings`` gave, so that it is not read again; nothing changes where there
+        is no far memory that reads. Errors as for ``attend_far``."""
+        if not readings:
+            return
+        self.attend_far(True)
+        memory = self.decoder.far
+        if memory is not None and memory.states is not None:
+            memory.take(readings)
 
     def next_logits(self, context: Context) -> Tensor:
         """(vocab_size,) float32: logits of the token after the last one in ``context``.

@@ -248,7 +248,8 @@ def _running(config: ModelConfig, layout: str, size: Size, width: int) -> int:
     logits = config.vocab_size * (width + 4) + config.hidden_size * 64
     logits += config.vocab_size * 4 * (2 * config.attention.far_window)  # scores of a far memory
     if config.attention.kind != "inattention":
-        return logits + _activations(config, cost.live_positions(config, size), width)
+        together = max(cost.live_positions(config, size), config.attention.far_segment)
+        return logits + _activations(config, together, width)
     heads, turned = config.num_heads, config.rope.dim
     columns = heads * (1 + turned)
     n, u = size.positions, size.distinct

@@ -21,10 +21,26 @@ from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import quoted
 from nazx_cli.session.choice import Choice
 from nazx_cli.session.citation import Quotation, opening, quoted_first
-from nazx_cli.session.events import Answer, Delta, Event, Notice, Reading, Thought, Usage
+from nazx_cli.session.events import (
+    Answer,
+    Delta,
+    Event,
+    Notice,
+    Progress,
+    Reading,
+    Thought,
+    Usage,
+)
 from nazx_cli.session.follow_up import followed_turn
 from nazx_cli.session.parts import ANSWER_TOKENS, choose, part_answer
-from nazx_cli.session.prompt import Prompt, Prompter, prompt_limit, read_mode
+from nazx_cli.session.prompt import (
+    Prompt,
+    Prompter,
+    fitted,
+    left_out_notice,
+    prompt_limit,
+    read_mode,
+)
 from nazx_cli.session.reader import EarlierTurns, Kept, Reader, quote
 from nazx_cli.session.saying import THINKS_ALL_THE_SAME, Limits, Speaker, default_sampling
 from nazx_cli.session.settings import SessionSettings
@@ -203,9 +219,9 @@ class Answerer:
             if prompts:
                 yield from self._answer_in_parts(setup, state, prompts, followed, keep)
                 return
-        history = _fitted(state.history, question, setup)
+        history = fitted(state.history, question, setup)
         if history.left_out > state.history.left_out:
-            yield Notice(_left_out_notice(history.left_out, state.settings.read))
+            yield Notice(left_out_notice(history.left_out, state.settings.read))
         earlier = self._earlier.library(history)
         standing = setup.reader.stands(history)
         read = setup.reader.read(question, history.messages(), earlier, standing)
@@ -263,6 +279,8 @@ class Answerer:
         self, setup: Setup, prompt: Prompt, history: History, keep: Callable[[History], None]
     ) -> Iterator[Event]:
         context = self._begun(setup, setup.prompter.ids(history.messages(), prompt.message))
+        for done, total in self.lm.read(context):
+            yield Progress(done, total, "tokens")
         settings = setup.settings
         limits = Limits(settings.max_tokens, settings.max_thinking, setup.prompter.window)
         step = None
@@ -349,10 +367,6 @@ class Answerer:
             raise
 
 
-_LEAD = 16
-"""Tokens that stand before a question about documents which a turn before holds whole."""
-
-
 @dataclass(frozen=True)
 class Setup:
     """What follows from a state's documents and settings, good while these stay the same.
@@ -375,24 +389,3 @@ class Setup:
     def serves(self, state: State) -> bool:
         """Whether all of this follows from ``state`` too."""
         return self.documents == state.documents and self.settings == state.settings
-
-
-def _fitted(history: History, question: str, setup: Setup) -> History:
-    """``history``, old turns given up where the prompt would not fit."""
-    prompter, window = setup.prompter, setup.prompter.window or 0
-    if setup.reader.stands(history):
-        kept = prompter.fitted(history, question, _LEAD)
-        if setup.reader.stands(kept):
-            return kept
-    passages = 0
-    if setup.documents and not setup.attends:
-        passages = window // 2
-    elif history.left_out:
-        passages = window // 4  # for what recall brings back of the turns left out
-    return prompter.fitted(history, question, passages)
-
-
-def _left_out_notice(count: int, mode: str) -> str:
-    which = "first turn is" if count == 1 else f"first {count} turns are"
-    also = "" if mode == "all" else ", and searched for what a question names"
-    return f"the conversation outgrew the window: its {which} left out from now on{also}"

@@ -20,10 +20,12 @@ class Notice:
 
 @dataclass(frozen=True)
 class Progress:
-    """Blocks read and in all, where every block of the documents is read."""
+    """How much is read and in all: blocks of the documents, where each is asked about, or tokens,
+    where a far memory reads them."""
 
     done: int
     total: int
+    unit: str = "blocks"
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel
     from nazx_cli.reading.passages import Passage
     from nazx_cli.reading.tokenized import TokenizedDocument
+    from nazx_cli.session.answering import Setup
     from nazx_cli.tokenizer import Tokenizer
 
 PromptForm = Literal["chat", "plain", "sources"]
 """How a model is asked: by a chat template, without one, or by one with a place for sources."""
 LEAST_ANSWER = 32
 """Tokens: a prompt that leaves less than this for an answer is refused."""
+_LEAD = 16  # tokens before a question about documents which a turn before holds whole
 _AS_FILE = "put the long text in a file and name it with --file, or /read in a chat"
 
 
@@ -237,3 +239,25 @@ def prompt_limit(state: State, mode: str, window: int | None) -> int | None:
             )
     limits = [n for n in (limit, window) if n is not None]
     return min(limits) if limits else None
+
+
+def fitted(history: History, question: str, setup: Setup) -> History:
+    """``history``, old turns given up where the prompt would not fit."""
+    prompter, window = setup.prompter, setup.prompter.window or 0
+    if setup.reader.stands(history):
+        kept = prompter.fitted(history, question, _LEAD)
+        if setup.reader.stands(kept):
+            return kept
+    passages = 0
+    if setup.documents and not setup.attends:
+        passages = window // 2
+    elif history.left_out:
+        passages = window // 4  # for what recall brings back of the turns left out
+    return prompter.fitted(history, question, passages)
+
+
+def left_out_notice(count: int, mode: str) -> str:
+    """What is told where the first ``count`` turns are in no prompt any more."""
+    which = "first turn is" if count == 1 else f"first {count} turns are"
+    also = "" if mode == "all" else ", and searched for what a question names"
+    return f"the conversation outgrew the window: its {which} left out from now on{also}"

@@ -135,18 +135,20 @@ class Models:
         self,
         found: Found,
         saved: Snapshot,
+        file: SessionFile,
         *,
         loaded: LanguageModel | None = None,
         more: ReadResult | None = None,
     ) -> Session:
-        """A saved session, going on with the model ``found``, or ``loaded`` where it is that one;
-        ``more`` is added to its documents."""
+        """The session saved in ``file``, going on with the model ``found``, or ``loaded`` where it
+        is that one; ``more`` is added to its documents."""
         from nazx_cli.session.session import Session
 
         state = saved.branches[saved.branch]
         documents = (*state.documents, *(more.added if more else ()))
         same = loaded is not None and loaded.folder == found.folder
         lm = loaded if same and loaded else self.load(found, documents, state.settings.ctx)
+        lm.take_readings(file.readings())
         session = Session(lm)
         session.restore(saved.branches, saved.branch, saved.watched)
         if more is not None:

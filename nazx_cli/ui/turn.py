@@ -175,7 +175,7 @@ def _follow(
             elif isinstance(event, Reading):
                 outcome.mode, outcome.sources = event.mode, event.passages
             elif isinstance(event, Progress):
-                display.show_progress(event.done, event.total)
+                display.show_progress(event)
             elif isinstance(event, Finding):
                 outcome.findings.append(event)
                 display.note(" ".join(f"({source_line(event.passages[0], event.text)})".split()))
@@ -251,12 +251,13 @@ class Display:
         if self._live is not None and self._screen.is_lively:
             self._live.show_status(text)
 
-    def show_progress(self, done: int, total: int) -> None:
-        """Show how many blocks were read; where nothing may be drawn, only that there are many."""
+    def show_progress(self, progress: Progress) -> None:
+        """Show how much was read; where nothing may be drawn, only that there is much."""
+        done, total = progress.done, f"{progress.total:,} {progress.unit}"
         if self._screen.is_lively:
-            self.show_status(f"{_WAITING} {done:,} of {total:,} blocks")
-        elif done == 0 and total > 1:
-            self._screen.note(f"{_WAITING} {total:,} blocks, one after the other")
+            self.show_status(f"{_WAITING} {done:,} of {total}")
+        elif done == 0 and progress.total > 1:
+            self._screen.note(f"{_WAITING} {total}, one after the other")
 
     def note(self, text: str) -> None:
         """A line for the person, on stderr."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nazx_cli.errors import ModelUnavailableError
 from nazx_cli.foreign import read_object
 from nazx_cli.names import ADAPTER_CONFIG, FAR_ADAPTER
+
+if TYPE_CHECKING:
+    from nazx_cli.config import ModelConfig
 
 
 def is_far_adapter(folder: Path) -> bool:
@@ -16,6 +19,16 @@ def is_far_adapter(folder: Path) -> bool:
         return read_object(folder / ADAPTER_CONFIG, "").get("peft_type") == FAR_ADAPTER
     except (OSError, ModelUnavailableError):
         return False
+
+
+def with_adapter(config: ModelConfig, folder: Path) -> ModelConfig:
+    """``config`` with what the adapter in ``folder`` adds to it, without its weights; errors as
+    for reading it."""
+    from nazx_cli.config import with_memory
+
+    if not is_far_adapter(folder):
+        return config
+    return with_memory(config, read_object(folder / ADAPTER_CONFIG, "take another adapter"))
 
 
 def describe_adapter(folder: Path) -> dict[str, Any]:

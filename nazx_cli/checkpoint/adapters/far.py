@@ -26,10 +26,10 @@ from nazx_cli.checkpoint.adapters.folder import (
 )
 from nazx_cli.checkpoint.checkpoint import Checkpoint, folder_bytes, read_header
 from nazx_cli.checkpoint.recipes import far_recipes
-from nazx_cli.config import AttentionConfig, ModelConfig, with_far
+from nazx_cli.config import AttentionConfig, ModelConfig, with_far, with_memory
 from nazx_cli.foreign import read_object
 from nazx_cli.model.decoder import Decoder
-from nazx_cli.model.far import far_memory_of
+from nazx_cli.model.far import FarMemory, far_memory_of
 from nazx_cli.names import ADAPTER_CONFIG, FAR_ADAPTER
 
 
@@ -53,7 +53,7 @@ class FarAdapter:
         """
         if config.attention.kind != "windowed":
             raise unfit(self.name, "it has no window that a far memory could be beside")
-        found = replace(config, attention=with_far(config.attention, self.config))
+        found = with_memory(config, self.config)
         for recipe in far_recipes(found):
             for name, shape in recipe.sources:
                 entry = self.weights.entries.get(name)
@@ -77,8 +77,9 @@ def read_far_adapter(folder: Path) -> FarAdapter:
     return FarAdapter(folder.name, config, Checkpoint(folder, read_header(folder / WEIGHTS_FILE)))
 
 
-def attach_far(decoder: Decoder, adapter: FarAdapter) -> None:
-    """Give ``decoder`` the memory in place of any that it has; errors as ``extended``."""
+def attach_far(decoder: Decoder, adapter: FarAdapter) -> FarMemory:
+    """Give ``decoder`` the memory, which is returned, in place of any that it has; errors as
+    ``extended``."""
     config = adapter.extended(decoder.config)
     memory = far_memory_of(config)
     assert memory is not None
@@ -87,6 +88,7 @@ def attach_far(decoder: Decoder, adapter: FarAdapter) -> None:
         setattr(memory, recipe.parameter.removeprefix("far."), nn.Parameter(tensor, False))
     memory.prepare(decoder.embed)
     decoder.config, decoder.far = config, memory
+    return memory
 
 
 def detach_far(decoder: Decoder) -> None:
@@ -134,6 +136,7 @@ def describe_far(folder: Path) -> dict[str, Any]:
         "base": adapter.notes.get("base") or adapter.config.get("base_model_name_or_path"),
         "base_source": adapter.notes.get("base_source"),
         **kept,
+        "state_bytes": adapter.notes.get("state_bytes", 0),
         "parameters": sum(math.prod(entry.shape) for entry in entries.values()),
         "path": str(folder),
         "bytes": folder_bytes(folder),

@@ -220,4 +220,4 @@ class Opening:
         sampling = replace(state.settings.sampling, **drawn)
         state = replace(state, settings=replace(state.settings, **own, sampling=sampling))
         saved = saved._replace(branches={**saved.branches, saved.branch: state})
-        return models.restore(found, saved, more=more), more
+        return models.restore(found, saved, file, more=more), more

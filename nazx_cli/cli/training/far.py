@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from nazx_cli.cli.shared.options import count_option, option
 from nazx_cli.cli.training.base import load_base
 from nazx_cli.cli.training.length import teller
-from nazx_cli.names import FAR_MEMORIES
+from nazx_cli.names import FAR_MEMORIES, FAR_UPDATES
 
 if TYPE_CHECKING:
     from nazx_cli.cli.shared.options import Report
@@ -28,13 +28,22 @@ class FarOptions:
             choices=FAR_MEMORIES,
         ),
     ] = None
-    far_rank: Annotated[int, count_option("--far-rank", "Rank of the memory's keys.")] = 32
+    far_rank: Annotated[
+        int, count_option("--far-rank", "Rank of what the memory learns.", least=0)
+    ] = 32
     far_window: Annotated[
         int, count_option("--far-window", "Tokens that a key knows in their order.")
     ] = 4
     far_around: Annotated[
         int, count_option("--far-around", "And how many to each side, without order.", least=0)
     ] = 32
+    far_segment: Annotated[
+        int, count_option("--far-segment", "Tokens that infini reads at a time.", least=16)
+    ] = 512
+    far_update: Annotated[
+        str,
+        option("--far-update", "How infini stores what it reads.", choices=FAR_UPDATES),
+    ] = "linear"
     far_control: Annotated[
         bool,
         option("--far-control", "Remember the live text alone: what far text must be better than."),

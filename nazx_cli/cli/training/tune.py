@@ -214,6 +214,8 @@ def _far(
         rank=options.far_rank,
         window=options.far_window,
         around=options.far_around,
+        segment=options.far_segment,
+        update=options.far_update,
         live=options.far_control,
         held_share=options.held_share,
         epochs=options.epochs,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import UsageError
-from nazx_cli.model.attention.windowed import rotation
+from nazx_cli.model.attention.sights import rotation
 from nazx_cli.model.decoder import Attend, Decoder
 
 READ, MASS, LEAST = "keys_read", "mass", "least_for_99"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -59,6 +59,17 @@ class AttentionKind(ABC):
     @abstractmethod
     def sequence(self, ids: Tensor) -> Tensor:
         """Final states (T, C) of every position of ids (T,); differentiable."""
+
+    def read(self, context: Context) -> Iterator[tuple[int, int]]:
+        """Read what ``context`` holds resident and has to be read before it can be attended to;
+        yields how many tokens are read, and of how many, before each piece. Logits read it anyway,
+        and what is stopped goes on where it was."""
+        yield from ()
+
+    def readings(self, ids: Tensor) -> Mapping[str, Tensor]:
+        """What ``read`` has left of a context in which ids (N,) are resident, by names that no
+        others have."""
+        return {}
 
     @abstractmethod
     def run(self, context: Context, drafts: Sequence[int]) -> Tensor:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from nazx_cli.errors import NazxError
+from nazx_cli.model.attention.sights import Turn, rotation
 from nazx_cli.model.attention.softmax import Softmax
-from nazx_cli.model.attention.windowed import Turn, rotation
 from nazx_cli.model.decoder import Attend, Decoder
 
 

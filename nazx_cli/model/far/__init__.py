@@ -6,8 +6,9 @@ from __future__ import annotations
 from nazx_cli.config import ModelConfig
 from nazx_cli.model.far.base import FarMemory as FarMemory
 from nazx_cli.model.far.inattention import FarInAttention
+from nazx_cli.model.far.infini import FarInfini
 
-_KINDS: dict[str, type[FarMemory]] = {kind.name: kind for kind in (FarInAttention,)}
+_KINDS: dict[str, type[FarMemory]] = {kind.name: kind for kind in (FarInAttention, FarInfini)}
 
 
 def far_memory_of(config: ModelConfig) -> FarMemory | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nazx_cli.errors import NazxError
+from nazx_cli.session.saving.readings import readings_in
 
 if TYPE_CHECKING:
     from nazx_cli.session.saving.lock import ProcessLock
@@ -54,10 +55,13 @@ class Autosave:
     def save(self, session: Session, model: ModelTag) -> None:
         """Save if anything changed; a failure is told and does not stop the chat."""
         snapshot = session.snapshot()
-        if self.file is None or snapshot == self._last:
+        if self.file is None:
             return
         try:
-            self._save(snapshot, model)
+            if snapshot != self._last:
+                self._save(snapshot, model)
+            if readings := readings_in(session):
+                self.file.save_readings(readings)
         except NazxError as error:
             if self.failure is None:
                 self._tell(error)

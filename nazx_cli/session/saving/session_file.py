@@ -28,8 +28,11 @@ from nazx_cli.session.saving.database import (
     require_file,
 )
 from nazx_cli.session.saving.lock import ProcessLock
+from nazx_cli.session.saving.readings import load_readings, save_readings
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from nazx_cli.documents.document import Document
     from nazx_cli.session.saving.conversation import Conversation
     from nazx_cli.session.state import Snapshot, State
@@ -249,6 +252,15 @@ class SessionFile:
                 restore(self._database, meta)
             save(self._database, branches, branch, watched, model)
             self._settle()
+
+    def readings(self) -> dict[str, Tensor]:
+        """What a far memory had read of its documents when it was saved."""
+        return load_readings(self.path)
+
+    def save_readings(self, readings: Mapping[str, Tensor]) -> None:
+        """Save what a far memory has read of its documents, if any of it is saved at all."""
+        if self.path.exists():
+            save_readings(self.path, readings)
 
     def save_as(self, name: str) -> SessionFile:
         """A copy of what was saved last, as the new session ``name``; this one stays open.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.session.saving.database import before, delete, explained
 from nazx_cli.session.saving.lock import LockHeldError, ProcessLock, holder
+from nazx_cli.session.saving.readings import readings_of
 from nazx_cli.session.saving.session_file import (
     SessionFile,
     SessionInfo,
@@ -133,6 +134,7 @@ class Store:
             with explained(path):
                 delete(before(path))
                 delete(path)
+                readings_of(path).unlink(missing_ok=True)
         finally:
             lock.release()
 

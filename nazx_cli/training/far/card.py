@@ -22,6 +22,10 @@ _KINDS: Mapping[str, Callable[[FarSettings, str], str]] = {
         f"a copying head over {what}, rank {asked.rank}, keys of {asked.window} tokens and of "
         f"{asked.around} to each side"
     ),
+    "infini": lambda asked, what: (
+        f"a compressive memory of {what} in every layer, update {asked.update}, read "
+        f"{asked.segment} tokens at a time, with additions to q, k and v of rank {asked.rank}"
+    ),
 }
 
 

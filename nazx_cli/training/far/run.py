@@ -20,8 +20,10 @@ import torch
 from nazx_cli.checkpoint.adapters.far import write_far_adapter
 from nazx_cli.checkpoint.atomic import explained
 from nazx_cli.checkpoint.write import to_json
+from nazx_cli.context.cost import far_state_bytes
 from nazx_cli.errors import UsageError
 from nazx_cli.training.far.card import card
+from nazx_cli.training.far.compressing import CompressiveLesson
 from nazx_cli.training.far.copying import CopyingLesson
 from nazx_cli.training.far.lesson import Lesson
 from nazx_cli.training.far.settings import ASKED_FILE, FarSettings
@@ -32,7 +34,10 @@ from nazx_cli.training.trainer import OnProgress, Trainer, held_out_loss
 if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel
 
-_LESSONS: dict[str, type[CopyingLesson]] = {"inattention": CopyingLesson}
+_LESSONS: dict[str, type[CopyingLesson] | type[CompressiveLesson]] = {
+    "inattention": CopyingLesson,
+    "infini": CompressiveLesson,
+}
 
 
 def prepare(
@@ -115,7 +120,7 @@ class FarRun:
             config.attention,
             self._lesson.made(),
             base=self.settings.model,
-            notes={**notes, "held_out": figures},
+            notes={**notes, "state_bytes": far_state_bytes(config), "held_out": figures},
             card=card(self.settings, counters, figures, texts),
         )
         return folder, figures

@@ -20,7 +20,8 @@ class FarSettings:
     sources          files, folders and globs of long texts
     far              the kind of memory
     rank             of what it adds: see ``model.far``
-    window, around   of ``inattention``: see there
+    window, around   of ``inattention``, and
+    segment, update  of ``infini``: see there
     live             remembers nothing but the live text, as a control
     epochs           passes over the texts, where the schedule has no steps or minutes
     """
@@ -33,6 +34,8 @@ class FarSettings:
     rank: int = 32
     window: int = 4
     around: int = 32
+    segment: int = 512
+    update: str = "linear"
     live: bool = False
     held_share: int = 16
     epochs: float = 1.0
@@ -41,7 +44,7 @@ class FarSettings:
 
     def described(self) -> dict[str, Any]:
         """The memory in the words of ``config.json``, which reads what its kind has."""
-        names = ("rank", "window", "around")
+        names = ("rank", "window", "around", "segment", "update")
         return {"far": self.far, **{f"far_{name}": getattr(self, name) for name in names}}
 
     @classmethod

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import UsageError
+from nazx_cli.model.attention.sights import rotation
 from nazx_cli.model.attention.softmax import Softmax
-from nazx_cli.model.attention.windowed import rotation
 from nazx_cli.model.decoder import Decoder
 from nazx_cli.training.packing import Layout
 

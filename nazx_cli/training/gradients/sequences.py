@@ -19,7 +19,8 @@ from torch.utils.checkpoint import checkpoint
 from nazx_cli.kernels.rotary import Rotation
 from nazx_cli.model.attention import attention_of
 from nazx_cli.model.attention.inattention import InitialStateProjections
-from nazx_cli.model.attention.windowed import Reach, Windowed
+from nazx_cli.model.attention.sights import Reach
+from nazx_cli.model.attention.windowed import Windowed
 from nazx_cli.model.decoder import Block, Decoder
 from nazx_cli.model.layers import grams_of
 

@@ -137,7 +137,7 @@ def _load(chat: Chat, words: Words) -> None:
         force = option == _FORCE
         model = chat.tag.name if force else None
         found, saved = chat.models.find_saved(file, model, force=force)
-        workspace = chat.models.restore(found, saved, loaded=chat.lm)
+        workspace = chat.models.restore(found, saved, file, loaded=chat.lm)
     except BaseException:
         file.close()
         raise
