@@ -108,10 +108,12 @@ INLINE void rows_dot(int kind, int rows, int count, const uint8_t *w, const floa
   }
 }
 
+/* With many x, as many rows as there are registers for their sums. */
 INLINE void span_dot(int kind, int count, const uint8_t *w, const float *scale, const float *x, int64_t rows, int64_t columns, float *y, int64_t stride) {
   const int64_t bytes = row_bytes(kind, columns), scales = kind == NF4 ? columns / 64 : kind == INT8;
+  const int most = count * ROWS > REGISTERS / 2 ? ROWS / 2 : ROWS;
   int64_t r = 0;
-  for (; r + ROWS <= rows; r += ROWS) rows_dot(kind, ROWS, count, w + r * bytes, scale + r * scales, x, columns, y + r, stride);
+  for (; r + most <= rows; r += most) rows_dot(kind, most, count, w + r * bytes, scale + r * scales, x, columns, y + r, stride);
   for (; r < rows; r++) rows_dot(kind, 1, count, w + r * bytes, scale + r * scales, x, columns, y + r, stride);
 }
 

@@ -254,10 +254,12 @@ INLINE void attend(int count, const struct step *s, int64_t layer, int64_t head,
     vec sums[GROUP][BESIDE * 2] = {};
     mix(count, v, bytes, at, sinks, b->scores, room, sums);
     mix(count, v + skip, bytes, at, rows, b->scores + sinks, room, sums);
+    float found[GROUP][BESIDE * 2 * LANES];
+    UNROLL for (int i = 0; i < count; i++) UNROLL for (int n = 0; n < BESIDE * slices(DENSE); n++) store(found[i] + n * LANES, sums[i][n] * scale[i]);
     for (int i = 0; i < count; i++) for (int n = 0; n < BESIDE * slices(DENSE); n++) for (int lane = 0; lane < LANES; lane++) {
       const int64_t before = at * slices(DENSE) / 4 + n / slices(DENSE) * LANES * slices(DENSE);
       const int64_t d = before + place(DENSE, n % slices(DENSE), lane);
-      if (d < dim) b->mixed[position * m->heads * dim + (head + i) * dim + d] = sums[i][n][lane] * scale[i];
+      if (d < dim) b->mixed[position * m->heads * dim + (head + i) * dim + d] = found[i][n * LANES + lane];
     }
   }
 }

@@ -24,6 +24,7 @@
 #endif
 
 #define BYTES (4 * LANES)
+#define REGISTERS (LANES == 8 ? 16 : 32) /* of vectors */
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
 
