@@ -9,9 +9,6 @@ import pytest
 from cli_helpers import run_nazx as nazx
 from cli_helpers import tiny_checkpoint
 
-from nazx_cli.ui.terminal import lines
-from nazx_cli.ui.terminal.lines import ProgressLines
-
 QUESTION = ("--max-tokens", "8", "--json", "Where did the heron stand?")
 
 
@@ -85,15 +82,3 @@ def test_the_estimate_counts_what_is_on_disk_as_that(
     plain = nazx(*asked)[0]
     monkeypatch.setenv("NAZX_INDEX", "always")
     assert json.loads(nazx(*asked)[0]) == json.loads(plain)
-
-
-def test_progress_in_lines_tells_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, said = [0.0], list[str]()
-    monkeypatch.setattr(lines, "monotonic", lambda: now[0])
-    with ProgressLines(said.append, "indexing") as progress:
-        for second in range(100):
-            now[0] = float(second)
-            progress.update("indexing", second, 400)
-        progress.update("indexing", 400, 400)
-    assert said[-1] == "indexing: 23 %, about 5 min left"
-    assert 5 <= len(said) <= 8

@@ -8,13 +8,39 @@ from time import monotonic
 _FIRST, _BETWEEN = 2.0, 15.0  # seconds until the first line, and between two
 
 
+class Pace:
+    """How far work is: the ``name`` of its stage, and the ``share`` of that which is done."""
+
+    def __init__(self, label: str) -> None:
+        self._label = self.name = label
+        self.share = 0.0
+        self.is_known = False
+        """Whether it is known how much there is to do."""
+        self._began = monotonic()
+
+    def update(self, *values: str | int) -> bool:
+        """Take in (done, total), or (stage, done, total); whether that is another stage."""
+        *stage, done, total = values
+        name = str(stage[0]) if stage else self._label
+        begins = name != self.name
+        if begins:
+            self.name, self._began = name, monotonic()
+        self.is_known = float(total) > 0
+        self.share = min(1.0, float(done) / float(total)) if self.is_known else 0.0
+        return begins
+
+    @property
+    def left(self) -> str:
+        """How long it will take yet; of what has begun."""
+        return _duration((monotonic() - self._began) * (1 - self.share) / self.share)
+
+
 class ProgressLines:
     """Tells ``say`` how far work is and how long it will take, now and then; used as a ``Bar``."""
 
     def __init__(self, say: Callable[[str], None], label: str) -> None:
-        self._say, self._label = say, label
-        self._stage = ""
-        self._began = self._told = monotonic()
+        self._say, self._pace = say, Pace(label)
+        self._told = monotonic() - _BETWEEN + _FIRST
 
     def __enter__(self) -> ProgressLines:
         return self
@@ -24,17 +50,13 @@ class ProgressLines:
 
     def update(self, *values: str | int) -> None:
         """Take in (done, total), or (stage, done, total)."""
-        *stage, done, total = values
-        name = str(stage[0]) if stage else self._label
         now = monotonic()
-        if name != self._stage:
-            self._stage, self._began, self._told = name, now, now - _BETWEEN + _FIRST
-        share = int(done) / max(1, int(total))
-        if now - self._told < _BETWEEN or not 0 < share < 1:
+        if self._pace.update(*values):
+            self._told = now - _BETWEEN + _FIRST
+        if now - self._told < _BETWEEN or not 0 < self._pace.share < 1:
             return
         self._told = now
-        left = (now - self._began) * (1 - share) / share
-        self._say(f"{name}: {100 * share:.0f} %, {_duration(left)} left")
+        self._say(f"{self._pace.name}: {100 * self._pace.share:.0f} %, {self._pace.left} left")
 
 
 def _duration(seconds: float) -> str:

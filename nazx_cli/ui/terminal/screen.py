@@ -18,23 +18,24 @@ from nazx_cli.documents.control import escape_control, strip_control
 from nazx_cli.errors import NazxError
 from nazx_cli.ui.phrases import shortened
 from nazx_cli.ui.terminal.interrupts import importing
-from nazx_cli.ui.terminal.lines import ProgressLines
-from nazx_cli.ui.terminal.streams import columns_of, gated, raw
+from nazx_cli.ui.terminal.lines import Pace, ProgressLines
+from nazx_cli.ui.terminal.streams import columns_of, gated, raw, terminal_size
 from nazx_cli.ui.terminal.tables import Table, cell_width, wrapped
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from nazx_cli.documents.document import Skipped
     from nazx_cli.engine.generator import Stats
     from nazx_cli.reading.passages import Passage
     from nazx_cli.session.events import Answer
+    from nazx_cli.ui.terminal.live import Live
 
 try:
     import termios
 except ImportError:  # Windows
     termios = None  # type: ignore[assignment]
 
+_CELLS = 30
+_BAR, _PLAIN_BAR = ("━", "─"), ("#", "-")  # what is done of it, and what is not
 _STARTING = "starting: loading PyTorch"
 
 _UNSURE = 0.5  # confidence under which an answer is marked: see session.parts
@@ -237,8 +238,8 @@ class Bar:
 
     def __init__(self, stream: TextIO | None, label: str) -> None:
         self._stream = stream
-        self._label = strip_control(label)
-        self._progress: Progress | None = None
+        self._pace = Pace(strip_control(label))
+        self._live: Live | None = None
         self._drawn = ExitStack()
 
     def __enter__(self) -> Bar:
@@ -249,37 +250,33 @@ class Bar:
 
     def start(self) -> None:
         """Draw it, before any figure is known."""
-        if self._stream is None or self._progress is not None:
+        if self._stream is None or self._live is not None:
             return
         self._drawn.enter_context(no_echo())  # what is typed would leave pieces of it behind
-        if "rich.progress" not in sys.modules:  # until it is, which takes a while
-            self._drawn.callback(self._put, "\r\x1b[K")
-            self._put(f"  {self._label}\r")
-        from rich.console import Console
-        from rich.progress import Progress, SpinnerColumn, TextColumn
+        self._drawn.callback(self._put, "\r\x1b[K")
+        room = terminal_size(self._stream)[0] - 1  # a row more would be left behind
+        self._put(f"  {self._pace.name}"[:room] + "\r")
+        from nazx_cli.ui.terminal.live import Live  # which takes a while
 
-        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False))
-        self._progress = Progress(*columns, console=Console(file=self._stream), transient=True)
-        self._progress.add_task(self._label, total=None)
-        self._drawn.enter_context(self._progress)
+        self._live = Live(self._stream, None, None)
+        self._drawn.callback(self._live.stop)
+        self._live.show_status(self._pace.name)
+        self._live.start()
 
     def update(self, *values: str | int) -> None:
         """Show (done, total), or (stage, done, total)."""
         self.start()
-        if self._progress is None:
+        if self._live is None or self._stream is None:
             return
-        from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
-
-        *stage, done, total = values
-        if total and len(self._progress.columns) == 2:
-            bar = (BarColumn(bar_width=30), TaskProgressColumn(), TimeRemainingColumn())
-            self._progress.columns += bar
-        self._progress.update(
-            self._progress.task_ids[0],
-            description=strip_control(str(stage[0])) if stage else self._label,
-            completed=float(done),
-            total=float(total) or None,
-        )
+        self._pace.update(*values)
+        full, empty = _BAR if knows_unicode(self._stream) else _PLAIN_BAR
+        share, told = self._pace.share, strip_control(self._pace.name)
+        if self._pace.is_known:
+            filled = int(share * _CELLS)
+            told += f"  {full * filled}{empty * (_CELLS - filled)} {100 * share:.0f} %"
+        if 0 < share < 1:
+            told += f", {self._pace.left} left"
+        self._live.show_status(told)
 
     def _put(self, text: str) -> None:
         assert self._stream is not None, "nothing is drawn nowhere"
@@ -288,7 +285,7 @@ class Bar:
 
     def stop(self) -> None:
         """Remove it; once is enough, more do no harm."""
-        self._progress = None
+        self._live = None
         self._drawn.close()
 
 
