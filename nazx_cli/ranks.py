@@ -43,9 +43,11 @@ class Kind(IntEnum):
     LOAD = 2
     """Load a model (``engine.following``)."""
     STEP = 3
-    """Run the last position of a context (``context.ranked``)."""
+    """Run the last position of a context (``context.ranks.ranked``)."""
     DROP = 4
     """Forget a context."""
+    RUN = 5
+    """Run further live tokens of a context (``context.ranks.live``)."""
 
 
 def world_size() -> int:
@@ -208,6 +210,13 @@ class Group:
             except BaseException as error:
                 self._lost = first_line(error)
                 raise
+
+    def tell_dropped(self) -> None:
+        """Have the others forget contexts that are gone."""
+        while self.dropped:
+            number = self.dropped.pop()
+            for rank in self.others:
+                self.send(rank, (Kind.DROP, number))
 
     def send(self, rank: int, numbers: Sequence[int], *payload: Tensor) -> None:
         """A message for one of the others."""

@@ -14,10 +14,12 @@ from torch import Tensor
 
 
 class Reference:
-    """Logits (T, V) float64 of a checkpoint under any attention kind."""
+    """Logits (T, V) float64 of a checkpoint under any attention kind; ``blocks`` are the positions
+    that a position sees instead of all before it, where something else is to be asked."""
 
     def __init__(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         self.config = config
+        self.blocks: dict[int, list[int]] = {}
         self.t = {name: tensor.double() for name, tensor in tensors.items()}
         self.neox = config.get("base_model_type", config["model_type"]) == "gpt_neox"
         self.heads = config["num_attention_heads"]
@@ -90,7 +92,7 @@ class Reference:
     def _visible(self, i: int) -> list[tuple[int, int]]:
         """(position attended to, position that the query is rotated to)."""
         if self.attention["kind"] != "windowed":
-            return [(j, i) for j in range(i + 1)]
+            return [(j, i) for j in self.blocks.get(i, range(i + 1))]
         window, sinks = self.attention["local_window"], self.attention["sink_tokens"]
         out = []
         for j in range(i + 1):

@@ -278,6 +278,9 @@ def test_the_command_sets_them_beside_full_attention(tmp_path: Path) -> None:
     report = json.loads(run_nazx(*command, *ways, *answers, "--json")[0])
     full, star, slots = report["costs"]
     assert full["held"] == star["held"] > slots["held"] == slots["held_far"]
+    figures = star["figures"], slots["figures"]
+    assert figures[0]["same_token"] == 1 > figures[1]["same_token"] > 0
+    assert figures[0]["kl"] == pytest.approx(0, abs=1e-5) and figures[1]["kl"] > 1e-4
     assert full["seconds"] > 0 and 0 < slots["figures"]["keys_read"] < 1
     same, other = report["perplexity_differences"]
     assert same["mean"] == pytest.approx(0, abs=1e-5) and abs(other["mean"]) > 1e-4

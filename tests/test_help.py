@@ -140,7 +140,8 @@ def test_what_completion_offers_is_what_there_is() -> None:
 def test_help_groups_the_options_and_explains_their_words(name: str) -> None:
     out, _, code = nazx(name, "--help")
     assert code == 0
-    titles = ["Documents", "Model", "Memory", "Sampling", "Output", "Session", "Other"]
+    titles = ["Documents", "Model", "Memory", "Sampling", "Output", "Session"]
+    titles += ["Several processes", "Other"]
     places = [out.index(f"\n{title}:\n") for title in titles]
     assert places == sorted(places) and "\nOptions:\n" not in out
     for word in (

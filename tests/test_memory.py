@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import GPT_NEOX, nazx, write_checkpoint
-from cli_helpers import run_nazx
+from cli_helpers import run_nazx, tiny_checkpoint
 from models import checkpoint, model, random_ids
 
 import nazx_cli
@@ -254,8 +254,23 @@ def test_the_estimate_command_tells_the_share_of_one_of_several_processes() -> N
     assert share["context_bytes"] - ids == pytest.approx(
         (whole["context_bytes"] - ids) / 4, rel=0.01
     )
-    _, err, code = run_nazx("vram-estimate", "--ranks", "2")
-    assert code == 2 and err.count("\n") == 1 and "several processes" in err
+
+
+def test_the_estimate_command_tells_what_blocks_and_split_weights_come_to(tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path / "m", kind="full", window=100_000)
+    wanted = ("vram-estimate", "-m", str(folder), "--ctx", "90k", "--json")
+    rows = [
+        json.loads(run_nazx(*wanted, *more)[0])["rows"]
+        for more in (("--ranks", "1"), ("--ranks", "2"), ("--ranks", "2", "--split-weights"))
+    ]
+    whole, blocks, split = (each[0] for each in rows)
+    assert blocks["weights_bytes"] == whole["weights_bytes"]
+    assert split["weights_bytes"] == pytest.approx(whole["weights_bytes"] / 2, rel=0.02)
+    for each in (blocks, split):
+        assert each["context_bytes"] == pytest.approx(whole["context_bytes"] / 2, rel=0.1)
+    assert [len(each) for each in rows] == [3, 3, 1]  # what is quantized is not split
+    _, err, code = run_nazx(*wanted, "--split-weights")
+    assert code == 2 and err.count("\n") == 1 and "one process" in err
 
 
 def test_the_estimate_command_counts_a_document(tmp_path: Path) -> None:

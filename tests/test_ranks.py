@@ -16,7 +16,8 @@ from test_layouts import _edit
 from nazx_cli.bench.processes import ranks
 from nazx_cli.context.cost import Size, context_bytes
 from nazx_cli.context.layouts import LAYOUTS
-from nazx_cli.context.shards import Shards
+from nazx_cli.context.ranks.shards import Shards
+from nazx_cli.context.ranks.sharing import Share
 from nazx_cli.engine.language_model import LanguageModel, load_model, load_planned
 from nazx_cli.memory.estimate import TextSize
 from nazx_cli.memory.plan import LoadOptions
@@ -126,7 +127,7 @@ def test_the_first_ranks_share_is_what_the_estimate_says(group: Group, layout: s
     context = lm.new_context()
     context.append(random_ids(30_000, seed=4), resident=True)  # all 300 tokens in every stretch
     lm.next_logits(context)
-    size = Size(30_000, 300, kernel=lm.attention.kernel).share(3)
+    size = Size(30_000, 300, kernel=lm.attention.kernel).share(Share(3))
     assert context.nbytes == pytest.approx(context_bytes(lm.config, layout, size, 4), rel=0.05)
 
 

@@ -14,42 +14,46 @@ import pytest
 import torch
 from checkpoints import LLAMA, nazx, write_checkpoint
 from cli_helpers import run_nazx, tiny_checkpoint
+from family_configs import write_family
 from models import CONVOLVED
-from rank_helpers import Command, commands, free_port, group_of
+from rank_helpers import commands, free_port, group_of
 
+from nazx_cli.config import ModelConfig
+from nazx_cli.context.ranks.sharing import Share, check_share
 from nazx_cli.engine import following
 from nazx_cli.engine.language_model import load_planned
-from nazx_cli.errors import NazxError
+from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.memory.estimate import TextSize
 from nazx_cli.memory.plan import LoadOptions
 from nazx_cli.model.decoder import Decoder
 
 
-def asked(folder: Path, size: int, tmp_path: Path, **settings: str) -> list[Command]:
+@pytest.mark.parametrize(
+    ("kind", "more"), (("inattention", ()), ("full", ()), ("windowed", ("--split-weights",)))
+)
+def test_only_the_first_rank_talks_and_says_what_one_process_would(
+    kind: str, more: tuple[str, ...], tmp_path: Path
+) -> None:
+    if more:
+        import torch._dynamo  # noqa: F401
+
+        import nazx_cli.model.split  # noqa: F401  # before processes are forked: it takes seconds
     document = tmp_path / "book.txt"
     document.write_text("a rose is a rose. " * 200)
-    return commands(
-        size,
-        tmp_path,
-        *("ask", "-m", str(folder), "--temperature", "0", "--max-tokens", "12"),
-        *("--file", str(document), "who is?"),
-        **settings,
+    folder = tiny_checkpoint(tmp_path / "m", kind=kind)
+    command = (
+        *("chat", "-m", str(folder), "--temperature", "0", "--max-tokens", "12"),
+        *("--file", str(document), "--dtype", "float32"),
     )
-
-
-def test_only_the_first_rank_talks_and_says_what_one_process_would(tmp_path: Path) -> None:
-    folder = tiny_checkpoint(tmp_path / "m", kind="inattention")
-    ranks = asked(folder, 2, tmp_path)
-    assert [rank.wait() for rank in ranks] == [0, 0]
-    book = str(tmp_path / "book.txt")
-    alone, _, _ = run_nazx(
-        *("ask", "-m", str(folder), "--temperature", "0", "--max-tokens", "12"),
-        *("--file", book, "who is?"),
-    )
+    (tmp_path / "stdin").write_text("who is?\nwhat is it?\n")
+    ranks = commands(2, tmp_path, *command, *more)
+    assert [rank.wait() for rank in ranks] == [0, 0], ranks[0].err
+    alone, _, _ = run_nazx(*command, stdin="who is?\nwhat is it?\n")
     assert ranks[0].out == alone != ""
     assert ranks[1].out == ranks[1].err == ""
 
 
+@pytest.mark.slow  # what it runs is run above, with what torchrun tells a process
 def test_torchrun_starts_it(tmp_path: Path) -> None:
     folder = tiny_checkpoint(tmp_path / "m", kind="inattention")
     command = (
@@ -82,13 +86,30 @@ def test_a_server_is_one_process(tmp_path: Path) -> None:
 
 def test_what_cannot_be_split_is_refused_in_one_line(tmp_path: Path) -> None:
     folder = tiny_checkpoint(tmp_path / "m")
-    ranks = asked(folder, 2, tmp_path)
-    assert [rank.wait() for rank in ranks] == [2, 0]
+    ranks = commands(3, tmp_path, "ask", "-m", str(folder), "--split-weights", "who is?")
+    assert [rank.wait() for rank in ranks] == [2, 0, 0]
     assert [line for line in ranks[0].err.splitlines() if line.startswith("error")] == [
-        "error: a model with windowed attention cannot hold a context over several processes; "
-        "next: use one process, or a model with InAttention"
+        "error: 4 heads, 2 of keys and 48 features between do not divide by 3 processes; "
+        "next: start 2"
     ]
-    assert ranks[1].err == ""
+    assert ranks[1].err == ranks[2].err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "by", "says"),
+    (
+        ("gemma2-caps", Share(2), "windows of their own"),
+        ("phi3", Share(2, split=True), "fuses matrices"),
+        ("olmo2", Share(2, split=True), "olmo2 is not split"),
+        ("llama3", Share(1, split=True), "one process"),
+    ),
+)
+def test_families_that_cannot_be_shared_so_are_named(
+    name: str, by: Share, says: str, tmp_path: Path
+) -> None:
+    config = ModelConfig.from_folder(write_family(tmp_path, name))
+    with pytest.raises(UsageError, match=says):
+        check_share(config, by)
 
 
 def test_other_weights_under_the_same_name_are_refused(tmp_path: Path) -> None:
@@ -97,8 +118,8 @@ def test_other_weights_under_the_same_name_are_refused(tmp_path: Path) -> None:
     def change() -> None:
         load = following.load_decoder
 
-        def other(*given: Any) -> Decoder:
-            decoder = load(*given)
+        def other(*given: Any, **more: Any) -> Decoder:
+            decoder = load(*given, **more)
             decoder.final_norm.weight.data *= 2
             return decoder
 
@@ -122,11 +143,13 @@ def test_ranks_wait_for_the_first_one_while_it_waits_for_a_person(
         assert torch.equal(lm.next_logits(context), before)
 
 
-@pytest.mark.parametrize("how", (signal.SIGKILL, signal.SIGSTOP))
+@pytest.mark.parametrize(
+    ("how", "kind"), ((signal.SIGKILL, "full"), (signal.SIGSTOP, "inattention"))
+)
 def test_a_rank_that_dies_or_stalls_ends_the_others_with_a_line(
-    how: signal.Signals, tmp_path: Path
+    how: signal.Signals, kind: str, tmp_path: Path
 ) -> None:
-    folder = tiny_checkpoint(tmp_path / "m", kind="inattention")
+    folder = tiny_checkpoint(tmp_path / "m", kind=kind)
     document = tmp_path / "book.txt"
     document.write_text("a rose is a rose. " * 200)
     ranks = commands(

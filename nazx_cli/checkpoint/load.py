@@ -28,13 +28,15 @@ def load_decoder(
     adapter: Adapter | None = None,
     on_device: int | None = None,
     host_embedding: bool = False,
+    parts: int = 1,
 ) -> Decoder:
     """Read ``config.json`` and the weights of ``folder`` on to ``device`` in ``dtype``.
 
     ``quantize`` (int8 or nf4) quantizes the matrices of the blocks; a checkpoint that is
     quantized already stays as it is. ``adapter`` is merged before. Of the layers the first
     ``on_device`` stay on the device (None: all), the others in host memory, and so does an
-    embedding that is not the output head as well with ``host_embedding``. Names and shapes are
+    embedding that is not the output head as well with ``host_embedding``. Of matrices in ``parts``
+    this process reads and holds its own; as many others do the same at once. Names and shapes are
     checked against the configuration before anything is allocated; the weights are then converted
     one parameter at a time, so that no second copy of the model is held. ``ModelUnavailableError``
     names what is broken, ``UsageError`` a wrong device, type or quantization.
@@ -52,11 +54,15 @@ def load_decoder(
     with torch.device("meta"):
         decoder = Decoder(config)
     decoder.quantization = kind
+    if parts > 1:
+        from nazx_cli.model.split import split
+
+        split(decoder, where, parts)
     for recipe in recipes(config):
         if kind is not None and recipe.is_block_matrix:
             _quantized(decoder, checkpoint, recipe, kind, where, what, packed=stored is not None)
         else:
-            _assign(decoder, recipe.parameter, _assemble(checkpoint, recipe, where, what))
+            _assign(decoder, checkpoint, recipe, where, what)
         if recipe.parameter == "embed.weight" and host_embedding and not config.tie_embeddings:
             _to_host(decoder, recipe)
             decoder.embed.place = where
@@ -89,8 +95,7 @@ def change_adapter(
             kind, where, what = decoder.quantization, decoder.device, decoder.dtype
             _quantized(decoder, checkpoint, recipe, kind, where, what, packed=False)
         else:
-            tensor = _assemble(checkpoint, recipe, decoder.device, decoder.dtype)
-            _assign(decoder, recipe.parameter, tensor)
+            _assign(decoder, checkpoint, recipe, decoder.device, decoder.dtype)
     give_back()
 
 
@@ -144,15 +149,6 @@ def _to_host(decoder: Decoder, recipe: Recipe) -> None:
         setattr(module, name, buffer.to("cpu"))
 
 
-def _assemble(
-    checkpoint: Checkpoint, recipe: Recipe, device: torch.device, dtype: torch.dtype
-) -> Tensor:
-    joined = recipe.read(checkpoint)
-    kept = torch.float32 if recipe.offset else dtype
-    # A copy even where nothing changes: the file behind a mapped tensor may be replaced.
-    return joined.to(device, kept, copy=True).contiguous()
-
-
 def _quantized(
     decoder: nn.Module,
     checkpoint: Checkpoint,
@@ -184,10 +180,30 @@ def _quantized(
     setattr(decoder.get_submodule(parent), leaf, layer)
 
 
-def _assign(decoder: nn.Module, name: str, tensor: Tensor) -> None:
+def _assign(
+    decoder: Decoder,
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
+    """Put the parameter of ``recipe`` in its place, or this process's part of it."""
+    name, part = recipe.parameter, None
     module_name, _, leaf = name.rpartition(".")
     module = decoder.get_submodule(module_name)
-    current = getattr(module, leaf)
-    if current is None or tuple(current.shape) != tuple(tensor.shape):
+    current, place = getattr(module, leaf), _whole
+    if decoder.is_split:
+        from nazx_cli.model.split import like, part_of
+
+        part, place = part_of(current), like
+    joined = recipe.read(checkpoint, part)
+    kept = torch.float32 if recipe.offset else dtype
+    # A copy even where nothing changes: the file behind a mapped tensor may be replaced.
+    tensor = joined.to(device, kept, copy=True).contiguous()
+    if part is None and (current is None or tuple(current.shape) != tuple(tensor.shape)):
         raise ModelUnavailableError(f"the weights of {name} do not fit this version of NazX")
-    setattr(module, leaf, nn.Parameter(tensor, requires_grad=False))
+    setattr(module, leaf, place(current, tensor))
+
+
+def _whole(parameter: Tensor, tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor, requires_grad=False)

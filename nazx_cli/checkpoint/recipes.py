@@ -16,6 +16,8 @@ from nazx_cli.config import ModelConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nazx_cli.model.split import Part
+
     Arrange = Callable[[list[Tensor]], Tensor]
 
 Shape = tuple[int, ...]
@@ -49,9 +51,17 @@ class Recipe:
         """(out, in) of a matrix."""
         return sum(shape[0] for _, shape in self.sources), self.sources[0][1][1]
 
-    def read(self, checkpoint: Checkpoint) -> Tensor:
-        """The parameter, put together, in the type it is stored in."""
-        tensors = [checkpoint.read(name) for name, _ in self.sources]
+    def read(self, checkpoint: Checkpoint, part: Part | None = None) -> Tensor:
+        """The parameter, put together, in the type it is stored in; a ``part`` of it is put
+        together of the same part of each source. For a part of the columns all of a matrix is read,
+        since in the file they lie side by side."""
+        tensors = []
+        for name, shape in self.sources:
+            own = slice(None) if part is None else part.of(shape)
+            if part is None or part.axis == 0:
+                tensors.append(checkpoint.read(name, None if part is None else own))
+            else:
+                tensors.append(checkpoint.read(name)[:, own])
         joined = self.arrange(tensors) if self.arrange else tensors[0]
         return joined.float() + self.offset if self.offset else joined
 

@@ -21,7 +21,7 @@ from nazx_cli.cli.shared.options import (
     OutputOptions,
     make_screen,
 )
-from nazx_cli.cli.shared.ranks import over_ranks
+from nazx_cli.cli.shared.ranks import SharingOptions, over_ranks
 from nazx_cli.documents.text import decode
 from nazx_cli.errors import DocumentError, UsageError
 from nazx_cli.ui.terminal.interrupts import INTERRUPTED
@@ -45,6 +45,7 @@ def ask(
     model: ModelOptions,
     answers: AnswerOptions,
     index: IndexOptions,
+    sharing: SharingOptions,
     output: OutputOptions,
     options: AskOptions,
 ) -> None:
@@ -54,12 +55,8 @@ def ask(
 
     Example: nazx ask --file book.txt "Who is on trial, and what for?"
     """
-    over_ranks(
-        lambda group: _ask(
-            context, question or (), file or (), model, answers, index, output, options, group
-        ),
-        model.device,
-    )
+    asked = context, question or (), file or (), model, answers, index, output, options
+    over_ranks(lambda group: _ask(*asked, sharing, group), model.device)
 
 
 def _ask(
@@ -71,6 +68,7 @@ def _ask(
     index: IndexOptions,
     output: OutputOptions,
     options: AskOptions,
+    sharing: SharingOptions,
     group: Group | None,
 ) -> None:
     from nazx_cli.cli.shared.opening import Opening, named_options, names_no_model
@@ -89,6 +87,7 @@ def _ask(
         piped=piped,
         names_no_model=names_no_model(context),
         group=group,
+        sharing=sharing,
         index=index,
     )
     chat = opening.open()

@@ -16,7 +16,7 @@ from nazx_cli.cli.shared.options import (
     ModelOptions,
     OutputOptions,
 )
-from nazx_cli.cli.shared.ranks import over_ranks
+from nazx_cli.cli.shared.ranks import SharingOptions, over_ranks
 from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.ui.terminal.interrupts import INTERRUPTED
 
@@ -32,6 +32,7 @@ def chat(
     model: ModelOptions,
     answers: AnswerOptions,
     index: IndexOptions,
+    sharing: SharingOptions,
     output: OutputOptions,
     options: ChatOptions,
 ) -> None:
@@ -47,10 +48,8 @@ def chat(
         raise UsageError(
             "the chat reads questions from stdin, so --file - cannot", "give the file's name"
         )
-    over_ranks(
-        lambda group: _chat(context, files, model, answers, index, output, options, group),
-        model.device,
-    )
+    opened = context, files, model, answers, index, output, options
+    over_ranks(lambda group: _chat(*opened, sharing, group), model.device)
 
 
 def _chat(
@@ -61,6 +60,7 @@ def _chat(
     index: IndexOptions,
     output: OutputOptions,
     options: ChatOptions,
+    sharing: SharingOptions,
     group: Group | None,
 ) -> None:
     from nazx_cli.cli.shared.opening import Opening, named_options, names_no_model
@@ -77,6 +77,7 @@ def _chat(
         interactive,
         names_no_model=names_no_model(context),
         group=group,
+        sharing=sharing,
         index=index,
     )
     with no_echo() if interactive else nullcontext():

@@ -21,6 +21,7 @@ from nazx_cli.cli.shared.options import (
     layout_names,
     option,
 )
+from nazx_cli.cli.shared.ranks import SharingOptions
 from nazx_cli.errors import UsageError
 from nazx_cli.names import DEFAULT_MODEL
 from nazx_cli.quantization.cost import KINDS
@@ -73,6 +74,7 @@ def vram_estimate(
     file: Files = None,
     *,
     options: EstimateOptions,
+    sharing: SharingOptions,
     index: IndexOptions,
     vram: Annotated[
         list[str] | None,
@@ -110,9 +112,12 @@ def vram_estimate(
         talk = options.ctx
     else:
         documents, talk = _all_in_all(options, config), 0
-    wanted = LoadOptions(dtype=_DTYPE, layout=options.layout, ctx=talk, ranks=options.ranks)
+    wanted = LoadOptions(
+        dtype=_DTYPE, layout=options.layout, ctx=talk, by=sharing.share(options.ranks)
+    )
     stored = stored_kind(config)
-    kinds = (stored,) if stored else (None, *KINDS)
+    whole = () if sharing.split_weights else KINDS  # what is quantized is not split
+    kinds = (stored,) if stored else (None, *whole)
     rows = [_row(config, documents, replace(wanted, quantize=kind), cards) for kind in kinds]
     shown = options, config, documents, rows
     report.tell(_record(*shown), *_lines(*shown), note=model.correction())
@@ -160,7 +165,7 @@ def _count(
     return size_of(given.tokenized(tokenizer, in_memory=config.prefers_resident), config)
 
 
-def _longest(config: ModelConfig, row: Row, ranks: int) -> dict[str, int]:
+def _longest(config: ModelConfig, row: Row) -> dict[str, int]:
     """For each card; none where a window bounds what is attended to, and memory does not."""
     from nazx_cli.memory.estimate import longest_context
 
@@ -168,7 +173,7 @@ def _longest(config: ModelConfig, row: Row, ranks: int) -> dict[str, int]:
     if config.attention.kind == "windowed":
         return {}
     return {
-        card: longest_context(config, best.precision, best.layout, plan.limit, ranks)
+        card: longest_context(config, best.precision, best.layout, plan.limit, best.size.by)
         for card, plan in plans.items()
     }
 
@@ -198,7 +203,7 @@ def _record(
                 "total_bytes": e.total,
                 "fits": {card: plan.fits for card, plan in plans.items()},
                 "layouts": {card: plan.layout for card, plan in plans.items() if plan.fits},
-                "longest_context": _longest(config, (e, plans), options.ranks),
+                "longest_context": _longest(config, (e, plans)),
             }
             for e, plans in rows
         ],
@@ -237,17 +242,14 @@ def _lines(
         held = size_text(first.host)
         yield f"\nThe embedding ({held}) stays in host memory: a token needs but a row of it."
     if kind == "windowed":
-        yield f"\n{_window(first.size.positions, _attended(config, first))}"
+        yield f"\n{_window(_whole(first), _attended(config, first))}"
         return
     yield "\nlongest context, in tokens:\n"
     yield Table(
         [
             (
                 e.precision,
-                *(
-                    f"{n:,}" if n else "-"
-                    for n in _longest(config, (e, plans), options.ranks).values()
-                ),
+                *(f"{n:,}" if n else "-" for n in _longest(config, (e, plans)).values()),
             )
             for e, plans in rows
         ],
@@ -267,7 +269,7 @@ def _attended(config: ModelConfig, estimate: Estimate) -> int:
 
     if config.attention.kind != "windowed":
         return _whole(estimate)
-    return min(estimate.size.positions, live_positions(config, estimate.size))
+    return min(_whole(estimate), live_positions(config, estimate.size))
 
 
 def _window(tokens: int, attended: int) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from nazx_cli.config import ModelConfig
+from nazx_cli.context.ranks.sharing import ALONE, Share
 from nazx_cli.kernels import (
     LANES,
     PHASE_BLOCK,
@@ -47,7 +48,8 @@ class Size:
 
     ``kernel`` is what holds the index of layouts over posting lists: ``native`` takes less than
     ``torch``; ``triton`` holds its lists twice, for edits, and cut into segments on the device.
-    ``whole`` is how long the context is of which this is the first rank's share: it has all ids.
+    ``whole`` is how long the context is of which this is the first rank's share, ``by`` how it is
+    shared: it has all ids, and ``live`` are those of all ranks.
     """
 
     positions: int
@@ -56,17 +58,18 @@ class Size:
     kernel: KernelName = "torch"
     vocabulary: int | None = None
     whole: int | None = None
+    by: Share = ALONE
 
-    def share(self, ranks: int) -> Size:
+    def share(self, by: Share) -> Size:
         """What the first of several processes holds that have the context together; a stretch of
         it may have as many distinct tokens as all of it."""
-        if ranks == 1:
+        if by.ranks == 1:
             return self
-        own = -(-self.positions // ranks)
+        own = -(-self.positions // by.ranks)
         known = None if self.vocabulary is None else min(self.vocabulary, own)
         distinct = min(self.distinct, own)
         return replace(
-            self, positions=own, distinct=distinct, vocabulary=known, whole=self.positions
+            self, positions=own, distinct=distinct, vocabulary=known, whole=self.positions, by=by
         )
 
     @property
@@ -83,12 +86,13 @@ def context_bytes(config: ModelConfig, layout: str, size: Size, width: int) -> i
 
 
 def live_positions(config: ModelConfig, size: Size) -> int:
-    """Positions that run through the layers of a windowed or full model."""
+    """Positions that run through the layers of a windowed or full model, whichever process holds
+    them."""
     if size.live is not None:
         return size.live
     attention = config.attention
     if attention.kind == "full":
-        return size.positions
+        return size.whole or size.positions
     return attention.local_window + attention.sink_tokens
 
 
@@ -117,12 +121,15 @@ def kv_bytes_per_position(config: ModelConfig, width: int) -> int:
 def _live_cache(config: ModelConfig, size: Size, width: int) -> float:
     """Keys and values that ``context.live_cache`` allocates, and the ids they belong to."""
     live, attention = live_positions(config, size), config.attention
-    if attention.kind == "full":
-        capacity = _rounded(live + live // 4)
+    own = live
+    if (stretches := size.by.stretches) > 1:  # whole blocks, and what asks
+        own = min(live, -(-live // stretches) + size.by.block)
+    if attention.kind == "full" or stretches > 1:
+        capacity = _rounded(own + own // 4)
     else:
         limit = attention.local_window + attention.sink_tokens + LIVE_SLACK
-        capacity = min(_rounded(live), limit)
-    held = capacity * kv_bytes_per_position(config, width) + live * 4
+        capacity = min(_rounded(own), limit)
+    held = capacity * kv_bytes_per_position(config, width) // size.by.parts + live * 4
     return held + far_state_bytes(config)
 
 

@@ -15,17 +15,25 @@ from nazx_cli.context.cost import LIVE_SLACK
 from nazx_cli.kernels import ROW_STEP
 
 
+def same_beginning(a: Tensor, b: Tensor) -> int:
+    """How many tokens both, (n,) and (m,), begin with."""
+    n = min(len(a), len(b))
+    differ = (a[:n] != b[:n]).nonzero()
+    return int(differ[0]) if len(differ) else n
+
+
 class LiveCache:
     """Rotated keys and values of positions 0..sinks-1 and base..count-1, in that order.
 
-    ``keys`` and ``values`` are (layers, kv_heads, capacity, D). ``ids`` are the tokens that the
-    rows were computed from. Rows may be computed with a far memory, that has read a text to
-    ``far_state``; ``far_name`` names it as no other.
+    ``keys`` and ``values`` are (layers, kv_heads, capacity, D): all heads, or those that this
+    process has. ``ids`` are the tokens that the rows were computed from. Rows may be computed with
+    a far memory, that has read a text to ``far_state``; ``far_name`` names it as no other.
     """
 
     def __init__(
         self,
         config: ModelConfig,
+        kv_heads: int,
         dtype: torch.dtype,
         device: torch.device,
         window: int | None,
@@ -33,7 +41,7 @@ class LiveCache:
     ) -> None:
         self.window = window
         self.sinks = sinks
-        self._shape = (config.num_layers, config.num_kv_heads)
+        self._shape = (config.num_layers, kv_heads)
         self._dim = config.head_dim
         self.keys = torch.empty(*self._shape, 0, self._dim, dtype=dtype, device=device)
         self.values = torch.empty_like(self.keys)
@@ -83,10 +91,7 @@ class LiveCache:
         One position less than all of ``live`` is kept, since the last one must run to give
         logits. Where rows that the window needs are gone, everything is forgotten.
         """
-        n = min(self.count, len(live))
-        differ = (self.ids[:n] != live[:n]).nonzero()
-        same = int(differ[0]) if len(differ) else n
-        self._truncate(min(same, len(live) - 1))
+        self._truncate(min(same_beginning(self.ids, live), len(live) - 1))
         return self.count
 
     def reserve(self, more: int) -> None:

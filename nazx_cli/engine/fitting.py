@@ -41,30 +41,31 @@ def plan_here(
         check_layout(config, options.layout)
     reading = read_memory(str(device))
     # Processes that hold a context together share a machine's memory, but no GPU.
-    sharing = local_size() if options.ranks > 1 and device.type == "cpu" else 1
+    sharing = local_size() if options.by.ranks > 1 and device.type == "cpu" else 1
+    whole = not options.by.split  # what is split is on the device, as it is
     machine = Machine(
         str(dtype).removeprefix("torch."),
         reading.free // sharing,
         held=0 if device.type != "cpu" else reading.used if held is None else held,
-        can_quantize=options.quantize is None and find_spec("bitsandbytes") is not None,
+        can_quantize=whole and options.quantize is None and bool(find_spec("bitsandbytes")),
         kernel=choose_kernel(config, device, dtype),
         work=CPU_WORK if device.type == "cpu" else GPU_WORK,
-        offloads=device.type == "cuda" and offload.is_installed(),
-        embeds_apart=device.type == "cuda",
+        offloads=whole and device.type == "cuda" and offload.is_installed(),
+        embeds_apart=whole and device.type == "cuda",
     )
     return plan(config, documents, options, machine)
 
 
 class MemoryLimit:
     """Holds the contexts of one model to the limit of its plan, weights included; of contexts over
-    several ``ranks`` this process's share.
+    several processes this one's share.
 
     A context that would cross it moves to a smaller layout, which gives the same logits.
     """
 
-    def __init__(self, config: ModelConfig, plan: Plan, ranks: int = 1) -> None:
+    def __init__(self, config: ModelConfig, plan: Plan) -> None:
         self._limit = plan.limit
-        self._ranks = ranks
+        self._by = plan.by
         self._config = config
         self._kernel = plan.kernel
         precision = plan.estimate.precision
@@ -108,4 +109,4 @@ class MemoryLimit:
         if counted is None or abs(length - counted.tokens) >= _RECOUNT:
             counted = TextSize.of([context.tokens.slice(0, length).numpy()], self._config)
             self._counted[context] = counted
-        return replace(counted, tokens=length).as_context(self._kernel).share(self._ranks)
+        return replace(counted, tokens=length).as_context(self._kernel).share(self._by)

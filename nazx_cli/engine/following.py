@@ -1,5 +1,5 @@
 """What a further rank of a context does: it loads the model that the first one has loaded, and runs
-along (``context.ranked``) until all is over."""
+along until all is over."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 from nazx_cli.catalog.model_ref import ModelRef
 from nazx_cli.checkpoint.adapters.lora import read_adapter
 from nazx_cli.checkpoint.load import load_decoder, resolve_device
-from nazx_cli.context.ranked import Following
 from nazx_cli.errors import ModelUnavailableError
+from nazx_cli.memory.plan import Plan
 from nazx_cli.model.attention import attention_of
-from nazx_cli.model.attention.inattention import InAttention
+from nazx_cli.model.attention.base import AttentionKind, Followed
 from nazx_cli.model.decoder import Decoder
 from nazx_cli.ranks import Group, Kind, local_rank
 
@@ -31,6 +31,15 @@ class Held:
     dtype: str
     quantize: str | None
     adapter: str | None
+    block: int
+    split: bool
+
+    @classmethod
+    def of(cls, name: str, folder: Path, plan: Plan, adapter: Path | None) -> Held:
+        """As ``plan`` says."""
+        merged = None if adapter is None else str(adapter)
+        by, where = plan.by, str(folder.absolute())
+        return cls(name, where, plan.dtype, plan.quantize, merged, by.block, by.split)
 
     def tell(self, group: Group) -> None:
         """Have the others load the same."""
@@ -43,25 +52,24 @@ class Held:
         """From the text of ``size`` bytes that follows a message."""
         return cls(**json.loads(bytes(group.receive((size,), torch.uint8).tolist())))
 
-    def load(self, device: str, group: Group) -> InAttention:
+    def load(self, device: str, group: Group) -> AttentionKind:
         """The model on this machine, which has to have it: nothing is fetched."""
         folder = Path(self.folder)
         if not folder.is_dir():
             folder = ModelRef.parse(self.name).fetch(offline=True)
         adapter = None if self.adapter is None else read_adapter(Path(self.adapter))
         device = device_of_rank(device)
-        decoder = load_decoder(folder, device, self.dtype, self.quantize, adapter)
+        parts = group.size if self.split else 1
+        decoder = load_decoder(folder, device, self.dtype, self.quantize, adapter, parts=parts)
         check_alike(group, decoder)
-        attention = attention_of(decoder, group=group)
-        assert isinstance(attention, InAttention), "the first rank has refused all others"
-        return attention
+        return attention_of(decoder, group=group, block=self.block)
 
 
 def check_alike(group: Group, decoder: Decoder) -> None:
     """Wait until all have loaded their model; ``ModelUnavailableError`` where one has others'
     weights than the first."""
     norms = (decoder.final_norm.weight, decoder.layers[-1].initial_norm.weight)
-    parts = (decoder.embed.weight[:_ROWS], *norms)
+    parts = norms if decoder.is_split else (decoder.embed.weight[:_ROWS], *norms)
     sums = [part.double().sum().item() for part in parts]
     every = group.gather(torch.tensor(sums, dtype=torch.float64))
     if not torch.allclose(every, every[:1].expand_as(every)):
@@ -81,11 +89,11 @@ def device_of_rank(name: str) -> str:
     return str(own)
 
 
-def follow(group: Group, device: str) -> dict[int, Following]:
+def follow(group: Group, device: str) -> dict[int, Followed]:
     """Do what the first rank tells until it ends; the contexts that are held then. Errors as for
     loading a model, and as of ``ranks.joined``."""
-    model: InAttention | None = None
-    contexts: dict[int, Following] = {}
+    model: AttentionKind | None = None
+    contexts: dict[int, Followed] = {}
     while True:
         kind, *numbers = message = group.hear()
         if kind == Kind.END:
@@ -94,7 +102,7 @@ def follow(group: Group, device: str) -> dict[int, Following]:
             model = None  # its weights go before others come
             contexts.clear()
             model = Held.heard(group, numbers[0]).load(device, group)
-        elif kind == Kind.STEP:
+        elif kind in (Kind.STEP, Kind.RUN):
             assert model is not None, "nothing is run before it is loaded"
             model.follow(message, contexts, group)
         elif kind == Kind.DROP:

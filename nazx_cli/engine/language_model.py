@@ -11,18 +11,20 @@ from typing import Any
 
 from torch import Tensor
 
+from nazx_cli.catalog.registry import AdapterChoice
 from nazx_cli.checkpoint.adapters.far import attach_far, detach_far, read_far_adapter
 from nazx_cli.checkpoint.adapters.lora import Adapter, read_adapter
 from nazx_cli.checkpoint.load import change_adapter, load_decoder
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.context import Context, as_ids
+from nazx_cli.context.ranks.sharing import ALONE
 from nazx_cli.engine.fitting import MemoryLimit, plan_here
 from nazx_cli.engine.following import Held, check_alike, device_of_rank
 from nazx_cli.engine.generator import Candidate, Step, answer_each, generate
 from nazx_cli.engine.grounding import Grounding
 from nazx_cli.engine.lookup import MOST_DRAFTS
 from nazx_cli.engine.sampling import Sampling, published_sampling
-from nazx_cli.errors import MemoryLimitError, ModelUnavailableError, is_out_of_memory
+from nazx_cli.errors import MemoryLimitError, ModelUnavailableError, UsageError, is_out_of_memory
 from nazx_cli.memory.estimate import TextSize
 from nazx_cli.memory.plan import LoadOptions, Plan
 from nazx_cli.model.attention import attention_of, check_layout, layouts_of
@@ -94,33 +96,31 @@ def load_planned(
     ``load_model``, and ``UsageError`` where that cannot be.
     """
     config = ModelConfig.from_folder(folder)
+    if group is not None:
+        # A reader changes the weights between questions, and asks in parts that one process reads.
+        adapters, by = AdapterChoice(options.adapters.always), replace(options.by, ranks=group.size)
+        device = device_of_rank(options.device)
+        options = replace(options, device=device, by=by, adapters=adapters)
     if options.adapters.far:  # there is to be room for it; what is wrong with it is told at use
         with suppress(ModelUnavailableError):
             config = read_far_adapter(options.adapters.far).extended(config)
-    if group is not None:
-        options = replace(options, device=device_of_rank(options.device), ranks=group.size)
     plan = plan_here(config, documents, options).check()
     wanted = options.adapters.merged(documents.tokens > 0)
     merged = read_adapter(wanted) if wanted else None
+    if options.by.split and merged is not None and merged.is_reader:
+        raise UsageError("an adapter for reading needs all weights in one process", "name another")
     # The others hold what this one does, or are lost.
     with nullcontext() if group is None else group.together():
         if group is not None:
-            adapter = str(wanted) if wanted else None
-            Held(name, str(folder.absolute()), plan.dtype, plan.quantize, adapter).tell(group)
+            Held.of(name, folder, plan, wanted).tell(group)
         decoder = load_decoder(
-            folder,
-            options.device,
-            plan.dtype,
-            plan.quantize,
-            merged,
-            plan.on_device,
-            plan.host_embedding,
+            *(folder, options.device, plan.dtype, plan.quantize, merged),
+            *(plan.on_device, plan.host_embedding, plan.by.parts),
         )
         if group is not None:
             check_alike(group, decoder)
     lm = LanguageModel(name, decoder, folder, plan.layout, plan, group)
-    lm.adapter, lm.far = merged, options.adapters.far
-    lm.reader = options.adapters.reader if group is None else None  # it would change the weights
+    lm.adapter, lm.reader, lm.far = merged, options.adapters.reader, options.adapters.far
     return lm
 
 
@@ -154,10 +154,12 @@ class LanguageModel:
         self._far_states: FarStates | None = None  # what ``far`` has read, also while it is out
         self.heed: Callable[[], None] = _go_on
         self.group = group
-        self._limit = None if plan is None else MemoryLimit(decoder.config, plan, self.ranks)
+        self._limit = None if plan is None else MemoryLimit(decoder.config, plan)
         self.decoder = decoder
         self.folder = folder
-        self.attention = attention_of(decoder, None if plan is None else plan.kernel, group)
+        self._by = ALONE if plan is None else plan.by
+        kernel = None if plan is None else plan.kernel
+        self.attention = attention_of(decoder, kernel, group, self._by.block)
         self.layouts = layouts_of(decoder.config)
         if layout != "auto":
             check_layout(decoder.config, layout)
@@ -244,7 +246,7 @@ class LanguageModel:
         and limit as they are."""
         held = (self.device, self.dtype, self.quantization, self.layout, self.memory_limit)
         process = None if self.plan is None else self.plan.held  # else weights would count twice
-        options = LoadOptions(*held, ctx, ranks=self.ranks)
+        options = LoadOptions(*held, ctx, by=self._by)
         return plan_here(self.config, documents, options, process)
 
     @property

@@ -159,9 +159,9 @@ def read_through(
             continue
         resident = before.resident(every, text, start) if before else []
         began = time.monotonic()
-        losses = _losses(lm, ids.tolist(), resident, approximation)
+        losses, beside = _losses(lm, ids.tolist(), resident, approximation)
         took = time.monotonic() - began
-        figures = approximation.figures if approximation else {}
+        figures = {**approximation.figures, **beside} if approximation else {}
         of_names = _by_distance(losses, named[text], start, max(0, start - first))
         found = Stretch(run, item, name, title, number, _by_range(losses), of_names, took, figures)
         answers.add([found.to_dict()])
@@ -174,26 +174,38 @@ def _losses(
     ids: Sequence[int],
     before: Sequence[int],
     approximation: Approximation | None,
-) -> list[float]:
-    """(T - 1,) losses in nats of the tokens after the first, with ``before`` resident."""
+) -> tuple[list[float], dict[str, float]]:
+    """(T - 1,) losses in nats of the tokens after the first, with ``before`` resident; and how far
+    an approximation is from full attention."""
     import torch
 
+    from nazx_cli.evaluation.approximations.base import APART, SAME
+
     logits: Callable[[slice], Tensor]
+    exact: Callable[[slice], Tensor] | None = None
     if approximation is None:
         logits = lm.logits(ids, before or None).__getitem__  # (T, V)
     else:
-        states = approximation.states(lm.decoder, torch.tensor(ids))
-
-        def logits(rows: slice) -> Tensor:
-            return lm.decoder.logits(states[rows])
+        logits = _logits_of(lm, approximation.states(lm.decoder, torch.tensor(ids)))
+        with torch.inference_mode():
+            exact = _logits_of(lm, lm.attention.sequence(torch.tensor(ids).to(lm.device)))
 
     wanted = torch.tensor(ids[1:], device=lm.decoder.device)
     found: list[float] = []
+    same, apart = 0, 0.0
     for start in range(0, len(ids) - 1, _ROWS):
-        rows = logits(slice(start, min(start + _ROWS, len(ids) - 1)))
-        right = wanted[start : start + len(rows)]
-        found += torch.nn.functional.cross_entropy(rows.float(), right, reduction="none").tolist()
-    return found
+        at = slice(start, min(start + _ROWS, len(ids) - 1))
+        rows = logits(at).float().log_softmax(-1)
+        found += torch.nn.functional.nll_loss(rows, wanted[at], reduction="none").tolist()
+        if exact is not None:
+            full = exact(at).float().log_softmax(-1)
+            same += int((full.argmax(-1) == rows.argmax(-1)).sum())
+            apart += float((full.exp() * (full - rows)).sum())
+    return found, {SAME: same / len(found), APART: apart / len(found)}
+
+
+def _logits_of(lm: LanguageModel, states: Tensor) -> Callable[[slice], Tensor]:
+    return lambda rows: lm.decoder.logits(states[rows])
 
 
 def _parts(lists: Iterable[tuple[int, int, float]]) -> tuple[Part, ...]:

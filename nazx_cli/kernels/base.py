@@ -46,6 +46,12 @@ def joined(blocks: Sequence[Attended], axis: int) -> Attended:
     return Attended(torch.cat(values, axis), torch.cat(lse))
 
 
+def merged(values: Tensor, lse: Tensor) -> Attended:
+    """Attention to parts of the positions, values (parts, ..., D) and lse (parts, ...), as to all
+    of them."""
+    return Attended((lse.softmax(0).unsqueeze(-1) * values).sum(0), lse.logsumexp(0))
+
+
 class Tokens(Protocol):
     """Token ids of a context or of a stretch of it, or the cells that stand for them
     (``context.cells``)."""

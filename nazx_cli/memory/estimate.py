@@ -21,6 +21,7 @@ from nazx_cli.checkpoint.recipes import Recipe, recipes
 from nazx_cli.config import ModelConfig
 from nazx_cli.context import cells, cost
 from nazx_cli.context.cost import Size
+from nazx_cli.context.ranks.sharing import ALONE, Share
 from nazx_cli.kernels import LANES, KernelName
 from nazx_cli.quantization.cost import linear_bytes
 
@@ -130,10 +131,13 @@ def _heaps(positions: int, window: int, most: int) -> int:
 
 
 @cache
-def weight_bytes(config: ModelConfig, precision: str, width: int = 2) -> int:
+def weight_bytes(config: ModelConfig, precision: str, width: int = 2, parts: int = 1) -> int:
     """Bytes of all parameters, held as ``precision``; ``width`` is the size of a number in what
-    int8 and nf4 leave as it is."""
-    return sum(_part_bytes(part, precision, width) for part in recipes(config))
+    int8 and nf4 leave as it is. Of matrices in ``parts`` one part of each."""
+    return sum(
+        _part_bytes(part, precision, width) // (parts if len(part.sources[0][1]) == 2 else 1)
+        for part in recipes(config)
+    )
 
 
 def bytes_per_token(config: ModelConfig, precision: str, width: int = 2) -> int:
@@ -159,10 +163,11 @@ def estimate(
     2 for bfloat16, 4 for float32.
     """
     width = _WIDTH.get(precision, quantized_width)
-    weights = weight_bytes(config, precision, width) + cost.far_bytes(config, width)
+    parts = size.by.parts
+    weights = weight_bytes(config, precision, width, parts) + cost.far_bytes(config, width)
     context = cost.context_bytes(config, layout, size, width)
     running = context + _running(config, layout, size, width)
-    peak = max(weights + running, _loading(config, precision, width))
+    peak = max(weights + running, _loading(config, precision, width) // parts)
     return Estimate(
         precision,
         layout,
@@ -198,13 +203,13 @@ def index_bytes(tokens: int, indexed: int = 0) -> int:
 
 
 def longest_context(
-    config: ModelConfig, precision: str, layout: str, limit: int, ranks: int = 1
+    config: ModelConfig, precision: str, layout: str, limit: int, by: Share = ALONE
 ) -> int:
-    """The most positions whose total stays within ``limit`` bytes, of each of ``ranks`` processes
-    that hold them together; 0 where none do. Distinct tokens grow by Heaps' law."""
+    """The most positions whose total stays within ``limit`` bytes, of each of the processes that
+    hold them together; 0 where none do. Distinct tokens grow by Heaps' law."""
 
     def fits(positions: int) -> bool:
-        size = prose(positions, config).as_context().share(ranks)
+        size = prose(positions, config).as_context().share(by)
         return estimate(config, precision, layout, size).total <= limit
 
     return bisect_left(range(1, 1 << 31), True, key=lambda positions: not fits(positions))
@@ -248,8 +253,7 @@ def _running(config: ModelConfig, layout: str, size: Size, width: int) -> int:
     logits = config.vocab_size * (width + 4) + config.hidden_size * 64
     logits += config.vocab_size * 4 * (2 * config.attention.far_window)  # scores of a far memory
     if config.attention.kind != "inattention":
-        together = max(cost.live_positions(config, size), config.attention.far_segment)
-        return logits + _activations(config, together, width)
+        return logits + _reading(config, size, width)
     heads, turned = config.num_heads, config.rope.dim
     columns = heads * (1 + turned)
     n, u = size.positions, size.distinct
@@ -285,6 +289,18 @@ def _scoring_grams(config: ModelConfig, size: Size, width: int) -> int:
     else:
         score = rows * (columns * (width + 8) + heads * 12) + block * (columns * 12 + heads * 16)
     return max(size.positions * 20, made, score)
+
+
+def _reading(config: ModelConfig, size: Size, width: int) -> int:
+    """What running live tokens through the layers needs for a moment."""
+    live, by = cost.live_positions(config, size), size.by
+    if by.stretches == 1:
+        return _activations(config, max(live, config.attention.far_segment), width)
+    # A block, or what asks, which may be half as long again; and the anchor of other ranks.
+    at_once = min(live, by.block + by.block // 2)
+    scores = 2 * min(at_once, 256) * config.num_heads * -(-live // by.ranks) * 4
+    held = min(live, by.block) * cost.kv_bytes_per_position(config, width)
+    return _activations(config, at_once, width) + scores + held
 
 
 def _activations(config: ModelConfig, count: int, width: int) -> int:

@@ -10,6 +10,7 @@ from nazx_cli.catalog.registry import AdapterChoice
 from nazx_cli.checkpoint.quantized import agreed_kind
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.cost import Size
+from nazx_cli.context.ranks.sharing import ALONE, Share, check_share
 from nazx_cli.errors import MemoryLimitError, UsageError
 from nazx_cli.kernels import KernelName
 from nazx_cli.memory.estimate import (
@@ -45,7 +46,7 @@ class LoadOptions:
     limit     bytes to keep to; None: what the device has free, less a margin
     ctx       tokens of conversation to make room for; None: ``CONVERSATION``
     adapters  what is merged into the weights
-    ranks     processes that hold the context together; the limit is each one's
+    by        processes that hold the context together; the limit is each one's
     """
 
     device: str = "auto"
@@ -55,7 +56,7 @@ class LoadOptions:
     limit: int | None = None
     ctx: int | None = None
     adapters: AdapterChoice = field(default_factory=AdapterChoice)
-    ranks: int = 1
+    by: Share = ALONE
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,11 @@ class Plan:
         return self.estimate.size.live
 
     @property
+    def by(self) -> Share:
+        """How processes share it."""
+        return self.estimate.size.by
+
+    @property
     def layout(self) -> str:
         """The memory layout of contexts."""
         return self.estimate.layout
@@ -144,16 +150,15 @@ def plan(config: ModelConfig, documents: TextSize, options: LoadOptions, machine
     What was asked for by name stays. ``UsageError`` where the checkpoint is quantized otherwise
     than asked for, or where several processes are to hold a context that they cannot.
     """
-    attention = config.attention.kind
-    if options.ranks > 1 and attention != "inattention":
-        raise UsageError(
-            f"a model with {attention} attention cannot hold a context over several processes",
-            "use one process, or a model with InAttention",
-        )
+    check_share(config, options.by)
     process = process_bytes(machine.held, documents) if machine.held else 0
     # What this process holds already is not free, and in the total.
     limit = machine.held + default_limit(machine.free) if options.limit is None else options.limit
     kind = agreed_kind(config, options.quantize)
+    if kind and options.by.split:
+        raise UsageError(
+            "quantized weights are not split", "leave --quantize or --split-weights out"
+        )
     precisions: tuple[str, ...] = (kind,) if kind else (machine.dtype,)
     if not kind and options.dtype == "auto" and machine.can_quantize:
         precisions += KINDS
@@ -176,7 +181,7 @@ def plan(config: ModelConfig, documents: TextSize, options: LoadOptions, machine
             if not options.ctx and found.size.live is not None:
                 longest = _longest_prompt(config, options, machine)
                 if options.ctx == 0:  # no conversation: no more than the documents
-                    longest = min(longest, size.positions)
+                    longest = min(longest, size.whole or size.positions)
                 found = _roomiest(found, longest, limit, reckon)
             reason = "all fits" if first else f"{_arithmetic(tried[0])} would not fit"
             planned = Plan(found, machine.dtype, limit, True, reason, "", first, machine.held)
@@ -185,7 +190,7 @@ def plan(config: ModelConfig, documents: TextSize, options: LoadOptions, machine
     if machine.offloads and (kept := _offloaded(config, smallest, machine, limit)) is not None:
         return replace(kept, host_embedding=apart)
     reason = f"this does not fit in {_gb(limit)}: {_arithmetic(smallest)}"
-    hint = _advice(config, smallest, limit, options.ranks)
+    hint = _advice(config, smallest, limit, options.by)
     return Plan(smallest, machine.dtype, limit, False, reason, hint, False, machine.held)
 
 
@@ -210,7 +215,7 @@ def _context_size(
     if config.window is not None:  # without a conversation it is the documents that are attended to
         live = talk or min(positions, CONVERSATION)
         live = min(live, _longest_prompt(config, options, machine))
-    return Size(positions, distinct, live, machine.kernel, vocabulary).share(options.ranks)
+    return Size(positions, distinct, live, machine.kernel, vocabulary).share(options.by)
 
 
 def _roomiest(
@@ -275,10 +280,10 @@ def _width(dtype: str) -> int:
     return 4 if dtype == "float32" else 2
 
 
-def _advice(config: ModelConfig, smallest: Estimate, limit: int, ranks: int) -> str:
+def _advice(config: ModelConfig, smallest: Estimate, limit: int, by: Share) -> str:
     enough = f"the smallest limit that works is --vram-limit {_enough(smallest.total)}"
     left = limit - smallest.process
-    longest = longest_context(config, smallest.precision, smallest.layout, left, ranks)
+    longest = longest_context(config, smallest.precision, smallest.layout, left, by)
     whole = smallest.size.whole or smallest.size.positions
     if config.attention.kind != "windowed" and longest and longest < whole:
         return (

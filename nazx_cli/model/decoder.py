@@ -13,6 +13,7 @@ or over a context.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -135,6 +136,9 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.quantization: str | None = None  # int8 or nf4 where the blocks hold such weights
+        self.is_split = (
+            False  # whether other processes hold parts of its matrices (``model.split``)
+        )
         self.rotary = Rotary(config.rope)
         self.rotaries: dict[RopeConfig, Rotary] = {config.rope: self.rotary}
         for kind in config.layer_kinds:
@@ -161,6 +165,21 @@ class Decoder(nn.Module):
     def dtype(self) -> torch.dtype:
         """The type that the arithmetic is done in."""
         return self.embed.weight.dtype
+
+    @property
+    def heads(self) -> int:
+        """Query heads of a layer that this process has."""
+        return self.layers[0].heads
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values that it has."""
+        return self.layers[0].kv_rows // self.config.head_dim
+
+    def without_gradients(self) -> AbstractContextManager[None]:
+        """For running it. Not in inference mode where it is split: torch then finds how each
+        operation is split by tracing it, which takes seconds for every length of a prompt."""
+        return torch.no_grad() if self.is_split else torch.inference_mode()
 
     def initial(self, grams: Tensor) -> Tensor:
         """(n, C) initial states h0 of positions whose last tokens are grams (n, w); see

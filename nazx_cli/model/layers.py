@@ -93,7 +93,7 @@ class Norm(nn.Module):
         wide = x.float()
         norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
         scale = (norm.square() / x.shape[-1] + self.eps).rsqrt()
-        return wide * scale if wide is x else _times(wide, scale)
+        return wide * scale if x.dtype == wide.dtype else _times(wide, scale)  # x may be in wide
 
     def affine(self, x: Tensor) -> Tensor:
         """The rest of it: ``forward(x) == affine(standardize(x))``."""

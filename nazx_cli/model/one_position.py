@@ -35,6 +35,8 @@ class OnePosition:
         """The compiled layers, made anew after any weight was replaced; None where PyTorch has to
         run them."""
         decoder = self._decoder
+        if decoder.is_split:
+            return None
         library = step_library(decoder.config, decoder.device, decoder.dtype)
         if library is None:
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nazx_cli.evaluation.approximations.base import LEAST, MASS, READ
+from nazx_cli.evaluation.approximations.base import APART, LEAST, MASS, READ, SAME
 from nazx_cli.evaluation.approximations.cost import FAR, Cost
 from nazx_cli.evaluation.calibration import Calibration
 from nazx_cli.evaluation.intervals import Estimate
@@ -193,12 +193,15 @@ def show_costs(costs: Sequence[Cost], screen: Screen) -> None:
     length = costs[0].length
     screen.line(
         "\nbytes by formula; keys read, of those before a query, and their part of the attention; "
-        "seconds are those of arithmetic made for comparison"
+        "positions where the likeliest token is full attention's, and nats from it (KL); seconds "
+        "are those of arithmetic made for comparison"
     )
-    heading = ("", "a token", f"{length:,} tokens", f"{FAR:,}", "keys", "attention", "99 % on", "s")
+    held = ("a token", f"{length:,} tokens", f"{FAR:,}")
+    heading = ("", *held, "keys", "attention", "99 % on", "same", "KL", "s")
     rows = []
     for each in costs:
-        shares = [each.figures.get(name) for name in (READ, MASS, LEAST)]
+        shares = [each.figures.get(name) for name in (READ, MASS, LEAST, SAME)]
+        apart = each.figures.get(APART)
         rows.append(
             (
                 each.model,
@@ -206,6 +209,7 @@ def show_costs(costs: Sequence[Cost], screen: Screen) -> None:
                 size_text(each.held),
                 size_text(each.held_far),
                 *("-" if share is None else f"{share:.1%}" for share in shares),
+                "-" if apart is None else f"{apart:.4f}",
                 "-" if each.seconds is None else f"{each.seconds:.1f}",
             )
         )

@@ -16,6 +16,8 @@ from nazx_cli.cli.shared.options import (
     OutputOptions,
     make_screen,
 )
+from nazx_cli.cli.shared.ranks import SharingOptions
+from nazx_cli.context.ranks.sharing import ALONE, Share
 from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.ui.models import Models
 from nazx_cli.ui.terminal.screen import Screen
@@ -33,13 +35,17 @@ if TYPE_CHECKING:
     from nazx_cli.ui.chat import Chat
 
 
-def models_of(options: ModelOptions, screen: Screen, group: Group | None = None) -> Models:
-    """Models as the options want them held, their contexts by ``group``."""
+def models_of(
+    options: ModelOptions, screen: Screen, group: Group | None = None, by: Share = ALONE
+) -> Models:
+    """Models as the options want them held, and shared by ``group``."""
     from nazx_cli.amounts import parse_bytes
     from nazx_cli.memory.plan import LoadOptions
 
     limit = None if options.vram_limit is None else parse_bytes(options.vram_limit)
-    held = LoadOptions(options.device, options.dtype, options.quantize, options.layout, limit)
+    held = LoadOptions(
+        options.device, options.dtype, options.quantize, options.layout, limit, by=by
+    )
     return Models(
         held,
         screen,
@@ -102,6 +108,7 @@ class Opening:
     piped: str | None = None
     names_no_model: bool = False
     group: Group | None = None
+    sharing: SharingOptions = field(default_factory=SharingOptions)
     index: IndexOptions = field(default_factory=IndexOptions)
 
     def open(self) -> Chat:
@@ -158,12 +165,12 @@ class Opening:
         more: ReadResult | None = None
         goes_on = file is not None and bool(file.model)
         if file is not None and goes_on:
-            models = models_of(self.model, screen, self.group)
+            models = models_of(self.model, screen, self.group, self.sharing.share())
             session, more = self._resumed(file, models, settings)
         else:
             given = Given.look(self.files, self.piped, self._index(), screen)
             model = self._model(screen)
-            models = models_of(model, screen, self.group)
+            models = models_of(model, screen, self.group, self.sharing.share())
             session = open_session(model.model, models, settings, given)
             if model is not self.model:
                 from nazx_cli.cli.models.choose import remember

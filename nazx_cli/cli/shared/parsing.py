@@ -41,6 +41,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     "Output": ("--sources", "--json", "--quiet", "--verbose", "--plain", "--no-gauge"),
     "Session": ("--continue", "--resume", "--session", "--force", "--no-save"),
+    "Several processes": ("--block", "--split-weights"),
     "Server": ("--host", "--port", "--api-key", "--queue", "--max-file"),
     "Other": ("--help",),
 }

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nazx_cli.cli.shared.options import count_option, option
+from nazx_cli.context.ranks.sharing import BLOCK, Share
 from nazx_cli.errors import UsageError
 from nazx_cli.ranks import rank, world_size
 
@@ -15,6 +18,20 @@ if TYPE_CHECKING:
     from nazx_cli.ranks import Group
 
 _HINT = "look at what it said, and start all again"
+
+
+@dataclass(frozen=True)
+class SharingOptions:
+    """How several processes have a model together (``nazx help ranks``)."""
+
+    block: Annotated[int, count_option("--block", "Tokens of a block of a long prompt.")] = BLOCK
+    split_weights: Annotated[
+        bool, option("--split-weights", "Each holds a part of the weights.")
+    ] = False
+
+    def share(self, ranks: int = 1) -> Share:
+        """The same of so many processes."""
+        return Share(ranks, self.block, self.split_weights)
 
 
 def over_ranks(body: Callable[[Group | None], None], device: str) -> None:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nazx_cli.config import ModelConfig
+from nazx_cli.context.ranks.sharing import sees_plainly
 from nazx_cli.errors import UsageError
 from nazx_cli.model.attention.sights import rotation
 from nazx_cli.model.decoder import Attend, Decoder
@@ -23,6 +24,9 @@ from nazx_cli.model.decoder import Attend, Decoder
 READ, MASS, LEAST = "keys_read", "mass", "least_for_99"
 """Figures, as shares: of the keys before a query those that it reads, representatives included; of
 its attention what falls on them; of those keys the fewest that 99 % of it falls on."""
+SAME, APART = "same_token", "kl"
+"""And beside full attention, over positions: the share where both find the same token likeliest;
+nats by which the distribution is apart from full attention's (Kullback-Leibler, KL(full || it))."""
 
 ROWS = 256
 """Queries whose scores are held at a time."""
@@ -39,7 +43,7 @@ def check(config: ModelConfig, length: int) -> None:
             f"an approximation is of full attention, and this model's is {kind}",
             "make a full one: nazx convert MODEL DEST --attention full",
         )
-    if config.attention_cap is not None or any(each.window for each in config.layer_kinds):
+    if not sees_plainly(config):
         raise UsageError(
             f"approximations are not defined for {config.family}: its layers have windows of "
             "their own, or caps on scores",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +15,13 @@ from nazx_cli.errors import NazxError
 from nazx_cli.kernels import KernelName, choose_kernel
 from nazx_cli.model.decoder import Decoder
 from nazx_cli.ranks import Group
+
+
+class Followed(Protocol):
+    """What another rank than the first holds of a context."""
+
+    @property
+    def nbytes(self) -> int: ...
 
 
 class AttentionKind(ABC):
@@ -75,6 +82,11 @@ class AttentionKind(ABC):
     def run(self, context: Context, drafts: Sequence[int]) -> Tensor:
         """What ``logits_ahead`` gives, of a ``context`` that is not empty."""
 
+    def follow(self, numbers: Sequence[int], contexts: dict[int, Followed], group: Group) -> None:
+        """Another rank's part of ``run``, told of by a message of these ``numbers``; ``contexts``
+        are what it holds."""
+        raise AssertionError(f"{self.name} attention has no other ranks")
+
     def logits(self, ids: Tensor, before: Tensor | None = None) -> Tensor:
         """(T, V) float32 logits after every position of ids (T,), with ``before`` (N,) resident
         before them."""
@@ -98,5 +110,5 @@ class AttentionKind(ABC):
         """
         if not len(context):
             raise NazxError("the context is empty", "append at least one token first")
-        with torch.inference_mode():
+        with self.decoder.without_gradients():
             return self.run(context, drafts)

@@ -35,10 +35,10 @@ from nazx_cli.context.cells import grams, standing_for
 from nazx_cli.context.context import Context, Memory
 from nazx_cli.context.layout import Layout
 from nazx_cli.context.layouts import LAYOUTS
-from nazx_cli.context.ranked import Following, Leading, Round
+from nazx_cli.context.ranks.ranked import Following, Leading, Round
 from nazx_cli.kernels.native.rowwise import from_left, from_right
 from nazx_cli.kernels.rotary import Rotary, Rotation
-from nazx_cli.model.attention.base import AttentionKind
+from nazx_cli.model.attention.base import AttentionKind, Followed
 from nazx_cli.model.decoder import Block, Decoder
 from nazx_cli.model.layers import grams_of
 from nazx_cli.ranks import Group
@@ -99,13 +99,11 @@ class InAttention(AttentionKind):
             h = self._last_position(layout, last)
         return self.decoder.logits(h)
 
-    def follow(self, numbers: Sequence[int], contexts: dict[int, Following], group: Group) -> None:
-        """Another rank's part of ``run``, told of by a message of these ``numbers``; ``contexts``
-        are what it holds."""
+    def follow(self, numbers: Sequence[int], contexts: dict[int, Followed], group: Group) -> None:
         round_, edits, ids = Round.heard(group, numbers)
-        layout = contexts.get(round_.context)
-        if layout is None:
-            layout = contexts[round_.context] = Following(self._held(round_.layout), group)
+        if round_.context not in contexts:
+            contexts[round_.context] = Following(self._held(round_.layout), group)
+        layout = cast(Following, contexts[round_.context])
         with torch.inference_mode():
             layout.follow(round_, edits, ids)
             self._last_position(layout, torch.tensor(round_.last))

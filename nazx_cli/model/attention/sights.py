@@ -102,7 +102,7 @@ def _attending(decoder: Decoder, look: Look, beside: Beside | None) -> Attend:
 
 
 def over_sequence(decoder: Decoder, reach: Reach, count: int, beside: Beside | None) -> Attend:
-    heads, softmax = decoder.config.num_heads, Softmax.of(decoder.config)
+    heads, softmax = decoder.heads, Softmax.of(decoder.config)
     length, positions = reach.length(count), range(count)
 
     def sight_of(kind: LayerKind) -> _Sight:
@@ -111,8 +111,8 @@ def over_sequence(decoder: Decoder, reach: Reach, count: int, beside: Beside | N
         if own.plain(count):
             return _Sight(turn, own, True)
         seen = torch.arange(count, device=decoder.device)
-        capped = _capped(decoder, own, kind.rope, positions, length)
-        return _Sight(turn, own, False, capped, _mask(own, 0, count, seen))
+        capped = to_sinks(decoder, own, kind.rope, positions, length)
+        return _Sight(turn, own, False, capped, visible(own, 0, count, seen))
 
     sights = _sights(decoder, sight_of)
 
@@ -137,7 +137,7 @@ def over_cache(
     length: int,
     beside: Beside | None,
 ) -> Attend:
-    heads, softmax = decoder.config.num_heads, Softmax.of(decoder.config)
+    heads, softmax = decoder.heads, Softmax.of(decoder.config)
     stop, last_layer = start + count, decoder.config.num_layers - 1
     positions = range(start, stop)
 
@@ -146,14 +146,14 @@ def over_cache(
         turn = rotation(decoder, kind.rope, positions, length)
         if own.plain(stop):
             seen = torch.arange(stop, device=device)
-            mask = _mask(own, start, stop, seen) if count > 1 and start > 0 else None
+            mask = visible(own, start, stop, seen) if count > 1 and start > 0 else None
             return _Sight(turn, own, True, mask=mask, window=cache.span(0, stop))
         first = max(start - cast(int, own.window) + 1, own.sinks)
         seen = torch.arange(first, stop, device=device)
         if own.sinks:
             seen = torch.cat((torch.arange(own.sinks, device=device), seen))
-        mask = _mask(own, start, stop, seen)
-        capped = _capped(decoder, own, kind.rope, positions, length)
+        mask = visible(own, start, stop, seen)
+        capped = to_sinks(decoder, own, kind.rope, positions, length)
         return _Sight(turn, own, False, capped, mask, cache.span(first, stop))
 
     sights = _sights(decoder, sight_of)
@@ -196,7 +196,7 @@ def seen_from(
     return Sight(phases(at), rows.start, rows.stop, own.sinks, capped)
 
 
-def _capped(
+def to_sinks(
     decoder: Decoder, reach: Reach, rope: RopeConfig | None, positions: range, length: int
 ) -> Turn | None:
     """The rotation by which queries meet the sinks, where there are any."""
@@ -206,7 +206,7 @@ def _capped(
     return rotation(decoder, rope, at.clamp(max=cast(int, reach.size) - 1), length)
 
 
-def _mask(reach: Reach, start: int, stop: int, seen: Tensor) -> Tensor:
+def visible(reach: Reach, start: int, stop: int, seen: Tensor) -> Tensor:
     """(T, len(seen)) bool: may queries start..stop-1 attend to the positions ``seen``?"""
     queries = torch.arange(start, stop, device=seen.device)[:, None]
     allowed = seen <= queries

@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nazx_cli.config import ModelConfig
+from nazx_cli.kernels.base import Attended
 
 _STEP = 64  # of lengths in attention in 16 bits
+_ROWS = 256  # queries whose scores are held at a time
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,35 @@ class Softmax:
     ) -> Tensor:
         """The same where the ``first`` keys are met by ``q_first`` (T, heads, D) in q's place."""
         count, heads, dim = q.shape
+        scores = self._scores(q, q_first, k, mask, first)
+        weights = scores.softmax(-1).to(v.dtype).view(len(k), -1, scores.shape[-1])
+        out = torch.bmm(weights, v).view(heads, count, dim)
+        return out.transpose(0, 1).flatten(1)
+
+    def part(
+        self, q: Tensor, q_first: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, first: int
+    ) -> Attended:
+        """Values (T, heads, D) and lse (T, heads), float32, of attention to these keys as a part of
+        all; a query that sees none of them has the lse -inf, and values of 0."""
+        parts = []
+        for at in range(0, len(q), _ROWS):
+            rows = slice(at, at + _ROWS)
+            seen = None if mask is None else mask[rows]
+            scores = self._scores(q[rows], q_first[rows], k, seen, first)  # (heads, R, n)
+            top = scores.amax(-1, keepdim=True).clamp_(min=torch.finfo(torch.float32).min)
+            weights = scores.sub_(top).exp_()
+            mass = weights.sum(-1, keepdim=True)
+            shares = weights.div_(mass.clamp(min=1.0)).to(v.dtype)  # the largest weight is 1
+            out = torch.bmm(shares.view(len(k), -1, shares.shape[-1]), v).float()
+            values = out.view(q.shape[1], -1, v.shape[-1]).transpose(0, 1)
+            parts.append((values, (top + mass.log()).squeeze(-1).t()))
+        return Attended(*(torch.cat(each) for each in zip(*parts, strict=True)))
+
+    def _scores(
+        self, q: Tensor, q_first: Tensor, k: Tensor, mask: Tensor | None, first: int
+    ) -> Tensor:
+        """(heads, T, n) float32, -inf where the mask forbids."""
+        count, heads, dim = q.shape
         kv_heads = k.shape[0]
 
         def grouped(x: Tensor) -> Tensor:  # (kv_heads, group * T, D)
@@ -87,9 +118,7 @@ class Softmax:
         scores = scores.view(heads, count, -1)
         if mask is not None:
             scores = scores.masked_fill_(~mask, -torch.inf)
-        weights = scores.softmax(-1).to(v.dtype).view(kv_heads, -1, scores.shape[-1])
-        out = torch.bmm(weights, v).view(heads, count, dim)
-        return out.transpose(0, 1).flatten(1)
+        return scores
 
 
 def _in_steps(

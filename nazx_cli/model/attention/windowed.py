@@ -59,8 +59,12 @@ class Windowed(AttentionKind):
         return Weights(self.decoder)
 
     def new_memory(self, layout: str) -> Memory:
+        return self.own_cache()
+
+    def own_cache(self) -> LiveCache:
+        """An empty cache for all positions that are needed, of the heads that this process has."""
         d, reach = self.decoder, self.reach
-        return LiveCache(d.config, d.dtype, d.device, reach.window, reach.sinks)
+        return LiveCache(d.config, d.kv_heads, d.dtype, d.device, reach.window, reach.sinks)
 
     def live(self, context: Context) -> Tensor:
         """(n,) int32: the tokens of ``context`` that run through the layers."""
@@ -123,30 +127,15 @@ class Windowed(AttentionKind):
         return None if memory is None else memory.beside(cache.far_state)
 
     def run(self, context: Context, drafts: Sequence[int]) -> Tensor:
-        live = self.live(context)
-        if not len(live):
-            raise NazxError(
-                "the context holds documents but no conversation",
-                "append at least one token that is not resident",
-            )
-        cache, beside = cast(LiveCache, context.memory), self._bound(context)
-        before, start = cache.count, cache.match(live)
-        if not self._turns_alike(before, len(live)):
-            cache.clear()
-            start = 0
+        live, cache = self.asked(context), cast(LiveCache, context.memory)
+        beside, start = self._bound(context), self.matched(cache, live)
         alone = start == len(live) - 1 and beside is None  # compiled layers know of no memory
         step = self._one_position.step() if alone else None
         if step is not None:
             out, h = self._run_ahead(step, cache, live[start:], drafts)
             return self._remembered(context, out, h, drafts)
-        h = torch.empty(0)
-        while start < len(live):
-            stop = len(live)
-            if not self._at_once(stop):
-                stop = min(stop, start + min(_CHUNK, cache.slack))
-            h = self._run(cache, live[start:stop], start, self.reach.length(len(live)), beside)
-            start = stop
-        return self._remembered(context, self.decoder.logits(h[-1:]), h[-1:], ())
+        h = self.caught_up(cache, live, start, beside)
+        return self._remembered(context, self.decoder.logits(h), h, ())
 
     def logits(self, ids: Tensor, before: Tensor | None = None) -> Tensor:
         if before is not None and self.reach.window is None:
@@ -167,6 +156,37 @@ class Windowed(AttentionKind):
             known = every[: len(begin) + max(0, rows.stop - self.reach.window)]
             out[rows] = far.mix(out[rows], states[rows], grams[rows], known)
         return out
+
+    def asked(self, context: Context) -> Tensor:
+        """``live``, of which there has to be some."""
+        live = self.live(context)
+        if not len(live):
+            raise NazxError(
+                "the context holds documents but no conversation",
+                "append at least one token that is not resident",
+            )
+        return live
+
+    def matched(self, cache: LiveCache, live: Tensor) -> int:
+        """How many of ``live`` (n,) the cache still holds, no more than n - 1."""
+        before, start = cache.count, cache.match(live)
+        if self._turns_alike(before, len(live)):
+            return start
+        cache.clear()
+        return 0
+
+    def caught_up(
+        self, cache: LiveCache, live: Tensor, start: int, beside: Beside | None = None
+    ) -> Tensor:
+        """Run the positions from ``start`` on; (1, C): the final state of the last one."""
+        h, length = torch.empty(0), self.reach.length(len(live))
+        while start < len(live):
+            stop = len(live)
+            if not self._at_once(stop):
+                stop = min(stop, start + min(_CHUNK, cache.slack))
+            h = self.run_rows(cache, live[start:stop], start, length, beside)
+            start = stop
+        return h[-1:]
 
     def _remembered(
         self, context: Context, out: Tensor, h: Tensor, drafts: Sequence[int]
@@ -200,8 +220,8 @@ class Windowed(AttentionKind):
         reaches = (self.reach.of(kind) for kind in set(config.layer_kinds))
         return config.attention_cap is None and all(reach.plain(stop) for reach in reaches)
 
-    def _run(
-        self, cache: LiveCache, ids: Tensor, start: int, length: int, beside: Beside | None
+    def run_rows(
+        self, cache: LiveCache, ids: Tensor, start: int, length: int, beside: Beside | None = None
     ) -> Tensor:
         """Run positions start.. through the layers, adding their rows to the cache."""
         cache.reserve(len(ids))

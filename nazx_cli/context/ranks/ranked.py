@@ -28,8 +28,8 @@ from nazx_cli.context.cells import grams, standing_for
 from nazx_cli.context.context import TokenSequence
 from nazx_cli.context.layout import Layout
 from nazx_cli.context.layouts import LAYOUTS
-from nazx_cli.context.shards import Edit, Shards, Stretch
-from nazx_cli.kernels.base import Attended, Tokens
+from nazx_cli.context.ranks.shards import Edit, Shards, Stretch
+from nazx_cli.kernels.base import Attended, Tokens, merged
 from nazx_cli.ranks import Group, Kind
 
 
@@ -69,8 +69,7 @@ class RankedLayout(Layout):
 
     def attend(self, layer: int, query: Tensor, phases: Tensor) -> Attended:
         every = self.group.gather(self._own(layer, query))  # (ranks, H, D + 1)
-        values, lse = every[..., :-1], every[..., -1:]
-        return Attended((lse.softmax(0) * values).sum(0), lse.logsumexp(0).squeeze(1))
+        return merged(every[..., :-1], every[..., -1])
 
     def _own(self, layer: int, query: Tensor) -> Tensor:
         """(H, D + 1): what this rank's stretch gives, and its ``lse``."""
@@ -108,10 +107,7 @@ class Leading(RankedLayout):
 
     def sync(self, tokens: Tokens) -> None:
         """Tell the others what they hold from now on, and that a round begins."""
-        while self.group.dropped:
-            number = self.group.dropped.pop()
-            for rank in self.group.others:
-                self.group.send(rank, (Kind.DROP, number))
+        self.group.tell_dropped()
         own, *others = self._shards.settle(len(tokens))
         for rank, stretch in zip(self.group.others, others, strict=True):
             self._tell(rank, stretch, tokens)

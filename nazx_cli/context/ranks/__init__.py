@@ -1,0 +1,1 @@
+"""A context that several processes hold together."""
