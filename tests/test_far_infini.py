@@ -24,6 +24,7 @@ from nazx_cli.context.context import Context
 from nazx_cli.context.cost import FAR_STATES, far_state_bytes
 from nazx_cli.engine.language_model import LanguageModel
 from nazx_cli.errors import ModelUnavailableError
+from nazx_cli.model.weights import Weights
 
 RANK, SEGMENT = 3, 5
 FAR = {**WINDOWED, "far": "infini", "far_rank": RANK, "far_segment": SEGMENT}
@@ -266,6 +267,26 @@ def test_logits_and_contexts_say_what_the_last_texts_are_whatever_was_read_betwe
             assert off(lm.next_logits(context), want) < 2e-4
             context.append([1])
             context.delete(len(context) - 1, len(context))
+
+
+def test_a_memory_that_comes_and_goes_counts_as_other_weights(tmp_path: Path) -> None:
+    base, far = adapter(tmp_path)
+    lm = load_model(base, adapter=far)
+    rng, seen = random.Random(7), Weights(lm.decoder)
+    resident, live = ids_of(rng, 2 * SEGMENT), ids_of(rng, 4)
+    context, digests = about(lm, resident, live), [seen.digest]
+    found = [lm.next_logits(context)]
+    lm.attend_far(False)
+    digests.append(seen.digest)
+    found.append(lm.next_logits(context))  # rows that were computed beside the memory are void
+    lm.attend_far(True)
+    digests.append(seen.digest)
+    assert read(lm, context) == []
+    found.append(lm.next_logits(context))
+    assert digests[0] == digests[2] != digests[1]
+    assert off(found[0], found[2]) < 1e-6
+    assert off(found[1], load_model(base).next_logits(about(lm, [], live))) < 1e-6
+    assert off(found[1], found[0]) > 1e-2
 
 
 def test_with_closed_gates_the_model_is_what_it_was(tmp_path: Path) -> None:

@@ -132,6 +132,8 @@ class Block(nn.Module):
 class Decoder(nn.Module):
     """The stack of blocks between the token embedding and the output head."""
 
+    far: FarMemory | None
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -153,7 +155,7 @@ class Decoder(nn.Module):
         self.head = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.head.weight = self.embed.weight
-        self.far: FarMemory | None = far_memory_of(config)
+        self.register_module("far", far_memory_of(config))  # None too: it may come later
         self.layers: tuple[Block, ...] = tuple(self.blocks)  # type: ignore[arg-type]
 
     @property
