@@ -213,6 +213,8 @@ def test_a_reading_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
     resident, live = ids_of(rng, 9 * SEGMENT), ids_of(rng, 4)
     reading = lm.read(about(lm, resident, live))
     assert [next(reading)[0] for _ in range(4)] == [0, 5, 10, 15]
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
     del reading
     context = about(lm, resident, live)
     assert read(lm, context)[0] == 15

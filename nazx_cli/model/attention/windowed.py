@@ -79,9 +79,8 @@ class Windowed(AttentionKind):
     def read(self, context: Context) -> Iterator[tuple[int, int]]:
         cache, resident = cast(LiveCache, context.memory), context.tokens.resident()
         if cache.far_name != self._far_name(resident):
-            with torch.inference_mode():
-                for done in self._read(resident):
-                    yield done, len(resident)
+            for done in self._read(resident):
+                yield done, len(resident)
 
     def readings(self, ids: Tensor) -> Mapping[str, Tensor]:
         return {} if self._states is None else self._states.of(ids, self._weights.digest)
@@ -99,7 +98,8 @@ class Windowed(AttentionKind):
 
         def run(segment: Tensor, state: Tensor | None) -> Tensor:
             reading = memory.reading(state)
-            self.sequence(segment.to(self.decoder.device, torch.int64), reading)
+            with torch.no_grad():  # here, for whoever takes what is yielded may want gradients
+                self.sequence(segment.to(self.decoder.device, torch.int64), reading)
             return reading.after
 
         yield from states.read(ids, self._weights.digest, run)
@@ -144,8 +144,7 @@ class Windowed(AttentionKind):
             return super().logits(ids)
         ids, far = ids.to(self.decoder.device, torch.int64), self.decoder.far
         begin = ids[:0] if before is None else before.to(ids)
-        with torch.inference_mode():
-            state = self._far_state(begin.to("cpu", torch.int32))
+        state = self._far_state(begin.to("cpu", torch.int32))
         h = self.sequence(ids, None if far is None else far.beside(state))
         out = self.decoder.logits(h)
         if far is None or self.reach.window is None:

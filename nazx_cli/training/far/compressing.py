@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nazx_cli.errors import UsageError
 from nazx_cli.model.attention.windowed import Windowed
 from nazx_cli.model.far.base import Beside
 from nazx_cli.model.far.infini import FarInfini
@@ -64,8 +63,7 @@ class CompressiveLesson(Lesson[Run]):
 
     def __init__(self, settings: FarSettings, lm: LanguageModel, folder: Path) -> None:
         super().__init__(settings, lm)
-        if not isinstance(lm.attention, Windowed):
-            raise UsageError("this model has no window", "use another")
+        assert isinstance(lm.attention, Windowed), "looked at before"
         self._memory = FarInfini(self.config).to(lm.device)
         _begin(self._memory, settings.schedule.seed)
         self.paces = [(self._memory.gates, _PACE)]
@@ -75,9 +73,8 @@ class CompressiveLesson(Lesson[Run]):
         rng, segment = random.Random(settings.schedule.seed), settings.segment
         self.train = list(runs(train, segment, rng))
         self.held = list(_held_runs(held, segment, len(train)))
-        self.engine = self._engine = OnRuns(
-            self._memory, lm.attention, [*train, *held], settings.live
-        )
+        texts = [*train, *held]
+        self.engine: OnRuns = OnRuns(self._memory, lm.attention, texts, settings.live)
 
     @staticmethod
     def kept(
@@ -87,7 +84,7 @@ class CompressiveLesson(Lesson[Run]):
 
     def alone(self) -> float:
         total = sum(item.count for item in self.held)
-        return sum(self._engine.plainly(item) for item in self.held) / total
+        return sum(self.engine.plainly(item) for item in self.held) / total
 
     def made(self) -> FarInfini:
         return self._memory
