@@ -96,6 +96,15 @@ def test_what_eval_measures_is_what_ranks_do(group: Group) -> None:
     assert relative_error(found, exact) > 1e-3
 
 
+@pytest.mark.parametrize(("count", "loses"), ((3 * 24 + 11, False), (3 * 24 + 12, True)))
+def test_a_prompt_of_three_blocks_loses_nothing(group: Group, count: int, loses: bool) -> None:
+    """With a rest of less than half a block."""
+    lm, alone = loaded(checkpoint("llama", "full")[0], group, 24), model("llama", "full")
+    ids = random_ids(count, seed=9)
+    off = lm.next_logits(context_of(lm, ids)) - alone.next_logits(context_of(alone, ids))
+    assert (off.abs().max() > 1e-4) == loses
+
+
 def test_what_follows_a_prompt_runs_alone_and_gathers_once_a_layer(
     group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
