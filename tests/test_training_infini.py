@@ -157,6 +157,7 @@ def test_tune_makes_a_memory_that_ask_attends_with(tmp_path: Path, books: Path) 
     made = tmp_path / "run" / "adapter"
     card = (made / "README.md").read_text()
     assert "update delta" in card
+    assert "segments of 64 tokens" in card
     assert f"{held['own']:.4f}" in card
     config = json.loads((made / "adapter_config.json").read_text())
     assert (config["far_update"], config["far_segment"], config["far_rank"]) == ("delta", 64, 2)

@@ -28,6 +28,11 @@ _KINDS: Mapping[str, Callable[[FarSettings, str], str]] = {
     ),
 }
 
+_READ: Mapping[str, Callable[[FarSettings], str]] = {
+    "inattention": lambda asked: "live windows of 512 to 2,048 tokens",
+    "infini": lambda asked: f"segments of {asked.segment:,} tokens",
+}
+
 
 def card(
     settings: FarSettings, counters: Counters, figures: Mapping[str, float], texts: int
@@ -52,8 +57,8 @@ def card(
         "",
         "## Held out",
         "",
-        f"One text in {settings.held_share} ({texts}); losses in nats a token, live windows of 512 "
-        "to 2,048 tokens.",
+        f"One text in {settings.held_share} ({texts}); losses in nats a token, "
+        f"{_READ[settings.far](settings)}.",
         "",
         "| | loss |",
         "|---|---|",
