@@ -161,7 +161,7 @@ def read_through(
         began = time.monotonic()
         losses, beside = _losses(lm, ids.tolist(), resident, approximation)
         took = time.monotonic() - began
-        figures = {**approximation.figures, **beside} if approximation else {}
+        figures = {**(approximation.figures if approximation else {}), **beside}
         of_names = _by_distance(losses, named[text], start, max(0, start - first))
         found = Stretch(run, item, name, title, number, _by_range(losses), of_names, took, figures)
         answers.add([found.to_dict()])
@@ -201,6 +201,8 @@ def _losses(
             full = exact(at).float().log_softmax(-1)
             same += int((full.argmax(-1) == rows.argmax(-1)).sum())
             apart += float((full.exp() * (full - rows)).sum())
+    if exact is None or not found:
+        return found, {}
     return found, {SAME: same / len(found), APART: apart / len(found)}
 
 
