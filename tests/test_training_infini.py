@@ -18,9 +18,10 @@ from nazx_cli.config import ModelConfig
 from nazx_cli.engine.language_model import LanguageModel
 from nazx_cli.model.attention.windowed import Windowed
 from nazx_cli.model.far.infini import FarInfini
-from nazx_cli.training.far.compressing import OnRuns, Run, runs
+from nazx_cli.training.far.compressing import OnRuns, runs
 from nazx_cli.training.far.run import FarRun, prepare
 from nazx_cli.training.far.settings import FarSettings
+from nazx_cli.training.far.texts import Piece
 from nazx_cli.training.trainer import Schedule
 
 SEGMENT = 16
@@ -55,11 +56,11 @@ def test_what_is_learnt_is_what_serves(tmp_path: Path) -> None:
     ids = torch.randint(20, 300, (7 * SEGMENT + 1,), dtype=torch.int32)
     engine = beside(plain, memory, ids, live=False)
     for other, source in ((None, ids[SEGMENT:]), (1, ids.flip(0))):
-        item = Run(0, 3 * SEGMENT, 3 * SEGMENT, 2 * SEGMENT, other)
+        item = Piece(0, 3 * SEGMENT, 3 * SEGMENT, 2 * SEGMENT, other)
         want = 0.0
         for number in range(3):  # segments learn from all that was read before them
             at = item.at + number * SEGMENT
-            read = [source[: item.before], ids[item.at : at]]
+            read = [source[: item.far], ids[item.at : at]]
             live, wanted = ids[at : at + SEGMENT], ids[at + 1 : at + SEGMENT + 1]
             rows = lm.logits(live, torch.cat(read))
             want += float(torch.nn.functional.cross_entropy(rows, wanted.long(), reduction="sum"))
@@ -71,9 +72,9 @@ def test_gradients_reach_what_was_stored_and_the_model_stays_as_it_is(tmp_path: 
     memory, lm = random_memory(config), load_model(base_model(tmp_path))
     ids = torch.randint(20, 300, (3 * SEGMENT + 1,), dtype=torch.int32)
     engine = beside(lm, memory, ids, live=False)
-    engine.loss(Run(0, 0, SEGMENT, 0), 1.0)  # the first segment finds nothing
+    engine.loss(Piece(0, 0, SEGMENT, 0), 1.0)  # the first segment finds nothing
     assert memory.value.grad is None or not memory.value.grad.any()
-    engine.loss(Run(0, 0, 2 * SEGMENT, 0), 1.0)
+    engine.loss(Piece(0, 0, 2 * SEGMENT, 0), 1.0)
     assert memory.value.grad is not None
     assert memory.value.grad.any()
     assert all(parameter.grad is None for parameter in lm.decoder.parameters())
@@ -84,8 +85,8 @@ def test_the_control_knows_nothing_but_its_own_segment(tmp_path: Path) -> None:
     memory, lm = random_memory(config), load_model(base_model(tmp_path))
     ids = torch.randint(20, 300, (4 * SEGMENT + 1,), dtype=torch.int32)
     engine = beside(lm, memory, ids, live=True)
-    item = Run(0, 2 * SEGMENT, SEGMENT, 2 * SEGMENT)
-    assert engine.loss(item, None) == engine.loss(Run(0, item.at, item.count, 0), None)
+    item = Piece(0, 2 * SEGMENT, SEGMENT, 2 * SEGMENT)
+    assert engine.loss(item, None) == engine.loss(Piece(0, item.at, item.count, 0), None)
     assert engine.loss(item, None) != pytest.approx(engine.plainly(item), rel=1e-3)
 
 
@@ -94,8 +95,8 @@ def test_runs_cover_every_whole_segment_and_read_no_more_than_there_is() -> None
     found = list(runs(texts, SEGMENT, random.Random(0)))
     covered = [(run.text, at) for run in found for at in range(run.at, run.at + run.count, SEGMENT)]
     assert covered == [(2, 0), *((3, SEGMENT * n) for n in range(9))]
-    assert all(run.before <= run.at and run.before % SEGMENT == 0 for run in found)
-    assert any(run.before for run in found)
+    assert all(run.far <= run.at and run.far % SEGMENT == 0 for run in found)
+    assert any(run.far for run in found)
 
 
 @pytest.fixture

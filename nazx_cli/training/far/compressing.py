@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ from nazx_cli.model.far.base import Beside
 from nazx_cli.model.far.infini import FarInfini
 from nazx_cli.training.far.lesson import Lesson
 from nazx_cli.training.far.settings import FarSettings
-from nazx_cli.training.far.texts import FAR, STRETCH, read_kept
+from nazx_cli.training.far.texts import FAR, STRETCH, Piece, read_kept
 
 if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel
@@ -34,35 +33,13 @@ _PACE = 30.0  # of the gates, to that of all else
 _HELD, _HELD_BEFORE, _HELD_LEARNT = 5, 6, 2  # pieces that are held out, and their segments
 
 
-@dataclass(frozen=True)
-class Run:
-    """``count`` tokens from ``at`` on of a text, a whole number of segments; ``before`` tokens
-    right before them are read first, or as many from the beginning of the text ``other``."""
-
-    text: int
-    at: int
-    count: int
-    before: int
-    other: int | None = None
-
-    @property
-    def tokens(self) -> int:
-        """Positions that are learnt from."""
-        return self.count
-
-    @property
-    def weight(self) -> float:
-        """What their losses count together: each 1."""
-        return float(self.count)
-
-
-class CompressiveLesson(Lesson[Run]):
+class CompressiveLesson(Lesson):
     """Nothing but token ids is kept of a text: what the layers hold depends on the memory."""
 
     learnt = "ids"
 
     def __init__(self, settings: FarSettings, lm: LanguageModel, folder: Path) -> None:
-        super().__init__(settings, lm)
+        super().__init__(settings, lm, folder)
         assert isinstance(lm.attention, Windowed), "looked at before"
         self._memory = FarInfini(self.config).to(lm.device)
         _begin(self._memory, settings.schedule.seed)
@@ -108,7 +85,7 @@ class OnRuns:
     def refresh(self) -> None:
         """See ``trainer.Engine``."""
 
-    def loss(self, item: Run, scale: float | None) -> float:
+    def loss(self, item: Piece, scale: float | None) -> float:
         """See ``trainer.Engine``."""
         with torch.no_grad():
             state = None if self._live else self._read(self._before(item))
@@ -123,7 +100,7 @@ class OnRuns:
         return found
 
     @torch.no_grad()
-    def plainly(self, item: Run) -> float:
+    def plainly(self, item: Piece) -> float:
         """The sum of the item's losses without a memory."""
         pieces = self._pieces(item, self._segment)
         return sum(float(self._loss(ids, wanted, None)) for ids, wanted in pieces)
@@ -155,12 +132,12 @@ class OnRuns:
             state = reading.after
         return state
 
-    def _before(self, item: Run) -> Tensor:
+    def _before(self, item: Piece) -> Tensor:
         if item.other is None:
-            return self._ids(item.text)[item.at - item.before : item.at]
-        return self._ids(item.other)[: item.before]
+            return self._ids(item.text)[item.at - item.far : item.at]
+        return self._ids(item.other)[: item.far]
 
-    def _pieces(self, item: Run, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _pieces(self, item: Piece, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Tokens and those after them, ``size`` at a time."""
         ids = self._ids(item.text)[item.at : item.at + item.count + 1]
         return _cut(ids[:-1], ids[1:], size)
@@ -188,17 +165,17 @@ class _OfItsOwn:
         return self._memory.gated(layer, weights.flatten(1, 2) @ value, attended)
 
 
-def runs(texts: Sequence[Tensor], segment: int, rng: random.Random) -> Iterator[Run]:
+def runs(texts: Sequence[Tensor], segment: int, rng: random.Random) -> Iterator[Piece]:
     """All whole segments of the texts, a few together, with memories of different lengths."""
     for number, ids in enumerate(texts):
         whole = (len(ids) - 1) // segment
         for first in range(0, whole, _LEARNT):
             count = min(_LEARNT, whole - first)
             before = min(first, int((_BEFORE + 1) ** rng.random()))
-            yield Run(number, first * segment, count * segment, before * segment)
+            yield Piece(number, first * segment, count * segment, before * segment)
 
 
-def _held_runs(texts: Sequence[Tensor], segment: int, first: int) -> Iterator[Run]:
+def _held_runs(texts: Sequence[Tensor], segment: int, first: int) -> Iterator[Piece]:
     """The end of some of the texts, which have the numbers from ``first`` on."""
     for at, ids in enumerate(texts[:_HELD]):
         whole = (len(ids) - 1) // segment
@@ -206,7 +183,7 @@ def _held_runs(texts: Sequence[Tensor], segment: int, first: int) -> Iterator[Ru
         before = min(_HELD_BEFORE, whole - count)
         if count:
             begin = (whole - count) * segment
-            yield Run(first + at, begin, count * segment, before * segment)
+            yield Piece(first + at, begin, count * segment, before * segment)
 
 
 def _begin(memory: FarInfini, seed: int) -> None:

@@ -27,13 +27,13 @@ _REFUSAL = (9.4, 0.5)  # with twice as many positions about half as much more is
 _HELD = 48  # pieces that are held out
 
 
-class CopyingLesson(Lesson[Piece]):
+class CopyingLesson(Lesson):
     """The final states of a text are kept with it: a step then takes a moment."""
 
     learnt = "own"
 
     def __init__(self, settings: FarSettings, lm: LanguageModel, folder: Path) -> None:
-        super().__init__(settings, lm)
+        super().__init__(settings, lm, folder)
         self._memory = FarInAttention(self.config).to(lm.device)
         _begin(self._memory, settings.schedule.seed)
         embedding = lm.decoder.embed(torch.arange(lm.config.vocab_size)).to(lm.device)

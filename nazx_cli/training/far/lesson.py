@@ -5,33 +5,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
 from nazx_cli.config import with_far
 from nazx_cli.model.far import FarMemory
 from nazx_cli.training.far.settings import FarSettings
-from nazx_cli.training.trainer import Engine, Item
+from nazx_cli.training.far.texts import Piece
+from nazx_cli.training.trainer import Engine
 
 if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel
 
 
-class FarItem(Item, Protocol):
-    """A piece of a text, by the text's number; the memory is of the text ``other`` instead, if
-    any."""
-
-    @property
-    def text(self) -> int: ...
-    @property
-    def other(self) -> int | None: ...
-
-
-I = TypeVar("I", bound=FarItem)  # noqa: E741
-
-
-class Lesson(ABC, Generic[I]):
+class Lesson(ABC):
     """What ``settings`` ask for, over the texts of a folder that hold what ``kept`` gave.
 
     ``learnt`` is the one of its tensors that has an entry for each position to learn from.
@@ -39,12 +28,12 @@ class Lesson(ABC, Generic[I]):
     """
 
     learnt: ClassVar[str]
-    engine: Engine[I]
-    train: Sequence[I]
-    held: Sequence[I]
+    engine: Engine[Piece]
+    train: Sequence[Piece]
+    held: Sequence[Piece]
     paces: Sequence[tuple[nn.Parameter, float]] = ()
 
-    def __init__(self, settings: FarSettings, lm: LanguageModel) -> None:
+    def __init__(self, settings: FarSettings, lm: LanguageModel, folder: Path) -> None:
         attention = with_far(lm.config.attention, settings.described())
         self.config = replace(lm.config, attention=attention)
 

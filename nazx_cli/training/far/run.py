@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -27,14 +27,14 @@ from nazx_cli.training.far.compressing import CompressiveLesson
 from nazx_cli.training.far.copying import CopyingLesson
 from nazx_cli.training.far.lesson import Lesson
 from nazx_cli.training.far.settings import ASKED_FILE, FarSettings
-from nazx_cli.training.far.texts import collect, count_positions
+from nazx_cli.training.far.texts import Piece, collect, count_positions
 from nazx_cli.training.state import load_best, notes_on
 from nazx_cli.training.trainer import OnProgress, Trainer, held_out_loss
 
 if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel
 
-_LESSONS: dict[str, type[CopyingLesson] | type[CompressiveLesson]] = {
+_LESSONS: dict[str, type[Lesson]] = {
     "inattention": CopyingLesson,
     "infini": CompressiveLesson,
 }
@@ -78,9 +78,8 @@ class FarRun:
 
     def __init__(self, out: Path, settings: FarSettings, lm: LanguageModel) -> None:
         self.out, self.settings, self.lm = out, settings, lm
-        self._lesson: Lesson[Any] = _LESSONS[settings.far](settings, lm, out / "texts")
-        made = self._lesson
-        self.trainer = Trainer[Any](
+        made = self._lesson = _LESSONS[settings.far](settings, lm, out / "texts")
+        self.trainer = Trainer[Piece](
             *(made.engine, made.train, made.held, settings.schedule, out), paces=made.paces
         )
 

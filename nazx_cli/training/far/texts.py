@@ -56,8 +56,8 @@ class Text:
 
 @dataclass(frozen=True)
 class Piece:
-    """``count`` positions of a stretch, from ``at`` on, which is in one block with them; ``far``
-    tokens before the block are remembered, or as many of the text ``other``."""
+    """``count`` positions of what is learnt from of a text, from ``at`` on; ``far`` tokens before
+    them, or before the block that they are in, are remembered, or as many of the text ``other``."""
 
     text: int
     at: int
