@@ -98,6 +98,7 @@ class AnswerFile:
             self._known = {(line["run"], line["item"]): line for line in _lines(path)}
         self.found = len(self._known)
         """Answers that the file held when it was opened."""
+        self._used: set[tuple[str, str]] = set()
         self._file = None if path is None else _open(path)
 
     def __enter__(self) -> AnswerFile:
@@ -117,8 +118,15 @@ class AnswerFile:
             if error is None:
                 raise _failed(self._path, failed) from None
 
+    @property
+    def used(self) -> int:
+        """How many of them were asked for."""
+        return len(self._used)
+
     def get(self, run: str, item: str) -> dict[str, Any] | None:
         """The answer of ``run`` to ``item``, if it is there."""
+        if (run, item) in self._known:
+            self._used.add((run, item))
         return self._known.get((run, item))
 
     def add(self, lines: Iterable[Mapping[str, Any]]) -> None:

@@ -74,7 +74,7 @@ class Evaluation:
         """Ask everything; False where Ctrl-C came first."""
         if stories and self._approximations:
             raise UsageError("--approximation asks no questions", "add --perplexity or --probe")
-        with AnswerFile(self._options.answers) as file, _Teller(self._screen) as teller:
+        with AnswerFile(self._options.answers) as file, _Teller(self._screen, file) as teller:
             try:
                 if stories:
                     self._ask(stories, file, teller)
@@ -88,7 +88,7 @@ class Evaluation:
                 more = f"; the same command goes on from {kept}" if kept else ""
                 self._screen.note(f"interrupted after {len(self._answered):,} answers{more}")
                 return False
-            teller.tell_found(file.found)
+            teller.tell_found()
         return True
 
     def show(self, complete: bool) -> None:
@@ -310,11 +310,10 @@ _PEERS = {"transformers": _transformers, "llama.cpp": _llama_cpp}
 class _Teller:
     """Tells how far it is: a bar with the time left, or a line now and then."""
 
-    def __init__(self, screen: Screen) -> None:
-        self._screen = screen
+    def __init__(self, screen: Screen, file: AnswerFile) -> None:
+        self._screen, self._file = screen, file
         self._bar = screen.bar("asking")
         self._begin = self._told = time.monotonic()
-        self._found = 0
 
     def __enter__(self) -> _Teller:
         return self
@@ -328,7 +327,6 @@ class _Teller:
 
     def update(self, progress: Progress) -> None:
         """Show ``progress``."""
-        self._found = max(self._found, progress.found)
         self._bar.update(progress.label, progress.done, progress.total)
         now = time.monotonic()
         if self._screen.is_lively or now - self._told < _TOLD_EVERY:
@@ -342,18 +340,19 @@ class _Teller:
         self._screen.note(f"{progress.done:,} of {progress.total:,}{left} ({progress.label})")
 
     def telling(self, label: str) -> OnProgress:
-        """What to call with what is done, and of how much, of that ``label``."""
-        return lambda done, total: self.update(Progress(done, total, 0, label))
+        """What to call with what is done, and of how much, of that ``label``, which begins now."""
+        used, self._begin = self._file.used, time.monotonic()
+        return lambda done, total: self.update(Progress(done, total, self._file.used - used, label))
 
-    def tell_found(self, in_file: int) -> None:
-        """Say what an answers file was good for."""
+    def tell_found(self) -> None:
+        """Say what the answers file was good for."""
         self.stop()
-        if self._found:
-            self._screen.note(f"{self._found:,} of the answers were there already")
-        elif in_file:
+        if self._file.used:
+            self._screen.note(f"{self._file.used:,} of the answers were there already")
+        elif self._file.found:
             self._screen.note(
-                f"none of the {in_file:,} answers in the file was of use: they come from other "
-                "questions, models or settings, or from another version"
+                f"none of the {self._file.found:,} answers in the file was of use: they come from "
+                "other questions, models or settings, or from another version"
             )
 
 
