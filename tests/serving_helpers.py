@@ -131,3 +131,26 @@ def start(folder: Path, *options: str, key: str = "") -> Server:
             threading.Thread(target=process.stderr.read, daemon=True).start()
             return Server(int(found[1]), process, home, str(model), key)
     raise AssertionError("the server did not start")
+
+
+@contextmanager
+def slowed(server: Server) -> Iterator[None]:
+    """The server gets a tenth of the time, as a model of a useful size needs ten times as long: a
+    browser on a busy machine would hear of the first word after the last was said."""
+    ended = threading.Event()
+
+    def hold() -> None:
+        while not ended.is_set():
+            server.process.send_signal(signal.SIGSTOP)
+            ended.wait(0.045)
+            server.process.send_signal(signal.SIGCONT)
+            ended.wait(0.005)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        holder.join()
+        server.process.send_signal(signal.SIGCONT)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from serving_helpers import BOOK, MODEL, Server, running
+from page_driver import ENTER, ESCAPE, Page
+from serving_helpers import BOOK, MODEL, Server, running, slowed
 
 from nazx_cli.session.saving.store import Store
 from nazx_cli.session.state import History, Message, State, Turn
@@ -33,7 +30,6 @@ HOSTILE = (
     "<script>window.hurt = 1</script> <img src=x onerror='window.hurt = 2'> "
     "<svg onload=alert(1)> &lt;b&gt; [a](javascript:alert(1))"
 )
-ENTER, ESCAPE, TAB = "\ue007", "\ue00c", "\ue004"
 QUESTION = "What did the heron buy?"
 STOPS_EARLY = """
   // From within the page: a tiny model has said all before a driver has looked twice.
@@ -67,78 +63,6 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
     driver = webdriver.Chrome(options=options, service=service)
     yield driver
     driver.quit()
-
-
-class Page:
-    """The page as a person meets it."""
-
-    def __init__(self, browser: WebDriver, server: Server) -> None:
-        self.browser = browser
-        self.address = f"http://127.0.0.1:{server.port}/"
-
-    def open(self, session: str = "") -> None:
-        self.browser.get("about:blank")
-        self.browser.get(self.address + (f"#session={session}" if session else ""))
-        self.wait(lambda: self("#model").text == MODEL)
-        self.wait(lambda: self.active == self("#question"))
-
-    def __call__(self, selector: str) -> WebElement:
-        return self.browser.find_element("css selector", selector)
-
-    def all(self, selector: str) -> list[WebElement]:
-        return self.browser.find_elements("css selector", selector)
-
-    def texts(self, selector: str) -> list[str]:
-        """Of all elements at one moment."""
-        script = "return [...document.querySelectorAll(arguments[0])].map((each) => each.innerText)"
-        found: list[str] = self.run(script, selector)
-        return [each.strip() for each in found]
-
-    @property
-    def active(self) -> WebElement:
-        return self.browser.switch_to.active_element
-
-    def run(self, script: str, *arguments: object) -> Any:
-        return self.browser.execute_script(script, *arguments)
-
-    def wait(self, holds: Callable[[], object], what: str = "") -> None:
-        until = time.monotonic() + 60
-        while not holds():
-            assert time.monotonic() < until, what or self("body").text
-            time.sleep(0.02)
-
-    def says(self, text: str) -> None:
-        self.wait(lambda: text in self("#status").text)
-
-    def press(self, keys: str) -> None:
-        webdriver.ActionChains(self.browser).send_keys(keys).perform()
-
-    def tab_to(self, found: Callable[[WebElement], object]) -> None:
-        for _ in range(40):
-            if found(self.active):
-                return
-            self.press(TAB)
-        raise AssertionError("Tab does not lead there")
-
-    def ask(self, question: str) -> None:
-        self("#question").send_keys(question + ENTER)
-        self.wait(lambda: self("#send").text == "Ask" and not self.all("[aria-busy=true]"))
-
-    def wait_for_sessions(self) -> None:
-        """Until the list of sessions tells of the last answer."""
-        turns = f"{len(self.all('.turn'))} turn"
-        self.wait(lambda: turns in "".join(self.texts("#sessions [aria-current]")))
-
-    def drop(self, name: str, text: str) -> None:
-        self.run(
-            """const data = new DataTransfer();
-            data.items.add(new File([arguments[1]], arguments[0], { type: "text/plain" }));
-            const how = { dataTransfer: data, bubbles: true, cancelable: true };
-            document.getElementById("talk").dispatchEvent(new DragEvent("drop", how));""",
-            name,
-            text,
-        )
-        self.says("is read")
 
 
 @pytest.fixture(scope="module")
@@ -209,29 +133,6 @@ def test_stop_ends_an_answer_within_a_token_and_keeps_it(page: Page, server: Ser
     page.wait(lambda: len(page.all(".turn")) == 2)
     kept = page.texts(".turn:last-child .answer > span")[0]
     assert kept.startswith(said.rstrip()[:20]) and page.texts(".note")[-1] == "stopped"
-
-
-@contextmanager
-def slowed(server: Server) -> Iterator[None]:
-    """The server gets a tenth of the time, as a model of a useful size needs ten times as long: a
-    browser on a busy machine would hear of the first word after the last was said."""
-    ended = threading.Event()
-
-    def hold() -> None:
-        while not ended.is_set():
-            server.process.send_signal(signal.SIGSTOP)
-            ended.wait(0.045)
-            server.process.send_signal(signal.SIGCONT)
-            ended.wait(0.005)
-
-    holder = threading.Thread(target=hold)
-    holder.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        holder.join()
-        server.process.send_signal(signal.SIGCONT)
 
 
 def begin_long(server: Server, name: str) -> None:

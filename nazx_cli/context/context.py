@@ -29,6 +29,8 @@ class TokenSequence:
         self._tail = torch.empty(_TAIL, dtype=torch.int32)
         self._tail_len = 0
         self._runs: list[tuple[int, bool]] = []  # (length, resident), neighbours differ
+        self.resident_edits = 0
+        """How often resident ids came or went."""
 
     def __len__(self) -> int:
         return len(self._body) + self._tail_len
@@ -53,6 +55,7 @@ class TokenSequence:
 
     def insert(self, at: int, ids: Tensor, resident: bool) -> None:
         """Put ``ids`` before position ``at``."""
+        self.resident_edits += resident
         if at == len(self) and self._tail_len + len(ids) <= _TAIL:
             self._tail[self._tail_len : self._tail_len + len(ids)] = ids
             self._tail_len += len(ids)
@@ -64,6 +67,7 @@ class TokenSequence:
     def delete(self, start: int, stop: int) -> None:
         """Remove ids[start:stop]."""
         kept = [*self._cut(0, start), *self._cut(stop, None)]
+        self.resident_edits += any(resident for _, resident in self._cut(start, stop))
         body, end = len(self._body), len(self)
         if start >= body:
             rest = self._tail[stop - body : self._tail_len].clone()

@@ -47,6 +47,7 @@ class LiveCache:
         self.values = torch.empty_like(self.keys)
         self.ids = torch.empty(0, dtype=torch.int32)
         self.far_name = ""
+        self.far_seen: object = None  # what it was found by, so as not to look again
         self.far_state: Tensor | None = None
         self.base = sinks  # first position after the sinks that is still held
 

@@ -138,9 +138,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.quantization: str | None = None  # int8 or nf4 where the blocks hold such weights
-        self.is_split = (
-            False  # whether other processes hold parts of its matrices (``model.split``)
-        )
+        self.is_split = False  # among processes that each hold a part of its matrices
         self.rotary = Rotary(config.rope)
         self.rotaries: dict[RopeConfig, Rotary] = {config.rope: self.rotary}
         for kind in config.layer_kinds:

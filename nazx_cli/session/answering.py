@@ -7,7 +7,7 @@ longest beginning that the context already holds, so an unchanged beginning is n
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from threading import Lock
 from time import perf_counter
@@ -36,21 +36,20 @@ from nazx_cli.session.parts import ANSWER_TOKENS, choose, part_answer
 from nazx_cli.session.prompt import (
     Prompt,
     Prompter,
-    fitted,
+    Setup,
     left_out_notice,
     prompt_limit,
     read_mode,
 )
 from nazx_cli.session.reader import EarlierTurns, Kept, Reader, quote
 from nazx_cli.session.saying import THINKS_ALL_THE_SAME, Limits, Speaker, default_sampling
-from nazx_cli.session.settings import SessionSettings
 from nazx_cli.session.state import History, Message, State, Turn
 from nazx_cli.session.synced import SyncedContext
 
 if TYPE_CHECKING:
     from nazx_cli.context.context import Context
     from nazx_cli.engine.language_model import LanguageModel
-    from nazx_cli.reading.tokenized import TokenizedDocument
+    from nazx_cli.session.settings import SessionSettings
 
 
 class Answerer:
@@ -219,7 +218,7 @@ class Answerer:
             if prompts:
                 yield from self._answer_in_parts(setup, state, prompts, followed, keep)
                 return
-        history = fitted(state.history, question, setup)
+        history = setup.fitted(state.history, question)
         if history.left_out > state.history.left_out:
             yield Notice(left_out_notice(history.left_out, state.settings.read))
         earlier = self._earlier.library(history)
@@ -365,27 +364,3 @@ class Answerer:
         except BaseException:  # cut short by Ctrl-C or out of memory: half done
             self._synced = None
             raise
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What follows from a state's documents and settings, good while these stay the same.
-
-    ``mode`` is how the documents reach the model: one of ``mode_for``, ``none`` without any.
-    """
-
-    documents: tuple[TokenizedDocument, ...]
-    settings: SessionSettings
-    mode: str
-    library: Library | None
-    prompter: Prompter
-    reader: Reader
-
-    @property
-    def attends(self) -> bool:
-        """True where the documents are part of the context itself."""
-        return self.mode == "resident"
-
-    def serves(self, state: State) -> bool:
-        """Whether all of this follows from ``state`` too."""
-        return self.documents == state.documents and self.settings == state.settings

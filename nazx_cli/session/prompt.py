@@ -25,9 +25,10 @@ from nazx_cli.session.templating.thinking import marks_of
 
 if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel
+    from nazx_cli.reading.library import Library
     from nazx_cli.reading.passages import Passage
     from nazx_cli.reading.tokenized import TokenizedDocument
-    from nazx_cli.session.answering import Setup
+    from nazx_cli.session.reader import Reader
     from nazx_cli.tokenizer import Tokenizer
 
 PromptForm = Literal["chat", "plain", "sources"]
@@ -241,19 +242,42 @@ def prompt_limit(state: State, mode: str, window: int | None) -> int | None:
     return min(limits) if limits else None
 
 
-def fitted(history: History, question: str, setup: Setup) -> History:
-    """``history``, old turns given up where the prompt would not fit."""
-    prompter, window = setup.prompter, setup.prompter.window or 0
-    if setup.reader.stands(history):
-        kept = prompter.fitted(history, question, _LEAD)
-        if setup.reader.stands(kept):
-            return kept
-    passages = 0
-    if setup.documents and not setup.attends:
-        passages = window // 2
-    elif history.left_out:
-        passages = window // 4  # for what recall brings back of the turns left out
-    return prompter.fitted(history, question, passages)
+@dataclass(frozen=True)
+class Setup:
+    """What follows from a state's documents and settings, good while these stay the same.
+
+    ``mode`` is how the documents reach the model: one of ``mode_for``, ``none`` without any.
+    """
+
+    documents: tuple[TokenizedDocument, ...]
+    settings: SessionSettings
+    mode: str
+    library: Library | None
+    prompter: Prompter
+    reader: Reader
+
+    @property
+    def attends(self) -> bool:
+        """True where the documents are part of the context itself."""
+        return self.mode == "resident"
+
+    def serves(self, state: State) -> bool:
+        """Whether all of this follows from ``state`` too."""
+        return self.documents == state.documents and self.settings == state.settings
+
+    def fitted(self, history: History, question: str) -> History:
+        """``history``, old turns given up where the prompt would not fit."""
+        window = self.prompter.window or 0
+        if self.reader.stands(history):
+            kept = self.prompter.fitted(history, question, _LEAD)
+            if self.reader.stands(kept):
+                return kept
+        passages = 0
+        if self.documents and not self.attends:
+            passages = window // 2
+        elif history.left_out:
+            passages = window // 4  # for what recall brings back of the turns left out
+        return self.prompter.fitted(history, question, passages)
 
 
 def left_out_notice(count: int, mode: str) -> str:

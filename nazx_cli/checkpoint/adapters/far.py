@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from nazx_cli.checkpoint.adapters.folder import (
 )
 from nazx_cli.checkpoint.checkpoint import Checkpoint, folder_bytes, read_header
 from nazx_cli.checkpoint.recipes import far_recipes
-from nazx_cli.config import AttentionConfig, ModelConfig, with_far, with_memory
+from nazx_cli.config import AttentionConfig, ModelConfig, with_memory
 from nazx_cli.foreign import read_object
 from nazx_cli.model.decoder import Decoder
 from nazx_cli.model.far import FarMemory, far_memory_of
@@ -93,8 +93,7 @@ def attach_far(decoder: Decoder, adapter: FarAdapter) -> FarMemory:
 
 def detach_far(decoder: Decoder) -> None:
     """Take out the memory that ``decoder`` has, if it has one."""
-    attention = with_far(decoder.config.attention, {})
-    decoder.config, decoder.far = replace(decoder.config, attention=attention), None
+    decoder.config, decoder.far = with_memory(decoder.config, {}), None
 
 
 def write_far_adapter(

@@ -145,7 +145,7 @@ def show_perplexity(stretches: Sequence[Stretch], screen: Screen) -> None:
         f"perplexity of {_count(texts, 'text')} by position, less is better; in brackets the "
         f"95 % interval over {over}{rough}"
     )
-    for number, model in enumerate(by_model(stretches), 1):
+    for number, model in enumerate(dict.fromkeys(stretch.model for stretch in stretches), 1):
         screen.line(f"[{number}] {model}")
     _show_ranges(stretches, "positions", screen)
     if any(stretch.names for stretch in stretches):

@@ -119,11 +119,15 @@ class Windowed(AttentionKind):
 
     def _bound(self, context: Context) -> Beside | None:
         """The far memory's part in the layers for ``context``, whose cache is then of no other."""
-        cache, resident = cast(LiveCache, context.memory), context.tokens.resident()
-        name = self._far_name(resident)
-        if cache.far_name != name:
-            cache.bind(name, self._far_state(resident))
-        memory = self.decoder.far
+        cache, memory = cast(LiveCache, context.memory), self.decoder.far
+        weights = b"" if self._states is None else self._weights.digest
+        seen = (context.tokens.resident_edits, "" if memory is None else memory.name, weights)
+        if cache.far_seen != seen:  # text that is the same is not hashed for every token
+            resident = context.tokens.resident()
+            name = self._far_name(resident)
+            if cache.far_name != name:
+                cache.bind(name, self._far_state(resident))
+            cache.far_seen = seen
         return None if memory is None else memory.beside(cache.far_state)
 
     def run(self, context: Context, drafts: Sequence[int]) -> Tensor:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
-from nazx_cli.config import with_far
+from nazx_cli.config import with_memory
 from nazx_cli.model.far import FarMemory
 from nazx_cli.training.far.settings import FarSettings
 from nazx_cli.training.far.texts import Piece
@@ -34,8 +33,7 @@ class Lesson(ABC):
     paces: Sequence[tuple[nn.Parameter, float]] = ()
 
     def __init__(self, settings: FarSettings, lm: LanguageModel, folder: Path) -> None:
-        attention = with_far(lm.config.attention, settings.described())
-        self.config = replace(lm.config, attention=attention)
+        self.config = with_memory(lm.config, settings.described())
 
     @staticmethod
     @abstractmethod
