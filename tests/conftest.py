@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -16,8 +18,14 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import pytest
 import torch
+from fake_hub import FakeHub
+from serving_helpers import Server, running
+from stored_models import two_models
 
 from nazx_cli.kernels.processor import processor_flags
+
+if TYPE_CHECKING:
+    import openai
 
 # Before Triton is imported: without a GPU its kernel runs in its interpreter, and only where a
 # test asks for it.
@@ -60,6 +68,27 @@ def isolated_home(
 @pytest.fixture(scope="session")
 def alice() -> str:
     return (Path(__file__).parent / "data" / "alice.txt").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A Hub, and a machine that has two of its models."""
+    with two_models(tmp_path, monkeypatch) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """``nazx serve`` of the tiny model, for all tests of a file."""
+    options = ("--max-file", "1MB", "--max-tokens", "24")
+    with running(tmp_path_factory.mktemp("serving"), *options) as found:
+        yield found
+
+
+@pytest.fixture
+def client(server: Server) -> openai.OpenAI:
+    """OpenAI's, of the server that the test file has."""
+    return server.client()
 
 
 @pytest.fixture(params=("cpu", pytest.param("cuda", marks=pytest.mark.gpu)))

@@ -5,22 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from cli_helpers import run_nazx as nazx
 from fake_hub import FakeHub
-from stored_models import facts, two_models, weights_of
+from stored_models import facts, weights_of
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    with two_models(tmp_path, monkeypatch) as found:
-        yield found
 
 
 def test_doctor_reports_all_parts_and_leaves_with_0(hub: FakeHub) -> None:

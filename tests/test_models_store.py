@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pexpect
@@ -15,18 +14,12 @@ from cli_helpers import run_nazx as nazx
 from cli_helpers import tiny_checkpoint
 from fake_hub import FakeHub
 from resolve_helpers import resolve_model
-from stored_models import PYTHIA, facts, two_models, weights_of
+from stored_models import PYTHIA, facts, weights_of
 
 from nazx_cli.catalog.hub import cached_snapshot
 from nazx_cli.catalog.stored import models_folder
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    with two_models(tmp_path, monkeypatch) as found:
-        yield found
 
 
 # ls

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,15 +11,9 @@ import torch
 from checkpoints import LLAMA, random_tensors, write_checkpoint
 from cli_helpers import run_nazx as nazx
 from fake_hub import FakeHub
-from stored_models import PYTHIA, facts, overwrite, two_models, weights_of
+from stored_models import PYTHIA, facts, overwrite, weights_of
 
 from nazx_cli.catalog.stored import models_folder
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    with two_models(tmp_path, monkeypatch) as found:
-        yield found
 
 
 def broken(name: str, wanted: str) -> None:

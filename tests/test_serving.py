@@ -6,30 +6,17 @@ from __future__ import annotations
 import json
 import signal
 import socket
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from cli_helpers import run_nazx
-from serving_helpers import MODEL, Server, ask_nazx, asked, running, start
+from serving_helpers import MODEL, Server, ask_nazx, asked, start
 
 from nazx_cli.bench.processes import serve as bench_serve
 from nazx_cli.errors import NazxError
 
 openai = pytest.importorskip("openai")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    options = ("--max-file", "1MB", "--max-tokens", "24")
-    with running(tmp_path_factory.mktemp("serving"), *options) as found:
-        yield found
-
-
-@pytest.fixture
-def client(server: Server) -> openai.OpenAI:
-    return server.client()
 
 
 # Answers

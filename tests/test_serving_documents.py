@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from serving_helpers import (
     Server,
     ask_nazx,
     asked,
-    running,
     told,
     upload,
 )
@@ -40,18 +38,6 @@ FORMATS = {
     "docx": zip_bytes(docx_members(word_paragraph("The fox bought a lantern."))),
     "html": b"<!DOCTYPE html><title>x</title><p>The fox bought a lantern.</p>",
 }
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    options = ("--max-file", "1MB", "--max-tokens", "24")
-    with running(tmp_path_factory.mktemp("serving"), *options) as found:
-        yield found
-
-
-@pytest.fixture
-def client(server: Server) -> openai.OpenAI:
-    return server.client()
 
 
 # Documents

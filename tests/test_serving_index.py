@@ -48,11 +48,6 @@ def server(tmp_path_factory: pytest.TempPathFactory, birds: str) -> Iterator[Ser
         yield found
 
 
-@pytest.fixture
-def client(server: Server) -> openai.OpenAI:
-    return server.client()
-
-
 def sources(answer: Any) -> dict[str, dict[str, Any]]:
     """What an answer rests on, by the names of files without folder and ending."""
     found = [each.file_citation for each in answer.choices[0].message.annotations]
