@@ -1,7 +1,8 @@
-"""What the C libraries under a model keep to themselves, held to little.
+"""What the C libraries under a model keep to themselves: little for a chat, enough for training.
 
-They keep far more than they need, of which nothing ever comes back: compiled code for every shape
-of a product in 16 bits (half a megabyte each), and freed memory between what is still in use.
+They keep far more than a chat needs, of which nothing ever comes back: compiled code for every
+shape of a product in 16 bits (half a megabyte each), and freed memory between what is still in
+use. Training meets the same hundred shapes in every layer, and asks for the memory again at once.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ import os
 from functools import cache
 
 _SHAPES = 32  # whose code is kept; a pass through the layers meets about six
+_TRAINING_SHAPES = 512  # forward and backward, by blocks of queries, meet about a hundred
 _CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")  # oneDNN's, and PyTorch's of it
-_MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of <malloc.h>
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of <malloc.h>
 _LARGE = 1 << 20
+_LARGEST = 1 << 25  # what glibc takes at most as a threshold of mmap
+_NEVER = (1 << 31) - 1
 
 
 @cache
@@ -24,16 +28,37 @@ def keep_little() -> None:
     freed. Left alone, glibc begins to keep them after the first one of many megabytes: with a
     tensor for each weight as it is read that comes to half of the model.
     """
-    for name in _CACHES:
-        os.environ.setdefault(name, str(_SHAPES))
+    _keep_code(_SHAPES)
     if (c := _glibc()) is not None:
         c.mallopt(_MMAP_THRESHOLD, _LARGE)
+
+
+def keep_for_training() -> None:
+    """Call before the first product, and after ``keep_little`` where both are called.
+
+    Freed memory stays with the process: a layer's tensors are asked for anew all the time, and
+    each page that comes from the system is cleared first.
+    """
+    _keep_code(_TRAINING_SHAPES)
+    if (c := _glibc()) is not None:
+        for option, value in (
+            (_MMAP_THRESHOLD, _LARGEST),
+            (_TRIM_THRESHOLD, _NEVER),
+            (_TOP_PAD, 64 * _LARGE),
+        ):
+            c.mallopt(option, value)
 
 
 def give_back() -> None:
     """Give freed memory back to the system, where it is glibc that keeps it."""
     if (c := _glibc()) is not None:
         c.malloc_trim(0)
+
+
+def _keep_code(shapes: int) -> None:
+    for name in _CACHES:
+        if os.environ.get(name) in (None, str(_SHAPES)):  # else it is what the user wants
+            os.environ[name] = str(shapes)
 
 
 @cache

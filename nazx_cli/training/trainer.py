@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from nazx_cli.errors import UsageError
+from nazx_cli.model.libraries import keep_for_training
 from nazx_cli.ranks import uninterrupted
 from nazx_cli.training.ranks import ALONE, Ranks
 from nazx_cli.training.state import (
@@ -135,6 +136,7 @@ class Trainer(Generic[I]):
     ) -> None:
         if not train:
             raise UsageError("there is nothing to train on", "name files with questions or text")
+        keep_for_training()
         self.engine, self.train, self.held = engine, train, held
         self.schedule, self.folder, self.ranks = schedule, folder, ranks
         self.optimizer = torch.optim.AdamW(
