@@ -76,6 +76,7 @@ class ScriptedModel:
     tokenizer: Tokenizer = field(default_factory=make_tokenizer)
     window: int | None = 2048
     reads_resident: bool = False
+    far: None = None
     ranks: int = 1
     name: str = "scripted"
     kind: str = "windowed"

@@ -341,6 +341,8 @@ def test_show_verify_and_the_estimate_know_what_it_holds(tmp_path: Path) -> None
     )
     assert more["context_bytes"] - plain["context_bytes"] == facts["state_bytes"]
     assert more["weights_bytes"] - plain["weights_bytes"] >= FAR_STATES * facts["state_bytes"]
+    told = run_nazx(*asked[:-1], "--adapter", str(far))[0]
+    assert "keys and values and the far memory's state" in told
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,16 @@ def test_ask_attends_to_a_whole_document_with_a_memory_and_refuses_without(tmp_p
     assert json.loads(said)["stats"]["context_tokens"] > 40 * 5, said
 
 
+def test_the_estimate_says_what_tokens_beyond_the_window_are_held_for(tmp_path: Path) -> None:
+    base, made = base_model(tmp_path), write_memory(tmp_path, far_tensors())
+    asked = ("vram-estimate", "-m", str(base), "--ctx", "5000")
+    passages = "for passages to be brought into the window"
+    assert f"are held as ids, {passages}" in run_nazx(*asked)[0]
+    told = run_nazx(*asked, "--adapter", str(made))[0]
+    assert f"are held as ids, for the far memory under --read resident, else {passages}" in told
+    assert "state" not in told  # this kind keeps none
+
+
 @pytest.mark.parametrize("kind", ("windowed", "inattention", "full"))
 def test_logits_with_documents_before_are_those_of_a_context_that_has_them(
     tmp_path: Path, kind: str

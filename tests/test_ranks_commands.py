@@ -15,7 +15,8 @@ import torch
 from checkpoints import LLAMA, nazx, write_checkpoint
 from cli_helpers import run_nazx, tiny_checkpoint
 from family_configs import write_family
-from models import CONVOLVED
+from far_models import base_model, far_tensors, write_memory
+from models import CONVOLVED, WINDOWED
 from rank_helpers import commands, free_port, group_of
 
 from nazx_cli.config import ModelConfig
@@ -93,6 +94,28 @@ def test_what_cannot_be_split_is_refused_in_one_line(tmp_path: Path) -> None:
         "next: start 2"
     ]
     assert ranks[1].err == ranks[2].err == ""
+
+
+def test_a_far_memory_is_one_process_s(tmp_path: Path) -> None:
+    """Of which nothing is said where it is not wanted."""
+    base = base_model(tmp_path, {**WINDOWED, "local_window": 600})
+    far = write_memory(tmp_path, far_tensors())
+    document = tmp_path / "book.txt"
+    document.write_text("a rose is a rose. " * 20)
+    asked = ("ask", "-m", str(base), "--adapter", str(far), "--max-tokens", "3", "--quiet")
+    for read, code, said in (
+        ("auto", 0, ""),
+        (
+            "resident",
+            2,
+            "error: a far memory is one process's; next: use one process, or --read recall\n",
+        ),
+    ):
+        own = tmp_path / read
+        own.mkdir()
+        ranks = commands(2, own, *asked, "--file", str(document), "--read", read, "who is?")
+        assert [rank.wait() for rank in ranks] == [code, 0], ranks[0].err
+        assert [rank.err for rank in ranks] == [said, ""]
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,7 @@ def _lines(
         held = size_text(first.host)
         yield f"\nThe embedding ({held}) stays in host memory: a token needs but a row of it."
     if kind == "windowed":
-        yield f"\n{_window(_whole(first), _attended(config, first))}"
+        yield f"\n{_window(config, _whole(first), _attended(config, first))}"
         return
     yield "\nlongest context, in tokens:\n"
     yield Table(
@@ -272,18 +272,20 @@ def _attended(config: ModelConfig, estimate: Estimate) -> int:
     return min(_whole(estimate), live_positions(config, estimate.size))
 
 
-def _window(tokens: int, attended: int) -> str:
+def _window(config: ModelConfig, tokens: int, attended: int) -> str:
     """What becomes of the tokens of a context for which a window is too short."""
     from nazx_cli.memory.estimate import index_bytes
 
     if attended == tokens:
         return f"All {tokens:,} tokens fit the window and are attended to."
-    rest = tokens - attended
+    rest, attention = tokens - attended, config.attention
+    state = " and the far memory's state" if attention.far_segment else ""
+    far = "" if attention.far == "none" else "for the far memory under --read resident, else "
     return (
-        f"The window takes {attended:,} tokens: the context is their keys and values. The "
-        f"other {rest:,} are held as ids, for passages to be brought into the window, and take "
-        f"{size_text(4 * rest)} of it; their index takes up to {size_text(index_bytes(rest))} of "
-        "host memory."
+        f"The window takes {attended:,} tokens: the context is their keys and values{state}. The "
+        f"other {rest:,} are held as ids, {far}for passages to be brought into the window, and "
+        f"take {size_text(4 * rest)} of it; their index takes up to "
+        f"{size_text(index_bytes(rest))} of host memory."
     )
 
 

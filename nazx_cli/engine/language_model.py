@@ -11,7 +11,6 @@ from typing import Any
 
 from torch import Tensor
 
-from nazx_cli.catalog.registry import AdapterChoice
 from nazx_cli.checkpoint.adapters.far import attach_far, detach_far, read_far_adapter
 from nazx_cli.checkpoint.adapters.lora import Adapter, read_adapter
 from nazx_cli.checkpoint.load import change_adapter, load_decoder
@@ -98,10 +97,10 @@ def load_planned(
     config = ModelConfig.from_folder(folder)
     if group is not None:
         # A reader changes the weights between questions, and asks in parts that one process reads.
-        adapters, by = AdapterChoice(options.adapters.always), replace(options.by, ranks=group.size)
+        adapters, by = replace(options.adapters, reader=None), replace(options.by, ranks=group.size)
         device = device_of_rank(options.device)
         options = replace(options, device=device, by=by, adapters=adapters)
-    if options.adapters.far:  # there is to be room for it; what is wrong with it is told at use
+    elif options.adapters.far:  # there is to be room for it; what is wrong with it is told at use
         with suppress(ModelUnavailableError):
             config = read_far_adapter(options.adapters.far).extended(config)
     plan = plan_here(config, documents, options).check()
@@ -212,8 +211,8 @@ class LanguageModel:
 
     @property
     def can_read_resident(self) -> bool:
-        """Whether they can be: now, or with the model's far memory."""
-        return self.reads_resident or self.far is not None
+        """Whether they can be: now, or with the model's far memory, which is one process's."""
+        return self.reads_resident or (self.far is not None and self.group is None)
 
     @property
     def prefers_resident(self) -> bool:
@@ -222,9 +221,10 @@ class LanguageModel:
 
     def attend_far(self, wanted: bool) -> None:
         """Take in the far memory ``far`` for what is resident, or take it out again; nothing
-        changes where there is none. Errors as for loading the model with it.
+        changes where there is none, or several processes have the model. Errors as for loading
+        the model with it.
         """
-        if self.far is None or wanted == (self.decoder.far is not None):
+        if self.far is None or self.group or wanted == (self.decoder.far is not None):
             return
         if not wanted:
             detach_far(self.decoder)

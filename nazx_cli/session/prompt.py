@@ -13,6 +13,7 @@ from itertools import groupby
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
 
+from nazx_cli.context.ranks.sharing import FAR_IS_ALONE
 from nazx_cli.errors import ContextOverflowError, ModelUnavailableError, UsageError
 from nazx_cli.index.shelf import is_indexed
 from nazx_cli.names import DEFAULT_WINDOW
@@ -216,6 +217,8 @@ def read_mode(
     settings: SessionSettings, lm: LanguageModel, documents: Sequence[TokenizedDocument] = ()
 ) -> str:
     """How ``documents`` reach ``lm``; ``UsageError`` for a mode that it, or they, cannot do."""
+    if settings.read == "resident" and lm.far is not None and not lm.can_read_resident:
+        raise UsageError(FAR_IS_ALONE, "use one process, or --read recall")
     mode = mode_for(settings.read, lm.can_read_resident, lm.prefers_resident)
     if mode == "resident" and is_indexed(documents):
         raise UsageError(

@@ -21,6 +21,9 @@ BLOCK = 1_024
 """Tokens of a block where ``--block`` does not say; what it loses is in evaluation/README.md."""
 
 
+FAR_IS_ALONE = "a far memory is one process's"
+
+
 @dataclass(frozen=True)
 class Share:
     """``ranks`` processes have a model's contexts together.
@@ -58,7 +61,7 @@ def check_share(config: ModelConfig, by: Share) -> None:
     """``UsageError`` where processes cannot share a model of ``config`` so."""
     attention = config.attention
     if by.ranks > 1 and attention.kind == "windowed" and attention.far != "none":
-        raise UsageError("a far memory is one process's", "use one process")
+        raise UsageError(FAR_IS_ALONE, "use one process")
     if by.split:
         _check_split(config, by.ranks)
     elif by.ranks > 1 and attention.kind != "inattention" and not sees_plainly(config):
