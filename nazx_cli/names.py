@@ -82,6 +82,8 @@ WORKLOADS = (
     "memory",
     "peak",
     "ranks",
+    "blocks",
+    "split",
     "room",
     "serve",
     "read",

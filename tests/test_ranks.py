@@ -13,7 +13,7 @@ from models import INATTENTION, checkpoint, model, random_ids
 from rank_helpers import group_of
 from test_layouts import _edit
 
-from nazx_cli.bench.processes import ranks
+from nazx_cli.bench.processes import rank
 from nazx_cli.context.cost import Size, context_bytes
 from nazx_cli.context.layouts import LAYOUTS
 from nazx_cli.context.ranks.shards import Shards
@@ -183,11 +183,13 @@ def test_one_collective_a_layer_moves_the_same_bytes_however_long_the_context(
 
 
 def test_the_bench_counts_what_goes_from_process_to_process(group: Group) -> None:
-    timed = ranks._Timed(group.rank, group.size)
+    timed = rank.Timed(group.rank, group.size)
     lm = loaded(checkpoint("llama", "inattention")[0], timed)
-    found, held = ranks._measured(lm, 2000, 3, timed)
-    c = lm.config
+    case = rank.Case("", "float32", 2000, group.size, resident=True)
+    (_, *further), held = rank.of_tokens(lm, case, timed)
+    c, found = lm.config, further[-1]
     gathered = c.num_layers * c.num_heads * (c.head_dim + 1) * 4 * 2 * (group.size - 1)
-    assert gathered < found["moved"] < gathered + 500  # and a message to each of the others
-    assert found["moved"] < found["sockets"] < 2 * found["moved"] + 2000
-    assert held > 2000 * 4 and len(found["tokens"]) == 3
+    assert gathered < found.moved < gathered + 500  # and a message to each of the others
+    sockets = sum(each.sockets for each in further) / len(further)
+    assert found.moved < sockets < 2 * found.moved + 2000
+    assert held > 2000 * 4

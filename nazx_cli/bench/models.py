@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -142,8 +143,13 @@ def random_decoder(config: ModelConfig, dtype: torch.dtype, seed: int = 0) -> De
 
 
 def weight_bytes(lm: LanguageModel) -> int:
-    """Bytes of everything that the model's weights take in memory."""
-    tensors = {t.data_ptr(): t for t in (*lm.decoder.parameters(), *lm.decoder.buffers())}
+    """Bytes of everything that the model's weights take in this process's memory."""
+    every: Iterator[Tensor] = chain(lm.decoder.parameters(), lm.decoder.buffers())
+    if lm.decoder.is_split:
+        from torch.distributed.tensor import DTensor
+
+        every = (each.to_local() if isinstance(each, DTensor) else each for each in every)
+    tensors = {each.data_ptr(): each for each in every}
     return sum(tensor.nbytes for tensor in tensors.values())
 
 

@@ -18,6 +18,7 @@ from nazx_cli.bench.peers import llama_peer, transformers_peer
 from nazx_cli.bench.results import Side, alternate
 from nazx_cli.checkpoint.load import resolve_dtype
 from nazx_cli.config import ModelConfig
+from nazx_cli.context.ranks.sharing import BLOCK
 from nazx_cli.engine.language_model import LanguageModel, load_model
 from nazx_cli.errors import ModelUnavailableError, UsageError
 
@@ -44,7 +45,8 @@ class Settings:
     float32          whether workloads that measure two types measure float32 too
     watched          whether ``memory`` ends with a process of its own, and ``peak`` with chats
     threads          how many threads all sides compute on
-    processes        by how many processes a context is held
+    processes        by how many processes a model is held; () leaves that to the workload
+    block            tokens of a block of a prompt that several read
     clients          how many ask a server at once
     """
 
@@ -67,7 +69,8 @@ class Settings:
     float32: bool = True
     watched: bool = True
     threads: int = 1
-    processes: tuple[int, ...] = (1, 2, 4)
+    processes: tuple[int, ...] = ()
+    block: int = BLOCK
     clients: tuple[int, ...] = (1, 8, 64)
     question: str = "Who was the first to speak, and what was said about the journey?"
 
@@ -90,7 +93,7 @@ class Settings:
             peaks=("nazx-70m",),
             float32=False,
             watched=False,
-            processes=(1, 2),
+            processes=self.processes or (1, 2),
             clients=(1, 8),
         )
 

@@ -20,6 +20,7 @@ from nazx_cli.cli.shared.options import (
     option,
 )
 from nazx_cli.config import MAX_INITIAL_WINDOW
+from nazx_cli.context.ranks.sharing import BLOCK
 from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.names import DEFAULT_MODEL, DTYPES, WORKLOADS
 from nazx_cli.ui.phrases import counted
@@ -81,6 +82,16 @@ class BenchOptions:
             autocompletion=layout_names,
         ),
     ] = None
+    processes: Annotated[
+        list[int] | None,
+        count_option(
+            "--processes",
+            "How many hold a model together, in place of a workload's own. May be repeated.",
+        ),
+    ] = None
+    block: Annotated[
+        int, count_option("--block", "Tokens of a block of a prompt that several processes read.")
+    ] = BLOCK
     threads: Annotated[int, count_option("--threads", "Threads that each side computes on.")] = 1
     gguf: Annotated[
         str, option("--gguf", "The model's file for llama.cpp, else fetched.", metavar="FILE")
@@ -116,6 +127,8 @@ class BenchOptions:
             layouts=tuple(name for name in self.layout or () if name != "auto"),
             files=tuple(files),
             initial_window=int(self.initial_window),
+            processes=tuple(dict.fromkeys(self.processes or ())),
+            block=self.block,
             threads=self.threads,
             gguf=self.gguf,
         )
@@ -137,8 +150,8 @@ def bench(
             metavar="NAME",
             help="prefill, decode, memory, peak; with --file read, tokenizing, quantization. "
             "These are the default. By name or with --all, since they take long: attention, "
-            "decode-long, first-token, growth, edits, ranks, room, serve, drafts, folders. By "
-            "name only: recall.",
+            "decode-long, first-token, growth, edits, ranks, blocks, split, room, serve, drafts, "
+            "folders. By name only: recall.",
             show_default=False,
             autocompletion=lambda: list(WORKLOADS),
         ),

@@ -1,218 +1,188 @@
-"""Workload ``ranks``: a long context held by several processes on this machine.
+"""Workloads ``ranks``, ``blocks`` and ``split``: a model over several processes on this machine.
 
-For each number of processes seconds of a further token beside one process's, bytes that go from
-process to process for it, and what each process holds. Run as ``python -m
-nazx_cli.bench.processes.ranks FOLDER DTYPE LAYOUT CONTEXT PROCESSES TOKENS`` this file is the first
-of them, which starts the others.
+``ranks`` is a long context under InAttention, of which each process holds a stretch; ``blocks`` a
+long prompt of a full model, read in blocks (Star Attention); ``split`` weights of which each holds
+a part (torch's tensor parallelism). For each number of processes, in rounds that alternate: seconds
+and processor time of the first token and of a further one, bytes that go round for it, and what a
+process holds, beside the first number.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import struct
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from nazx_cli.bench.models import inattention_config, kernel_name, weight_bytes, zipf_ids
-from nazx_cli.bench.processes.memory import measured, random_checkpoint
-from nazx_cli.bench.results import Row, Spread, clock, one
+from nazx_cli.bench.models import inattention_config, registry_config
+from nazx_cli.bench.processes.memory import random_checkpoint
+from nazx_cli.bench.processes.rank import Case
+from nazx_cli.bench.results import Row, Side, Spread
 from nazx_cli.bench.setup import Setup
-from nazx_cli.engine.following import follow
-from nazx_cli.engine.language_model import LanguageModel, load_planned
-from nazx_cli.memory import probe
-from nazx_cli.memory.estimate import TextSize
-from nazx_cli.memory.plan import LoadOptions
-from nazx_cli.ranks import Group, joined, world_size
+from nazx_cli.catalog.model_ref import ModelRef
+from nazx_cli.checkpoint.convert import convert_folder
+from nazx_cli.config import AttentionConfig, ModelConfig
+from nazx_cli.context.ranks.sharing import Share, check_share
+from nazx_cli.errors import UsageError
 
-NAME = "ranks"
-CONTEXTS = (3_000_000,)
-LAYOUTS = ("pairs",)
-_SELF = "nazx_cli.bench.processes.ranks"
-_HINT = "run it again"
-_NO_LIMIT = 1 << 50
-_TCP_INFO = (192, 120)  # bytes asked for, and where those acknowledged and those received stand
+RANKS, BLOCKS, SPLIT = "ranks", "blocks", "split"
+_CONTEXTS = {RANKS: (3_000_000,), BLOCKS: (6_144,), SPLIT: (1_000,)}
+_PROCESSES = {RANKS: (1, 2, 4), BLOCKS: (1, 2), SPLIT: (1, 2)}
+_LAYOUTS = ("pairs",)
+_SPLITS = "qwen2.5-0.5b"  # shapes that are split, where those of the settings cannot be
+_MOST = 8  # processes that are tried where no number of the settings divides the heads
+_FULL = AttentionConfig("full")
 
 
-def run(setup: Setup) -> Iterator[Row]:
-    """Three rows for each length, layout and number of processes."""
+def ranks(setup: Setup) -> Iterator[Row]:
+    """A resident context of random weights, for each length and layout."""
     settings = setup.settings
     with TemporaryDirectory(prefix="nazx-bench-") as scratch:
         config = inattention_config(settings.shapes)
         folder = random_checkpoint(Path(scratch), settings.shapes, config)
-        for count in settings.contexts or CONTEXTS:
-            for layout in settings.layouts or LAYOUTS:
-                alone: dict[str, Any] = {}
-                for processes in settings.processes:
-                    setup.note(f"{NAME}: {count:,} tokens, layout {layout}, {processes} processes")
-                    held = (str(folder), settings.dtype, layout, str(count))
-                    real = measured(_SELF, *held, str(processes), str(settings.repeat))
-                    alone = alone or real
-                    yield from _rows(settings.dtype, layout, count, real, alone)
+        for count in settings.contexts or _CONTEXTS[RANKS]:
+            for layout in settings.layouts or _LAYOUTS:
+                case = Case(str(folder), settings.dtype, count, 1, layout, resident=True)
+                yield from _rounds(setup, RANKS, settings.shapes, case, _processes(setup, RANKS))
+
+
+def blocks(setup: Setup) -> Iterator[Row]:
+    """A prompt of the model of the settings and one of random weights, both with full attention."""
+    yield from _live(setup, BLOCKS, setup.settings.shapes)
+
+
+def split(setup: Setup) -> Iterator[Row]:
+    """The same with split weights, over as many processes as divide the heads."""
+    settings = setup.settings
+    shapes = settings.shapes
+    if not _divide(registry_config(shapes), _processes(setup, SPLIT)):
+        shapes = _SPLITS if settings.larger else ""  # none where all is to be small
+    yield from _live(setup, SPLIT, shapes)
+
+
+def _live(setup: Setup, workload: str, shapes: str) -> Iterator[Row]:
+    settings = setup.settings
+    for name, is_random in ((settings.model, False), (shapes, True)):
+        if not name:
+            continue
+        with _as_full(setup, workload, name, is_random=is_random) as folder:
+            config, processes = ModelConfig.from_folder(folder), _processes(setup, workload)
+            if workload == SPLIT:
+                processes = _divide(config, processes) or _divide(config, range(1, _MOST + 1))[:2]
+            if not processes:
+                setup.note(f"{workload}: {name} is left out: no few processes divide its heads")
+                continue
+            for count in settings.contexts or _CONTEXTS[workload]:
+                case = Case(
+                    *(str(folder), settings.dtype, count, 1),
+                    block=settings.block,
+                    split=workload == SPLIT,
+                )
+                yield from _rounds(setup, workload, name, case, processes)
+
+
+@contextmanager
+def _as_full(setup: Setup, workload: str, name: str, *, is_random: bool) -> Iterator[Path]:
+    """A checkpoint of that name with full attention, of random weights or its own."""
+    with TemporaryDirectory(prefix="nazx-bench-") as scratch:
+        if is_random:
+            setup.note(f"{workload}: writing a random checkpoint of {name} shapes")
+            config = replace(registry_config(name), attention=_FULL)
+            yield random_checkpoint(Path(scratch), name, config)
+        else:
+            convert_folder(ModelRef.parse(name).fetch(), dest := Path(scratch, "model"), _FULL)
+            yield dest
+
+
+def _processes(setup: Setup, workload: str) -> Sequence[int]:
+    return setup.settings.processes or _PROCESSES[workload]
+
+
+def _divide(config: ModelConfig, processes: Sequence[int]) -> tuple[int, ...]:
+    """One process, and those numbers of several that can split a model of ``config``; nothing where
+    none can."""
+    found = [1]
+    for count in processes:
+        try:
+            check_share(config, Share(count, split=True))
+        except UsageError:
+            continue
+        found.append(count)
+    return tuple(found) if len(found) > 1 else ()
+
+
+def _rounds(
+    setup: Setup, workload: str, name: str, case: Case, processes: Sequence[int]
+) -> Iterator[Row]:
+    """Rows of each number of ``processes``, which take turns."""
+    found: dict[int, list[dict[str, Any]]] = {count: [] for count in processes}
+
+    def side(count: int) -> Side:
+        of = replace(case, processes=count, threads=setup.settings.threads)
+
+        def run() -> float:
+            found[count].append(of.measure())
+            return 0.0
+
+        return run
+
+    label = f"{workload}: {name}, {case.tokens:,} tokens"
+    setup.alternate(label, [side(count) for count in found], warm_up=False)
+    alone = next(iter(found))
+    for count, rounds in found.items():
+        beside = None if count == alone else found[alone]
+        row = Row(workload, "", case.tokens, "s", case.dtype, Spread(()), note=name)
+        if case.resident:
+            kernel = "compiled" if rounds[0]["kernel"] == "native" else ""
+            row = replace(row, layout=case.layout, kernel=kernel)
+        if beside is not None:
+            row = replace(row, peer=_named(alone))
+        yield from _rows(row, _named(count), rounds, beside)
 
 
 def _rows(
-    dtype: str, layout: str, count: int, real: dict[str, Any], alone: dict[str, Any]
+    row: Row, who: str, rounds: list[dict[str, Any]], beside: list[dict[str, Any]] | None
 ) -> Iterator[Row]:
-    processes = len(real["held"])
-    kernel = "compiled" if real["kernel"] == "native" else ""
-    beside = "" if real is alone else f"{len(alone['held'])} process"
-    name = f"{processes} processes" if processes > 1 else "one process"
-    row = Row(NAME, "", count, "s", dtype, one(0.0), layout, kernel, beside)
-    yield replace(
-        row,
-        measure=f"further token, {name}",
-        ours=Spread(tuple(real["tokens"])),
-        theirs=None if real is alone else Spread(tuple(alone["tokens"])),
-        details={
-            "gathering_seconds": real["gathering"],
-            "processor_seconds": real["processor"],
-            "first_token_seconds": real["first"],
-        },
+    """Of one number of processes, beside those of another."""
+
+    def figure(measure: str, unit: str, of: Any, **details: float) -> Row:
+        theirs = None if beside is None else Spread(tuple(map(of, beside)))
+        ours = Spread(tuple(map(of, rounds)))
+        measure = f"{measure}, {who}"
+        return replace(row, measure=measure, unit=unit, ours=ours, theirs=theirs, details=details)
+
+    last = rounds[-1]
+    for what in ("first", "further"):
+        ran = last[what]
+        yield figure(
+            f"{what} token",
+            "s",
+            lambda each, what=what: each[what]["seconds"],
+            **({"gathering_seconds": ran["gathering"]} if ran["gathering"] else {}),
+        )
+        yield figure(
+            f"{what} token, processor time of the busiest",
+            "s",
+            lambda each, what=what: each[what]["processor"],
+        )
+        if ran["sockets"] or ran["moved"]:
+            carried = figure(
+                f"{what} token, bytes to and from the first",
+                "bytes",
+                lambda each, what=what: each[what]["sockets"] or each[what]["moved"],
+                counted_bytes=ran["moved"],
+            )
+            yield replace(carried, peer="", theirs=None)
+    yield figure("context of a process at most", "bytes", lambda each: max(each["held"]))
+    yield figure(
+        "peak of a process at most",
+        "bytes",
+        lambda each: max(each["peaks"]),
+        weights_bytes=last["weights"],
     )
-    yield replace(
-        row,
-        measure=f"bytes of a token to and from the first, {name}",
-        unit="bytes",
-        ours=one(real["moved"]),
-        peer="",
-        details={"socket_bytes": real["sockets"]},
-    )
-    yield replace(
-        row,
-        measure=f"context of a process at most, {name}",
-        unit="bytes",
-        ours=one(max(real["held"])),
-        theirs=None if real is alone else one(max(alone["held"])),
-        details={
-            "first_bytes": real["held"][0],
-            "peak_bytes": max(real["peaks"]),
-            "weights_bytes": real["weights"],
-        },
-    )
 
 
-class _Timed(Group):
-    """A group that knows how long it has gathered, waiting for others included."""
-
-    seconds = 0.0
-
-    def gather(self, own: Tensor) -> Tensor:
-        seconds, found = clock(lambda: super(_Timed, self).gather(own))
-        self.seconds += seconds
-        return found
-
-
-def _lead(folder: str, dtype: str, layout: str, count: int, tokens: int) -> dict[str, Any]:
-    """What the first process measures, and the others tell it at the end."""
-    options = LoadOptions("cpu", dtype, layout=layout, limit=_NO_LIMIT)
-    if world_size() == 1:
-        lm = load_planned("random", Path(folder), TextSize(), options)
-        found, held = _measured(lm, count, tokens, None)
-        return {**found, "held": [held], "peaks": [probe.peak_resident_bytes()]}
-    with joined(_HINT) as (rank, size):
-        group = _Timed(rank, size)
-        with group.leading():
-            lm = load_planned("random", Path(folder), TextSize(), options, group)
-            found, held = _measured(lm, count, tokens, group)
-        each = group.gather(_facts(held)).tolist()
-    return {**found, "held": [facts[0] for facts in each], "peaks": [facts[1] for facts in each]}
-
-
-def _measured(
-    lm: LanguageModel, count: int, tokens: int, group: _Timed | None
-) -> tuple[dict[str, Any], int]:
-    """Of the first token and of ``tokens`` further ones; and the bytes of this process's part."""
-
-    def counted() -> Tensor:
-        by_group = (group.seconds, group.moved) if group else (0.0, 0)
-        return torch.tensor((*by_group, _socket_bytes(), time.process_time()), dtype=torch.float64)
-
-    context = lm.new_context()
-    context.append(zipf_ids(lm.config.vocab_size, count), resident=True)
-    first, _ = clock(lambda: lm.next_logits(context))
-    context.append([1])
-    lm.next_logits(context)  # what is made once for tokens that are appended
-    before, seconds = counted(), []
-    for token in range(tokens):
-        context.append([token])
-        seconds.append(clock(lambda: lm.next_logits(context))[0])
-    gathering, moved, sockets, processor = ((counted() - before) / tokens).tolist()
-    found = {
-        "first": first,
-        "tokens": seconds,
-        "processor": processor,
-        "gathering": gathering,
-        "moved": moved,
-        "sockets": sockets,
-        "weights": weight_bytes(lm),
-        "kernel": kernel_name(lm),
-    }
-    return found, context.nbytes
-
-
-def _follow() -> None:
-    with joined(_HINT) as (rank, size):
-        group = Group(rank, size)
-        contexts = follow(group, "cpu")
-        group.gather(_facts(sum(context.nbytes for context in contexts.values())))
-
-
-def _facts(held: int) -> Tensor:
-    return torch.tensor([held, probe.peak_resident_bytes()])
-
-
-def _socket_bytes() -> int:
-    """Bytes that this process's TCP connections have carried both ways, as the system counts them;
-    0 where it does not (Linux does)."""
-    total = 0
-    for path in Path("/proc/self/fd").glob("*"):
-        with suppress(OSError, ValueError, struct.error, AttributeError):
-            if path.readlink().name.startswith("socket:"):
-                with closing(socket.socket(fileno=os.dup(int(path.name)))) as each:
-                    size, at = _TCP_INFO
-                    info = each.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, size)
-                    total += sum(struct.unpack_from("QQ", info, at))
-    return total
-
-
-def _start(processes: int) -> list[subprocess.Popen[bytes]]:
-    """The processes after the first; this one's environment makes it the first."""
-    with closing(socket.socket()) as probing:
-        probing.bind(("127.0.0.1", 0))
-        port = probing.getsockname()[1]
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": "0"}
-    os.environ |= {"WORLD_SIZE": str(processes)}
-    command = [sys.executable, "-m", _SELF]
-    return [
-        subprocess.Popen(command, env={**os.environ, "RANK": str(rank)})
-        for rank in range(1, processes)
-    ]
-
-
-def _main(folder: str, dtype: str, layout: str, count: str, processes: str, tokens: str) -> None:
-    others = _start(int(processes))
-    try:
-        found = _lead(folder, dtype, layout, int(count), int(tokens))
-    finally:
-        for other in others:
-            other.wait()
-    sys.stdout.write(json.dumps(found) + "\n")
-
-
-if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        _main(*sys.argv[1:])
-    else:
-        _follow()
+def _named(processes: int) -> str:
+    return "one process" if processes == 1 else f"{processes} processes"
