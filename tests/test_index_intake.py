@@ -198,6 +198,18 @@ def test_a_damaged_catalogue_is_made_again(texts: Path, take: Take, tmp_path: Pa
     assert_same(take(texts), texts)
 
 
+def test_an_index_of_an_older_version_is_made_again(
+    texts: Path, take: Take, tmp_path: Path
+) -> None:
+    take(texts)
+    (folder,) = (tmp_path / "index").iterdir()
+    version, _, rest = folder.name.partition("-")
+    older = folder.rename(folder.with_name(f"v{int(version[1:]) - 1}-{rest}"))
+    taken = take(texts)
+    assert taken.new == 6 and not older.exists()
+    assert_same(taken, texts)
+
+
 def test_two_processes_at_once_do_no_harm(texts: Path, take: Take, tmp_path: Path) -> None:
     code = """
 import sys

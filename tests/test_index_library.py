@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from reading_helpers import alice_text, library_of, small_tokenizer
 from test_recall import random_text
 
 from nazx_cli.documents.document import Document, Origin, Place
+from nazx_cli.index import build
 from nazx_cli.index.build import Builder
 from nazx_cli.index.documents import StoredDocument
 from nazx_cli.index.library import IndexedLibrary
@@ -85,12 +87,13 @@ def test_words_are_found_where_they_are_in_memory(seed: int, tmp_path: Path) -> 
     texts = [random_text(rng) or "cat" for _ in range(rng.randrange(1, 7))]
     plain, found = pair(tmp_path, texts, rng)
     assert found.cuts.tolist() == plain.cuts.tolist()
+    every = np.arange(len(plain.blocks))
     targets = {stem(w) for text in texts for w in words(text)} | {"absent", "alic", "c"}
     for target in targets:
         assert found.matcher.find(target).tolist() == plain.matcher.find(target).tolist()
         ours, theirs = found.matcher.tally(target), plain.matcher.tally(target)
-        assert ours.passages.tolist() == theirs.passages.tolist()
-        assert ours.counts.tolist() == theirs.counts.tolist()
+        assert (ours.holding, ours.total) == (theirs.holding, theirs.total)
+        assert np.array_equal(ours.around(every), theirs.around(every))
         assert found.matcher.has(target) == plain.matcher.has(target)
     assert found.matcher.initials == plain.matcher.initials
     assert found.matcher.scripts == plain.matcher.scripts
@@ -126,13 +129,31 @@ def test_the_same_passages_come_in_the_same_order(
         )
     for count in (1, 4, 30):
         assert typical_passages(found, count) == typical_passages(plain, count)
-    monkeypatch.setattr(recall, "_FEWEST_BLOCKS", 0)
-    for question in QUESTIONS:
+    for name in ("_FEWEST_BLOCKS", "_FEWEST"):
+        monkeypatch.setattr(recall, name, 0)
+    for question, first in product(QUESTIONS, (1, 4)):
+        monkeypatch.setattr(recall, "_FIRST", first)
         whole = rank(plain, question)
-        for most in (1, 5, 64):
-            best = rank(found, question, most)
+        for most, library in product((0, 1, 5, 64, 10_000), (found, plain)):
+            best = rank(library, question, most)
             assert best.order.tolist() == whole.order.tolist()[:most], (question, most)
             assert best.scores[best.order].tolist() == whole.scores[best.order].tolist()
+
+
+@pytest.mark.parametrize("common", [0.0, 1 / 8, 1e9])
+def test_no_passage_counts_more_than_the_limit_of_its_block(
+    common: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "COMMON", common)
+    rng = random.Random(7)
+    repeated = ["the " * 300 + "cat", "x", "the cat"]
+    plain, found = pair(tmp_path, [*pieces_of_alice(rng, 5), *repeated], rng)
+    every = np.arange(len(plain.blocks))
+    for target in ("the", "cat", "alic", "said", "mushroom", "absent"):
+        exact = plain.blocks.spread(plain.matcher.tally(target).around(every)).max(axis=1)
+        for library in (plain, found):
+            limits = library.matcher.tally(target).limits()
+            assert limits.shape == exact.shape and (limits >= exact).all(), target
 
 
 def test_a_document_tells_the_same_from_disk(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import pytest
 from saved_sessions import TOKENIZER, load, main_of, save
 from store_helpers import MODEL, OTHER, assert_same, full_state, part_of, state_of, turn_of
 
+from nazx_cli.documents.content import dumps, loads
 from nazx_cli.errors import NazxError, UsageError
-from nazx_cli.reading.content import dumps, loads
 from nazx_cli.session.saving import database
 from nazx_cli.session.saving.database import key_of_states
 from nazx_cli.session.saving.store import Store

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nazx_cli.documents.content import dumps
+from nazx_cli.index.levels import COMMON, levels
 from nazx_cli.index.segment import Numbers, key_of_term, spelled_order
-from nazx_cli.reading.content import dumps
 from nazx_cli.reading.matcher import token_words, tokens_at
+from nazx_cli.reading.passages import PASSAGE_TOKENS
+from nazx_cli.reading.tallies import Blocks
 from nazx_cli.reading.tokenized import word_starts
 from nazx_cli.reading.words import WORD, script, stem
 from nazx_cli.tokenizer.encode import Numbered
@@ -197,14 +200,28 @@ class Builder:
         entries = packed[begins]
         terms = np.arange(len(keys) + 1, dtype=np.int64) << bits
         bounds = np.searchsorted(entries, terms)
+        passages = (entries & ((1 << bits) - 1)).astype(np.int32)
+        counts = np.diff(begins, append=len(packed)).astype(np.uint8)
         return {
             "term_keys": keys[order],
             "term_entries": bounds,
             "term_places": np.append(begins, len(packed))[bounds],
-            "entry_passages": (entries & ((1 << bits) - 1)).astype(np.int32),
-            "entry_counts": np.diff(begins, append=len(packed)).astype(np.uint8),
+            "entry_passages": passages,
+            "entry_counts": counts,
             "places": places,
-        }
+        } | self._levels(bounds, passages, counts)
+
+    def _levels(
+        self, bounds: NDArray[np.int64], passages: NDArray[np.int32], counts: NDArray[np.uint8]
+    ) -> dict[str, NDArray[Any]]:
+        """What the common stems come to, block by block."""
+        firsts = [*(numbers.passage for numbers in self._numbers), self._passage]
+        blocks = Blocks.of(np.asarray(firsts), PASSAGE_TOKENS)
+        common = np.flatnonzero(np.diff(bounds) > COMMON * len(blocks))
+        spans = [slice(*bounds[term : term + 2]) for term in common]
+        found = levels(blocks, ((passages[span], counts[span]) for span in spans))
+        rows = np.concatenate([np.zeros(0, np.uint8), *found])
+        return {"common": common.astype(np.int32), "levels": rows}
 
     def _words(self) -> dict[str, NDArray[Any]]:
         """The words as they are spelled, and the documents that have each."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from nazx_cli.index.build import Builder
     from nazx_cli.tokenizer import Tokenizer
 
-_VERSION = 1  # of segments, readers, how passages are cut and stems made
+_VERSION = 2  # of segments, readers, how passages are cut and stems made
 _DATABASE = "catalogue.db"
 _PATIENCE = 30.0  # seconds to wait for another process's transaction
 _AT_ONCE = 500  # values of one query
@@ -196,7 +197,12 @@ class Catalogue:
         return NazxError(told.message, f"{told.hint}; nazx index clear empties the index")
 
     def _sweep(self) -> None:
-        """Remove files that nothing refers to: of a process that was killed, or made in vain."""
+        """Remove files that nothing refers to: of a process that was killed, made in vain, or of
+        an older version, which nobody reads again."""
+        for path in self._root.glob("v*-*"):
+            version = path.name[1:].partition("-")[0]
+            if version.isdecimal() and int(version) < _VERSION:
+                shutil.rmtree(path, ignore_errors=True)
         known = {row[0] for row in self._database.execute("SELECT DISTINCT segment FROM contents")}
         for path in (*self.folder.glob("*.safetensors"), *self.folder.glob("*.partial")):
             with suppress(OSError):

@@ -15,6 +15,8 @@ In safetensors format. Of D documents with P passages in all:
     term_places          (T + 1,) int64: and where in these it begins is places[a:b]
     entry_passages       int32, counted through the file
     entry_counts         uint8: how often it begins in the passage
+    common               (C,) int32, ascending: of the terms those that stand in very many passages
+    levels               (C * B,) uint8: of each what it comes to in each block; see ``levels``
     places               uint8: the tokens between the passage's first one and its own
     spelled              the words as they are spelled, by casefold, then spelling, and ...
     spelled_bounds           (W + 1,) int64: where each begins
@@ -36,8 +38,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from nazx_cli.documents.content import loads
 from nazx_cli.errors import NazxError
-from nazx_cli.reading.content import loads
+from nazx_cli.index.levels import limits
+from nazx_cli.reading.passages import PASSAGE_TOKENS
+from nazx_cli.reading.tallies import Blocks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,6 +70,17 @@ class Numbers(NamedTuple):
     characters: int
     capitals: int
     letters: int
+
+
+class Entries(NamedTuple):
+    """Where the entries of a stem begin and end in a segment, and its places; ``term`` is its
+    number among the stems, -1 where it is none of them."""
+
+    term: int
+    begin: int
+    end: int
+    first: int
+    last: int
 
 
 def key_of_term(stem: str) -> int:
@@ -126,16 +142,15 @@ class Segment:
                 -1, len(Numbers._fields)
             )
             self.hashes = columns["hashes"][:].tobytes()
-            self.entry_passages, self.entry_counts = (
-                columns["entry_passages"],
-                columns["entry_counts"],
-            )
-            self.places, self.texts = columns["places"], columns["texts"]
-            self._term_keys: NDArray[np.int64] | None = None
+            self.texts = columns["texts"]
+            self.blocks = self._blocks()
+            self._common: NDArray[np.int32] = columns["common"][:]
+            self._terms: tuple[NDArray[np.int64], ...] | None = None
             self._spelled_bounds: NDArray[np.int64] | None = None
         except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
             raise DamagedIndexError(path) from None
-        if len(self.hashes) != 32 * len(self):
+        size = len(self._common) * len(self.blocks)
+        if len(self.hashes) != 32 * len(self) or len(columns["levels"]) != size:
             raise DamagedIndexError(path)
 
     def __len__(self) -> int:
@@ -187,27 +202,45 @@ class Segment:
         except UnicodeDecodeError:
             raise DamagedIndexError(self.path) from None
 
-    def entries(self, stem: str) -> tuple[int, int, int, int]:
-        """Where the entries of a stem begin and end, and its places; nothing: all 0."""
-        if self._term_keys is None:
-            self._term_keys = self._columns["term_keys"][:]
+    def entries(self, stem: str) -> Entries:
+        """Where what is known of a stem is."""
+        if self._terms is None:
+            names = ("term_keys", "term_entries", "term_places")
+            self._terms = tuple(self._columns[name][:] for name in names)
+        keys, bounds, places = self._terms
         key = key_of_term(stem)
-        at = int(np.searchsorted(self._term_keys, key))
-        if at == len(self._term_keys) or self._term_keys[at] != key:
-            return 0, 0, 0, 0
-        entries = self._columns["term_entries"][at : at + 2].tolist()
-        places = self._columns["term_places"][at : at + 2].tolist()
-        for (begin, end), column in ((entries, self.entry_passages), (places, self.places)):
-            if not 0 <= begin <= end <= len(column):
+        at = int(np.searchsorted(keys, key))
+        if at == len(keys) or keys[at] != key:
+            return Entries(-1, 0, 0, 0, 0)
+        entries, own = bounds[at : at + 2].tolist(), places[at : at + 2].tolist()
+        for (begin, end), column in ((entries, "entry_counts"), (own, "places")):
+            if not 0 <= begin <= end <= len(self._columns[column]):
                 raise DamagedIndexError(self.path)
-        return entries[0], entries[1], places[0], places[1]
+        return Entries(at, *entries, *own)
 
-    def passages(self, begin: int, end: int) -> NDArray[np.int32]:
-        """Those of entries; ``DamagedIndexError`` where the file has none such."""
-        found: NDArray[np.int32] = self.entry_passages[begin:end]
-        if len(found) and not 0 <= int(found.min()) <= int(found.max()) < self.num_passages:
+    def limits(self, entries: Entries) -> NDArray[np.float32]:
+        """(B,) at least what entries come to in any passage of each block: see ``Blocks``."""
+        row, size = int(np.searchsorted(self._common, entries.term)), len(self.blocks)
+        if row < len(self._common) and self._common[row] == entries.term:
+            return limits(self._columns["levels"][row * size : (row + 1) * size])
+        return self.blocks.limits(self.passages(entries), self.counts(entries))
+
+    def passages(self, entries: Entries) -> NDArray[np.int32]:
+        """Those of entries, ascending; ``DamagedIndexError`` where the file has none such."""
+        found: NDArray[np.int32] = self._columns["entry_passages"][entries.begin : entries.end]
+        if len(found) and not 0 <= int(found[0]) <= int(found[-1]) < self.num_passages:
+            raise DamagedIndexError(self.path)
+        if (found[1:] <= found[:-1]).any():
             raise DamagedIndexError(self.path)
         return found
+
+    def counts(self, entries: Entries) -> NDArray[np.uint8]:
+        """How often they stand in each of them."""
+        return self._columns["entry_counts"][entries.begin : entries.end]
+
+    def places(self, entries: Entries) -> NDArray[np.uint8]:
+        """The tokens before each time they stand there."""
+        return self._columns["places"][entries.first : entries.last]
 
     def distinct(self, d: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """A document's distinct tokens, and how many of its passages have each."""
@@ -231,6 +264,13 @@ class Segment:
         """The documents that have a word so spelled."""
         begin, end = self._columns["owner_bounds"][number : number + 2].tolist()
         return self._columns["spelled_owners"][begin:end]
+
+    def _blocks(self) -> Blocks:
+        """The passages in blocks."""
+        firsts = np.append(self.numbers[:, 0], self.num_passages)
+        if firsts[0] or (np.diff(firsts) < 0).any():
+            raise ValueError("no documents begin so")
+        return Blocks.of(firsts, PASSAGE_TOKENS)
 
     def _header(self) -> dict[str, Column]:
         """The arrays by name, all of which lie in the file."""

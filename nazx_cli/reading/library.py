@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 from weakref import WeakValueDictionary
 
 import numpy as np
 
 from nazx_cli.documents.document import Document
 from nazx_cli.names import OnProgress
-from nazx_cli.reading.matcher import Matcher, Positions, Words, telling
+from nazx_cli.reading.matcher import Matcher, Words, telling
 from nazx_cli.reading.passages import PASSAGE_TOKENS, Passage
-from nazx_cli.reading.recall import Cells
+from nazx_cli.reading.tallies import Blocks, Positions
 from nazx_cli.reading.tokenized import TokenizedDocument, tokenize_documents
 from nazx_cli.tokenizer import Tokenizer
 
@@ -126,9 +126,14 @@ class Library:
         return self.ids[start:stop]
 
     @cached_property
-    def cells(self) -> Cells:
-        """The passages in a row, as they are ranked."""
-        return Cells(self.cuts, self.bounds, self.passage_tokens)
+    def blocks(self) -> Blocks:
+        """The passages in blocks, as they are ranked."""
+        return Blocks.of(np.searchsorted(self.cuts, self.bounds), self.passage_tokens)
+
+    @cached_property
+    def shortest(self) -> NDArray[np.integer[Any]]:
+        """(B,) tokens of the shortest passage of each block."""
+        return np.minimum.reduceat(np.diff(self.cuts), self.blocks.begins)
 
     @cached_property
     def cuts(self) -> Positions:

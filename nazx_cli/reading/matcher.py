@@ -10,13 +10,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from nazx_cli.reading.tallies import Counted, Positions, Tally
 from nazx_cli.reading.words import (
     LONGEST_SUFFIX,
     SPACED_WORD,
@@ -42,25 +42,6 @@ _GAP = 16  # characters between two stretches that are looked at as one
 _FEW = 1 << 12  # characters for which numpy takes longer than a loop
 
 
-Positions: TypeAlias = "NDArray[np.integer[Any]]"
-"""Of tokens: int32, or int64 where there may be more of them."""
-
-
-@dataclass(frozen=True)
-class Tally:
-    """How often something stands in which passages: ``passages`` (k,) int32, ascending, and
-    ``counts`` (k,), at least 1."""
-
-    passages: NDArray[np.int32]
-    counts: NDArray[np.integer[Any]]
-
-    @classmethod
-    def of(cls, at: Positions, cuts: Positions) -> Tally:
-        """Of token positions ``at``, ascending, in the passages that ``cuts`` make."""
-        found, counts = np.unique(np.searchsorted(cuts, at, side="right") - 1, return_counts=True)
-        return cls(found.astype(np.int32), counts)
-
-
 class Words(Protocol):
     """The words of a library. Words with a character split between tokens are not among those
     that ``begins`` looks at: see ``can_tell``."""
@@ -69,7 +50,7 @@ class Words(Protocol):
         """Positions of the tokens in which a word with the stem ``target`` begins, ascending."""
 
     def tally(self, target: str) -> Tally:
-        """In which passages they stand."""
+        """How often they stand in which passages."""
 
     def has(self, target: str) -> bool:
         """Whether there are any."""
@@ -100,6 +81,7 @@ class Matcher:
         lists = library.posting_lists
         # Its parts and not the library, which holds this: a circle is freed late, if ever.
         self._ids, self._cuts, self._bounds = library.ids, library.cuts, library.bounds
+        self._blocks = library.blocks
         self._documents, self._vocab_size = library.documents, library.tokenizer.vocab_size
         self._positions: NDArray[np.int32] = lists.positions.numpy()
         self._offsets: NDArray[np.int64] = lists.offsets.numpy()
@@ -141,7 +123,9 @@ class Matcher:
 
     def tally(self, target: str) -> Tally:
         """See ``Words``."""
-        return Tally.of(self.find(target), self._cuts)
+        own = np.searchsorted(self._cuts, self.find(target), side="right") - 1
+        passages, counts = np.unique(own, return_counts=True)
+        return Counted(self._blocks, passages.astype(np.int32), counts)
 
     def has(self, target: str) -> bool:
         """See ``Words``."""

@@ -108,7 +108,7 @@ def is_overview(library: Library, question: str) -> bool:
     if not asked:
         return not any(_stands(library, term) for term in terms)
     total = max(1, len(library.cuts) - 1)
-    many = [len(holding(library, term)) for term in terms]
+    many = [holding(library, term) for term in terms]
     return all(n > _EVERYWHERE * total for n in many if n)
 
 

@@ -14,21 +14,24 @@ stories' figures as they were and found more on Alice, where questions name thin
 words. Feedback from the best passages (relevance models), rewarding the share of words covered,
 and BM25+ measured no better.
 
-Of very many passages only those are scored that can be among the best: a block of them is left
-alone where no passage could reach the best ones' score if all that the block has of each word
-stood in it (as in block-max WAND, Ding and Suel, SIGIR 2011). What is scored comes out the same.
+Of very many passages only those are scored that can be among the best. Of each word it is known
+what it can add in a block of passages, at most; a block is left alone where all that together is
+less than the best ones' score (as in block-max WAND, Ding and Suel, SIGIR 2011). In the others the
+words are looked at one by one, the weightiest first, as long as what these give and the rest can
+add is enough (as in MaxScore, Turtle and Flood, 1995). What is scored comes out the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from nazx_cli.reading.matcher import Positions, Tally
+from nazx_cli.reading.tallies import Positions, Tally, holding_any
 from nazx_cli.reading.words import (
     QUESTION_WORDS,
     STOP_WORDS,
@@ -42,18 +45,20 @@ if TYPE_CHECKING:
 
     from nazx_cli.reading.library import Library
 
+_Float = TypeVar("_Float", np.float32, np.float64)
+
 _K1, _B = 0.8, 0.75
-_SHARE, _REACH = 0.5, 300  # a passage d tokens away gets share * exp(-d / reach) of a count ...
-_FARTHEST = 700  # ... up to this many tokens away
 _NEAR = 10  # tokens: words this close count as together, closer ones more
 _MOST_NEAR = 8192  # occurrences: commoner words are left out of the search for close pairs
 _QUESTION_WEIGHT, _STOP_WEIGHT = 0.25, 0.1
 _KINDRED_COUNT = 0.2  # of an occurrence: what a word about the same thing adds to the count
 _KINDRED_WEIGHT = 0.05  # and what it weighs by itself
-_BLOCK = 8  # passages, at least, that are left alone together
-_FEWEST_BLOCKS = 1 << 12  # fewer are all looked at sooner than told apart
-_SLIGHT = 0.05  # a weight that is not worth looking at in each block ...
-_WORTH = 1 / 16  # ... unless more than this share of the blocks is left without
+_FEWEST_BLOCKS = 1 << 12  # fewer are all scored sooner than told apart
+_FEWEST = 64  # blocks: fewer are scored sooner than looked at word by word
+_ALONE = 32  # words that are looked at one by one, at most
+_FIRST = 4  # blocks that are scored at first, for each passage that is asked for ...
+_AGAIN = 4  # ... and how many times as many each time after that
+_ROUNDED = 2e-7  # of a sum: more than float32 rounds off, each time that something is added
 
 
 @dataclass(frozen=True)
@@ -105,10 +110,9 @@ def occurrences(library: Library, term: Term) -> Positions:
     return found[0] if len(found) == 1 else np.unique(np.concatenate(found))
 
 
-def holding(library: Library, term: Term) -> NDArray[np.int32]:
-    """Passages in which ``term`` stands, ascending."""
-    found = [library.matcher.tally(stem).passages for stem in sorted(term.stems)]
-    return found[0] if len(found) == 1 else np.unique(np.concatenate(found))
+def holding(library: Library, term: Term) -> int:
+    """In how many passages ``term`` stands."""
+    return holding_any([library.matcher.tally(stem) for stem in term.stems])
 
 
 def rank(library: Library, question: str, most: int | None = None) -> Ranking:
@@ -116,78 +120,138 @@ def rank(library: Library, question: str, most: int | None = None) -> Ranking:
     count = len(library.cuts) - 1
     if not count:
         return Ranking(np.zeros(0), np.zeros(0, np.int64))
-    cells = library.cells
-    words = [_Word(library, term) for term in question_terms(question)]
-    near = _together(library, words)
-    few = most is not None and cells.num_blocks > _FEWEST_BLOCKS
-    chosen = _likely(cells, words, near, most or 0) if few else np.arange(cells.num_blocks)
-    passages, found = _scored(cells, words, near, chosen)
+    asked = _Asked(library, question)
+    if most is not None and len(library.blocks) > _FEWEST_BLOCKS:
+        passages, found = asked.best(most)
+    else:
+        passages, found = asked.scored(np.arange(len(library.blocks)))
     scores = np.zeros(count)
     scores[passages] = found
     order = passages[np.argsort(-found, kind="stable")]
-    return Ranking(scores, order.astype(np.int64)[:most])
+    return Ranking(scores, order[:most])
 
 
-class Cells:
-    """The passages of a library in a row, with room between documents as wide as a word reaches:
-    what stands in another document is not near. The row is looked at in blocks.
+class _Asked:
+    """A question to a library: its words there, and which of them stand together."""
 
-    place    (P,) int32, the cell of each passage
-    passage  (num_blocks, block) int32, the passage of each cell; -1 for room
-    norm     (P,) float64, by which a passage's length counts
-    """
+    def __init__(self, library: Library, question: str) -> None:
+        self._blocks, self._cuts, self._shortest = library.blocks, library.cuts, library.shortest
+        self._usual = int(library.cuts[-1]) / (len(library.cuts) - 1)  # tokens of a passage
+        self._words = [_Word(library, term) for term in question_terms(question)]
+        self._near = _together(library, self._words)
+        self._weightiest = sorted(self._words, key=lambda word: -word.weight)
 
-    def __init__(self, cuts: Positions, bounds: NDArray[np.int64], aim: int) -> None:
-        count = len(cuts) - 1
-        self.reach = min(_FARTHEST // aim, max(0, count - 1))
-        self.shares = _SHARE * np.exp(-np.arange(1, self.reach + 1) * aim / _REACH)
-        self.block = max(_BLOCK, self.reach)
-        document = np.searchsorted(bounds, cuts[:-1], side="right")
-        self.place = (np.arange(count) + self.reach * document).astype(np.int32)
-        self.num_blocks = -(-(int(self.place[-1]) + 1) // self.block) if count else 0
-        passage = np.full(self.num_blocks * self.block, -1, np.int32)
-        passage[self.place] = np.arange(count, dtype=np.int32)
-        self.passage = passage.reshape(self.num_blocks, self.block)
-        lengths = np.diff(cuts).astype(np.float64)
-        self.norm = _K1 * (1 - _B + _B * lengths / lengths.mean()) if count else lengths
-        self._least: NDArray[np.float64] | None = None
+    def scored(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The passages of blocks ``chosen``, ascending, and their scores."""
+        passages = self._blocks.passages(chosen)
+        kept = passages >= 0
+        norm = self._norm(self._lengths(chosen))
+        scores = np.zeros(passages.shape)
+        for word in self._words:
+            word.score(partial(self._counts, chosen), norm, scores)
+        found, own = passages[kept], scores[kept]
+        at = np.searchsorted(self._near[0], found)
+        at[at == len(self._near[0])] = 0
+        if len(self._near[0]):
+            own += np.where(self._near[0][at] == found, self._near[1][at], 0.0)
+        return found, own
+
+    def best(self, most: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Passages, ascending, with the ``most`` best among them, and their scores.
+
+        Blocks are scored by how much can be in them, until in none that is left there can be as
+        much as the worst of the best has.
+        """
+        limits = self._limits()
+        left, least, size = _summed(limits), 0.0, _FIRST * most
+        found, scores = np.zeros(0, np.int64), np.zeros(0)
+        while len(chosen := _greatest(left, least, size)):
+            size *= _AGAIN
+            likely = self._likely(chosen, [each[chosen] for each in limits], least)
+            left[chosen] = -1
+            passages, own = self.scored(likely)
+            found, scores = np.append(found, passages), np.append(scores, own)
+            if len(scores) >= most:
+                least = float(np.partition(scores, -most)[-most])
+        if not least > 0:  # too few have what is asked for: the first of the others follow
+            first = np.arange(np.searchsorted(self._blocks.begins, 2 * most))
+            passages, own = self.scored(first[left[first] >= 0])
+            found, scores = np.append(found, passages), np.append(scores, own)
+        order = np.argsort(found)
+        return found[order], scores[order]
+
+    def _likely(
+        self, chosen: NDArray[np.int64], limits: list[NDArray[np.float32]], least: float
+    ) -> NDArray[np.int64]:
+        """Those of the blocks ``chosen`` in which a passage may score ``least``, seen word by word,
+        the weightiest first; ``limits`` as ``_limits``, of these blocks."""
+        rest = np.sum(limits, axis=0, dtype=np.float64)
+        sums = np.zeros((len(chosen), self._blocks.width), np.float32)
+        kept = np.arange(len(chosen))
+        for word, limit in zip(self._weightiest, limits[:-1], strict=False):
+            if not least > 0 or len(kept) < _FEWEST:
+                break
+            norm = self._norm(self._lengths(chosen[kept])).astype(np.float32)
+            word.score(partial(self._roughly, chosen[kept]), norm, sums)
+            rest -= limit[kept]
+            likely = sums.max(axis=1) * self._rounding + rest >= least
+            kept, sums, rest = kept[likely], sums[likely], rest[likely]
+        return chosen[kept]
+
+    def _norm(self, lengths: NDArray[Any]) -> NDArray[np.float64]:
+        """By which a passage of that many tokens counts."""
+        found: NDArray[np.float64] = _K1 * (1 - _B + _B * lengths / self._usual)
+        return found
+
+    def _lengths(self, chosen: NDArray[np.int64]) -> NDArray[Any]:
+        """(b, width) tokens of the passages of blocks; behind the end of a document any number."""
+        passages = self._blocks.passages(chosen)
+        return self._cuts[passages + 1] - self._cuts[passages]
+
+    def _counts(self, chosen: NDArray[np.int64], tallies: Sequence[Tally]) -> NDArray[np.float64]:
+        """(b, width) how much all ``tallies`` count in the passages of blocks."""
+        return self._blocks.spread(_summed([tally.around(chosen) for tally in tallies]))
+
+    def _roughly(self, chosen: NDArray[np.int64], tallies: Sequence[Tally]) -> NDArray[np.float32]:
+        """As ``_counts``, but for rounding."""
+        return self._blocks.roughly(_summed([tally.around(chosen) for tally in tallies]))
+
+    def _limits(self) -> list[NDArray[np.float32]]:
+        """(B,) at least what any passage of each block gets from each of the weightiest words;
+        then from all others together and from words close together."""
+        norm = self._norm(self._shortest).astype(np.float32)
+        alone = min(_ALONE, len(self._words))
+        found = [np.zeros(len(self._blocks), np.float32) for _ in range(alone + 1)]
+        for number, word in enumerate(self._weightiest):
+            own = found[min(number, alone)]
+            word.score(lambda some: _summed([tally.limits() for tally in some]), norm, own)
+        for own in found:
+            own *= self._rounding
+        blocks = np.searchsorted(self._blocks.begins, self._near[0], side="right") - 1
+        closest = np.zeros_like(norm)
+        np.maximum.at(closest, blocks, self._near[1].astype(np.float32) * self._rounding)
+        found[-1] += closest * self._rounding
+        return found
 
     @property
-    def least_norm(self) -> NDArray[np.float64]:
-        """(num_blocks,) the least of each block."""
-        if self._least is None:
-            norms = np.full(self.num_blocks * self.block, np.inf)
-            norms[self.place] = self.norm
-            self._least = norms.reshape(-1, self.block).min(axis=1)
-        return self._least
+    def _rounding(self) -> np.float32:
+        """More than sums of this question can lose in float32."""
+        return np.float32(1 + _ROUNDED * sum(word.parts for word in self._words))
 
-    def by_block(self, tally: Tally) -> NDArray[np.float64]:
-        """(num_blocks,) at least what ``spread`` gives for any passage of each block."""
-        blocks = self.place[tally.passages] // self.block
-        own = np.bincount(blocks, tally.counts, self.num_blocks).astype(np.float64)
-        share = self.shares[0] if self.reach else 0.0
-        most = own.copy()
-        most[1:] += share * own[:-1]
-        most[:-1] += share * own[1:]
-        return most
 
-    def spread(self, tally: Tally, blocks: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(b, block) the count in each passage of ``blocks`` (b,), ascending, with a share of that
-        of each passage around it added."""
-        reach, width = self.reach, self.block + 2 * self.reach
-        begins = blocks * self.block - reach
-        places = self.place[tally.passages]
-        first = np.searchsorted(places, begins)
-        many = np.searchsorted(places, begins + width) - first
-        at = np.repeat(first - (np.cumsum(many) - many), many) + np.arange(many.sum())
-        rows = np.repeat(np.arange(len(blocks)), many)
-        cells = np.zeros((len(blocks), width))
-        cells[rows, places[at] - begins[rows]] = tally.counts[at]
-        total = cells[:, reach : reach + self.block].copy()
-        for distance, share in enumerate(self.shares, 1):
-            total += share * cells[:, reach - distance : reach - distance + self.block]
-            total += share * cells[:, reach + distance : reach + distance + self.block]
-        return total
+def _summed(arrays: list[NDArray[_Float]]) -> NDArray[_Float]:
+    total = arrays[0]
+    for each in arrays[1:]:
+        total = total + each
+    return total
+
+
+def _greatest(left: NDArray[np.float32], least: float, size: int) -> NDArray[np.int64]:
+    """Which are more than 0 and at least ``least``, ascending: the ``size`` greatest at most."""
+    found = np.flatnonzero((left > 0) & (left >= least))
+    if len(found) > size:
+        found = np.sort(found[np.argpartition(-left[found], size)[:size]])
+    return found
 
 
 class _Word:
@@ -195,101 +259,49 @@ class _Word:
     what they weigh."""
 
     def __init__(self, library: Library, term: Term) -> None:
-        matcher, self.count = library.matcher, len(library.cuts) - 1
-        self.at: Positions | None = None
-        if len(term.stems) == 1:
-            (stem,) = term.stems
-            self.own = matcher.tally(stem)
-            if self.own.counts.sum(dtype=np.int64) <= _MOST_NEAR:
-                self.at = matcher.find(stem)
-        else:
-            at = occurrences(library, term)  # two forms may stand in one token
-            self.own = Tally.of(at, library.cuts)
-            self.at = at if len(at) <= _MOST_NEAR else None
+        matcher, self._count = library.matcher, len(library.cuts) - 1
+        self._own = [matcher.tally(stem) for stem in sorted(term.stems)]
+        rare = sum(tally.total for tally in self._own) <= _MOST_NEAR
+        self.at = occurrences(library, term) if rare else None
         kin = sorted(kindred_stems(term.stems)) if term.has_content else []
-        self.kin = [(each, self._rarity(len(each.passages))) for each in map(matcher.tally, kin)]
-        having = self.own.passages
-        if not len(having) and kin:
-            having = np.unique(np.concatenate([each.passages for each, _ in self.kin]))
-        self.weight = term.weight * self._rarity(len(having))
+        related = [tally for tally in map(matcher.tally, kin) if tally.holding]
+        self._kin = [(tally, self._rarity(tally.holding)) for tally in related]
+        self._own = [tally for tally in self._own if tally.holding]
+        self.weight = term.weight * self._rarity(holding_any(self._own or related))
+
+    @property
+    def parts(self) -> int:
+        """Of how many numbers its scores are made."""
+        return 16 + len(self._own) + 2 * len(self._kin)
 
     def _rarity(self, holding: int) -> float:
         """Inverse passage frequency."""
-        return float(np.log1p((self.count - holding + 0.5) / (holding + 0.5)))
+        return float(np.log1p((self._count - holding + 0.5) / (holding + 0.5)))
 
     def score(
         self,
-        counts: Callable[[Tally], NDArray[np.float64]],
-        norm: NDArray[np.float64],
-        scores: NDArray[np.float64],
+        counts: Callable[[Sequence[Tally]], NDArray[_Float]],
+        norm: NDArray[_Float],
+        scores: NDArray[_Float],
     ) -> None:
-        """Add what the word adds to the passages of which ``counts`` tells a tally's counts."""
-        kindred = np.zeros_like(scores)
-        for tally, rarity in self.kin:
-            if len(tally.passages):
-                own = counts(tally)
-                scores += _bm25(own, norm, _KINDRED_WEIGHT * rarity)
-                kindred += own
-        own = counts(self.own) if len(self.own.passages) else np.zeros_like(scores)
-        scores += _bm25(own + _KINDRED_COUNT * kindred, norm, self.weight)
+        """Add what the word adds to the passages of which ``counts`` tells the counts of tallies
+        together."""
+        kindred: NDArray[_Float] | None = None
+        for tally, rarity in self._kin:
+            found = counts([tally])
+            scores += _bm25(found, norm, _KINDRED_WEIGHT * rarity)
+            kindred = found if kindred is None else kindred + found
+        own = counts(self._own) if self._own else None
+        if kindred is not None:
+            own = _KINDRED_COUNT * kindred if own is None else own + _KINDRED_COUNT * kindred
+        if own is not None:
+            scores += _bm25(own, norm, self.weight)
 
 
-def _bm25(
-    counts: NDArray[np.float64], norm: NDArray[np.float64], weight: float
-) -> NDArray[np.float64]:
+def _bm25(counts: NDArray[_Float], norm: NDArray[_Float], weight: float) -> NDArray[_Float]:
     """What a word with these counts adds to each passage."""
-    scores: NDArray[np.float64] = weight * counts * (_K1 + 1) / (counts + norm)
+    scores: NDArray[_Float] = weight * counts * (_K1 + 1) / (counts + norm)
     return scores
-
-
-def _scored(
-    cells: Cells, words: list[_Word], near: Near, blocks: NDArray[np.int64]
-) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """The passages of ``blocks``, ascending, and their scores."""
-    passages = cells.passage[blocks]
-    norm = cells.norm[passages]  # that of room is some passage's, and never looked at
-    scores = np.zeros(passages.shape)
-    for word in words:
-        word.score(lambda tally: cells.spread(tally, blocks), norm, scores)
-    kept = passages >= 0
-    found, own = passages[kept], scores[kept]
-    at = np.searchsorted(near[0], found)
-    at[at == len(near[0])] = 0
-    if len(near[0]):
-        own += np.where(near[0][at] == found, near[1][at], 0.0)
-    return found, own
-
-
-def _likely(cells: Cells, words: list[_Word], near: Near, most: int) -> NDArray[np.int64]:
-    """The blocks, ascending, in which the ``most`` best passages are."""
-    likely = np.ones(cells.num_blocks, np.bool_)
-    for slightest in (_SLIGHT, 0.0):  # words of less weight are not looked at, as long as that does
-        limits = _limits(cells, words, near, slightest)
-        count = min(cells.num_blocks, 4 * most)
-        first = np.sort(np.argpartition(-limits, count - 1)[:count])
-        _, scores = _scored(cells, words, near, first)
-        least = np.partition(scores, -most)[-most] if len(scores) >= most else 0.0
-        likely = limits >= least if least > 0 else limits > 0
-        if np.count_nonzero(likely) <= cells.num_blocks * _WORTH:
-            break
-    if not least > 0:  # too few have what is asked for: the first of the others follow
-        last = cells.place[min(2 * most, len(cells.place) - 1)]
-        likely[: last // cells.block + 1] = True
-    return np.flatnonzero(likely)
-
-
-def _limits(cells: Cells, words: list[_Word], near: Near, slightest: float) -> NDArray[np.float64]:
-    """(num_blocks,) at least what any passage of each block scores; of words that weigh less than
-    ``slightest`` what they can add anywhere."""
-    limits, anywhere = np.zeros(cells.num_blocks), 0.0
-    for word in words:
-        if word.weight < slightest and not word.kin:
-            anywhere += word.weight * (_K1 + 1)
-        else:
-            word.score(cells.by_block, cells.least_norm, limits)
-    closest = np.zeros_like(limits)
-    np.maximum.at(closest, cells.place[near[0]] // cells.block, near[1])
-    return (limits + closest + anywhere) * (1 + 1e-9)  # more than rounding can add
 
 
 Near = tuple["NDArray[np.int32]", "NDArray[np.float64]"]

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nazx_cli.documents.content import dumps, key_of
 from nazx_cli.documents.document import Document
 from nazx_cli.names import OnProgress
-from nazx_cli.reading.content import dumps, key_of
 from nazx_cli.reading.passages import PASSAGE_TOKENS, cut
 from nazx_cli.reading.words import is_unspaced, is_word_character
 from nazx_cli.tokenizer import Tokens

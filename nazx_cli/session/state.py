@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from nazx_cli.documents.content import dumps, key_of
 from nazx_cli.errors import UsageError
 from nazx_cli.names import MAIN_BRANCH
-from nazx_cli.reading.content import dumps, key_of
 from nazx_cli.session.settings import SessionSettings
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from store_helpers import part_of, turn_of
 
 from fuzz.law import MODEL, Case, Outcome
 from fuzz.mutate import mutated, mutated_json
-from nazx_cli.reading.content import dumps, key_of, loads
+from nazx_cli.documents.content import dumps, key_of, loads
 from nazx_cli.session.saving.database import key_of_states
 from nazx_cli.session.saving.session_file import ModelTag
 from nazx_cli.session.saving.store import Store

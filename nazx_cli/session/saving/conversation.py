@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nazx_cli.documents.content import loads
 from nazx_cli.documents.document import Document
-from nazx_cli.reading.content import loads
 from nazx_cli.session.saving.records import read_branches, read_document, read_turns
 from nazx_cli.session.state import State, Turn
 

@@ -13,8 +13,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from nazx_cli.documents.content import dumps, key_of, loads
 from nazx_cli.errors import NazxError, UsageError, first_line
-from nazx_cli.reading.content import dumps, key_of, loads
 
 APPLICATION = 0x4E417A58  # "NAzX": tells a session from any other SQLite file
 _WAIT = 5.0  # seconds for another process that lists sessions, or writes the one listed

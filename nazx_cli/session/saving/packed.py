@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nazx_cli.reading.content import dumps, loads
+from nazx_cli.documents.content import dumps, loads
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

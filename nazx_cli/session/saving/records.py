@@ -11,10 +11,10 @@ from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from nazx_cli.documents.content import dumps, key_of, loads, made
 from nazx_cli.documents.document import Document, Origin, Place
 from nazx_cli.errors import UsageError
 from nazx_cli.index.shelf import NOT_SAVED, is_indexed
-from nazx_cli.reading.content import dumps, key_of, loads, made
 from nazx_cli.reading.passages import Passage
 from nazx_cli.reading.tokenized import TokenizedDocument
 from nazx_cli.session.saving.database import (

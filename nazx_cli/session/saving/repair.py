@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from nazx_cli.documents.content import key_of, loads, made
 from nazx_cli.errors import NazxError
 from nazx_cli.names import DEFAULT_MODEL, MAIN_BRANCH
-from nazx_cli.reading.content import key_of, loads, made
 from nazx_cli.reading.tokenized import TokenizedDocument
 from nazx_cli.session.saving import records
 from nazx_cli.session.saving.database import (

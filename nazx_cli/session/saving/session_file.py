@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nazx_cli.checkpoint.atomic import sha256_of
+from nazx_cli.documents.content import made
 from nazx_cli.errors import NazxError, UsageError
-from nazx_cli.reading.content import made
 from nazx_cli.session.saving.database import (
     before,
     checked_version,
