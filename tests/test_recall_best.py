@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 from reading_helpers import library_of
@@ -48,10 +48,10 @@ def oracle(library: Library, question: str) -> list[float]:
     cuts, bounds = library.cuts.tolist(), library.bounds.tolist()
     count = len(cuts) - 1
     document = [sum(bound <= cut for bound in bounds) for cut in cuts[:-1]]
-    norm = [0.8 * (0.25 + 0.75 * (b - a) * count / cuts[-1]) for a, b in zip(cuts, cuts[1:])]  # noqa: B905, RUF007
+    norm = [0.8 * (0.25 + 0.75 * (b - a) * count / cuts[-1]) for a, b in pairwise(cuts)]
 
     def held(places: list[int]) -> list[int]:
-        return [sum(a <= at < b for at in places) for a, b in zip(cuts, cuts[1:])]  # noqa: B905, RUF007
+        return [sum(a <= at < b for at in places) for a, b in pairwise(cuts)]
 
     def spread(counts: list[int]) -> list[float]:
         return [

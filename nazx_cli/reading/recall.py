@@ -185,17 +185,19 @@ class _Asked:
     ) -> NDArray[np.int64]:
         """Those of the blocks ``chosen`` in which a passage may score ``least``, seen word by word,
         the weightiest first; ``limits`` as ``_limits``, of these blocks."""
+        if not least > 0:
+            return chosen
         rest = np.sum(limits, axis=0, dtype=np.float64)
         sums = np.zeros((len(chosen), self._blocks.width), np.float32)
+        norm = self._norm(self._lengths(chosen)).astype(np.float32)
         kept = np.arange(len(chosen))
         for word, limit in zip(self._weightiest, limits[:-1], strict=False):
-            if not least > 0 or len(kept) < _FEWEST:
+            if len(kept) < _FEWEST:
                 break
-            norm = self._norm(self._lengths(chosen[kept])).astype(np.float32)
             word.score(partial(self._roughly, chosen[kept]), norm, sums)
             rest -= limit[kept]
             likely = sums.max(axis=1) * self._rounding + rest >= least
-            kept, sums, rest = kept[likely], sums[likely], rest[likely]
+            kept, sums, rest, norm = (each[likely] for each in (kept, sums, rest, norm))
         return chosen[kept]
 
     def _norm(self, lengths: NDArray[Any]) -> NDArray[np.float64]:
@@ -225,12 +227,12 @@ class _Asked:
         for number, word in enumerate(self._weightiest):
             own = found[min(number, alone)]
             word.score(lambda some: _summed([tally.limits() for tally in some]), norm, own)
-        for own in found:
-            own *= self._rounding
         blocks = np.searchsorted(self._blocks.begins, self._near[0], side="right") - 1
         closest = np.zeros_like(norm)
-        np.maximum.at(closest, blocks, self._near[1].astype(np.float32) * self._rounding)
-        found[-1] += closest * self._rounding
+        np.maximum.at(closest, blocks, self._near[1].astype(np.float32))
+        found[-1] += closest
+        for own in found:
+            own *= self._rounding
         return found
 
     @property

@@ -41,7 +41,7 @@ class Blocks:
     @classmethod
     def of(cls, firsts: NDArray[np.integer[Any]], aim: int) -> Blocks:
         """Of documents that begin at passages ``firsts`` (D + 1,), the last one where they end."""
-        width = max(_BLOCK, _FARTHEST // aim)
+        width = _width(aim)
         many = -(-np.diff(firsts) // width)
         document = np.repeat(np.arange(len(many)), many)
         within = np.arange(len(document)) - np.repeat(np.cumsum(many) - many, many)
@@ -73,7 +73,7 @@ class Blocks:
     @property
     def width(self) -> int:
         """Passages of a block; the last one of a document may have fewer."""
-        return max(_BLOCK, self.reach)
+        return _width(self.aim)
 
     @cached_property
     def shares(self) -> NDArray[np.float64]:
@@ -142,6 +142,11 @@ class Blocks:
     def _goes_on(self) -> NDArray[np.bool_]:
         """(B - 1,) whether a block and the one behind it are of the same document."""
         return np.equal(self.lows[1:], self.lows[:-1])
+
+
+def _width(aim: int) -> int:
+    """Passages of a block: as many as one reaches at least."""
+    return max(_BLOCK, _FARTHEST // aim)
 
 
 class Tally(Protocol):

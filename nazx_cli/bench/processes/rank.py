@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -138,23 +138,18 @@ def _ran(lm: LanguageModel, context: Any, group: Timed | None) -> Ran:
 def _lead(case: Case) -> dict[str, Any]:
     """What the first process measures, and the others tell it at the end."""
     if world_size() == 1:
-        lm = case.load(None)
-        ran, held = of_tokens(lm, case, None)
-        every = _facts(held, [each.processor for each in ran])[None]
-    else:
-        with joined(_HINT) as (rank, size):
-            group = Timed(rank, size)
-            with group.leading():
-                lm = case.load(group)
-                ran, held = of_tokens(lm, case, group)
-                weights, kernel = weight_bytes(lm), kernel_name(lm)
-            every = group.gather(_facts(held, [each.processor for each in ran]))
-        return _told(ran, every, weights, kernel)
-    return _told(ran, every, weight_bytes(lm), kernel_name(lm))
+        return _told(case, None)
+    with joined(_HINT) as (rank, size):
+        return _told(case, Timed(rank, size))
 
 
-def _told(ran: list[Ran], every: Tensor, weights: int, kernel: str) -> dict[str, Any]:
-    held, peaks, first, further = every.T.tolist()
+def _told(case: Case, group: Timed | None) -> dict[str, Any]:
+    with group.leading() if group else nullcontext():
+        lm = case.load(group)
+        ran, own = of_tokens(lm, case, group)
+        weights, kernel = weight_bytes(lm), kernel_name(lm)
+    facts = _facts(own, [each.processor for each in ran])
+    held, peaks, first, further = (group.gather(facts) if group else facts[None]).T.tolist()
     rest = [sum(values) / len(values) for values in zip(*ran[1:], strict=True)]
     usual = Ran(median(each.seconds for each in ran[1:]), *rest[1:])
     return {
