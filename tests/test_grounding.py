@@ -20,7 +20,7 @@ from nazx_cli.engine.grounding import PENALTY
 from nazx_cli.engine.language_model import LanguageModel
 from nazx_cli.engine.sampler import Sampler
 from nazx_cli.engine.sampling import Sampling
-from nazx_cli.reading.grounding import DocumentGrounding, Ordinary
+from nazx_cli.reading.grounding import DocumentGrounding, Ordinary, strange_names
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.words import WORD
 from nazx_cli.session.session import Session
@@ -39,6 +39,33 @@ GERMAN = "Der Müller und seine Frau hatten ein Haus am Bach, einen Esel und ein
 def grounding(document: str = TALE, question: str = "What did they do?") -> DocumentGrounding:
     library = library_of(document, vocab=VOCAB)
     return DocumentGrounding(library, Ordinary(library.tokenizer), [question])
+
+
+@pytest.mark.parametrize(
+    ("question", "names"),
+    [
+        ("Who is Captain Nemo?", ("Nemo",)),
+        ("Did Tom see Nemo?", ()),
+        ("What is the name of Sherlock Holmes's brother?", ("Sherlock", "Holmes")),
+        ("Who is Mr. Darcy's wife, old Darcy's?", ("Darcy",)),
+        ("Did the Queen of Spain come?", ("Spain",)),
+        ("Where is the King?", ()),
+        ("Where is the Emperor?", ("Emperor",)),
+        ("Who kept the Flamingo?", ()),
+        ("who is captain nemo?", ()),
+        ("Nemo went where? Who came? What was said?", ()),
+        ("What did I say?", ()),
+        ("What is the point of Tale.TXT?", ()),
+        ("", ()),
+    ],
+)
+def test_names_that_the_documents_do_not_have(question: str, names: tuple[str, ...]) -> None:
+    library = Library.build([Document("tale.txt", TALE, "text")], small_tokenizer(VOCAB))
+    assert strange_names(library, question) == names
+
+
+def test_where_a_capital_tells_no_name_none_is_strange() -> None:
+    assert strange_names(library_of(GERMAN, vocab=VOCAB), "What is a Kapitän?") == ()
 
 
 def strange(text: str, held_to: DocumentGrounding) -> list[str]:

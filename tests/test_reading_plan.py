@@ -115,7 +115,8 @@ def test_resident_is_refused_where_the_model_was_not_trained_for_it() -> None:
         "What are the main themes?",
         "What happens in this story?",
         "tl;dr",
-        "Zxqv blorf?",
+        "What is in this document?",
+        "And what of the topics?",
     ],
 )
 def test_questions_about_the_whole_are_told(question: str) -> None:
@@ -132,6 +133,9 @@ def test_questions_about_the_whole_are_told(question: str) -> None:
         "What is the Caterpillar's advice about?",
         "What happens to the baby?",
         "Why did the Dormouse tell a story?",
+        "Who is the captain of the Nautilus?",
+        "Who is Captain Nemo?",
+        "Zxqv blorf?",
     ],
 )
 def test_questions_about_a_part_are_told(question: str) -> None:

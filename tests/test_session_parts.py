@@ -117,6 +117,23 @@ def test_a_question_about_the_whole_is_answered_as_before() -> None:
     assert answer.text == "A summary of animals." and answer.confidence is None
 
 
+def test_of_a_name_that_the_documents_do_not_have_they_say_nothing() -> None:
+    chat = session([])
+    events = list(chat.ask("What did Mr. Toad eat with Captain Nemo?"))
+    assert [e.text for e in events if isinstance(e, Notice)] == [
+        'the documents have no "Toad" and no "Nemo"'
+    ]
+    answer = events[-1]
+    assert isinstance(answer, Answer)
+    assert (answer.text, answer.sources, answer.mode) == (NOT_SAID, (), "recall")
+    assert [turn.answer for turn in chat.turns] == [NOT_SAID]
+
+
+def test_a_name_beside_one_that_they_have_is_left_to_the_model() -> None:
+    chat = session(["[1] Trout.|-0.1"] * PARTS, f"Mr. Badger is a friend. {' '.join(FACTS * 6)}")
+    assert asked(chat, "What did Badger and Nemo eat?").text == "Trout."
+
+
 def test_what_is_read_is_told_before_the_answer() -> None:
     events = list(session(["[1] Trout.|-0.1"] * PARTS).ask("What does the otter eat?"))
     assert isinstance(events[0], Reading) and events[0].mode == "recall"

@@ -101,15 +101,20 @@ def is_overview(library: Library, question: str) -> bool:
     """Whether ``question`` asks about the documents as a whole.
 
     It does when it asks for a summary or the like and names nothing that only part of the
-    documents is about, or when no word of it that has content occurs in them at all.
+    documents is about, or when it names nothing at all ("What is going on?"). What it names and
+    they do not have is not the whole: of that they do not say.
     """
-    asked = _OVERVIEW.search(question) is not None
-    terms = _named(library, question) if asked else _content(question)
-    if not asked:
-        return not any(_stands(library, term) for term in terms)
+    if _OVERVIEW.search(question) is None:
+        named = any(term.word not in _ACCOUNT_WORDS for term in _named(library, question))
+        return not named and not has_content_of(library, question)
     total = max(1, len(library.cuts) - 1)
-    many = [holding(library, term) for term in terms]
+    many = [holding(library, term) for term in _named(library, question)]
     return all(n > _EVERYWHERE * total for n in many if n)
+
+
+def has_content_of(library: Library, question: str) -> bool:
+    """Whether a word of content of ``question`` occurs in the documents."""
+    return any(_stands(library, term) for term in _content(question))
 
 
 def wants_account(library: Library, question: str) -> bool:

@@ -1,8 +1,8 @@
 """Choosing what of the documents goes before the model for a question.
 
-For a question about the whole the documents are divided into as many equal stretches as passages
-fit the budget, each document having at least one; from each stretch comes the passage whose words
-are most typical of it.
+For a question about the whole, or one of which they have no word, the documents are divided into
+as many equal stretches as passages fit the budget, each document having at least one; from each
+stretch comes the passage whose words are most typical of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from nazx_cli.errors import UsageError
 from nazx_cli.names import READ_MODES
 from nazx_cli.reading.library import Library
-from nazx_cli.reading.overview import is_overview
+from nazx_cli.reading.overview import has_content_of, is_overview
 from nazx_cli.reading.passages import Passage
 from nazx_cli.reading.recall import occurrences, question_terms, rank
 
@@ -59,8 +59,8 @@ def select(
     overview = is_overview(library, question)
     if whole := _whole(library, budget, cost):
         return Selection("recall", whole, overview)
-    if mode == "auto" and overview:
-        return Selection("recall", _covering(library, budget, cost), True)
+    if mode == "auto" and (overview or not has_content_of(library, question)):
+        return Selection("recall", _covering(library, budget, cost), overview)
     return Selection("recall", _ranked(library, question, budget, cost))
 
 

@@ -32,7 +32,7 @@ from nazx_cli.session.events import (
     Usage,
 )
 from nazx_cli.session.follow_up import followed_turn
-from nazx_cli.session.parts import ANSWER_TOKENS, choose, part_answer
+from nazx_cli.session.parts import ANSWER_TOKENS, choose, part_answer, speak_of_nobody
 from nazx_cli.session.prompt import (
     Prompt,
     Prompter,
@@ -210,6 +210,9 @@ class Answerer:
             yield from quote(found, question, keep_turn)
             return
         if self.lm.can_cite:
+            if names := setup.strange_names(question):
+                yield from speak_of_nobody(question, names, keep_turn)
+                return
             followed = followed_turn(question, state.history)
             prompts = setup.reader.parts(question, followed)
             # Whatever is not answered in parts is the model's own to answer, without its reader.

@@ -9,14 +9,17 @@ tell: how likely it found that is what ``session.choice`` decides by, over all p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nazx_cli.engine.generator import Stats
 from nazx_cli.reading.words import STOP_WORDS, stem, words
 from nazx_cli.session.choice import Choice
 from nazx_cli.session.citation import NOT_SAID, parse
-from nazx_cli.session.prompt import Prompt
+from nazx_cli.session.events import Answer, Delta, Event, Notice, Reading
+from nazx_cli.session.prompt import Prompt, user_message
+from nazx_cli.session.state import Turn
 
 if TYPE_CHECKING:
     from nazx_cli.engine.generator import Candidate
@@ -32,6 +35,7 @@ ROOM = 900
 """Tokens that the passages of one prompt take, at most."""
 ANSWER_TOKENS = 96
 """Tokens of an answer, at most: a reading adapter is trained on short ones."""
+_STRANGE = 0.95  # the chance that documents do not say anything of a name that they do not have
 
 
 @dataclass(frozen=True)
@@ -105,3 +109,16 @@ def choose(answers: Sequence[PartAnswer], choice: Choice) -> Chosen:
         unlikely = 1 - max(math.exp(answer.opens) for answer in answers)
         return Chosen(answers[best], NOT_SAID, True, unlikely)
     return Chosen(answers[best], answers[best].text, False, sure[best])
+
+
+def speak_of_nobody(
+    question: str, names: Sequence[str], keep: Callable[[Turn], None]
+) -> Iterator[Event]:
+    """Answer that the document does not say: it has none of the ``names`` in ``question``."""
+    told = " and no ".join(f'"{name}"' for name in names)
+    yield Notice(f"the documents have no {told}")
+    keep(Turn(question, user_message(question), (), NOT_SAID, interrupted=False))
+    stats = Stats(0, 0, 0, 0.0, 0.0)
+    yield Reading("recall", ())
+    yield Delta(NOT_SAID, stats)
+    yield Answer(NOT_SAID, (), "stop", stats, "recall", (), _STRANGE)

@@ -17,6 +17,7 @@ from nazx_cli.context.ranks.sharing import FAR_IS_ALONE
 from nazx_cli.errors import ContextOverflowError, ModelUnavailableError, UsageError
 from nazx_cli.index.shelf import is_indexed
 from nazx_cli.names import DEFAULT_WINDOW
+from nazx_cli.reading.grounding import strange_names
 from nazx_cli.reading.mapreduce import NOTHING_FOUND
 from nazx_cli.reading.plan import mode_for
 from nazx_cli.session.settings import SessionSettings
@@ -267,6 +268,12 @@ class Setup:
     def serves(self, state: State) -> bool:
         """Whether all of this follows from ``state`` too."""
         return self.documents == state.documents and self.settings == state.settings
+
+    def strange_names(self, question: str) -> tuple[str, ...]:
+        """See ``reading.grounding``; () where questions are not asked in parts."""
+        if self.library is None or not self.reader.makes_parts:
+            return ()
+        return strange_names(self.library, question)
 
     def fitted(self, history: History, question: str) -> History:
         """``history``, old turns given up where the prompt would not fit."""
