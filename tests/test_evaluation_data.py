@@ -256,3 +256,56 @@ def test_the_names_that_the_command_line_offers_are_those_that_there_are() -> No
 def test_a_device_that_never_ends_is_refused() -> None:
     with pytest.raises(DocumentError, match="/dev/zero: it is a device"):
         read_data([Path("/dev/zero")])
+
+
+POEM = "one\ntwo\n\nfour\nfive"
+
+
+def of_file(tmp_path: Path, **record: object) -> Story:
+    (tmp_path / "poem.txt").write_text(POEM, encoding="utf-8")
+    line = {"file": "poem.txt", "questions": [{"question": "?", "answers": ["a"]}]} | record
+    data = tmp_path / "data.jsonl"
+    data.write_text(json.dumps(line), encoding="utf-8")
+    (story,) = read_data([data]).stories
+    return story
+
+
+def test_a_record_may_name_the_file_that_it_is_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (of_file(tmp_path).text, of_file(tmp_path).title) == (POEM, "poem")
+    assert of_file(tmp_path, title="Poem").title == "Poem"
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "page.html").write_text(
+        "<html><body><p>Hello</p></body></html>", encoding="utf-8"
+    )
+    monkeypatch.chdir(tmp_path / "here")
+    assert of_file(tmp_path, file="page.html").text.strip() == "Hello"
+
+
+def test_sections_of_a_file_are_its_lines(tmp_path: Path) -> None:
+    def sections(*lines: object) -> list[tuple[str, str]]:
+        named = [{"id": str(number), "lines": each} for number, each in enumerate(lines)]
+        return [(s.id, s.text) for s in of_file(tmp_path, sections=named).sections]
+
+    assert sections([1, 5]) == [("0", POEM)]
+    assert sections([4, 4], [2, 2]) == [
+        ("lines 1-1", "one"),
+        ("1", "two"),
+        ("lines 3-3", ""),
+        ("0", "four"),
+        ("lines 5-5", "five"),
+    ]
+    for broken in ([0, 1], [2, 1], [5, 6], ["1", 2], [1], 3, None):
+        with pytest.raises(DocumentError, match="broken as NazX has it"):
+            sections(broken)
+    with pytest.raises(DocumentError, match="lines 2 to 3 are in another section"):
+        sections([1, 2], [2, 3])
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DocumentError, match=r"gone\.txt cannot be read: No such file"):
+        of_file(tmp_path, file="gone.txt")
+    (tmp_path / "x.bin").write_bytes(bytes(range(256)) * 8)
+    with pytest.raises(DocumentError, match=r"x\.bin is"):
+        of_file(tmp_path, file="x.bin")

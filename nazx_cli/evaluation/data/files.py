@@ -11,6 +11,7 @@ from pathlib import Path
 from nazx_cli.documents.file import is_device
 from nazx_cli.errors import DocumentError, NazxError
 from nazx_cli.evaluation.data.forms import FORMS, form_of
+from nazx_cli.evaluation.data.named import with_text
 from nazx_cli.evaluation.data.stories import UNKNOWN, Question, Section, Story
 
 
@@ -76,7 +77,7 @@ def _stories(path: Path, text: str) -> list[Story]:
                 f"give it the keys of one of these: {known}",
             )
         try:
-            stories = list(form.read(record))
+            stories = list(form.read(with_text(record, path.parent)))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             raise DocumentError(

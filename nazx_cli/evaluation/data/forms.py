@@ -186,6 +186,7 @@ FORMS: tuple[Form, ...] = (
     Form("QMSum", frozenset({"transcript", "queries"}), _meeting),
     Form("NazX", frozenset({"sections", "questions"}), _own),
     Form("NazX or SQuALITY", frozenset({"document", "questions"}), _own),
+    Form("NazX, of a file", frozenset({"file", "questions"}), _own),
     Form("document and summary", frozenset({"document", "summary"}), _summarized),
 )
 
