@@ -15,6 +15,8 @@ from nazx_cli.cli.shared.answers import AnswerOptions
 from nazx_cli.cli.shared.opening import Opening
 from nazx_cli.cli.shared.options import ChatOptions, ModelOptions, OutputOptions
 from nazx_cli.errors import NazxError
+from nazx_cli.index import shelf
+from nazx_cli.index.shelf import is_indexed
 from nazx_cli.session.saving.autosave import Autosave
 from nazx_cli.session.saving.store import Store
 from nazx_cli.ui.chat import Chat
@@ -140,6 +142,28 @@ def test_every_turn_and_edit_is_saved_at_once(model: str, store: Store, tmp_path
         handle(talk, line)
         seen += [(info.turns, info.documents) for info in store.infos()]
     assert seen == [(1, 0), (1, 1), (1, 0), (1, 1), (0, 1)]
+    close(talk)
+
+
+def test_what_is_read_into_the_index_is_saved_as_other_documents_are(
+    model: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelf, "INDEX_FROM", 0)
+    for name in ("crane", "heron", "stork"):
+        (tmp_path / f"{name}.txt").write_text(f"The {name} stood in the reeds.\n" * 9)
+    talk = open_chat(model)
+    handle(talk, f"/read {tmp_path}/*.txt", "Who?", "/fork other", "/drop 1", "/undo", "/drop 2")
+    assert [(info.turns, info.documents) for info in store.infos()] == [(1, 2)]
+    close(talk)
+    for path in tmp_path.glob("*.txt"):
+        path.unlink()
+    talk = open_chat(model, ChatOptions(resume=True))
+    for branch, names in (("other", ["crane", "stork"]), ("main", ["crane", "heron", "stork"])):
+        handle(talk, f"/switch {branch}")
+        documents = talk.workspace.documents
+        assert [Path(each.name).stem for each in documents] == names and is_indexed(documents)
+    handle(talk, "Why?")
+    assert [(info.turns, info.documents) for info in store.infos()] == [(2, 3)]
     close(talk)
 
 

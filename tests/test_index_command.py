@@ -48,16 +48,6 @@ def test_copies_are_one_document(model: str, birds: str) -> None:
     assert told.startswith("note: documents in the index: 3, new: 3") and "others: 1" in told
 
 
-def test_what_is_to_be_saved_is_not_in_the_index(model: str, birds: str) -> None:
-    asked = ("ask", "-m", model, "-f", birds, "--session", "birds", *QUESTION)
-    _, told, code = nazx(*asked)
-    assert (code, "index" in told) == (0, False)
-    _, told, _ = nazx(
-        "ask", "-m", model, "-f", birds, "--session", "b", "--index", "always", *QUESTION
-    )
-    assert "not saved" in told
-
-
 def test_the_index_is_shown_and_emptied(model: str, birds: str) -> None:
     nazx("ask", "-m", model, "-f", birds, "--index", "always", *QUESTION)
     out, _, code = nazx("index", "--json")

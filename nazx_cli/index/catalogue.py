@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from nazx_cli.tokenizer import Tokenizer
 
 _VERSION = 2  # of segments, readers, how passages are cut and stems made
-_DATABASE = "catalogue.db"
+DATABASE = "catalogue.db"
+"""Its name in the folder of an index."""
 _PATIENCE = 30.0  # seconds to wait for another process's transaction
 _AT_ONCE = 500  # values of one query
 _SETTLED = 2_000_000_000  # nanoseconds: a file system's times are no finer than that, at worst
@@ -158,7 +159,7 @@ class Catalogue:
 
     def _opened(self) -> sqlite3.Connection:
         """The database; one that is none is thrown away, for all of it can be made again."""
-        path = self.folder / _DATABASE
+        path = self.folder / DATABASE
         for again in (True, False):
             database = sqlite3.connect(path, timeout=_PATIENCE)
             try:

@@ -50,12 +50,13 @@ class StoredText(Document):
 
 
 class StoredDocument(TokenizedDocument):
-    """Document ``number`` of ``segment``, called ``name``; ``tokenizer`` is the segment's own."""
+    """Document ``number`` of ``segment``, called ``name``; ``tokenizer`` is the segment's own;
+    without it there are no ``ids``."""
 
     document: StoredText
 
     def __init__(
-        self, name: str, segment: Segment, number: int, origin: Origin, tokenizer: Tokenizer
+        self, name: str, segment: Segment, number: int, origin: Origin, tokenizer: Tokenizer | None
     ) -> None:
         numbers = segment.document(number)
         self.__dict__.update(
@@ -69,7 +70,7 @@ class StoredDocument(TokenizedDocument):
 
     segment: Segment
     number: int
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
     num_tokens: int
     _characters: int
 
@@ -143,4 +144,5 @@ class StoredDocument(TokenizedDocument):
 
 @lru_cache(maxsize=_RECENT)
 def _tokens(document: StoredDocument) -> Tokens:
+    assert document.tokenizer is not None, "its text alone was asked for"
     return document.tokenizer.encode_document(document.text)

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from nazx_cli.tokenizer import Tokenizer
 
 
-NOT_SAVED = "documents in the index are not saved with a chat"
-
-
 @dataclass(frozen=True)
 class Index:
     """The index in ``folder``, of at most ``limit`` bytes; ``when``: one of ``INDEXING``."""
@@ -60,11 +57,6 @@ class Index:
 def is_indexed(documents: Sequence[TokenizedDocument]) -> bool:
     """Whether any of them lies in an index."""
     return any(isinstance(document, StoredDocument) for document in documents)
-
-
-def saved_documents(documents: Sequence[TokenizedDocument]) -> tuple[TokenizedDocument, ...]:
-    """Those of them that are saved with a chat."""
-    return tuple(each for each in documents if not isinstance(each, StoredDocument))
 
 
 def size_of(documents: Sequence[TokenizedDocument], config: ModelConfig) -> TextSize:

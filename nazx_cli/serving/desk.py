@@ -7,13 +7,13 @@ the request says.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from nazx_cli.errors import ContextOverflowError
-from nazx_cli.index.shelf import is_indexed, saved_documents
+from nazx_cli.index.shelf import is_indexed
 from nazx_cli.names import MAIN_BRANCH
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import Passage, distinct
@@ -21,9 +21,10 @@ from nazx_cli.serving.errors import ApiError, naming_a_session, no_document
 from nazx_cli.serving.logprobs import TokenChances, chances
 from nazx_cli.serving.requests import ChatRequest, CompletionRequest
 from nazx_cli.session.events import Answer, Delta, Notice, Reading, Thought
+from nazx_cli.session.saving.at_hand import Saving
 from nazx_cli.session.saying import default_sampling
 from nazx_cli.session.session import Session
-from nazx_cli.session.state import Snapshot, State
+from nazx_cli.session.state import State
 from nazx_cli.session.templating.templates import StopFilter
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from nazx_cli.reading.tokenized import TokenizedDocument
     from nazx_cli.serving.shelf import Held
     from nazx_cli.session.events import Usage
-    from nazx_cli.session.saving.session_file import ModelTag, SessionFile
+    from nazx_cli.session.saving.session_file import ModelTag
     from nazx_cli.session.saving.store import Store
     from nazx_cli.session.settings import SessionSettings
 
@@ -94,15 +95,6 @@ class End:
     notices: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Saved:
-    """A session as it was saved under ``name``, and which save that was."""
-
-    name: str
-    version: str | None
-    session: Session
-
-
 @dataclass
 class _Heard:
     """What a session has told of an answer so far."""
@@ -137,11 +129,12 @@ class Desk:
 
     def __init__(self, served: Served, count: Callable[[int, int], None]) -> None:
         self.lm, self.settings = served.lm, served.settings
-        self._store, self._tag = served.store, served.tag
+        self._store = served.store
         self._count = count
         self._sessions: OrderedDict[tuple[TokenizedDocument, ...], Session] = OrderedDict()
         self._latest: Session | None = None
-        self._saved: _Saved | None = None
+        shared = {each.key for each in served.documents if is_indexed((each,))}
+        self._saving = Saving(self.lm, self.settings, served.tag, shared)
         self.usage: Usage | None = None
         """What the conversation took that was answered in last."""
 
@@ -156,7 +149,7 @@ class Desk:
         """Delete the saved session ``name``; yields nothing."""
         with naming_a_session():
             self._store.remove(name)
-        if self._saved is not None and self._saved.name == name:
+        if self._saving.last_name == name:
             self._hold(None)
         yield from ()
 
@@ -166,8 +159,8 @@ class Desk:
         with naming_a_session():
             file = self._store.open(name, create=False)
         with file:
-            session, saved = self._opened(file)
-            kept = saved_documents(saved.branches[saved.branch].documents)
+            session, saved, keys = self._saving.open(file)
+            kept = self._saving.kept(saved.branches[saved.branch].documents, keys)
             if not 1 <= number <= len(kept):
                 raise no_document(name)
             if session is None:
@@ -175,7 +168,7 @@ class Desk:
                 session.restore(*saved)
             self._hold(session)
             session.drop(number)
-            self._save(file, session)
+            self._saving.save(file, session, keys)
         yield kept[number - 1].name
 
     def chat(self, asked: ChatRequest, held: Sequence[Held]) -> Told:
@@ -216,16 +209,15 @@ class Desk:
         """Let go of the context that another session holds: memory is planned for one."""
         if self._latest is not None and self._latest is not session:
             self._latest.release()
-        if self._saved is not None and self._saved.session is not session:
-            self._saved = None
+        self._saving.hold(session)
         self._latest = session
 
     def _go_on(self, name: str, asked: ChatRequest, held: Sequence[Held]) -> Told:
         """Answer in the saved session ``name``, which is nobody else's meanwhile."""
         with self._store.open(name, create=True) as file:
-            session, saved = self._opened(file)
+            session, saved, keys = self._saving.open(file)
             state = saved.branches[saved.branch]
-            own = saved_documents(state.documents)
+            own = self._saving.kept(state.documents, keys)
             known = {each.key for each in own}
             new = (each.document for each in held if each.document.key not in known)
             documents = (*own, *dict.fromkeys(new))
@@ -233,39 +225,26 @@ class Desk:
                 library = None if own else self._session(documents).library
                 session = Session(self.lm, library, self.settings)
             self._hold(session)
-            self._saved = None
+            self._saving.hold(None)
             gone = {each.name for each in state.documents} - {each.name for each in documents}
             history = state.history.without_quotes(gone)
             state = State(documents, history, asked.over(state.settings))
             session.restore({**saved.branches, saved.branch: state}, *saved[1:])
             before = session.turns
             try:
-                yield from self._answer(session, asked, held)
+                yield from self._answer(session, asked, held, self._saving.shared - keys)
             finally:
                 if session.turns != before:
-                    self._save(file, session)
+                    self._saving.save(file, session, keys)
 
-    def _opened(self, file: SessionFile) -> tuple[Session | None, Snapshot]:
-        """The session of ``file`` where it was the last that answered and nobody changed it; and
-        what is saved in it."""
-        kept = self._saved
-        if kept is not None and (kept.name, kept.version) == (file.name, file.version):
-            return kept.session, kept.session.snapshot()
-        saved = file.load(self.lm.tokenizer, self._tag)
-        new = Snapshot({MAIN_BRANCH: State(settings=self.settings)}, MAIN_BRANCH, frozenset())
-        return None, saved or new
-
-    def _save(self, file: SessionFile, session: Session) -> None:
-        """Save all but documents of the index, which are those of the server."""
-        found = session.snapshot()
-        branches = {
-            name: replace(state, documents=saved_documents(state.documents))
-            for name, state in found.branches.items()
-        }
-        file.save(branches, found.branch, found.watched, self._tag)
-        self._saved = _Saved(file.name, file.version, session)
-
-    def _answer(self, session: Session, asked: ChatRequest, held: Sequence[Held]) -> Told:
+    def _answer(
+        self,
+        session: Session,
+        asked: ChatRequest,
+        held: Sequence[Held],
+        passing: Set[str] = frozenset(),
+    ) -> Told:
+        """``passing``: the keys of documents that the session does not keep."""
         heard, stops = _Heard(), StopFilter(asked.manner.stops)
         tail = ""  # white space that ends the answer so far: at its end it is none of it
         try:
@@ -284,7 +263,7 @@ class Desk:
         finally:
             self._count(*heard.tokens)
         self.usage = session.usage()
-        yield _end(heard, session, held, is_saved=asked.session is not None)
+        yield _end(heard, session, held, passing)
 
     def _take(self, event: object, heard: _Heard, asked: ChatRequest) -> Piece:
         """Keep what ``event`` tells for the end; what of it is to be sent now."""
@@ -356,7 +335,7 @@ class Desk:
         yield End(finish, len(ids), generated, index)
 
 
-def _end(heard: _Heard, session: Session, held: Sequence[Held], *, is_saved: bool) -> End:
+def _end(heard: _Heard, session: Session, held: Sequence[Held], passing: Set[str]) -> End:
     answer = heard.answer
     quoted: Iterable[tuple[Passage, str]]
     if answer is not None and answer.cites:
@@ -364,7 +343,7 @@ def _end(heard: _Heard, session: Session, held: Sequence[Held], *, is_saved: boo
     else:
         quoted = [(passage, "") for _, passage in distinct(heard.passages)]
     ids = {each.document.key: each.id for each in reversed(held)}
-    sources = tuple(_source(*each, session, ids, is_saved=is_saved) for each in quoted)
+    sources = tuple(_source(*each, session, ids, passing) for each in quoted)
     prompt_tokens, generated = heard.tokens
     return End(
         "stop" if heard.stopped or answer is None else answer.finish,
@@ -379,7 +358,7 @@ def _end(heard: _Heard, session: Session, held: Sequence[Held], *, is_saved: boo
 
 
 def _source(
-    passage: Passage, quote: str, session: Session, ids: Mapping[str, str], *, is_saved: bool
+    passage: Passage, quote: str, session: Session, ids: Mapping[str, str], passing: Set[str]
 ) -> Source:
     number = file = None
     library = session.library
@@ -387,6 +366,6 @@ def _source(
         at = library.document_of(passage.start)
         document = library.documents[at]
         if document.name == passage.document:
-            number = None if is_saved and is_indexed((document,)) else at + 1
+            number = None if document.key in passing else at + 1
             file = ids.get(document.key)
     return Source(passage, number, file, quote or passage.text.strip())

@@ -129,6 +129,8 @@ class Models:
         found = self.find(model or file.model)
         saved = file.load(found.tokenizer, self.tag(found.name, found.folder), force=force)
         assert saved is not None, "a session that was never saved"
+        if file.gone:
+            self.screen.note(_not_indexed(file.gone))
         return found, saved
 
     def restore(
@@ -154,3 +156,13 @@ class Models:
         if more is not None:
             session.add(more)
         return session
+
+
+_NAMED = 5  # documents that are named one by one
+
+
+def _not_indexed(names: tuple[str, ...]) -> str:
+    """What is told of documents of a session that the index has no longer."""
+    shown = ", ".join(names[:_NAMED])
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return f"note: no longer in the index, so left out: {shown}{more}; /read puts them in again"

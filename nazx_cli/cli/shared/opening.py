@@ -158,7 +158,6 @@ class Opening:
         screen: Screen,
         failure: NazxError | None,
     ) -> Chat:
-        from nazx_cli.index.shelf import NOT_SAVED, is_indexed
         from nazx_cli.session.saving.autosave import Autosave
         from nazx_cli.ui.chat import Chat
 
@@ -178,12 +177,10 @@ class Opening:
                 remember(model.model, screen)
         autosave = Autosave(store, file, screen.error, failure)
         chat = Chat(session, screen, models=models, autosave=autosave)
-        if self.options.no_save or is_indexed(session.documents):
+        if self.options.no_save:
             autosave.keep_nothing()
         elif not (more and more.added) and (goes_on or self.options.session is None):
             autosave.mark(session)  # a chat in which nothing is said leaves no file
-        if file is not None and autosave.file is None and not self.options.no_save:
-            screen.note(f"note: {NOT_SAVED}, nor is this one")
         if more:
             screen.tell_skipped(more.skipped)
         if self.interactive and not (self.options.no_gauge or screen.quiet):
@@ -194,10 +191,8 @@ class Opening:
         return chat
 
     def _index(self) -> Index:
-        """What documents go by; a session that is named is to be saved, and those are not."""
-        named = self.options.session is not None and self.index.index == "auto"
-        options = replace(self.index, index="never") if named else self.index
-        return options.index_of()
+        """What documents go by."""
+        return self.index.index_of()
 
     def _model(self, screen: Screen) -> ModelOptions:
         if not self.names_no_model:
@@ -219,7 +214,12 @@ class Opening:
         if self.files:
             with models.screen.bar("tokenizing") as bar:
                 more = read_new(
-                    self.files, state.documents, found.tokenizer, bar.update, piped=self.piped
+                    self.files,
+                    state.documents,
+                    found.tokenizer,
+                    bar.update,
+                    piped=self.piped,
+                    index=self._index(),
                 )
         named = self.named | ({"grounding"} if "no_grounding" in self.named else set())
         own = {key: value for key, value in vars(given).items() if key in named}

@@ -9,7 +9,7 @@ const KEPT = "nazx.pending"; // ids of what was added and not asked about yet: a
 
 export class Documents {
   #held = []; // of the session: {number, filename, tokens}
-  #pending = []; // {id, filename, tokens, own, indexed}
+  #pending = []; // {id, filename, tokens, own}
   #shelf = new Shelf();
   #reading = []; // names of what is being sent
   #uploads = Promise.resolve();
@@ -55,9 +55,9 @@ export class Documents {
     return [...this.#shelf.files, ...this.#pending.map((each) => each.id)];
   }
 
-  // The session has the documents `ids` now: the shelf need not. What lies in the index stays there.
+  // The session has the documents `ids` now: the shelf need not.
   async taken(ids) {
-    const isTaken = (each) => ids.includes(each.id) && !each.indexed;
+    const isTaken = (each) => ids.includes(each.id);
     const own = this.#pending.filter((each) => each.own && isTaken(each));
     this.#pending = this.#pending.filter((each) => !isTaken(each));
     this.#keep();

@@ -9,7 +9,7 @@ from typing import Any
 
 from nazx_cli.documents.content import loads
 from nazx_cli.documents.document import Document
-from nazx_cli.session.saving.records import read_branches, read_document, read_turns
+from nazx_cli.session.saving.records import GoneError, read_branches, read_document, read_turns
 from nazx_cli.session.state import State, Turn
 
 
@@ -32,12 +32,15 @@ class Conversation:
 def document_in(
     database: sqlite3.Connection, meta: Mapping[str, Any], number: int
 ) -> Document | None:
-    """The document of that number, from 1, in the present branch; None where there is none. Errors
-    as ``conversation_of``."""
+    """The document of that number, from 1, in the present branch; None where there is none, or the
+    index has it no longer. Errors as ``conversation_of``."""
     keys = read_branches(database, meta)[meta["branch"]]["parts"]
     if not 1 <= number <= len(keys):
         return None
-    return read_document(database, keys[number - 1]).document
+    try:
+        return read_document(database, keys[number - 1]).document
+    except GoneError:
+        return None
 
 
 def conversation_of(

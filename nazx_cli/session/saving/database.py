@@ -48,6 +48,10 @@ def _sign_branches(database: sqlite3.Connection) -> None:
         put_meta(database, {"states": key_of_states(branches)})
 
 
+def _name_indexed(database: sqlite3.Connection) -> None:
+    """Version 3. A document may lie in the index: its header tells where, and the rest is empty."""
+
+
 def key_of_states(branches: Iterable[tuple[bytes, bytes]]) -> str:
     """Names all branches (name and state, as they are stored) by their content."""
     return key_of(
@@ -61,7 +65,11 @@ def put_meta(database: sqlite3.Connection, values: dict[str, Any]) -> None:
     database.executemany("REPLACE INTO meta VALUES (?, ?)", rows)
 
 
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_create_tables, _sign_branches]
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [
+    _create_tables,
+    _sign_branches,
+    _name_indexed,
+]
 """Step n makes a file of version n one of version n + 1; an empty file is of version 0."""
 
 

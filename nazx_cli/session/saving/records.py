@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from nazx_cli.documents.content import dumps, key_of, loads, made
 from nazx_cli.documents.document import Document, Origin, Place
-from nazx_cli.errors import UsageError
-from nazx_cli.index.shelf import NOT_SAVED, is_indexed
+from nazx_cli.index.finding import Finder, is_note, note_of
+from nazx_cli.index.shelf import is_indexed
 from nazx_cli.reading.passages import Passage
 from nazx_cli.reading.tokenized import TokenizedDocument
 from nazx_cli.session.saving.database import (
@@ -38,9 +38,21 @@ _COLUMNS = "document, tokens, ids, vocabulary, text, starts"
 _MOST_WASTE = 32 << 20  # bytes of documents that no branch has; more do not wait for the end
 
 
-def document_from(key: str, header: bytes, packed: Packed) -> TokenizedDocument:
-    """The document that was stored as ``key``; ``ValueError`` where it is another now."""
+class GoneError(ValueError):
+    """A document that the index has no longer."""
+
+
+def document_from(
+    key: str, header: bytes, packed: Packed, finder: Finder | None = None
+) -> TokenizedDocument:
+    """The document that was stored as ``key``; ``ValueError`` where it is another now, and
+    ``GoneError`` where it lay in the index, and ``finder`` finds it there no longer."""
     data = loads(header)
+    if is_note(data):
+        indexed = (finder or Finder()).find(data)
+        if indexed is None or indexed.content_key != key:
+            raise GoneError(str(data["name"]))
+        return indexed
     text, ids, starts = unpack(packed)
     places = [made(Place, {"start": start, "label": label}) for start, label in data["places"]]
     origin = made(Origin, data["origin"]) if data["origin"] else None
@@ -102,8 +114,6 @@ def save(
 
     Raises ``sqlite3.Error`` where that fails.
     """
-    if any(is_indexed(state.documents) for state in branches.values()):
-        raise UsageError(NOT_SAVED, "/drop them, or begin again with --index never")
     before = read_meta(database)
     stale = before is not None and before["model"]["tokenizer_sha256"] != model.tokenizer_sha256
     states = {dumps(name): state_record(state) for name, state in branches.items()}
@@ -137,28 +147,42 @@ def save(
 
 
 def restore(
-    database: sqlite3.Connection, meta: Mapping[str, Any], tokenizer: Tokenizer | None = None
-) -> Snapshot:
-    """All branches of the file whose ``meta`` this is, and what is watched.
+    database: sqlite3.Connection,
+    meta: Mapping[str, Any],
+    tokenizer: Tokenizer | None = None,
+    *,
+    again: bool = False,
+) -> tuple[Snapshot, tuple[str, ...]]:
+    """All branches of the file whose ``meta`` this is, and what is watched; without the documents
+    that the index has no longer, whose names come second.
 
-    Documents are tokenized again where there is a ``tokenizer``. ``ValueError``, ``KeyError`` and
+    ``again``: documents are tokenized again, by the ``tokenizer``. ``ValueError``, ``KeyError`` and
     the like for what is damaged.
     """
     records = read_branches(database, meta)
-    documents = _documents(database, {key for each in records.values() for key in each["parts"]})
-    if tokenizer is not None:
+    keys = {key for each in records.values() for key in each["parts"]}
+    documents, gone = _documents(database, keys, Finder(tokenizer))
+    records = {name: _without(record, gone) for name, record in records.items()}
+    if again and tokenizer is not None:
         documents = {
-            key: TokenizedDocument.build(each.document, tokenizer)
+            key: each if is_indexed((each,)) else TokenizedDocument.build(each.document, tokenizer)
             for key, each in documents.items()
         }
     turns = read_turns(database, {key for each in records.values() for key in each["turns"]})
     branches = {name: state_from(record, documents, turns) for name, record in records.items()}
-    return Snapshot(branches, meta["branch"], frozenset(map(_text, meta["watched"])))
+    watched = frozenset(map(_text, meta["watched"]))
+    return Snapshot(branches, meta["branch"], watched), tuple(gone.values())
+
+
+def _without(record: Mapping[str, Any], gone: Mapping[str, str]) -> dict[str, Any]:
+    return {**record, "parts": [key for key in record["parts"] if key not in gone]}
 
 
 def check_ids(states: Iterable[State], vocab_size: int) -> None:
     """``ValueError`` where a document has a token that is none of a vocabulary of this size."""
     for document in {id(each): each for state in states for each in state.documents}.values():
+        if is_indexed((document,)):
+            continue  # tokenized by this very tokenizer; its ids are no more than asked for
         if len(document) and int(document.ids.max()) >= vocab_size:
             raise ValueError(f"{document.name} has tokens that the model does not know")
 
@@ -207,6 +231,9 @@ def _describe(
 
 def _row(key: str, document: TokenizedDocument) -> tuple[object, ...]:
     """A document as the columns of its table."""
+    if note := note_of(document):
+        header = dumps(loads(document.header) | note)
+        return (key, header, len(document), 0, b"", b"", None, None)
     packed = pack(document.text, document.ids, document.starts)
     whole = (packed.ids, packed.vocabulary, packed.text, packed.starts)
     return (key, document.header, packed.tokens, packed.nbytes, *whole)
@@ -237,13 +264,19 @@ def read_document(database: sqlite3.Connection, key: str) -> TokenizedDocument:
     return document_from(key, header, Packed(*packed))
 
 
-def _documents(database: sqlite3.Connection, keys: set[str]) -> dict[str, TokenizedDocument]:
-    rows = database.execute(f"SELECT key, {_COLUMNS} FROM parts")
-    return {
-        key: document_from(key, header, Packed(*packed))
-        for key, header, *packed in rows
-        if key in keys
-    }
+def _documents(
+    database: sqlite3.Connection, keys: set[str], finder: Finder
+) -> tuple[dict[str, TokenizedDocument], dict[str, str]]:
+    """The documents that are named ``keys``, and the names of those that are gone."""
+    found: dict[str, TokenizedDocument] = {}
+    gone: dict[str, str] = {}
+    for key, header, *packed in database.execute(f"SELECT key, {_COLUMNS} FROM parts"):
+        if key in keys:
+            try:
+                found[key] = document_from(key, header, Packed(*packed), finder)
+            except GoneError as error:
+                gone[key] = str(error)
+    return found, gone
 
 
 def read_turns(database: sqlite3.Connection, keys: set[str]) -> dict[str, Turn]:

@@ -80,7 +80,7 @@ def _as_whole(scratch: Path, path: Path) -> Repair | None:
             if not checked_version(database, path) or (meta := read_meta(database)) is None:
                 return Repair(0, 0)
             info_of(path, meta)
-            saved = records.restore(database, meta)
+            saved, _ = records.restore(database, meta)
             (verdict,) = database.execute("PRAGMA integrity_check(1)").fetchone()
     except NazxError:
         return None

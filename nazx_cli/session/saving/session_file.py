@@ -171,6 +171,8 @@ class SessionFile:
         self._lock = lock
         self._claim = claim
         self._database: sqlite3.Connection | None = None
+        self.gone: tuple[str, ...] = ()
+        """Names of documents that the index had no longer when the session was loaded."""
         self._is_whole = False  # known to be: else nothing may be removed from it
         with damage_explained(path):
             require_file(path)
@@ -229,7 +231,7 @@ class SessionFile:
             raise _other_model(self.name, saved, model, difference)
         same = saved.tokenizer_sha256 == model.tokenizer_sha256
         with damage_explained(self.path):
-            found = restore(self._database, meta, None if same else tokenizer)
+            found, self.gone = restore(self._database, meta, tokenizer, again=not same)
             check_ids(found.branches.values(), tokenizer.vocab_size)
         self._settle()
         return found

@@ -30,14 +30,9 @@ _WATCH, _ALL = "--watch", "all"
 
 
 def _read(chat: Chat, words: Words) -> None:
-    from nazx_cli.index.shelf import NOT_SAVED, is_indexed
-
     with chat.screen.long_bar("reading") as bar:
         result = chat.workspace.read(words.values, on_progress=bar.update)
     chat.screen.tell_skipped(result.skipped)
-    if is_indexed(result.added) and chat.autosave.name is not None:
-        chat.autosave.keep_nothing()
-        chat.screen.note(f"note: {NOT_SAVED}, nor is this one from now on")
     for name in result.known[:_LISTED]:
         chat.say(f"{name} is here already")
     for part in result.added[:_LISTED]:
