@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,37 @@ def test_what_is_sent_is_read_beside_them(server: Server, client: openai.OpenAI)
     for each in (file, again):
         client.files.delete(each)
     assert server.metric("documents") == 23
+
+
+def test_a_session_keeps_what_was_sent_into_the_index(
+    server: Server, client: openai.OpenAI
+) -> None:
+    file = upload(client, "owl.txt", text_of("owl").encode())
+    own = {"nazx": {"files": ["nazx", file], "session": "owls"}}
+    question = asked("Where did the owl stand, and where the bird17?")
+    for session in ("dropped", "owls"):
+        own["nazx"]["session"] = session
+        source = sources(client.chat.completions.create(**question, extra_body=own))
+        assert source["owl"]["document"] == 1 and source["bird17"]["document"] is None
+        if session == "dropped":  # of what the session holds, not of what it answered from
+            assert server.raw("DELETE", "/nazx/sessions/dropped/documents/1")[0] == 200
+            assert server.raw("GET", "/nazx/sessions/dropped")[1]["documents"] == []  # type: ignore[index]
+    client.files.delete(file)
+    own["nazx"]["files"] = []
+    source = sources(client.chat.completions.create(**question, extra_body=own))
+    assert set(source) == {"owl"} and source["owl"]["document"] == 1
+    _, said = server.raw("GET", "/nazx/sessions/owls")
+    assert [each["filename"] for each in said["documents"]] == ["owl.txt"]  # type: ignore[index]
+    path = "/nazx/sessions/owls/documents/1"
+    status, shown = server.raw("GET", f"{path}/passage?first_line=3&quote=It+was")
+    assert status == 200 and "owl of great age" in json.dumps(shown)
+    out, err, code = run_nazx(
+        *("ask", "--session", "owls", "--json", "--max-tokens", "8", "And the owl?"),
+        env={"NAZX_HOME": str(server.home), **PLAIN},
+    )
+    assert code == 0 and "owl.txt" in out, err
+    assert server.raw("DELETE", path)[0] == 200
+    assert server.raw("GET", "/nazx/sessions/owls")[1]["documents"] == []  # type: ignore[index]
 
 
 def test_what_is_removed_is_not_read_any_more(server: Server, client: openai.OpenAI) -> None:

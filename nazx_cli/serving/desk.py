@@ -167,7 +167,7 @@ class Desk:
                 session = Session(self.lm)
                 session.restore(*saved)
             self._hold(session)
-            session.drop(number)
+            session.drop(session.documents.index(kept[number - 1]) + 1)
             self._saving.save(file, session, keys)
         yield kept[number - 1].name
 
@@ -366,6 +366,8 @@ def _source(
         at = library.document_of(passage.start)
         document = library.documents[at]
         if document.name == passage.document:
-            number = None if document.key in passing else at + 1
+            if document.key not in passing:
+                before = library.documents[: at + 1]
+                number = sum(each.key not in passing for each in before)
             file = ids.get(document.key)
     return Source(passage, number, file, quote or passage.text.strip())
