@@ -15,9 +15,12 @@ from models import model, random_ids, relative_error
 from numpy.typing import NDArray
 from reading_helpers import alice_text
 
+from nazx_cli.engine.language_model import load_model
 from nazx_cli.errors import UsageError
 from nazx_cli.evaluation.approximations import approximation_of
 from nazx_cli.evaluation.approximations.base import LEAST, MASS, READ, Selecting, dense_bytes
+from nazx_cli.evaluation.perplexity import read_through
+from nazx_cli.evaluation.records import AnswerFile
 from nazx_cli.names import APPROXIMATIONS
 
 Array = NDArray[np.float64]
@@ -289,6 +292,26 @@ def test_the_command_sets_them_beside_full_attention(tmp_path: Path) -> None:
     maps = [[place["right"] for place in each["map"]] for each in report["probes"]]
     assert len(maps) == 4 and maps[:2] == maps[2:]
     assert report["costs"][1]["seconds"] > 0
+
+
+def test_full_attention_is_computed_once_for_a_stretch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm = load_model(tiny_checkpoint(tmp_path / "model", kind="full"))
+    lengths: list[int] = []
+    sequence = lm.attention.sequence  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        lm.attention, "sequence", lambda ids: (lengths.append(len(ids)), sequence(ids))[1]
+    )
+    texts = [("a", alice_text()[:300]), ("b", alice_text()[300:700])]
+    for text in ("star:300", "slots:16", "star:300"):
+        made = approximation_of(text)
+        found = read_through(
+            "m", text, lm, texts, AnswerFile(None), length=60, stretches=1, approximation=made
+        )
+        for each in found:
+            assert (each.figures["kl"] < 1e-5) == (text == "star:300")
+    assert lengths == [60, 60]
 
 
 def test_what_cannot_be_approximated_is_refused_in_a_line(tmp_path: Path) -> None:

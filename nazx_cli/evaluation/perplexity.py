@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from nazx_cli.errors import UsageError
 from nazx_cli.evaluation.data.stories import digest
@@ -54,6 +55,8 @@ FIRST_DISTANCE = 1024
 """Distances of names in the first range."""
 _FURTHER = 8  # times as far a range of distances reaches as the one before it
 _ROWS = 256  # positions whose losses are computed together
+_SHARED = 8  # stretches whose states by full attention are kept for the next approximation
+_STATES: WeakKeyDictionary[LanguageModel, dict[tuple[int, ...], Tensor]] = WeakKeyDictionary()
 
 
 Part = tuple[int, int, float]
@@ -187,8 +190,7 @@ def _losses(
         logits = lm.logits(ids, before or None).__getitem__  # (T, V)
     else:
         logits = _logits_of(lm, approximation.states(lm.decoder, torch.tensor(ids)))
-        with torch.inference_mode():
-            exact = _logits_of(lm, lm.attention.sequence(torch.tensor(ids).to(lm.device)))
+        exact = _logits_of(lm, _exact(lm, ids))
 
     wanted = torch.tensor(ids[1:], device=lm.decoder.device)
     found: list[float] = []
@@ -204,6 +206,21 @@ def _losses(
     if exact is None or not found:
         return found, {}
     return found, {SAME: same / len(found), APART: apart / len(found)}
+
+
+def _exact(lm: LanguageModel, ids: Sequence[int]) -> Tensor:
+    """(T, C) final states by full attention, which every approximation of a stretch is set beside:
+    of a long one they take minutes, so the last few are kept as long as their model is."""
+    import torch
+
+    kept = _STATES.setdefault(lm, {})
+    key = tuple(ids)
+    if key not in kept:
+        with torch.inference_mode():
+            kept[key] = lm.attention.sequence(torch.tensor(ids).to(lm.device))
+        while len(kept) > _SHARED:
+            del kept[next(iter(kept))]
+    return kept[key]
 
 
 def _logits_of(lm: LanguageModel, states: Tensor) -> Callable[[slice], Tensor]:
