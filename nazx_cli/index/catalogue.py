@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 _VERSION = 2  # of segments, readers, how passages are cut and stems made
 DATABASE = "catalogue.db"
 """Its name in the folder of an index."""
-_PATIENCE = 30.0  # seconds to wait for another process's transaction
+PATIENCE = 30.0
+"""Seconds to wait for another process's transaction."""
 _AT_ONCE = 500  # values of one query
 _SETTLED = 2_000_000_000  # nanoseconds: a file system's times are no finer than that, at worst
 _LITTER = 3600.0  # seconds after which a file that nobody knows is nobody's work in hand
@@ -161,7 +162,7 @@ class Catalogue:
         """The database; one that is none is thrown away, for all of it can be made again."""
         path = self.folder / DATABASE
         for again in (True, False):
-            database = sqlite3.connect(path, timeout=_PATIENCE)
+            database = sqlite3.connect(path, timeout=PATIENCE)
             try:
                 database.executescript(_TABLES)
                 for table in ("files", "contents"):

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 _RECENT = 4  # documents of which text and tokens are kept at hand
 
 
+def key_by(sha256: str, name: str) -> str:
+    """What names a document by the SHA-256 of its file and what it is called."""
+    return hashlib.sha256(f"{sha256} {name}".encode("utf-8", "surrogatepass")).hexdigest()
+
+
 class StoredText(Document):
     """A document whose text is read from its segment each time."""
 
@@ -95,8 +100,7 @@ class StoredDocument(TokenizedDocument):
     @cached_property
     def key(self) -> str:
         """Of name and content as in memory, though another number: nothing of it is read."""
-        content = self.segment.hash_of(self.number)
-        return hashlib.sha256(f"{content} {self.name}".encode("utf-8", "surrogatepass")).hexdigest()
+        return key_by(self.segment.hash_of(self.number), self.name)
 
     @property
     def library(self) -> type[IndexedLibrary]:

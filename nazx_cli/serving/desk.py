@@ -160,16 +160,20 @@ class Desk:
             file = self._store.open(name, create=False)
         with file:
             session, saved, keys = self._saving.open(file)
-            kept = self._saving.kept(saved.branches[saved.branch].documents, keys)
-            if not 1 <= number <= len(kept):
+            listed = file.listed
+            if not 1 <= number <= len(listed):
                 raise no_document(name)
             if session is None:
                 session = Session(self.lm)
                 session.restore(*saved)
             self._hold(session)
-            session.drop(session.documents.index(kept[number - 1]) + 1)
-            self._saving.save(file, session, keys)
-        yield kept[number - 1].name
+            key = listed[number - 1]
+            if (called := file.gone.get(key)) is None:
+                at = [each.content_key for each in session.documents].index(key)
+                (dropped,) = session.drop(at + 1)
+                called = dropped.name
+            self._saving.save(file, session, keys)  # without what is gone
+        yield called
 
     def chat(self, asked: ChatRequest, held: Sequence[Held]) -> Told:
         """Answer a question about the documents ``held``, in the session that it names if any."""
@@ -232,7 +236,8 @@ class Desk:
             session.restore({**saved.branches, saved.branch: state}, *saved[1:])
             before = session.turns
             try:
-                yield from self._answer(session, asked, held, self._saving.shared - keys)
+                passing = self._saving.shared - keys
+                yield from self._answer(session, asked, held, passing, file.gone_note)
             finally:
                 if session.turns != before:
                     self._saving.save(file, session, keys)
@@ -243,9 +248,12 @@ class Desk:
         asked: ChatRequest,
         held: Sequence[Held],
         passing: Set[str] = frozenset(),
+        notice: str = "",
     ) -> Told:
-        """``passing``: the keys of documents that the session does not keep."""
+        """``passing``: the keys of documents that the session does not keep; ``notice``: what is to
+        be told besides, if anything."""
         heard, stops = _Heard(), StopFilter(asked.manner.stops)
+        heard.notices.extend(filter(None, [notice]))
         tail = ""  # white space that ends the answer so far: at its end it is none of it
         try:
             with closing(session.ask(asked.question)) as events:

@@ -130,7 +130,7 @@ class Models:
         saved = file.load(found.tokenizer, self.tag(found.name, found.folder), force=force)
         assert saved is not None, "a session that was never saved"
         if file.gone:
-            self.screen.note(_not_indexed(file.gone))
+            self.screen.note(f"note: {file.gone_note}")
         return found, saved
 
     def restore(
@@ -156,13 +156,3 @@ class Models:
         if more is not None:
             session.add(more)
         return session
-
-
-_NAMED = 5  # documents that are named one by one
-
-
-def _not_indexed(names: tuple[str, ...]) -> str:
-    """What is told of documents of a session that the index has no longer."""
-    shown = ", ".join(names[:_NAMED])
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return f"note: no longer in the index, so left out: {shown}{more}; /read puts them in again"

@@ -205,13 +205,20 @@ class Opening:
         self, file: SessionFile, models: Models, given: SessionSettings
     ) -> tuple[Session, ReadResult | None]:
         """The session of ``file`` with what the command line names of settings and files."""
+        from nazx_cli.reading.plan import mode_for
         from nazx_cli.session.files import read_new
 
         model = self.model.model if "model" in self.named else None
         found, saved = models.find_saved(file, model, force=self.options.force)
         state = saved.branches[saved.branch]
+        named = self.named | ({"grounding"} if "no_grounding" in self.named else set())
+        own = {key: value for key, value in vars(given).items() if key in named}
+        drawn = {key: value for key, value in vars(given.sampling).items() if key in self.named}
+        sampling = replace(state.settings.sampling, **drawn)
+        settings = replace(state.settings, **own, sampling=sampling)
         more = None
         if self.files:
+            mode = mode_for(settings.read, True, found.prefers_resident)
             with models.screen.bar("tokenizing") as bar:
                 more = read_new(
                     self.files,
@@ -219,12 +226,8 @@ class Opening:
                     found.tokenizer,
                     bar.update,
                     piped=self.piped,
-                    index=self._index(),
+                    index=None if mode == "resident" else self._index(),
                 )
-        named = self.named | ({"grounding"} if "no_grounding" in self.named else set())
-        own = {key: value for key, value in vars(given).items() if key in named}
-        drawn = {key: value for key, value in vars(given.sampling).items() if key in self.named}
-        sampling = replace(state.settings.sampling, **drawn)
-        state = replace(state, settings=replace(state.settings, **own, sampling=sampling))
+        state = replace(state, settings=settings)
         saved = saved._replace(branches={**saved.branches, saved.branch: state})
         return models.restore(found, saved, file, more=more), more

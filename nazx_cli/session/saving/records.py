@@ -7,6 +7,7 @@ from __future__ import annotations
 import sqlite3
 import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -42,16 +43,13 @@ class GoneError(ValueError):
     """A document that the index has no longer."""
 
 
-def document_from(
-    key: str, header: bytes, packed: Packed, finder: Finder | None = None
-) -> TokenizedDocument:
+def document_from(key: str, header: bytes, packed: Packed, finder: Finder) -> TokenizedDocument:
     """The document that was stored as ``key``; ``ValueError`` where it is another now, and
     ``GoneError`` where it lay in the index, and ``finder`` finds it there no longer."""
     data = loads(header)
     if is_note(data):
-        indexed = (finder or Finder()).find(data)
-        if indexed is None or indexed.content_key != key:
-            raise GoneError(str(data["name"]))
+        if (indexed := finder.find(data, key)) is None:
+            raise GoneError(data["name"])
         return indexed
     text, ids, starts = unpack(packed)
     places = [made(Place, {"start": start, "label": label}) for start, label in data["places"]]
@@ -152,16 +150,17 @@ def restore(
     tokenizer: Tokenizer | None = None,
     *,
     again: bool = False,
-) -> tuple[Snapshot, tuple[str, ...]]:
+) -> tuple[Snapshot, dict[str, str]]:
     """All branches of the file whose ``meta`` this is, and what is watched; without the documents
-    that the index has no longer, whose names come second.
+    that the index has no longer, whose names come second, by their keys.
 
     ``again``: documents are tokenized again, by the ``tokenizer``. ``ValueError``, ``KeyError`` and
     the like for what is damaged.
     """
     records = read_branches(database, meta)
     keys = {key for each in records.values() for key in each["parts"]}
-    documents, gone = _documents(database, keys, Finder(tokenizer))
+    with closing(Finder(tokenizer)) as finder:
+        documents, gone = _documents(database, keys, finder)
     records = {name: _without(record, gone) for name, record in records.items()}
     if again and tokenizer is not None:
         documents = {
@@ -171,7 +170,7 @@ def restore(
     turns = read_turns(database, {key for each in records.values() for key in each["turns"]})
     branches = {name: state_from(record, documents, turns) for name, record in records.items()}
     watched = frozenset(map(_text, meta["watched"]))
-    return Snapshot(branches, meta["branch"], watched), tuple(gone.values())
+    return Snapshot(branches, meta["branch"], watched), gone
 
 
 def _without(record: Mapping[str, Any], gone: Mapping[str, str]) -> dict[str, Any]:
@@ -261,7 +260,8 @@ def read_document(database: sqlite3.Connection, key: str) -> TokenizedDocument:
     header, *packed = database.execute(
         f"SELECT {_COLUMNS} FROM parts WHERE key = ?", (key,)
     ).fetchone()
-    return document_from(key, header, Packed(*packed))
+    with closing(Finder()) as finder:
+        return document_from(key, header, Packed(*packed), finder)
 
 
 def _documents(

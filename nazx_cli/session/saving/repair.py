@@ -12,6 +12,7 @@ from typing import Any
 
 from nazx_cli.documents.content import key_of, loads, made
 from nazx_cli.errors import NazxError
+from nazx_cli.index.finding import Finder
 from nazx_cli.names import DEFAULT_MODEL, MAIN_BRANCH
 from nazx_cli.reading.tokenized import TokenizedDocument
 from nazx_cli.session.saving import records
@@ -175,11 +176,14 @@ class _Salvage:
     def _read_documents(self) -> dict[str, TokenizedDocument]:
         found: dict[str, TokenizedDocument] = {}
         columns = "key, document, tokens, ids, vocabulary, text, starts"
-        for key, header, *packed in self._rows("parts", columns):
-            try:
-                found[key] = records.document_from(key, header, Packed(*packed))
-            except _UNREADABLE:
-                self.lost.append(f"the document {_name_in(header)}".rstrip())
+        with closing(Finder()) as finder:
+            for key, header, *packed in self._rows("parts", columns):
+                try:
+                    found[key] = records.document_from(key, header, Packed(*packed), finder)
+                except records.GoneError as error:
+                    self.lost.append(f"the document {error}, which the index has no longer")
+                except _UNREADABLE:
+                    self.lost.append(f"the document {_name_in(header)}".rstrip())
         return found
 
     def _read_meta(self) -> dict[str, Any]:

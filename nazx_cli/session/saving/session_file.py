@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from nazx_cli.session.state import Snapshot, State
     from nazx_cli.tokenizer import Tokenizer
 
+_NAMED = 5  # documents that are named one by one
 
 Claim = Callable[[str], tuple[Path, ProcessLock]]
 """Path and lock of a session of that name, which must be new."""
@@ -171,8 +172,8 @@ class SessionFile:
         self._lock = lock
         self._claim = claim
         self._database: sqlite3.Connection | None = None
-        self.gone: tuple[str, ...] = ()
-        """Names of documents that the index had no longer when the session was loaded."""
+        self.gone: Mapping[str, str] = {}
+        """Names of documents that the index had no longer when the session was loaded, by key."""
         self._is_whole = False  # known to be: else nothing may be removed from it
         with damage_explained(path):
             require_file(path)
@@ -207,6 +208,30 @@ class SessionFile:
         with damage_explained(self.path):
             meta = read_meta(self._database)
             return None if meta is None else f"{meta['saved']} {meta['states']}"
+
+    @property
+    def gone_note(self) -> str:
+        """What to say of those that are ``gone``; empty where none is."""
+        names = list(self.gone.values())
+        if not names:
+            return ""
+        more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+        shown = ", ".join(names[:_NAMED])
+        return f"not in the index any more, so left out: {shown}{more}; read them again to go on"
+
+    @property
+    def listed(self) -> tuple[str, ...]:
+        """The keys of the documents of the present branch, as they are saved: by these others
+        number them."""
+        from nazx_cli.session.saving.records import read_branches
+
+        if self._database is None:
+            return ()
+        with damage_explained(self.path):
+            meta = read_meta(self._database)
+            if meta is None:
+                return ()
+            return tuple(read_branches(self._database, meta)[meta["branch"]]["parts"])
 
     def load(
         self, tokenizer: Tokenizer, model: ModelTag, *, force: bool = False
