@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import random
 import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cli_helpers import run_nazx as nazx
 from cli_helpers import tiny_checkpoint
 from reading_helpers import small_tokenizer
-from saved_sessions import load, save
+from saved_sessions import load, main_of, save
 from store_helpers import MODEL
 
 from nazx_cli.documents.document import Document
 from nazx_cli.documents.gather import listed
 from nazx_cli.errors import NazxError
-from nazx_cli.index import room
+from nazx_cli.index import finding, room
+from nazx_cli.index.segment import Segment
 from nazx_cli.index.shelf import Index, is_indexed
 from nazx_cli.reading.tokenized import TokenizedDocument
 from nazx_cli.session.saving.store import Store
@@ -25,6 +30,7 @@ from nazx_cli.session.state import History, Message, State, Turn
 
 SHORT = ("--max-tokens", "8")
 TOKENIZER = small_tokenizer()
+TURN = Turn("Who?", Message("user", "Who?"), (), "The crane.", interrupted=False)
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +65,16 @@ def test_a_session_about_the_index_goes_on_without_reading_again(model: str, bir
     assert code == 0 and "heron.txt" in sources(out), err
     (listing,) = json.loads(nazx("sessions", "--json")[0])
     assert (listing["documents"], listing["turns"]) == (3, 3)
+
+
+def test_what_a_model_attends_to_is_added_in_memory(birds: Path, tmp_path: Path) -> None:
+    attends = str(tiny_checkpoint(tmp_path / "attends", kind="inattention"))
+    assert nazx("ask", "-m", attends, "--session", "resident", *SHORT, "Who?")[2] == 0
+    more = ("-f", str(birds), "--index", "always", "--session", "resident")
+    _, err, code = nazx("ask", *more, *SHORT, "Who?")
+    assert code == 0 and "index" not in err, err
+    (listing,) = json.loads(nazx("sessions", "--json")[0])
+    assert (listing["documents"], listing["turns"]) == (3, 2)
 
 
 def test_what_the_index_has_no_longer_is_told_and_left_out(model: str, birds: Path) -> None:
@@ -97,8 +113,7 @@ def mixed(folder: Path, rng: random.Random) -> list[TokenizedDocument]:
 def test_a_mixed_session_comes_back_as_it_was(seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
     documents = mixed(tmp_path, rng)
-    turn = Turn("Who?", Message("user", "Who?"), (), "The crane.", interrupted=False)
-    state = State(tuple(documents), History((turn,)))
+    state = State(tuple(documents), History((TURN,)))
     store = Store(tmp_path / "sessions")
     save(store, "a", state)
     back = load(store, "a").branches["main"]
@@ -148,6 +163,8 @@ def test_a_session_holds_no_text_of_the_index(tmp_path: Path) -> None:
         b'{"name": "crane.txt", "index": 3, "origin": null}',
         b'{"name": "crane.txt", "index": "/", "origin": {"path": "x"}}',
         b'{"index": "/nowhere"}',
+        b'{"name": "other.txt", "format": "text", "places": [], "index": "/nowhere", "origin":'
+        b' {"path": "/crane.txt", "sha256": "aa", "size": 1, "mtime_ns": 1}}',
     ],
 )
 def test_a_broken_note_is_told_as_damage(header: bytes, tmp_path: Path) -> None:
@@ -157,6 +174,92 @@ def test_a_broken_note_is_told_as_damage(header: bytes, tmp_path: Path) -> None:
     database.close()
     with pytest.raises(NazxError, match="damaged"):
         load(store, "a")
+
+
+def test_what_is_noted_is_held_to_what_was_saved(tmp_path: Path) -> None:
+    store = indexed_session(tmp_path)
+    with sqlite3.connect(store.folder / "a.nazx") as database:
+        database.execute(
+            "UPDATE parts SET document = CAST(replace(document, 'crane', 'stork') AS BLOB)"
+        )
+    database.close()
+    with pytest.raises(NazxError, match=r"damaged.*is not what was saved"):
+        load(store, "a")
+
+
+def test_many_documents_are_found_with_one_look_into_their_catalogue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        (tmp_path / f"crane{number}.txt").write_text(f"The crane stood {number}.")
+    index = Index(tmp_path / "index", 10**9, "always")
+    documents = index.take_in(listed([str(tmp_path / "*.txt")]), TOKENIZER).documents
+    store = Store(tmp_path / "sessions")
+    save(store, "a", State(documents))
+    opened: list[Path] = []
+    real = finding._catalogue
+    monkeypatch.setattr(finding, "_catalogue", lambda path: opened.append(path) or real(path))
+    monkeypatch.setattr(finding, "Segment", lambda path: opened.append(path) or Segment(path))
+    assert len(load(store, "a").branches["main"].documents) == 30
+    assert sorted(path.suffix for path in opened) == [".db", ".safetensors"]
+    opened.clear()
+    with sqlite3.connect(store.folder / "a.nazx") as database:
+        database.execute("DELETE FROM branches")
+    database.close()
+    repaired = store.repair("a")
+    assert repaired.documents == 30 and not [each for each in repaired.lost if "document" in each]
+    assert len([path for path in opened if path.suffix == ".safetensors"]) == 1
+    back = load(store, "a").branches["main"].documents
+    assert {each.text for each in back} == {each.text for each in documents}
+
+
+def test_a_repair_tells_what_the_index_has_no_longer(tmp_path: Path) -> None:
+    store = indexed_session(tmp_path)
+    save(store, "a", replace(main_of(store, "a"), history=History((TURN,))))
+    with sqlite3.connect(store.folder / "a.nazx") as database:
+        database.execute("DELETE FROM branches")
+    database.close()
+    room.clear(tmp_path / "index")
+    found = store.repair("a")
+    assert (found.turns, found.documents) == (1, 0)
+    assert f"the document {tmp_path / 'crane.txt'}, which the index has no longer" in found.lost
+
+
+def test_a_transaction_that_was_begun_in_the_catalogue_hides_nothing(tmp_path: Path) -> None:
+    store = indexed_session(tmp_path)
+    (path,) = (tmp_path / "index").glob("*/catalogue.db")
+    killed = """
+import os, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("PRAGMA cache_size = 1")
+database.execute("BEGIN IMMEDIATE")
+database.executemany("INSERT INTO files VALUES (?, 1, 1, 1, 1, 'x')", [(n,) for n in range(9999)])
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", killed, str(path)], check=True)
+    assert path.with_name("catalogue.db-journal").stat().st_size
+    assert len(load(store, "a").branches["main"].documents) == 1
+
+
+def test_an_index_that_cannot_be_read_is_not_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = indexed_session(tmp_path)
+    (path,) = (tmp_path / "index").glob("*/catalogue.db")
+    monkeypatch.setattr(finding, "PATIENCE", 0.01)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(NazxError, match=r"index cannot be read.*locked"):
+            load(store, "a")
+
+    def fails(path: Path) -> Segment:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(finding, "Segment", fails)
+        with pytest.raises(NazxError, match=r"index cannot be read.*Permission denied"):
+            load(store, "a")
+    assert len(load(store, "a").branches["main"].documents) == 1
 
 
 @pytest.mark.parametrize("harm", ["catalogue", "segment", "other"])
