@@ -173,6 +173,53 @@ def test_a_session_keeps_what_was_sent_into_the_index(
     assert server.raw("GET", "/nazx/sessions/owls")[1]["documents"] == []  # type: ignore[index]
 
 
+def test_a_session_of_the_terminal_about_the_same_folder_goes_on_here(
+    server: Server, client: openai.OpenAI, birds: str
+) -> None:
+    ask_nazx(server, QUESTION, "-f", birds, "--index", "always", "--session", "terminal")
+    own = {"nazx": {"files": [], "session": "terminal"}}
+    found = sources(client.chat.completions.create(**asked(QUESTION), extra_body=own))
+    assert found["bird17"]["document"] == 18
+    assert server.raw("DELETE", "/nazx/sessions/terminal/documents/1")[0] == 200
+    said = ask_nazx(server, QUESTION, "--session", "terminal")
+    assert f"{birds}/bird17.txt" in [each["file"] for each in said["sources"]]  # type: ignore[attr-defined]
+    _, shown = server.raw("GET", "/nazx/sessions/terminal")
+    assert (len(shown["documents"]), len(shown["turns"])) == (22, 3)  # type: ignore[arg-type]
+
+
+def test_what_the_index_has_no_longer_is_told_and_numbers_stay_as_listed(
+    tmp_path: Path,
+) -> None:
+    for name in ("owl", "fox", "elk"):
+        (tmp_path / f"{name}.txt").write_text(text_of(name))
+    with running(tmp_path / "serving", "--max-tokens", "8") as server:
+        client = server.client()
+        for name, how in (("owl", "always"), ("fox", "never"), ("elk", "never")):
+            for session in ("asked", "dropped"):
+                file = str(tmp_path / f"{name}.txt")
+                ask_nazx(server, "Who?", "-f", file, "--index", how, "--session", session)
+        env = {"NAZX_HOME": str(server.home), **PLAIN}
+        assert run_nazx("index", "clear", "--yes", env=env)[2] == 0
+
+        def listed(session: str) -> list[str]:
+            _, shown = server.raw("GET", f"/nazx/sessions/{session}")
+            return [Path(each["filename"]).stem for each in shown["documents"]]  # type: ignore[attr-defined]
+
+        assert listed("dropped") == ["owl", "fox", "elk"]
+        _, dropped = server.raw("DELETE", "/nazx/sessions/dropped/documents/2")
+        assert "fox.txt" in json.dumps(dropped) and listed("dropped") == ["elk"]
+        for notices in (1, 0):  # it is told once: the session is saved without it then
+            own = {"nazx": {"files": [], "session": "asked"}}
+            question = asked("Where did the elk stand?")
+            answer = client.chat.completions.create(**question, extra_body=own)
+            told_of = [
+                each for each in answer.choices[0].message.nazx["notices"] if "index" in each
+            ]
+            assert len(told_of) == notices and all("owl.txt" in each for each in told_of)
+            assert sources(answer)["elk"]["document"] == 2
+        assert listed("asked") == ["fox", "elk"]
+
+
 def test_what_is_removed_is_not_read_any_more(server: Server, client: openai.OpenAI) -> None:
     before = sources(client.chat.completions.create(**asked(QUESTION)))
     client.files.delete(before["bird17"]["file_id"])
