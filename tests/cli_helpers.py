@@ -206,6 +206,15 @@ def tiny_config(window: int = 1024, kind: str = "windowed") -> dict[str, object]
     }
 
 
+def write_birds(folder: Path) -> Path:
+    """``folder``, made, with a file about each of three birds."""
+    folder.mkdir()
+    for name in ("crane", "heron", "stork"):
+        text = f"The {name} stood in the reeds.\n\nIt was a {name} of great age.\n\n" * 40
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+    return folder
+
+
 def tiny_checkpoint(
     folder: Path, *, window: int = 1024, kind: str = "windowed", template: str | None = CHATML
 ) -> Path:

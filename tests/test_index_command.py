@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from cli_helpers import run_nazx as nazx
-from cli_helpers import tiny_checkpoint
+from cli_helpers import tiny_checkpoint, write_birds
 
 QUESTION = ("--max-tokens", "8", "--json", "Where did the heron stand?")
 
@@ -19,12 +19,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def birds(tmp_path: Path) -> str:
-    folder = tmp_path / "birds"
-    folder.mkdir()
-    for name in ("crane", "heron", "stork"):
-        text = f"The {name} stood in the reeds.\n\nIt was a {name} of great age.\n\n" * 40
-        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
-    return str(folder)
+    return str(write_birds(tmp_path / "birds"))
 
 
 def test_the_answer_and_its_sources_are_those_without_the_index(model: str, birds: str) -> None:

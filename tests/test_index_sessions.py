@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from cli_helpers import run_nazx as nazx
-from cli_helpers import tiny_checkpoint
+from cli_helpers import tiny_checkpoint, write_birds
 from reading_helpers import small_tokenizer
 from saved_sessions import load, main_of, save
 from store_helpers import MODEL
@@ -40,12 +40,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def birds(tmp_path: Path) -> Path:
-    folder = tmp_path / "birds"
-    folder.mkdir()
-    for name in ("crane", "heron", "stork"):
-        text = f"The {name} stood in the reeds.\n\nIt was a {name} of great age.\n\n" * 40
-        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
-    return folder
+    return write_birds(tmp_path / "birds")
 
 
 def sources(out: str) -> list[str]:

@@ -66,13 +66,12 @@ def strange_names(library: Library, question: str) -> tuple[str, ...]:
     those that have none.
     """
     question = _SHORTENED.sub(r"\1 ", question)  # no end of a sentence
-    called = {w for d in library.documents for w in words(d.name)}
-    none = STOP_WORDS | QUESTION_WORDS | _TITLES | called
+    none = (STOP_WORDS, QUESTION_WORDS, _TITLES, library.title_words)
     names = [
         match.group()
         for match in WORD.finditer(question)
         if match.group()[0].isupper()
-        and match.group().casefold() not in none
+        and not any(match.group().casefold() in each for each in none)
         and not begins_sentence(question, match.start())
     ]
     has = library.matcher.has

@@ -15,6 +15,7 @@ from nazx_cli.reading.matcher import Matcher, Words, telling
 from nazx_cli.reading.passages import PASSAGE_TOKENS, Passage
 from nazx_cli.reading.tallies import Blocks, Positions
 from nazx_cli.reading.tokenized import TokenizedDocument, tokenize_documents
+from nazx_cli.reading.words import words
 from nazx_cli.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -101,6 +102,11 @@ class Library:
     def matcher(self) -> Words:
         """Finds words on the posting lists."""
         return Matcher(self)
+
+    @cached_property
+    def title_words(self) -> frozenset[str]:
+        """The words of the documents' names: in a question they may name a document."""
+        return frozenset(word for document in self.documents for word in words(document.name))
 
     @cached_property
     def token_weights(self) -> NDArray[np.float64]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nazx_cli.reading.recall import Term, holding, question_terms
-from nazx_cli.reading.words import words
 
 if TYPE_CHECKING:
     from nazx_cli.reading.library import Library
@@ -141,6 +140,5 @@ def _content(question: str) -> list[Term]:
 
 def _named(library: Library, question: str) -> list[Term]:
     """Words of content that neither ask for an overview nor name a document."""
-    titles = {w for d in library.documents for w in words(d.name)}
-    known = _ABOUT_THE_WHOLE | titles
-    return [t for t in _content(question) if t.word not in known]
+    known = (_ABOUT_THE_WHOLE, library.title_words)
+    return [t for t in _content(question) if not any(t.word in each for each in known)]

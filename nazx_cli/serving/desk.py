@@ -351,7 +351,10 @@ def _end(heard: _Heard, session: Session, held: Sequence[Held], passing: Set[str
     else:
         quoted = [(passage, "") for _, passage in distinct(heard.passages)]
     ids = {each.document.key: each.id for each in reversed(held)}
-    sources = tuple(_source(*each, session, ids, passing) for each in quoted)
+    documents = session.library.documents if session.library is not None else ()
+    kept = (document for document in documents if document.key not in passing)
+    numbers = {document: number for number, document in enumerate(kept, 1)}
+    sources = tuple(_source(*each, session, ids, numbers) for each in quoted)
     prompt_tokens, generated = heard.tokens
     return End(
         "stop" if heard.stopped or answer is None else answer.finish,
@@ -366,7 +369,11 @@ def _end(heard: _Heard, session: Session, held: Sequence[Held], passing: Set[str
 
 
 def _source(
-    passage: Passage, quote: str, session: Session, ids: Mapping[str, str], passing: Set[str]
+    passage: Passage,
+    quote: str,
+    session: Session,
+    ids: Mapping[str, str],
+    numbers: Mapping[TokenizedDocument, int],
 ) -> Source:
     number = file = None
     library = session.library
@@ -374,8 +381,6 @@ def _source(
         at = library.document_of(passage.start)
         document = library.documents[at]
         if document.name == passage.document:
-            if document.key not in passing:
-                before = library.documents[: at + 1]
-                number = sum(each.key not in passing for each in before)
+            number = numbers.get(document)
             file = ids.get(document.key)
     return Source(passage, number, file, quote or passage.text.strip())

@@ -19,12 +19,11 @@ from nazx_cli.cli.shared.options import (
 from nazx_cli.cli.shared.ranks import SharingOptions
 from nazx_cli.context.ranks.sharing import ALONE, Share
 from nazx_cli.errors import NazxError, UsageError
-from nazx_cli.ui.models import Models
+from nazx_cli.ui.models import Found, Models
 from nazx_cli.ui.terminal.screen import Screen
 
 if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel
-    from nazx_cli.index.shelf import Index
     from nazx_cli.ranks import Group
     from nazx_cli.reading.tokenized import TokenizedDocument
     from nazx_cli.session.files import ReadResult
@@ -62,11 +61,15 @@ def load_with(
 ) -> tuple[LanguageModel, tuple[TokenizedDocument, ...]]:
     """Find the model, tokenize the documents, and then load what fits beside them."""
     found = models.find(name)
+    documents = given.tokenized(found.tokenizer, in_memory=_attends(found, settings))
+    return models.load(found, documents, settings.ctx), documents
+
+
+def _attends(found: Found, settings: SessionSettings) -> bool:
+    """Whether the model attends to its documents: those of an index it cannot."""
     from nazx_cli.reading.plan import mode_for
 
-    mode = mode_for(settings.read, True, found.prefers_resident)
-    documents = given.tokenized(found.tokenizer, in_memory=mode == "resident")
-    return models.load(found, documents, settings.ctx), documents
+    return mode_for(settings.read, True, found.prefers_resident) == "resident"
 
 
 def open_session(name: str, models: Models, settings: SessionSettings, given: Given) -> Session:
@@ -167,7 +170,7 @@ class Opening:
             models = models_of(self.model, screen, self.group, self.sharing.share())
             session, more = self._resumed(file, models, settings)
         else:
-            given = Given.look(self.files, self.piped, self._index(), screen)
+            given = Given.look(self.files, self.piped, self.index.index_of(), screen)
             model = self._model(screen)
             models = models_of(model, screen, self.group, self.sharing.share())
             session = open_session(model.model, models, settings, given)
@@ -190,10 +193,6 @@ class Opening:
         chat.save()
         return chat
 
-    def _index(self) -> Index:
-        """What documents go by."""
-        return self.index.index_of()
-
     def _model(self, screen: Screen) -> ModelOptions:
         if not self.names_no_model:
             return self.model
@@ -205,7 +204,6 @@ class Opening:
         self, file: SessionFile, models: Models, given: SessionSettings
     ) -> tuple[Session, ReadResult | None]:
         """The session of ``file`` with what the command line names of settings and files."""
-        from nazx_cli.reading.plan import mode_for
         from nazx_cli.session.files import read_new
 
         model = self.model.model if "model" in self.named else None
@@ -218,7 +216,7 @@ class Opening:
         settings = replace(state.settings, **own, sampling=sampling)
         more = None
         if self.files:
-            mode = mode_for(settings.read, True, found.prefers_resident)
+            index = None if _attends(found, settings) else self.index.index_of()
             with models.screen.bar("tokenizing") as bar:
                 more = read_new(
                     self.files,
@@ -226,7 +224,7 @@ class Opening:
                     found.tokenizer,
                     bar.update,
                     piped=self.piped,
-                    index=None if mode == "resident" else self._index(),
+                    index=index,
                 )
         state = replace(state, settings=settings)
         saved = saved._replace(branches={**saved.branches, saved.branch: state})

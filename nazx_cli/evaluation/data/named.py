@@ -7,14 +7,13 @@ last one with them; what stands between them becomes sections too, so that all o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from nazx_cli.documents.file import read_file
 from nazx_cli.errors import DocumentError
-
-Fields = Mapping[str, Any]
+from nazx_cli.evaluation.data.forms import Fields
 
 
 def with_text(record: Fields, folder: Path) -> Fields:
