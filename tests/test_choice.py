@@ -62,6 +62,24 @@ def test_the_confidence_is_that_of_the_logistic_model() -> None:
     assert not found.says_not and found.confidence == pytest.approx(0.5)
 
 
+def test_beside_an_unsure_answer_stands_the_likeliest_that_says_something_else() -> None:
+    said = ["Trout.", "Fresh trout!", "", "Frogs.", "Pike."]
+    answers = [
+        answer(text, opens)
+        for text, opens in zip(said, (-0.1, -0.2, -0.3, -0.9, -0.8), strict=True)
+    ]
+    found = choose(answers, weighing(opens=1.0))
+    assert found.text == "Trout." and found.confidence < 0.5 and found.second is not None
+    other, sure = found.second
+    assert other.text == "Pike." and sure == pytest.approx(1 / (1 + math.exp(0.8)))
+    assert choose(answers, weighing(constant=1.0, opens=1.0)).second is None  # sure enough
+    assert choose(answers[:2], weighing(opens=1.0)).second is None  # nothing else was said
+    yes_no = [answer("Yes."), answer("No.", -0.2)]  # of stop words alone
+    assert (choose(yes_no, weighing(opens=1.0)).second or (None,))[0] is yes_no[1]
+    refused = choose([answer("a", -9.0), answer("b", -9.0)], weighing(opens=1.0))
+    assert refused.says_not and refused.second is None
+
+
 def test_an_empty_answer_stands_behind_every_other_and_alone_says_not() -> None:
     assert choose([answer("", -0.01), answer("b", -2.0)], weighing(opens=1.0)).text == "b"
     assert choose([answer("", -0.01)], weighing()).says_not

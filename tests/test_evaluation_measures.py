@@ -266,6 +266,15 @@ def test_the_calibration_error_is_that_of_a_loop_over_bins() -> None:
     assert calibrate([record()]) is None and calibrate([]) is None
 
 
+def test_a_runner_up_counts_where_there_is_one() -> None:
+    assert score("unsure") is None and score("offered") is None
+    assert score("unsure", runner_up="The queen") == score("offered", runner_up="The queen") == 1
+    assert score("unsure", answer="A fox.", runner_up="The king.") == 0
+    assert score("offered", answer="A fox.", runner_up="The king.") == 1
+    assert score("offered", answer="A fox.", runner_up="A king of men.") == pytest.approx(0.5)
+    assert score("offered", references=(), runner_up="The king.") is None  # not answerable
+
+
 def test_a_record_survives_its_way_through_json() -> None:
     full = record(
         gold=((1, 2),),

@@ -213,6 +213,26 @@ def test_nothing_that_is_said_or_read_becomes_markup(page: Page, server: Server)
     )
 
 
+def test_another_answer_stands_below_an_unsure_one_and_opens_where_it_stands(page: Page) -> None:
+    page.run(
+        """const [answer] = arguments;
+        return import("/page/talk.js").then(({ Turn }) => {
+          const turn = new Turn("Who?", { open: (source) => { window.opened = source.quote; } });
+          turn.add("Trout.");
+          turn.end("1 s", []);
+          const place = { filename: "a.txt", first_line: 3, last_line: 3, place: "3", document: 1 };
+          turn.doubt({ answer, citation: { ...place, file_id: null, quote: "Blue frogs." } });
+          document.getElementById("talk").append(turn.element);
+        });""",
+        HOSTILE,
+    )
+    assert page(".answer > span").text == "Trout."
+    assert page(".answer .other").text == f"Unsure; or perhaps: {HOSTILE}"
+    page(".source").click()
+    assert page.run("return window.opened") == "Blue frogs."
+    assert page.run("return window.hurt ?? null") is None
+
+
 def test_all_of_it_works_from_the_keyboard(page: Page) -> None:
     page.drop("book.txt", BOOK)
     page("#question").send_keys(QUESTION + ENTER)

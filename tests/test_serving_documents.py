@@ -22,9 +22,11 @@ from serving_helpers import (
 
 from nazx_cli.documents.document import Document
 from nazx_cli.engine.language_model import load_model
+from nazx_cli.reading.tokenized import TokenizedDocument
 from nazx_cli.serving.desk import Desk, Served
-from nazx_cli.serving.requests import chat_request
-from nazx_cli.serving.shelf import Shelf, Upload
+from nazx_cli.serving.replies import Reply
+from nazx_cli.serving.requests import ChatRequest, Manner, chat_request
+from nazx_cli.serving.shelf import Held, Shelf, Upload
 from nazx_cli.session.saving.session_file import ModelTag
 from nazx_cli.session.saving.store import Store
 from nazx_cli.session.settings import SessionSettings
@@ -280,3 +282,20 @@ def test_the_gauge_tells_memory_and_window(server: Server, client: openai.OpenAI
     assert isinstance(memory, dict) and 0 < memory["used"] < memory["limit"]
     assert isinstance(context, dict) and 0 < context["window_used"] <= context["window"]
     assert gauge["queue"] == {"waiting": 0, "running": 0}
+
+
+def test_an_unsure_answer_is_sent_with_another_and_where_that_stands(tmp_path: Path) -> None:
+    lm = ScriptedModel(["[1] Trout.|-1.5", *["[1] Blue frogs.|-2"] * 4], can_cite=True)
+    text = "The otter eats trout in the river every day of the year.\n\n" * 90
+    document = TokenizedDocument.build(Document("a.txt", text, "text"), lm.tokenizer)
+    held = Held(document, len(text), "user_data")
+    tag = ModelTag("scripted", "0" * 64, "0" * 64)
+    served = Served(lm, SessionSettings(), Store(tmp_path), tag)  # type: ignore[arg-type]
+    question = ChatRequest(Manner(), "What does the otter eat?")
+    items = [*Desk(served, lambda prompt, generated: None).chat(question, [held])]
+    told = Reply(question, "m").whole(items)["choices"][0]["message"]
+    other = told["nazx"]["runner_up"]
+    assert (told["content"], other["answer"]) == ("Trout.", "Blue frogs.")
+    assert 0 < other["confidence"] <= told["nazx"]["confidence"] < 0.5
+    assert other["citation"].keys() == told["annotations"][0]["file_citation"].keys()
+    assert (other["citation"]["file_id"], other["citation"]["filename"]) == (held.id, "a.txt")

@@ -254,6 +254,25 @@ def test_the_terminal_shows_the_one_source_and_how_many_others_were_given() -> N
     assert "\nunsure; source: animals.txt:" in err.getvalue()
 
 
+def test_an_unsure_answer_is_told_with_another_and_its_source() -> None:
+    said = ["[1] Trout.|-1.5", "[1] Trout.|-1.6", *["[2] Blue frogs.|-2"] * 3]
+    answer = asked(session([*said]), "What does the otter eat?")
+    assert answer.text == "Trout." and answer.runner_up is not None
+    assert answer.runner_up.text == "Blue frogs." and answer.runner_up.quotation is not None
+    assert answer.runner_up.confidence <= (answer.confidence or 0)
+    err = io.StringIO()
+    screen = Screen(io.StringIO(), err, sources=True)
+    show_turn(session([*said]).ask("What does the otter eat?"), "m", screen)
+    assert "\nor perhaps: Blue frogs.  animals.txt:" in err.getvalue()
+    out = io.StringIO()
+    chat = session([*said])
+    show_turn(chat.ask("What does the otter eat?"), "m", Screen(out, err), as_json=True)
+    other = json.loads(out.getvalue())["runner_up"]
+    assert other["answer"] == "Blue frogs." and other["cited"]["file"] == "animals.txt"
+    assert other["quote"] == answer.runner_up.quotation.text
+    assert [turn.answer for turn in chat.turns] == ["Trout."]  # it is no part of the conversation
+
+
 def test_json_has_the_citation_its_sentence_and_the_confidence() -> None:
     out = io.StringIO()
     chat = session(["[1] Trout.|-0.1"] * PARTS)

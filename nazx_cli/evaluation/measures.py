@@ -64,6 +64,17 @@ def f1(record: Record) -> float | None:
     return max(token_f1(_said(record), reference) for reference in record.references)
 
 
+def _offered(record: Record) -> float | None:
+    """Of the answers given unsurely: the F1 of the better of it and the runner-up."""
+    if record.runner_up is None or (alone := f1(record)) is None:
+        return None
+    return max(alone, *(token_f1(record.runner_up, each) for each in record.references))
+
+
+def _unsure(record: Record) -> float | None:
+    return None if record.runner_up is None else f1(record)
+
+
 def _exact(record: Record) -> float | None:
     if not _is_answer(record):
         return None
@@ -206,6 +217,8 @@ MEASURES: tuple[Measure, ...] = (
     Measure("f1", "answers: token F1", f1),
     Measure("exact_match", "answers: exact match", _exact),
     Measure("rouge_l", "answers: ROUGE-L", _rouge_l),
+    Measure("unsure", "answers given with a runner-up: token F1", _unsure),
+    Measure("offered", "the same, of the better of the two", _offered),
     Measure("yes_no", "yes or no: right", _yes_no),
     Measure("nearer", "choices: nearer to the right one than to any wrong one", _nearer),
     Measure("refused_rightly", "unanswerable: says that it is not there", _refused_rightly),

@@ -33,6 +33,7 @@ class Record:
     stands          whether those hold an answer's words; None where one of the two is unknown
     cites, cited    whether the model can cite, and the passage that it cited
     confidence      0 to 1; None where the model tells none
+    runner_up       the other answer that it gave because it was unsure; None where it gave none
     names, unknown  names and numbers in the answer; those that neither document nor question has
     error           why there is no answer, in a line
     """
@@ -58,6 +59,7 @@ class Record:
     cites: bool = False
     cited: Read | None = None
     confidence: float | None = None
+    runner_up: str | None = None
     names: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     seconds: float = 0.0

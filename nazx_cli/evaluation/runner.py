@@ -125,6 +125,7 @@ def _record(
         cites=reply.cites,
         cited=reply.cited,
         confidence=reply.confidence,
+        runner_up=reply.runner_up,
         seconds=round(reply.seconds, 3),
         tokens=reply.tokens,
         error=reply.error,

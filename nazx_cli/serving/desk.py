@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from nazx_cli.index.shelf import Index
     from nazx_cli.reading.tokenized import TokenizedDocument
     from nazx_cli.serving.shelf import Held
-    from nazx_cli.session.events import Usage
+    from nazx_cli.session.events import RunnerUp, Usage
     from nazx_cli.session.saving.session_file import ModelTag
     from nazx_cli.session.saving.store import Store
     from nazx_cli.session.settings import SessionSettings
@@ -81,6 +81,14 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Second:
+    """The ``runner_up`` of an answer, and its source."""
+
+    runner_up: RunnerUp
+    source: Source | None
+
+
+@dataclass(frozen=True)
 class End:
     """The end of an answer; ``finish`` as of ``session.events.Answer``."""
 
@@ -92,6 +100,7 @@ class End:
     sources: tuple[Source, ...] = ()
     read: tuple[Passage, ...] = ()
     confidence: float | None = None
+    second: Second | None = None
     notices: tuple[str, ...] = ()
 
 
@@ -355,6 +364,10 @@ def _end(heard: _Heard, session: Session, held: Sequence[Held], passing: Set[str
     kept = (document for document in documents if document.key not in passing)
     numbers = {document: number for number, document in enumerate(kept, 1)}
     sources = tuple(_source(*each, session, ids, numbers) for each in quoted)
+    second = None
+    if answer is not None and (other := answer.runner_up) is not None:
+        quote = other.quotation
+        second = Second(other, quote and _source(*quote, session, ids, numbers))
     prompt_tokens, generated = heard.tokens
     return End(
         "stop" if heard.stopped or answer is None else answer.finish,
@@ -364,6 +377,7 @@ def _end(heard: _Heard, session: Session, held: Sequence[Held], passing: Set[str
         sources=sources,
         read=heard.passages,
         confidence=answer.confidence if answer is not None else None,
+        second=second,
         notices=tuple(heard.notices),
     )
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from nazx_cli.reading.passages import Passage, source_line, source_record
-from nazx_cli.serving.desk import End, Piece
+from nazx_cli.reading.passages import source_line, source_record
+from nazx_cli.serving.desk import End, Piece, Source
 from nazx_cli.serving.logprobs import TokenChances, of_chat, of_completion
 from nazx_cli.serving.requests import ChatRequest, CompletionRequest
 
@@ -137,9 +137,14 @@ class Reply:
         }
         if self.asked.sources:
             own["sources"] = [source_record(passage) for passage in end.read]
-        cited = [
-            citation(each.passage, each.quote, each.file, each.document) for each in end.sources
-        ]
+        if end.second is not None:
+            other, source = end.second.runner_up, end.second.source
+            own["runner_up"] = {
+                "answer": other.text,
+                "confidence": round(other.confidence, 4),
+                "citation": None if source is None else citation(source),
+            }
+        cited = [citation(each) for each in end.sources]
         annotations = [{"type": "file_citation", "file_citation": each} for each in cited]
         return {"annotations": annotations, "nazx": own}
 
@@ -149,19 +154,18 @@ def event(data: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(data).encode() + b"\n\n"
 
 
-def citation(
-    passage: Passage, quote: str, file: str | None = None, document: int | None = None
-) -> dict[str, Any]:
-    """Where a passage stands and what it says; ``file`` and ``document`` as of ``Source``."""
+def citation(source: Source) -> dict[str, Any]:
+    """Where the passage of a source stands and what it says."""
+    passage = source.passage
     place = source_line(passage, " ").removeprefix(passage.document).partition("  “")[0]
     return {
-        "file_id": file,
-        "document": document,
+        "file_id": source.file,
+        "document": source.document,
         "filename": passage.document,
         "place": place.lstrip(":, "),
         "first_line": passage.first_line,
         "last_line": passage.last_line,
-        "quote": quote,
+        "quote": source.quote,
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nazx_cli.reading.passages import distinct, quoted
+from nazx_cli.serving.desk import Source
 from nazx_cli.serving.errors import naming_a_session, no_document
 from nazx_cli.serving.replies import citation
 
@@ -72,10 +73,12 @@ def _turn(turn: Turn, said: Conversation, files: Mapping[str, str]) -> dict[str,
         "interrupted": turn.interrupted,
         "sources": [
             citation(
-                passage,
-                quoted(passage, turn.answer, turn.question),
-                None if passage.document in numbers else files.get(passage.document),
-                numbers.get(passage.document),
+                Source(
+                    passage,
+                    numbers.get(passage.document),
+                    None if passage.document in numbers else files.get(passage.document),
+                    quoted(passage, turn.answer, turn.question),
+                )
             )
             for _, passage in distinct(turn.sources)
         ],

@@ -28,11 +28,18 @@ from nazx_cli.session.events import (
     Notice,
     Progress,
     Reading,
+    RunnerUp,
     Thought,
     Usage,
 )
 from nazx_cli.session.follow_up import followed_turn
-from nazx_cli.session.parts import ANSWER_TOKENS, choose, part_answer, speak_of_nobody
+from nazx_cli.session.parts import (
+    ANSWER_TOKENS,
+    PartAnswer,
+    choose,
+    part_answer,
+    speak_of_nobody,
+)
 from nazx_cli.session.prompt import (
     Prompt,
     Prompter,
@@ -264,8 +271,12 @@ class Answerer:
         part = chosen.part
         at = prompts.index(part.prompt)
         context = self._begun(setup, [*ids[at], *candidates[at].tokens])
-        cited = None if chosen.says_not else part.cited
-        quotes = () if cited is None else (Quotation(cited, quoted(cited, chosen.text, question)),)
+        quote = None if chosen.says_not else _quotation(part, question)
+        quotes = () if quote is None else (quote,)
+        second = None
+        if chosen.second is not None:
+            other, chance = chosen.second
+            second = RunnerUp(other.text, chance, _quotation(other, question))
         sources = quoted_first(quotes, read)
         said = Turn(question, part.prompt.message, sources, chosen.text, interrupted=False)
         keep(replace(state, history=state.history.with_turn(said)))
@@ -275,7 +286,8 @@ class Answerer:
         speed = count / seconds
         stats = Stats(len(context), context.nbytes, count, seconds, speed, prompt=asked)
         yield Delta(chosen.text, stats)
-        yield Answer(chosen.text, sources, part.finish, stats, "recall", quotes, chosen.confidence)
+        sure = chosen.confidence
+        yield Answer(chosen.text, sources, part.finish, stats, "recall", quotes, sure, second)
 
     def _answer(
         self, setup: Setup, prompt: Prompt, history: History, keep: Callable[[History], None]
@@ -367,3 +379,9 @@ class Answerer:
         except BaseException:  # cut short by Ctrl-C or out of memory: half done
             self._synced = None
             raise
+
+
+def _quotation(part: PartAnswer, question: str) -> Quotation | None:
+    """The sentence that the answer of ``part`` stands on, if it names a passage."""
+    cited = part.cited
+    return None if cited is None else Quotation(cited, quoted(cited, part.text, question))

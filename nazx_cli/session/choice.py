@@ -31,6 +31,9 @@ FEATURES = (
     "echo",  # share of the answer's words that the question has
 )
 """What an answer is judged by, each a number of about unit size."""
+UNSURE = 0.5
+"""Confidence below which an answer is as likely wrong: what else was said is then told too."""
+_SAME = 0.5  # how alike two answers are that say the same
 _FLOOR = -6.0  # a log-probability below is as good as this one
 _DEFAULT: Mapping[str, float] = dict.fromkeys(FEATURES, 0.0) | {
     "opens": 1.0,
@@ -75,6 +78,12 @@ class Choice:
         """Whether none of ``answers`` is likely enough to be one."""
         bar = self.refuse if len(answers) > 1 else self.refuse_one
         return max(math.exp(answer.opens) for answer in answers) < bar
+
+
+def differs(one: str, other: str) -> bool:
+    """Whether two answers say different things: fewer than half of their words of content are the
+    same."""
+    return one != other and _alike(_content(one), _content(other)) < _SAME
 
 
 def features(answers: Sequence[PartAnswer], question: str) -> list[dict[str, float]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nazx_cli.session.choice import UNSURE
+
 if TYPE_CHECKING:
     from nazx_cli.engine.generator import Stats, Step
     from nazx_cli.reading.passages import Passage
@@ -69,6 +71,15 @@ class Delta:
 
 
 @dataclass(frozen=True)
+class RunnerUp:
+    """Another answer, which the model finds less likely; the other fields as of ``Answer``."""
+
+    text: str
+    confidence: float
+    quotation: Quotation | None
+
+
+@dataclass(frozen=True)
 class Answer:
     """The whole answer; ``finish`` is ``stop`` (it ended), ``length`` (it was cut off) or ``loop``
     (it repeated itself, and its repeats were left out).
@@ -77,7 +88,8 @@ class Answer:
     then ``sources`` are the sentences that the answer is made of. Else they are the passages that
     were read. A model that was trained for it tells on what its answer stands: ``quotations``,
     whose passages are then the first of them. With a reading adapter that is one sentence at most,
-    and how sure the model is: ``confidence``, 0 to 1, see ``session.parts``.
+    and how sure the model is: ``confidence``, 0 to 1, see ``session.parts``. Where that is not
+    much, ``runner_up`` is the likeliest answer that says something else, if one was given.
     """
 
     text: str
@@ -87,6 +99,12 @@ class Answer:
     mode: str
     quotations: tuple[Quotation, ...] = ()
     confidence: float | None = None
+    runner_up: RunnerUp | None = None
+
+    @property
+    def unsure(self) -> bool:
+        """Whether the model told that it is as likely wrong."""
+        return self.confidence is not None and self.confidence < UNSURE
 
     @property
     def cites(self) -> bool:

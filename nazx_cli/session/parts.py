@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from nazx_cli.engine.generator import Stats
 from nazx_cli.reading.words import STOP_WORDS, stem, words
-from nazx_cli.session.choice import Choice
+from nazx_cli.session.choice import UNSURE, Choice, differs
 from nazx_cli.session.citation import NOT_SAID, parse
 from nazx_cli.session.events import Answer, Delta, Event, Notice, Reading
 from nazx_cli.session.prompt import Prompt, user_message
@@ -90,12 +90,14 @@ def _holding(answer: str, passages: Sequence[Passage], named: Passage) -> Passag
 @dataclass(frozen=True)
 class Chosen:
     """What stands as the answer: one of the parts' or, where ``says_not``, that the document does
-    not say; ``confidence`` is the chance, 0 to 1, that this is right."""
+    not say; ``confidence`` is the chance, 0 to 1, that this is right. ``second`` is the likeliest
+    part that says something else, with its chance, where the first is unsure."""
 
     part: PartAnswer
     text: str
     says_not: bool
     confidence: float
+    second: tuple[PartAnswer, float] | None = None
 
 
 def choose(answers: Sequence[PartAnswer], choice: Choice) -> Chosen:
@@ -108,7 +110,13 @@ def choose(answers: Sequence[PartAnswer], choice: Choice) -> Chosen:
     if choice.says_not(answers) or not answers[best].text:
         unlikely = 1 - max(math.exp(answer.opens) for answer in answers)
         return Chosen(answers[best], NOT_SAID, True, unlikely)
-    return Chosen(answers[best], answers[best].text, False, sure[best])
+    text, second = answers[best].text, None
+    if sure[best] < UNSURE:
+        others = (at for at in reversed(ranked) if answers[at].text)
+        second = next(
+            ((answers[at], sure[at]) for at in others if differs(answers[at].text, text)), None
+        )
+    return Chosen(answers[best], text, False, sure[best], second)
 
 
 def speak_of_nobody(

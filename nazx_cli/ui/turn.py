@@ -69,6 +69,14 @@ class Outcome:
             cited = quotes[0] if quotes else {"cited": None, "quote": ""}
             sure = self.answer.confidence
             cited |= {"confidence": None if sure is None else round(sure, 4)}
+            if (second := self.answer.runner_up) is not None:
+                quote = second.quotation
+                cited["runner_up"] = {
+                    "answer": second.text,
+                    "confidence": round(second.confidence, 4),
+                    "cited": None if quote is None else source_record(quote.passage),
+                    "quote": "" if quote is None else quote.text,
+                }
             if len(quotes) > 1:
                 cited["further_quotes"] = quotes[1:]
         return {

@@ -36,6 +36,7 @@ class Reply:
     cites: bool = False
     cited: Read | None = None
     confidence: float | None = None
+    runner_up: str | None = None
     error: str = ""
 
 

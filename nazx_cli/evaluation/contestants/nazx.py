@@ -181,6 +181,7 @@ def _reply(library: Library, answer: Answer) -> Reply:
         cites=answer.cites,
         cited=found[0] if found else None,
         confidence=answer.confidence,
+        runner_up=answer.runner_up.text if answer.runner_up is not None else None,
     )
 
 

@@ -48,6 +48,13 @@ export class Turn {
     }
   }
 
+  // An answer that may be wrong: what else was said, and where that stands.
+  doubt({ answer, citation }) {
+    this.#answer.append(make("p", { class: "quiet other" }, `Unsure; or perhaps: ${answer}`));
+    if (citation === null) return;
+    this.#beside.append(make("h4", {}, "Perhaps"), make("ul", {}, make("li", {}, this.#source(citation))));
+  }
+
   #source(source) {
     const quote = make("q", {}, source.quote);
     const where = `${source.filename}, ${placeOf(source)}`;

@@ -38,7 +38,6 @@ _CELLS = 30
 _BAR, _PLAIN_BAR = ("━", "─"), ("#", "-")  # what is done of it, and what is not
 _STARTING = "starting: loading PyTorch"
 
-_UNSURE = 0.5  # confidence under which an answer is marked: see session.parts
 _NAMED = 5  # left-out files that are named
 _SOURCES = 5  # passages that are named below an answer
 _LEAST_WORDS = 12  # cells for a source's first words; where there are fewer, the place stands alone
@@ -130,12 +129,19 @@ class Screen:
             return
         from nazx_cli.reading.passages import distinct, short_names, source_line
 
-        sure, names = answer.confidence, short_names(answer.sources)
-        unsure = "unsure; " if sure is not None and sure < _UNSURE else ""
+        names = short_names(answer.sources)
+        unsure = "unsure; " if answer.unsure else ""
         quotes = (source_line(p, text, names[p.document]) for p, text in answer.quotations)
         lines = [f"{unsure}source: {strip_control(quote)}" for quote in quotes]
-        self.say("\n" + "\n".join(lines))
         cited = {passage for passage, _ in answer.quotations}
+        if (second := answer.runner_up) is not None:
+            line = f"or perhaps: {second.text}"
+            if second.quotation is not None:
+                passage, text = second.quotation
+                cited.add(passage)
+                line += f"  {source_line(passage, text, names[passage.document])}"
+            lines.append(strip_control(line))
+        self.say("\n" + "\n".join(lines))
         if others := len(distinct(answer.sources)) - len(cited):
             more = "passage" if others == 1 else "passages"
             self.say(f"(the model was given {others} more {more})")
