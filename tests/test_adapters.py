@@ -16,8 +16,8 @@ from training_models import fresh, with_random_additions
 from nazx_cli import load_model
 from nazx_cli.checkpoint.adapters import verify_adapter
 from nazx_cli.checkpoint.adapters.lora import LoraPair, read_adapter, write_adapter
-from nazx_cli.errors import ModelUnavailableError
-from nazx_cli.training.lora import LoraSettings, load_pairs, pairs
+from nazx_cli.errors import ModelUnavailableError, UsageError
+from nazx_cli.training.lora import LoraSettings, begin_from, pairs
 
 IDS = random_ids(50, seed=4)
 
@@ -123,8 +123,36 @@ def test_training_goes_on_from_an_adapter(tmp_path: Path) -> None:
         model, adapter = trained(tmp_path, base)
         lm = fresh(model, base)
         adapted = with_random_additions(lm, LoraSettings(4, 8.0), seed=9)
-        load_pairs(adapted, dict(read_adapter(adapter).pairs))
+        begin_from(adapted, [read_adapter(adapter)])
         assert (lm.logits(IDS) - torch.load(tmp_path / "want.pt")).abs().max() < 1e-5
+        other = with_random_additions(fresh(model, base), LoraSettings(4, 32.0))
+        begin_from(other, [read_adapter(adapter)])  # adds as much, at another scale
+        for (_, mine), (_, theirs) in zip(pairs(other), pairs(adapted), strict=True):
+            assert torch.allclose(mine.up * 8.0, theirs.up * 2.0)
+
+
+def test_training_begins_from_the_mean_of_several_adapters(tmp_path: Path) -> None:
+    model = fresh(tmp_path / "model").folder
+    kept = []
+    for seed in (1, 2, 3):
+        adapted = with_random_additions(fresh(model), LoraSettings(4, 4.0 * seed), seed=seed)
+        folder = tmp_path / str(seed)
+        write_adapter(folder, pairs(adapted), alpha=4.0 * seed, base="b", notes={}, card="")
+        kept.append(read_adapter(folder))
+    adapted = with_random_additions(fresh(model), LoraSettings(4, 8.0), seed=9)
+    begin_from(adapted, kept)
+    for module, pair in pairs(adapted):
+        down = sum(each.pairs[module].down.double() for each in kept) / 3
+        up = sum(each.pairs[module].up.double() * each.scales[module] for each in kept) / 3
+        assert (pair.down - down).abs().max() < 1e-3  # they are kept in bfloat16
+        assert (2.0 * pair.up - up).abs().max() < 1e-3
+    with pytest.raises(UsageError, match="has rank 4") as caught:
+        begin_from(with_random_additions(fresh(model), LoraSettings(2, 4.0)), kept)
+    assert caught.value.hint == "add --rank 4"
+    some = with_random_additions(fresh(model), LoraSettings(4, 8.0, ("q_proj",)))
+    write_adapter(tmp_path / "some", pairs(some), alpha=8.0, base="b", notes={}, card="")
+    with pytest.raises(UsageError, match="different layers"):
+        begin_from(adapted, [kept[0], read_adapter(tmp_path / "some")])
 
 
 def refusal(model: Path, adapter: Path) -> str:

@@ -194,6 +194,16 @@ def test_the_command_makes_an_adapter_that_ask_takes(tmp_path: Path) -> None:
     assert code == 5 and "is no adapter" in err
     out, err, code = run_nazx("tune", "--resume", "--export", "--out", run)
     assert code == 0 and "is ready" in out
+    path, mean = facts["path"], str(tmp_path / "mean")
+    again = [*arguments[:4], mean, "--rank", "2", "--held-share", "4", "--steps", "0", "--json"]
+    out, err, code = run_nazx("tune", *again, "--start", path, "--start", path)
+    assert code == 0, err
+    facts = json.loads(out)
+    assert facts["steps"] == 0 and facts["held_out"] > 0
+    same = read_adapter(Path(facts["path"]))
+    for module, pair in adapter.pairs.items():
+        assert torch.equal(pair.up, same.pairs[module].up)
+    assert "the mean of those with SHA-256" in (Path(facts["path"]) / "README.md").read_text()
 
 
 def test_the_command_tunes_a_whole_model(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nazx_cli.checkpoint.adapters.lora import LoraPair, block_matrices, row_order
+from nazx_cli.checkpoint.adapters.lora import Adapter, LoraPair, block_matrices, row_order
 from nazx_cli.checkpoint.recipes import Recipe
 from nazx_cli.errors import UsageError
 from nazx_cli.model.decoder import Decoder
@@ -179,21 +179,46 @@ def pairs(adapted: Sequence[Adapted]) -> Iterator[tuple[str, LoraPair]]:
             number += 1
 
 
-def load_pairs(adapted: Sequence[Adapted], known: dict[str, LoraPair]) -> None:
-    """Begin from an adapter: the other way round than ``pairs``. Its shapes must fit."""
+def begin_from(adapted: Sequence[Adapted], adapters: Sequence[Adapter]) -> None:
+    """Begin from what ``adapters`` add, matrix by matrix: that of one, or the mean of several that
+    were tuned from the same one ("Model soups", arXiv 2203.05482).
+
+    A matrix that none of them has stays as it is. ``UsageError`` where they differ in what they
+    have, or in rank from what is trained.
+    """
+    _check_alike(adapted, adapters)
     with torch.no_grad():
         for each in adapted:
-            number = 0
+            rank, number = each.layer.rank, 0
             for (name, _), use in zip(each.recipe.sources, each.layer.chosen, strict=True):
                 if not use:
                     continue
-                rank = each.layer.rank
-                pair = known.get(module_name(name))
-                if pair is not None:
-                    up = pair.up
+                module = module_name(name)
+                if module in adapters[0].pairs:
+                    downs = [adapter.pairs[module].down.float() for adapter in adapters]
+                    ups = [
+                        adapter.pairs[module].up.float()
+                        * (adapter.scales[module] / each.layer.scale)
+                        for adapter in adapters
+                    ]
+                    up = torch.stack(ups).mean(0)
                     if len(each.recipe.sources) == 1:
                         up = up[row_order(each.recipe)]
-                    each.layer.down[number * rank : (number + 1) * rank].copy_(pair.down)
+                    down = torch.stack(downs).mean(0)
+                    each.layer.down[number * rank : (number + 1) * rank].copy_(down)
                     each.layer.up[number].copy_(up)
                 number += 1
             each.layer.refresh(each.layer.dtype)
+
+
+def _check_alike(adapted: Sequence[Adapted], adapters: Sequence[Adapter]) -> None:
+    rank, first = adapted[0].layer.rank, adapters[0]
+    for adapter in adapters:
+        if adapter.pairs.keys() != first.pairs.keys():
+            raise UsageError(
+                f"{adapter.name} and {first.name} are adapters of different layers",
+                "name only such as were tuned from the same one",
+            )
+        ranks = sorted({len(pair.down) for pair in adapter.pairs.values()} - {rank})
+        if ranks:
+            raise UsageError(f"{adapter.name} has rank {ranks[0]}", f"add --rank {ranks[0]}")

@@ -90,9 +90,9 @@ class Schedule:
 
     def done(self, counters: Counters) -> float:
         """The share of the run that is over."""
-        if self.steps is not None:
-            return counters.step / max(1, self.steps)
-        return counters.seconds / max(1e-9, 60 * (self.minutes or 0.0))
+        limit = self.steps if self.steps is not None else 60 * (self.minutes or 0.0)
+        so_far = counters.step if self.steps is not None else counters.seconds
+        return so_far / limit if limit else 1.0
 
     def rate_at(self, share: float) -> float:
         """The learning rate when ``share`` of the run is over."""
@@ -170,7 +170,7 @@ class Trainer(Generic[I]):
                     self.save()
         finally:
             self.save()
-        if self.held and self.counters.step % self.schedule.check_every:
+        if self.held and (self.counters.step % self.schedule.check_every or not self.counters.step):
             self.check(check)
             self.save()
         if load_best(self.folder, self.engine.parameters):

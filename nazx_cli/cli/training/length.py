@@ -23,7 +23,9 @@ class LengthOptions:
     """How long is trained, in what steps, and when it is looked at what was held out."""
 
     epochs: Annotated[float, option("--epochs", "Passes over the data.", min=0, metavar="N")] = 1.0
-    steps: Annotated[int | None, count_option("--steps", "Steps, in place of --epochs.")] = None
+    steps: Annotated[
+        int | None, count_option("--steps", "Steps, in place of --epochs.", least=0)
+    ] = None
     minutes: Annotated[
         float | None, option("--minutes", "Minutes, in place of --epochs.", min=0, metavar="N")
     ] = None

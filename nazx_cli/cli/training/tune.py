@@ -51,9 +51,14 @@ class TuneOptions(FarOptions, LengthOptions):
             metavar="NAME",
         ),
     ] = None
-    start: Annotated[str | None, option("--start", "Adapter to begin from.", metavar="FOLDER")] = (
-        None
-    )
+    start: Annotated[
+        list[str] | None,
+        option(
+            "--start",
+            "Adapter to begin from. Several, tuned from the same one: from their mean.",
+            metavar="FOLDER",
+        ),
+    ] = None
     rate: Annotated[
         float | None,
         option(
@@ -176,14 +181,13 @@ def _settings(
         lora = LoraSettings(options.rank, alpha, tuple(options.target or ()))
     schedule = _schedule(options, 2e-5 if options.full else 1e-3)
     sources = tuple(Source.parse(each) for each in data)
-    start = str(Path(options.start).expanduser().absolute()) if options.start else None
     return RunSettings(
         model=model[0],
         revision=model[1],
         sources=tuple(Source(s.path.expanduser().absolute(), s.times) for s in sources),
         schedule=schedule,
         lora=lora,
-        start=start,
+        start=tuple(str(Path(each).expanduser().absolute()) for each in options.start or ()),
         longest=options.longest,
         held_share=options.held_share,
         questions=options.questions,

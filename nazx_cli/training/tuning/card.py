@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nazx_cli.checkpoint.adapters.folder import WEIGHTS_FILE
 from nazx_cli.checkpoint.atomic import sha256_of
 from nazx_cli.training.licences import licence_in
 from nazx_cli.training.state import Counters, read_log
@@ -22,6 +24,7 @@ def card(settings: RunSettings, counters: Counters, folder: Path) -> str:
         f"# Adapter of {settings.model}",
         "",
         f"Made by `nazx tune`: {size}; {length}, {counters.seconds / 60:.0f} minutes.",
+        *_begun(settings.start),
         f"Learning rate {schedule.rate:g}, {schedule.batch_tokens:,} tokens a step, "
         f"seed {schedule.seed}.",
         "",
@@ -41,6 +44,15 @@ def card(settings: RunSettings, counters: Counters, folder: Path) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _begun(start: Sequence[str]) -> list[str]:
+    if not start:
+        return []
+    files = [Path(each) / WEIGHTS_FILE for each in start]
+    hashes = [sha256_of(file)[:16] if file.is_file() else "gone" for file in files]
+    mean = "the mean of those" if len(start) > 1 else "that"
+    return [f"It began from {mean} with SHA-256 {', '.join(hashes)}."]
 
 
 def _source_line(path: Path, times: float) -> str:

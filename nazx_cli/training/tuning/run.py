@@ -34,7 +34,7 @@ from nazx_cli.training.gradients.engines import (
     lora_engine,
 )
 from nazx_cli.training.gradients.forward import reach
-from nazx_cli.training.lora import Adapted, LoraSettings, attach, load_pairs, pairs
+from nazx_cli.training.lora import Adapted, LoraSettings, attach, begin_from, pairs
 from nazx_cli.training.packing import Pack, read_packs, write_packs
 from nazx_cli.training.state import Counters, load_best, notes_on, read_asked
 from nazx_cli.training.trainer import OnProgress, Schedule, Trainer
@@ -59,7 +59,7 @@ class RunSettings:
     model, revision   the base, by the name that it is loaded by
     sources           files, and how often each is gone through
     lora              None: all weights are tuned
-    start             an adapter to begin from
+    start             adapters to begin from: their mean
     longest           most tokens of a prompt with its answer; None: what the model attends to
     held_share        one document in so many is held out
     questions         held-out questions that are answered at each check
@@ -71,7 +71,7 @@ class RunSettings:
     schedule: Schedule = field(default_factory=Schedule)
     lora: LoraSettings | None = field(default_factory=LoraSettings)
     revision: str | None = None
-    start: str | None = None
+    start: tuple[str, ...] = ()
     longest: int | None = None
     held_share: int = 16
     questions: int = 0
@@ -92,6 +92,8 @@ class RunSettings:
         values = dict(data)
         values["sources"] = tuple(Source(Path(path), times) for path, times in data["sources"])
         values["schedule"] = Schedule(**data["schedule"])
+        start = data["start"] or ()  # one, in runs from before there could be several
+        values["start"] = (start,) if isinstance(start, str) else tuple(start)
         if data["lora"] is not None:
             lora = dict(data["lora"])
             values["lora"] = LoraSettings(**{**lora, "targets": tuple(lora["targets"])})
@@ -167,10 +169,10 @@ class Run:
         if lora is None:
             return FullByAutograd(decoder)
         self._adapted = attach(decoder, lora)
-        if self.settings.start is not None:
-            start = read_adapter(Path(self.settings.start))
-            start.check(decoder.config)
-            load_pairs(self._adapted, dict(start.pairs))
+        if starts := [read_adapter(Path(each)) for each in self.settings.start]:
+            for start in starts:
+                start.check(decoder.config)
+            begin_from(self._adapted, starts)
         return lora_engine(decoder, self._adapted, self._exact())
 
     def _exact(self) -> dict[str, Tensor]:
