@@ -18,7 +18,7 @@ from reading_helpers import alice_text
 from nazx_cli.engine.language_model import load_model
 from nazx_cli.errors import UsageError
 from nazx_cli.evaluation.approximations import approximation_of
-from nazx_cli.evaluation.approximations.base import LEAST, MASS, READ, Selecting, dense_bytes
+from nazx_cli.evaluation.approximations.base import LEAST, MASS, READ, Selecting, Sizes
 from nazx_cli.evaluation.perplexity import read_through
 from nazx_cli.evaluation.records import AnswerFile
 from nazx_cli.names import APPROXIMATIONS
@@ -80,39 +80,41 @@ def by_choice(
     return out
 
 
-def landmark(q: Array, k: Array, v: Array, block: int, blocks: int) -> Array:
-    def choose(query: Array, keys: Array, i: int) -> list[int]:
-        marks = [
-            (float(query @ keys[b * block : (b + 1) * block].mean(0)), b) for b in range(i // block)
-        ]
-        best = [b for _, b in sorted(marks, reverse=True)[:blocks]]
-        return [j for j in range(i + 1) if j // block in (*best, i // block)]
+def by_landmarks(query: Array, keys: Array, i: int, block: int, blocks: int) -> list[int]:
+    marks = [
+        (float(query @ keys[b * block : (b + 1) * block].mean(0)), b) for b in range(i // block)
+    ]
+    best = [b for _, b in sorted(marks, reverse=True)[:blocks]]
+    return [j for j in range(i + 1) if j // block in (*best, i // block)]
 
-    return by_choice(q, k, v, choose)
+
+def landmark(q: Array, k: Array, v: Array, block: int, blocks: int) -> Array:
+    return by_choice(q, k, v, lambda *of: by_landmarks(*of, block, blocks))
+
+
+def by_levels(query: Array, keys: Array, i: int, percent: int, sure: bool = False) -> list[int]:
+    always = [j for j in range(i + 1) if j < 64 or j // 64 == i // 64]
+    known = np.exp(keys[always] @ query).sum()
+    left = [j for j in range(64, i + 1) if j // 64 < i // 64]
+    for size in (64, 8):
+        low, weight = {}, {}
+        for c in sorted({j // size for j in left}):
+            chunk = keys[c * size : (c + 1) * size]
+            low[c] = weight[c] = size * np.exp(chunk.mean(0) @ query)
+            if sure:
+                box = np.where(query > 0, chunk.max(0), chunk.min(0))
+                weight[c] = size * np.exp(box @ query)
+        may_go = (100 - percent) / 100 / 2 * (known + sum(low.values()))
+        for c in sorted(weight, key=lambda c: weight[c]):
+            if weight[c] > may_go:
+                break
+            may_go -= weight[c]
+            left = [j for j in left if j // size != c]
+    return always + left
 
 
 def hip(q: Array, k: Array, v: Array, percent: int, sure: bool = False) -> Array:
-    def choose(query: Array, keys: Array, i: int) -> list[int]:
-        always = [j for j in range(i + 1) if j < 64 or j // 64 == i // 64]
-        known = np.exp(keys[always] @ query).sum()
-        left = [j for j in range(64, i + 1) if j // 64 < i // 64]
-        for size in (64, 8):
-            low, weight = {}, {}
-            for c in sorted({j // size for j in left}):
-                chunk = keys[c * size : (c + 1) * size]
-                low[c] = weight[c] = size * np.exp(chunk.mean(0) @ query)
-                if sure:
-                    box = np.where(query > 0, chunk.max(0), chunk.min(0))
-                    weight[c] = size * np.exp(box @ query)
-            may_go = (100 - percent) / 100 / 2 * (known + sum(low.values()))
-            for c in sorted(weight, key=lambda c: weight[c]):
-                if weight[c] > may_go:
-                    break
-                may_go -= weight[c]
-                left = [j for j in left if j // size != c]
-        return always + left
-
-    return by_choice(q, k, v, choose)
+    return by_choice(q, k, v, lambda *of: by_levels(*of, percent, sure))
 
 
 def hip_sure(q: Array, k: Array, v: Array, percent: int) -> Array:
@@ -244,16 +246,17 @@ def test_figures_are_shares_of_keys_and_of_attention() -> None:
 def test_what_is_held_follows_from_what_is_made(name: str) -> None:
     config, made = model("llama", "full").config, approximation_of(name)
     assert str(approximation_of(str(made))) == str(made)
-    dense = dense_bytes(config, 1000, 4)
+    sizes = Sizes.of(config, 4)
+    dense = 1000 * sizes.position
     k = torch.randn(config.num_kv_heads, 1000, config.head_dim)
     assert dense == 2 * config.num_layers * k.numel() * 4
     if isinstance(made, Selecting):
         more = sum(each.numel() for each in made.prepared(k)) * config.num_layers * 4
-        assert made.held(config, 1000, 4) == dense + more
+        assert made.held(sizes, 1000) == dense + more
     elif name == "slots":
-        assert made.held(config, 256, 4) == made.held(config, 10**6, 4) < dense / 3
+        assert made.held(sizes, 256) == made.held(sizes, 10**6) < dense / 3
     else:
-        assert made.held(config, 1000, 4) == dense
+        assert made.held(sizes, 1000) == dense
 
 
 @pytest.mark.parametrize(
@@ -325,7 +328,8 @@ def test_what_cannot_be_approximated_is_refused_in_a_line(tmp_path: Path) -> Non
     for file, folder, more, says in (
         (book, windowed, (), "--attention full"),
         (book, full, ("--ctx", "100k"), "trained for"),
-        (book, full, ("--before", "9"), "--before"),
+        (book, full, ("--before", "9"), "far memory of token ids"),
+        (book, full, ("--read", "resident"), "--before"),
         (book, full, ("--approximation", "moon"), "moon"),
         (data, full, (), "--perplexity"),
     ):

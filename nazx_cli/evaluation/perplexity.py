@@ -128,7 +128,7 @@ def read_through(
 ) -> Iterator[Stretch]:
     """Losses of each of ``texts``, in at most so many ``stretches`` of ``length`` tokens each.
     ``UsageError`` where ``before`` is more than all texts have. An ``approximation`` is in place of
-    the model's own attention, with nothing before.
+    the model's own attention, or of its far memory's where there is something ``before``.
 
     What ``answers`` holds of ``run`` is taken from there. The last stretch of a text may be
     shorter; of one token there is nothing to foretell.
@@ -183,11 +183,17 @@ def _losses(
     import torch
 
     from nazx_cli.evaluation.approximations.base import APART, SAME
+    from nazx_cli.evaluation.approximations.far import approximated
 
     logits: Callable[[slice], Tensor]
     exact: Callable[[slice], Tensor] | None = None
     if approximation is None:
         logits = lm.logits(ids, before or None).__getitem__  # (T, V)
+    elif before:
+        exact = lm.logits(ids, before).__getitem__
+        approximation.begin()
+        with approximated(lm.decoder, approximation):
+            logits = lm.logits(ids, before).__getitem__
     else:
         logits = _logits_of(lm, approximation.states(lm.decoder, torch.tensor(ids)))
         exact = _logits_of(lm, _exact(lm, ids))

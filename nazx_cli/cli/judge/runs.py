@@ -147,9 +147,13 @@ class Evaluation:
                 name, same = label, run
                 if before is not None:
                     shelf.lm.attend_far(before.source != "none")
+                    if approximation and before.source == "none":
+                        continue  # nothing that it could be of
                     of = {"none": "nothing", "own": f"{before.tokens:,} tokens"}
                     resident = of.get(before.source, f"{before.tokens:,} of another text's")
                     name, same = f"{name}, {resident} before", fingerprint({run: repr(before)})
+                if self._approximations:
+                    self._cost(name, shelf, approximation, length, before)
                 for stretch in read_through(
                     name,
                     same,
@@ -178,6 +182,8 @@ class Evaluation:
         for shelf, name, same, approximation in self._each(longest):
             resident = self._answers.read == ["resident"]
             shelf.lm.attend_far(resident)
+            if self._approximations:
+                self._cost(name, shelf, approximation, longest)
             run = fingerprint({same: "resident"}) if resident else same
             for outcome in probe(
                 name,
@@ -212,18 +218,28 @@ class Evaluation:
                 for way in (None, *self._approximations):
                     label = f"{shelf.name}, {way or 'exact'}"
                     same = fingerprint({run: str(way)}) if way else run
-                    self._costs.append(Cost.of(label, shelf.lm, way, length))
                     yield shelf, label, same, way
             shelf.close()
+
+    def _cost(
+        self,
+        name: str,
+        shelf: Shelf,
+        way: Approximation | None,
+        length: int,
+        before: Before | None = None,
+    ) -> None:
+        """Tell of what ``name`` holds: of what is before, where something is."""
+        far = before is not None and before.source != "none"
+        length = before.tokens if before is not None and far else length
+        self._costs.append(Cost.of(name, shelf.lm, way, length, far=far))
 
     def _asked_approximations(self) -> tuple[Approximation, ...]:
         """Those that the options name; ``UsageError`` where they, or a model, cannot be had so."""
         found = tuple(map(approximation_of, dict.fromkeys(self._options.approximation or ())))
-        if found and (self._options.before or self._answers.read):
-            raise UsageError(
-                "approximations are of live tokens alone", "leave --before and --read out"
-            )
-        for shelf, _ in self._models if found else ():
+        if found and self._answers.read:
+            raise UsageError("approximations know no --read", "name what is resident by --before")
+        for shelf, _ in self._models if found and not self._options.before else ():
             check(ModelConfig.from_folder(shelf.folder), self._answers.ctx or _STRETCH)
         return found
 

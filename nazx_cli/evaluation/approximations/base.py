@@ -1,5 +1,5 @@
 """The contract of an approximation: whole sequences through a model trained with full attention,
-its queries meeting other keys than all before them.
+its queries meeting other keys than all before them; or a far memory's queries (``far``).
 
 For comparison, not for serving: keys and values are computed for every position, and what an
 approximation would leave out is left out of the softmax. So the losses are those of the method,
@@ -9,7 +9,8 @@ the time is not: that is told by how many keys it reads.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -57,14 +58,26 @@ def check(config: ModelConfig, length: int) -> None:
         )
 
 
-def dense_bytes(config: ModelConfig, count: int, width: int) -> int:
-    """Bytes of keys and values of ``count`` positions, in numbers of ``width`` bytes."""
-    return 2 * key_bytes(config, width) * count
+class Sizes(NamedTuple):
+    """Bytes of what is held: of a position as it is, of a vector that stands for keys, of one that
+    stands for values, each over all layers and heads; and how many of those there are."""
+
+    position: int
+    key: int
+    value: int
+    heads: int
+
+    @classmethod
+    def of(cls, config: ModelConfig, width: int) -> Sizes:
+        """Those of full attention, in numbers of ``width`` bytes."""
+        heads = config.num_layers * config.num_kv_heads
+        key = heads * config.head_dim * width
+        return cls(2 * key, key, key, heads)
 
 
-def key_bytes(config: ModelConfig, width: int) -> int:
-    """Bytes of one position's keys in all layers."""
-    return config.num_layers * config.num_kv_heads * config.head_dim * width
+Scored = Callable[[Tensor], Tensor]
+"""Queries (R, D) -> their scores (R, N) of the N keys that it was made of, -inf for one that is not
+met."""
 
 
 class Approximation(ABC):
@@ -91,8 +104,18 @@ class Approximation(ABC):
         (S, kv_heads, T, D), of one layer; S is ``streams``."""
 
     @abstractmethod
-    def held(self, config: ModelConfig, count: int, width: int) -> int:
-        """Bytes that a context of ``count`` tokens would hold, in numbers of ``width`` bytes."""
+    @abstractmethod
+    def over(self, k: Tensor) -> Scored:
+        """How much queries make of far keys k (N, D) that all stand before them. ``UsageError``
+        where that is not defined."""
+
+    @abstractmethod
+    def held(self, sizes: Sizes, count: int) -> int:
+        """Bytes that a context of ``count`` tokens would hold."""
+
+    def begin(self) -> None:
+        """Count figures anew."""
+        self._seen = {}
 
     @property
     def figures(self) -> dict[str, float]:
@@ -102,7 +125,7 @@ class Approximation(ABC):
     def states(self, decoder: Decoder, ids: Tensor) -> Tensor:
         """(T, C) final states of ids (T,). ``UsageError`` as in ``check``."""
         check(decoder.config, len(ids))
-        self._seen = {}
+        self.begin()
         with torch.inference_mode():
             h = decoder.embed(ids.to(decoder.device, torch.int64)).repeat(self.streams, 1)
             return decoder.hidden(h, self._attend(decoder, len(ids)))[-len(ids) :]
@@ -157,20 +180,34 @@ class Selecting(Approximation):
             kept, read = self.kept(rows, every, prepared, positions)
             kept &= ~behind
             self._note(READ, (kept.sum(-1) + read) / (positions + 1))
-            self._look(every, kept, positions)
+            some = positions % _EVERY == _EVERY - 1
+            self._look(every[:, some], kept[:, some], positions[some])
             weights = every.masked_fill_(~kept, -torch.inf).softmax(-1)
             parts.append(mix(weights, v[:, :stop]))
         return torch.cat(parts, 1)[None]
 
+    def over(self, k: Tensor) -> Scored:
+        prepared = self.prepared(k[None])
+
+        def scored(q: Tensor) -> Tensor:
+            every = score(q[None], k[None])
+            positions = torch.full((len(q),), len(k) - 1, device=q.device)
+            kept, read = self.kept(q[None], every, prepared, positions)
+            self._note(READ, (kept.sum(-1) + read) / len(k))
+            self._look(every[:, :1], kept[:, :1], positions[:1])
+            return every.masked_fill_(~kept, -torch.inf)[0]
+
+        return scored
+
     def _look(self, every: Tensor, kept: Tensor, positions: Tensor) -> None:
-        """Count some queries to MASS and LEAST."""
-        some = positions % _EVERY == _EVERY - 1
-        weights = every[:, some].softmax(-1)  # (heads, r, n)
+        """Count queries at ``positions`` (r,) to MASS and LEAST, by the scores of all keys and
+        those kept of them (heads, r, n)."""
+        weights = every.softmax(-1)
         if weights.numel():
-            self._note(MASS, (weights * kept[:, some]).sum(-1))
+            self._note(MASS, (weights * kept).sum(-1))
             reached = weights.sort(-1, descending=True).values.cumsum(-1)
             least = (reached < _LEAST).sum(-1) + 1
-            self._note(LEAST, least / (positions[some] + 1))
+            self._note(LEAST, least / (positions + 1))
 
 
 def score(q: Tensor, k: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from nazx_cli.evaluation.approximations.base import Approximation, dense_bytes
+from nazx_cli.evaluation.approximations.base import Approximation, Sizes
+from nazx_cli.evaluation.approximations.far import far_memory, far_sizes
 from nazx_cli.evaluation.perplexity import Stretch
 from nazx_cli.evaluation.probes import Outcome
 
@@ -31,12 +32,23 @@ class Cost:
 
     @classmethod
     def of(
-        cls, label: str, lm: LanguageModel, approximation: Approximation | None, length: int
+        cls,
+        label: str,
+        lm: LanguageModel,
+        approximation: Approximation | None,
+        length: int,
+        *,
+        far: bool = False,
     ) -> Cost:
-        """What a context of the model holds with an approximation, or with full attention."""
-        formula = approximation.held if approximation else dense_bytes
-        held, far = (formula(lm.config, n, lm.decoder.dtype.itemsize) for n in (length, FAR))
-        return cls(label, length, held, far)
+        """What a context of the model holds with an approximation, or without; with ``far`` what
+        its far memory holds of so many tokens."""
+        width = lm.decoder.dtype.itemsize
+        sizes = far_sizes(far_memory(lm.decoder), width) if far else Sizes.of(lm.config, width)
+
+        def held(count: int) -> int:
+            return approximation.held(sizes, count) if approximation else sizes.position * count
+
+        return cls(label, length, held(length), held(FAR))
 
     def measured(self, ran: Sequence[Stretch | Outcome]) -> Cost:
         """With means over those of its name."""

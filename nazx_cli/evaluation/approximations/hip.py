@@ -25,12 +25,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nazx_cli.config import ModelConfig
 from nazx_cli.evaluation.approximations.base import (
     Selecting,
+    Sizes,
     chunked,
-    dense_bytes,
-    key_bytes,
     score,
     spread,
 )
@@ -50,9 +48,9 @@ class Hip(Selecting):
         self.loss = max(0, 100 - percent) / 100 / len(_SIZES)
         """Share of the attention that a level may leave out."""
 
-    def held(self, config: ModelConfig, count: int, width: int) -> int:
+    def held(self, sizes: Sizes, count: int) -> int:
         chunks = self.representatives * sum(count // size for size in _SIZES)
-        return dense_bytes(config, count, width) + chunks * key_bytes(config, width)
+        return sizes.position * count + chunks * sizes.key
 
     def prepared(self, k: Tensor) -> list[Tensor]:
         """Mean keys of each level, (kv_heads, m, D)."""

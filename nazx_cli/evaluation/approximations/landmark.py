@@ -12,12 +12,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nazx_cli.config import ModelConfig
 from nazx_cli.evaluation.approximations.base import (
     Selecting,
+    Sizes,
     chunked,
-    dense_bytes,
-    key_bytes,
     score,
     spread,
 )
@@ -32,9 +30,8 @@ class Landmark(Selecting):
         super().__init__(block, blocks)
         self.block, self.blocks = block, blocks
 
-    def held(self, config: ModelConfig, count: int, width: int) -> int:
-        landmarks = count // self.block * key_bytes(config, width)
-        return dense_bytes(config, count, width) + landmarks
+    def held(self, sizes: Sizes, count: int) -> int:
+        return sizes.position * count + count // self.block * sizes.key
 
     def prepared(self, k: Tensor) -> list[Tensor]:
         return [chunked(k, self.block).mean(2)]

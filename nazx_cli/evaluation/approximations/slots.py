@@ -13,8 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nazx_cli.config import ModelConfig
-from nazx_cli.evaluation.approximations.base import READ, Approximation, dense_bytes
+from nazx_cli.evaluation.approximations.base import READ, Approximation, Scored, Sizes
 
 
 class Slots(Approximation):
@@ -27,48 +26,84 @@ class Slots(Approximation):
         self.slots = slots
         self.latest = slots - slots // 2
 
-    def held(self, config: ModelConfig, count: int, width: int) -> int:
-        used = min(count, self.slots)
-        counts = 4 * config.num_layers * config.num_kv_heads
-        return dense_bytes(config, used, width) + used * counts
+    def held(self, sizes: Sizes, count: int) -> int:
+        latest = min(count, self.latest)
+        means = min(count, self.slots) - latest
+        counts = 4 * sizes.heads * (latest + means)
+        return latest * sizes.position + means * (sizes.key + sizes.value) + counts
 
     def attended(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         (q,), (k,), (v,) = q.float(), k.float(), v.float()
         kv_heads, count, dim = k.shape
         grouped = q.view(kv_heads, -1, count, dim)
-        slots = min(self.slots, count)
-        keys, values = k.new_zeros(kv_heads, slots, dim), v.new_zeros(kv_heads, slots, dim)
-        weights = k.new_zeros(kv_heads, 1, slots)  # positions that a slot stands for
+        memory = _Memory(self, k, v)
         out = torch.empty_like(grouped)
         for at in range(count):
-            place = at % self.latest
-            if at >= self.latest:
-                left = at - self.latest
-                target = self._slot(keys, left)
-                _add(keys, values, weights, target, k[:, left], v[:, left])
-            keys[:, place], values[:, place], weights[:, :, place] = k[:, at], v[:, at], 1.0
-            scores = torch.bmm(grouped[:, :, at], keys.transpose(1, 2)).add_(weights.log())
-            out[:, :, at] = torch.bmm(scores.softmax(-1), values)
+            memory.take(at)
+            scores = torch.bmm(grouped[:, :, at], memory.keys.transpose(1, 2))
+            out[:, :, at] = torch.bmm(scores.add_(memory.weights.log()).softmax(-1), memory.values)
         seen = torch.arange(count) + 1
-        self._note(READ, seen.clamp(max=slots) / seen)
+        self._note(READ, seen.clamp(max=memory.size) / seen)
         return out.view(1, -1, count, dim)
 
-    def _slot(self, keys: Tensor, left: int) -> Tensor:
+    def over(self, k: Tensor) -> Scored:
+        """A key that a slot's mean stands for scores as that does: the slot counts as often."""
+        k = k.float()[None]
+        memory = _Memory(self, k, k[..., :0])
+        places = torch.cat([memory.take(at) for at in range(k.shape[1])])
+        # What took a place of the latest has left it for a mean since, but for the last ones.
+        left = max(0, k.shape[1] - self.latest)
+        latest = torch.arange(left, k.shape[1], device=k.device) % self.latest
+        places = torch.cat((places[self.latest :], latest))
+
+        def scored(q: Tensor) -> Tensor:
+            self._note(READ, torch.full((len(q),), memory.size / k.shape[1]))
+            return (q.float() @ memory.keys[0].t())[:, places]
+
+        return scored
+
+
+class _Memory:
+    """The slots of ``of`` while the positions of keys k and values v (kv_heads, T, D) are taken:
+    mean ``keys`` and ``values`` (kv_heads, size, D), and how many positions each stands for,
+    ``weights`` (kv_heads, 1, size)."""
+
+    def __init__(self, of: Slots, k: Tensor, v: Tensor) -> None:
+        kv_heads, count, dim = k.shape
+        self._k, self._v, self._latest, self._slots = k, v, of.latest, of.slots
+        self.size = min(of.slots, count)
+        self.keys = k.new_zeros(kv_heads, self.size, dim)
+        self.values = v.new_zeros(kv_heads, self.size, v.shape[-1])
+        self.weights = k.new_zeros(kv_heads, 1, self.size)
+        self._head = torch.arange(kv_heads, device=k.device)
+
+    def take(self, at: int) -> Tensor:
+        """Put position ``at`` among the latest; (kv_heads,) the slot that the one which makes room
+        for it goes into, its own place where none has to."""
+        place = at % self._latest
+        target = torch.full_like(self._head, place)
+        if (left := at - self._latest) >= 0:
+            target = self._slot(left)
+            self._add(target, self._k[:, left], self._v[:, left])
+        self.keys[:, place], self.values[:, place] = self._k[:, at], self._v[:, at]
+        self.weights[:, :, place] = 1.0
+        return target
+
+    def _slot(self, left: int) -> Tensor:
         """(kv_heads,) the slot that the position ``left``, still among the latest, goes into."""
-        empty = self.latest + left
-        if empty < self.slots:
-            return torch.full((len(keys),), empty, device=keys.device)
-        mine = keys[:, left % self.latest]
-        apart: Tensor = torch.linalg.vector_norm(keys[:, self.latest :] - mine[:, None], dim=-1)
-        return apart.argmin(-1) + self.latest
+        empty = self._latest + left
+        if empty < self._slots:
+            return torch.full_like(self._head, empty)
+        mine = self.keys[:, left % self._latest]
+        apart: Tensor = torch.linalg.vector_norm(
+            self.keys[:, self._latest :] - mine[:, None], dim=-1
+        )
+        return apart.argmin(-1) + self._latest
 
-
-def _add(
-    keys: Tensor, values: Tensor, weights: Tensor, target: Tensor, key: Tensor, value: Tensor
-) -> None:
-    """Take a position's key and value (kv_heads, D) into the means of slot ``target``."""
-    head = torch.arange(len(keys), device=keys.device)
-    weights[head, 0, target] += 1
-    share = 1 / weights[head, 0, target, None]
-    keys[head, target] += (key - keys[head, target]) * share
-    values[head, target] += (value - values[head, target]) * share
+    def _add(self, target: Tensor, key: Tensor, value: Tensor) -> None:
+        """Take a position's key and value (kv_heads, D) into the means of slot ``target``."""
+        head = self._head
+        self.weights[head, 0, target] += 1
+        share = 1 / self.weights[head, 0, target, None]
+        self.keys[head, target] += (key - self.keys[head, target]) * share
+        self.values[head, target] += (value - self.values[head, target]) * share

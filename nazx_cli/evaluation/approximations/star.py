@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nazx_cli.config import ModelConfig
 from nazx_cli.context.ranks.sharing import anchor, cut
-from nazx_cli.evaluation.approximations.base import READ, Approximation, dense_bytes
+from nazx_cli.errors import UsageError
+from nazx_cli.evaluation.approximations.base import READ, Approximation, Scored, Sizes
 
 
 class Star(Approximation):
@@ -27,8 +27,14 @@ class Star(Approximation):
         super().__init__(block)
         self.block = block
 
-    def held(self, config: ModelConfig, count: int, width: int) -> int:
-        return dense_bytes(config, count, width)
+    def held(self, sizes: Sizes, count: int) -> int:
+        return sizes.position * count
+
+    def over(self, k: Tensor) -> Scored:
+        raise UsageError(
+            "star leaves a far memory as it is: what its keys know is no attention's",
+            "leave it out, or --before",
+        )
 
     def attended(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         out = torch.empty_like(q)

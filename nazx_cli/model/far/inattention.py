@@ -65,14 +65,15 @@ class FarInAttention(FarMemory):
         self.null = nn.Parameter(torch.empty(config.hidden_size))
         self.bias = nn.Parameter(torch.empty(2))
         self._embedded: Callable[[Tensor], Tensor] | None = None
-        self._tables = torch.empty(0)
+        self.tables = torch.empty(0)
+        """(w, V, r) or (w + 1, V, r): ``key_parts`` of the whole vocabulary."""
 
     def prepare(self, embed: Embedding) -> None:
         size = self.config.vocab_size
         ids = torch.arange(size, device=embed.weight.device)
         parts = torch.split(ids, _ROWS)
         rows = [self.key_parts(standardized(embed(part))) for part in parts]
-        self._tables = torch.cat(rows, 1).to(embed.weight.dtype)
+        self.tables = torch.cat(rows, 1).to(embed.weight.dtype)
         # A function: as a module the embedding would count as a part of this one.
         self._embedded = lambda ids: standardized(embed(ids))
 
@@ -82,7 +83,7 @@ class FarInAttention(FarMemory):
 
     @property
     def nbytes(self) -> int:
-        return self._tables.numel() * self._tables.element_size()
+        return self.tables.numel() * self.tables.element_size()
 
     def key_parts(self, tokens: Tensor) -> Tensor:
         """(w, n, r) float32: what tokens of standardized embeddings (n, C) give to keys, at each
@@ -114,18 +115,23 @@ class FarInAttention(FarMemory):
         own = logits.log_softmax(-1)
         if len(far) < 2:  # nothing follows anything
             return own
-        assert self._embedded is not None, "prepared when it was taken in"
-        states = standardized(states)
-        rows = self._embedded(recent.clamp(min=0)) * (recent >= 0).unsqueeze(-1)
         far, mixed = far.to(own.device), []
-        each = (own, self.query_parts(rows, states), self.refusal(states, len(far)))
+        each = (own, *self.asked(states, recent, len(far)))
         for some, queries, refusals in zip(
             *(torch.split(part, _TOGETHER) for part in each), strict=True
         ):
-            scores = from_right(queries.transpose(0, 1), self._tables).transpose(0, 1)  # (n, w, V)
+            scores = from_right(queries.transpose(0, 1), self.tables).transpose(0, 1)  # (n, w, V)
             for row in zip(some, scores, refusals, strict=True):
                 mixed.append(self._mixed(*row, far))
         return torch.stack(mixed)
+
+    def asked(self, states: Tensor, recent: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Query parts (n, w, r) and refusals (n,), as ``mix`` is given states and recent tokens, of
+        ``count`` far ones."""
+        assert self._embedded is not None, "prepared when it was taken in"
+        states = standardized(states)
+        rows = self._embedded(recent.clamp(min=0)) * (recent >= 0).unsqueeze(-1)
+        return self.query_parts(rows, states), self.refusal(states, count)
 
     def _mixed(self, own: Tensor, scores: Tensor, refusal: Tensor, far: Tensor) -> Tensor:
         """(V,) of one position: ``own`` (V,) log-probabilities, ``scores`` (w, V) of tokens at each
