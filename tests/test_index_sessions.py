@@ -62,6 +62,22 @@ def test_a_session_about_the_index_goes_on_without_reading_again(model: str, bir
     assert (listing["documents"], listing["turns"]) == (3, 3)
 
 
+def test_a_session_goes_on_where_all_of_home_has_moved(
+    model: str, birds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAZX_HOME", str(tmp_path / "old"))
+    always = ("-m", model, "-f", str(birds), "--index", "always", "--session", "birds")
+    assert nazx("ask", *always, *SHORT, "Where did the heron stand?")[2] == 0
+    (tmp_path / "old").rename(tmp_path / "new")
+    monkeypatch.setenv("NAZX_HOME", str(tmp_path / "new"))
+    question = ("--session", "birds", "--json", *SHORT, "Where did the heron stand?")
+    out, err, code = nazx("ask", *question)
+    assert code == 0 and "in the index" not in err and "heron.txt" in sources(out), err
+    (tmp_path / "new" / "index").rename(tmp_path / "lost")
+    _, err, code = nazx("ask", *question)
+    assert code == 0 and "index" in err  # told, and left out
+
+
 def test_what_a_model_attends_to_is_added_in_memory(birds: Path, tmp_path: Path) -> None:
     attends = str(tiny_checkpoint(tmp_path / "attends", kind="inattention"))
     assert nazx("ask", "-m", attends, "--session", "resident", *SHORT, "Who?")[2] == 0

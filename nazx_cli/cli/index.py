@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import typer
 
 from nazx_cli.cli.shared.options import Json, Report, Yes, confirm
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def index(context: typer.Context, *, json: Json = False) -> None:
@@ -30,7 +26,7 @@ def show(*, json: Json = False) -> None:
     from nazx_cli.index import room
     from nazx_cli.ui.phrases import size_text
 
-    folder = _folder()
+    folder = room.index_folder()
     size, count = room.nbytes(folder), room.num_segments(folder)
     facts = {"folder": str(folder), "bytes": size, "files": count}
     Report(json=json).tell(facts, f"{folder}: {size_text(size)} in {count:,} files")
@@ -44,18 +40,12 @@ def clear(*, yes: Yes = False, json: Json = False) -> None:
     from nazx_cli.index import room
     from nazx_cli.ui.phrases import size_text
 
-    folder = _folder()
+    folder = room.index_folder()
     size = room.nbytes(folder)
     if not yes:
         confirm(f"{size_text(size)} in {folder}")
     room.clear(folder)
     Report(json=json).tell({"removed": size}, f"removed {size_text(size)}")
-
-
-def _folder() -> Path:
-    from nazx_cli.catalog.stored import nazx_home
-
-    return nazx_home() / "index"
 
 
 COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (("show", show), ("clear", clear))

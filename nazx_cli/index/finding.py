@@ -1,4 +1,6 @@
 """Finding documents again that somebody noted: by the folder of their index and their content.
+Where that folder is gone the index may have moved, with all of ``NAZX_HOME``: it is looked for
+there.
 
 The index is only read. What is not there any more, or damaged, is not found; where it cannot be
 told whether it is there, that is an error: what is not found may be forgotten by who asked.
@@ -64,6 +66,8 @@ class Finder:
         ``key``; ``NazxError`` where the index cannot be read.
         """
         folder, origin, name = Path(header[_FOLDER]), made(Origin, header["origin"]), header["name"]
+        if not folder.exists():
+            folder = room.index_folder() / folder.name
         noted = dumps({field: header[field] for field in header if field != _FOLDER})
         if key_of(key_by(origin.sha256, name).encode() + noted) != key:
             raise ValueError(f"where {name} lies is not what was saved")

@@ -1,4 +1,5 @@
-"""How much of the disk the index takes, in all; keeping it within a limit; emptying it."""
+"""Where the index is, and how much of the disk it takes, in all; keeping it within a limit;
+emptying it."""
 
 from __future__ import annotations
 
@@ -9,6 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from nazx_cli.errors import NazxError
+
+
+def index_folder() -> Path:
+    """The folder of the index, of every tokenizer; it need not exist yet."""
+    from nazx_cli.catalog.stored import nazx_home
+
+    return nazx_home() / "index"
 
 
 def nbytes(folder: Path) -> int:

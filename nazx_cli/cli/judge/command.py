@@ -178,7 +178,8 @@ class EvalOptions:
         option(
             "--approximation",
             "With --perplexity or --probe, for models with full attention: beside it "
-            f"{', '.join(APPROXIMATIONS)}, with settings as star:512. May be repeated.",
+            f"{', '.join(APPROXIMATIONS)}, with settings as star:512; with --before beside what a "
+            "far memory attends to. May be repeated.",
             metavar="NAME",
         ),
     ] = None

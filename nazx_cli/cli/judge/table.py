@@ -193,7 +193,7 @@ def show_costs(costs: Sequence[Cost], screen: Screen) -> None:
     length = costs[0].length
     screen.line(
         "\nbytes by formula; keys read, of those before a query, and their part of the attention; "
-        "positions where the likeliest token is full attention's, and nats from it (KL); seconds "
+        "positions where the likeliest token is exact attention's, and nats from it (KL); seconds "
         "are those of arithmetic made for comparison"
     )
     held = ("a token", f"{length:,} tokens", f"{FAR:,}")

@@ -34,10 +34,10 @@ class IndexOptions:
     def index_of(self) -> Index:
         """The index."""
         from nazx_cli.amounts import parse_bytes
-        from nazx_cli.catalog.stored import nazx_home
+        from nazx_cli.index.room import index_folder
         from nazx_cli.index.shelf import Index
 
-        return Index(nazx_home() / "index", parse_bytes(self.index_size), self.index)
+        return Index(index_folder(), parse_bytes(self.index_size), self.index)
 
 
 @dataclass(frozen=True)
