@@ -10,12 +10,12 @@ import pytest
 from cli_helpers import ScriptedModel
 
 from nazx_cli.documents.document import Document
-from nazx_cli.engine.generator import Candidate
+from nazx_cli.engine.generator import Candidate, Stats
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import Passage, quoted
 from nazx_cli.reading.plan import groups
-from nazx_cli.session.citation import NOT_SAID, is_open, parse, write
-from nazx_cli.session.events import Answer, Delta, Notice, Reading
+from nazx_cli.session.citation import NOT_SAID, Quotation, is_open, parse, write
+from nazx_cli.session.events import Answer, Delta, Notice, Reading, RunnerUp
 from nazx_cli.session.parts import PARTS, PASSAGES, PartAnswer, part_answer
 from nazx_cli.session.prompt import Prompt, user_message
 from nazx_cli.session.session import Session
@@ -283,6 +283,16 @@ def test_an_unsure_answer_is_told_with_another_and_its_source() -> None:
     assert other["answer"] == "Blue frogs." and other["cited"]["file"] == "animals.txt"
     assert other["quote"] == answer.runner_up.quotation.text
     assert [turn.answer for turn in chat.turns] == ["Trout."]  # it is no part of the conversation
+
+
+def test_what_lies_within_a_cited_passage_is_no_other_passage() -> None:
+    whole, within = (Passage("a.txt", 1, 2, 0, stop, "Trout. Frogs.") for stop in (9, 5))
+    first, second = Quotation(whole, "Trout."), RunnerUp("Frogs.", 0.2, Quotation(within, "Frogs."))
+    stats = Stats(0, 0, 0, 0.0, 0.0)
+    answer = Answer("Trout.", (whole, within), "stop", stats, "recall", (first,), 0.3, second)
+    err = io.StringIO()
+    Screen(io.StringIO(), err, sources=True).show_citation(answer)
+    assert "or perhaps: Frogs." in err.getvalue() and "more" not in err.getvalue()
 
 
 def test_json_has_the_citation_its_sentence_and_the_confidence() -> None:
