@@ -178,7 +178,9 @@ class ScriptedModel:
             self.grounded.append(grounding is not None)
             text, _, mean = self.answers.pop(0).partition("|")
             tokens = tuple(self.tokenizer.encode(text))
-            found.append(Candidate(tokens, (float(mean),) * (len(tokens) + 1), "stop"))
+            finish = "stop" if len(tokens) < max_tokens else "length"
+            tokens = tokens[:max_tokens]
+            found.append(Candidate(tokens, (float(mean),) * (len(tokens) + 1), finish))
         return found
 
 

@@ -131,6 +131,7 @@ def test_completions_go_on_with_raw_text(client: openai.OpenAI) -> None:
         ({"seed": 1 << 70}, 400, "seed", "invalid_value"),
         ({"max_tokens": 0}, 400, "max_tokens", "invalid_value"),
         ({"stop": [""]}, 400, "stop", "invalid_value"),
+        ({"stop": False}, 400, "stop", "invalid_value"),
         ({"top_logprobs": 2}, 400, "top_logprobs", "invalid_value"),
         ({"stream_options": {"include_usage": True}}, 400, "stream_options", "invalid_value"),
         ({"n": 2}, 400, "n", "unsupported_parameter"),
@@ -139,6 +140,8 @@ def test_completions_go_on_with_raw_text(client: openai.OpenAI) -> None:
         ({"nazx": {"magic": 1}}, 400, "nazx.magic", "unknown_parameter"),
         ({"nazx": {"read": "loudly"}}, 400, "nazx.read", "invalid_value"),
         ({"nazx": {"files": ["/etc/passwd"]}}, 404, "id", "file_not_found"),
+        ({"nazx": {"files": "nazx"}}, 400, "nazx.files", "invalid_value"),
+        ({"nazx": {"files": ""}}, 400, "nazx.files", "invalid_value"),
         ({"nazx": {"session": "../x"}}, 400, None, "invalid_value"),
     ],
 )
@@ -152,6 +155,14 @@ def test_what_makes_no_sense_is_told_in_openais_shape(
     assert param is None or error["param"] == param
     assert code is None or error["code"] == code
     assert error["message"] and str(server.home) not in error["message"]
+
+
+def test_a_prompt_beyond_the_window_is_told_by_its_own_name(server: Server) -> None:
+    body = json.dumps({"model": MODEL, "prompt": "a" * 2_000}).encode()
+    status, told = server.raw("POST", "/v1/completions", body)
+    error = told["error"]
+    assert isinstance(error, dict) and status == 400
+    assert (error["param"], error["code"]) == ("prompt", "context_length_exceeded")
 
 
 def test_what_asks_for_nothing_is_taken(client: openai.OpenAI) -> None:

@@ -10,15 +10,16 @@ import pytest
 from cli_helpers import ScriptedModel
 
 from nazx_cli.documents.document import Document
-from nazx_cli.engine.generator import Candidate
+from nazx_cli.engine.generator import Candidate, Stats
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import Passage, quoted
 from nazx_cli.reading.plan import groups
-from nazx_cli.session.citation import NOT_SAID, is_open, parse, write
-from nazx_cli.session.events import Answer, Delta, Notice, Reading
+from nazx_cli.session.citation import NOT_SAID, Quotation, is_open, parse, write
+from nazx_cli.session.events import Answer, Delta, Notice, Reading, RunnerUp
 from nazx_cli.session.parts import PARTS, PASSAGES, PartAnswer, part_answer
 from nazx_cli.session.prompt import Prompt, user_message
 from nazx_cli.session.session import Session
+from nazx_cli.session.settings import SessionSettings
 from nazx_cli.ui.terminal.screen import Screen
 from nazx_cli.ui.turn import show_turn
 
@@ -34,11 +35,13 @@ FACTS = [
 ]
 
 
-def session(answers: list[str], text: str | None = None, **settings: object) -> Session:
+def session(
+    answers: list[str], text: str | None = None, settings: SessionSettings | None = None
+) -> Session:
     lm = ScriptedModel(answers, can_cite=True)
     document = Document("animals.txt", text or "\n\n".join(FACTS * 6), "text")
     library = Library.build([document], lm.tokenizer)
-    return Session(lm, library)  # type: ignore[arg-type]
+    return Session(lm, library, settings)  # type: ignore[arg-type]
 
 
 def asked(chat: Session, question: str) -> Answer:
@@ -61,6 +64,13 @@ def test_the_surest_part_answers_and_is_cited() -> None:
     assert isinstance(lm, ScriptedModel) and len(lm.prompts) == PARTS
     assert all(f"[{PASSAGES + 1}]" not in prompt for prompt in lm.prompts)
     assert "[2]" not in lm.prompts[0]  # the best passage alone
+
+
+def test_a_limit_counts_the_words_of_an_answer_and_not_the_number_before_it() -> None:
+    chat = session(["[1] Trout.|-0.1"] * PARTS, settings=SessionSettings(max_tokens=3))
+    answer = asked(chat, "What does the otter eat?")  # each token is a character
+    assert (answer.text, answer.finish) == ("Tro", "length")
+    assert answer.cited is not None
 
 
 def test_only_where_no_part_says_anything_the_document_does_not_say() -> None:
@@ -225,6 +235,8 @@ def test_an_answer_outside_of_parts_shows_no_number() -> None:
     events = list(chat.ask("Summarize the book"))
     assert "".join(e.text for e in events if isinstance(e, Delta)) == "A summary of [2] animals."
     assert isinstance(events[-1], Answer) and events[-1].text == "A summary of [2] animals."
+    lm.answers.append("[1")  # cut off
+    assert asked(chat, "Summarize the book").text == ""
 
 
 def test_the_quoted_sentence_is_the_one_that_shares_most() -> None:
@@ -271,6 +283,16 @@ def test_an_unsure_answer_is_told_with_another_and_its_source() -> None:
     assert other["answer"] == "Blue frogs." and other["cited"]["file"] == "animals.txt"
     assert other["quote"] == answer.runner_up.quotation.text
     assert [turn.answer for turn in chat.turns] == ["Trout."]  # it is no part of the conversation
+
+
+def test_what_lies_within_a_cited_passage_is_no_other_passage() -> None:
+    whole, within = (Passage("a.txt", 1, 2, 0, stop, "Trout. Frogs.") for stop in (9, 5))
+    first, second = Quotation(whole, "Trout."), RunnerUp("Frogs.", 0.2, Quotation(within, "Frogs."))
+    stats = Stats(0, 0, 0, 0.0, 0.0)
+    answer = Answer("Trout.", (whole, within), "stop", stats, "recall", (first,), 0.3, second)
+    err = io.StringIO()
+    Screen(io.StringIO(), err, sources=True).show_citation(answer)
+    assert "or perhaps: Frogs." in err.getvalue() and "more" not in err.getvalue()
 
 
 def test_json_has_the_citation_its_sentence_and_the_confidence() -> None:

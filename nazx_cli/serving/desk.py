@@ -12,7 +12,6 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from nazx_cli.errors import ContextOverflowError
 from nazx_cli.index.shelf import is_indexed
 from nazx_cli.names import MAIN_BRANCH
 from nazx_cli.reading.library import Library
@@ -323,10 +322,11 @@ class Desk:
         if self.lm.window is not None:
             room = self.lm.window - len(ids)
             if room < 1:
-                raise ContextOverflowError(
+                message = (
                     f"the prompt has {len(ids):,} tokens; the model's window takes "
                     f"{self.lm.window:,}, its answer included"
                 )
+                raise ApiError(400, message, "prompt", "context_length_exceeded")
             most = min(most, room)
         context = self.lm.new_context()
         context.append(ids)

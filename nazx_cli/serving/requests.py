@@ -6,7 +6,7 @@ What OpenAI's interface has and this server has not is refused by name, unless i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -235,7 +235,7 @@ class _Body(_Part):
 
     def _stops(self) -> tuple[str, ...]:
         value = self.take("stop")
-        stops = [value] if isinstance(value, str) else value or []
+        stops = [value] if isinstance(value, str) else [] if value is None else value
         fits = _is_texts(stops) and len(stops) <= _MOST_STOPS
         if not fits or not all(0 < len(stop) <= _LONGEST_STOP for stop in stops):
             raise _wrong("stop", f"must be a string, or a list of at most {_MOST_STOPS}")
@@ -307,7 +307,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_texts(value: Any) -> bool:
-    return isinstance(value, Sequence) and all(isinstance(each, str) for each in value)
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
 def _is_ids(value: Any) -> bool:

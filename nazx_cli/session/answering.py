@@ -20,7 +20,7 @@ from nazx_cli.reading.grounding import DocumentGrounding, Ordinary
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import quoted
 from nazx_cli.session.choice import Choice
-from nazx_cli.session.citation import Quotation, opening, quoted_first
+from nazx_cli.session.citation import Quotation, mark_tokens, opening, quoted_first
 from nazx_cli.session.events import (
     Answer,
     Delta,
@@ -251,7 +251,7 @@ class Answerer:
         keep: Callable[[State], None],
     ) -> Iterator[Event]:
         """Ask all of ``prompts`` at once and take the surest answer."""
-        question = prompts[0].question
+        question, tokenizer = prompts[0].question, self.lm.tokenizer
         begin = perf_counter()
         read = tuple(dict.fromkeys(p for prompt in prompts for p in prompt.passages))
         yield Reading("recall", read)
@@ -259,14 +259,15 @@ class Answerer:
         sampling = setup.settings.sampling.over(default_sampling(self.lm, has_documents=True))
         candidates = self.lm.answer_each(
             ids,
-            max_tokens=min(setup.settings.max_tokens, ANSWER_TOKENS),
+            max_tokens=min(mark_tokens(tokenizer) + setup.settings.max_tokens, ANSWER_TOKENS),
             sampling=replace(sampling, repeat_penalty=1.0),
             stop_ids=self._speaker.stop_ids,
-            opening=opening(self.lm.tokenizer),
+            opening=opening(tokenizer),
             grounding=self._grounding(setup, question, followed),
         )
-        decode = self.lm.tokenizer.decode
-        answers = [part_answer(p, c, decode) for p, c in zip(prompts, candidates, strict=True)]
+        answers = [
+            part_answer(p, c, tokenizer.decode) for p, c in zip(prompts, candidates, strict=True)
+        ]
         chosen = choose(answers, Choice.of(self.lm.reader_notes))
         part = chosen.part
         at = prompts.index(part.prompt)

@@ -74,6 +74,11 @@ def opening(tokenizer: Tokenizer) -> int | None:
     return first if tokenizer.decode([first]) == "[" else None
 
 
+def mark_tokens(tokenizer: Tokenizer) -> int:
+    """Tokens that a passage's number takes before an answer."""
+    return len(tokenizer.encode(write("A", 1))) - len(tokenizer.encode("A"))
+
+
 def without_citation(answer: str) -> str:
     """The text of an answer, or of the beginning of one, space at its end and all."""
     found = _CITED.match(answer)

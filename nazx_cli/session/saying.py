@@ -90,7 +90,7 @@ class Speaker:
         if self.lm.tokenizer.takes_sources:
             return without_references(said, ended=ended).lstrip()
         if self.lm.cites:
-            return without_citation(said) if ended or not is_open(said) else ""
+            return "" if is_open(said) else without_citation(said)
         return said.lstrip()
 
     def kept(self, said: str) -> str:

@@ -142,7 +142,7 @@ class Screen:
                 line += f"  {source_line(passage, text, names[passage.document])}"
             lines.append(strip_control(line))
         self.say("\n" + "\n".join(lines))
-        if others := len(distinct(answer.sources)) - len(cited):
+        if others := sum(passage not in cited for _, passage in distinct(answer.sources)):
             more = "passage" if others == 1 else "passages"
             self.say(f"(the model was given {others} more {more})")
 
