@@ -23,7 +23,9 @@ from serving_helpers import (
 
 from nazx_cli.documents.document import Document
 from nazx_cli.engine.language_model import load_model
+from nazx_cli.reading.passages import Passage
 from nazx_cli.reading.tokenized import TokenizedDocument
+from nazx_cli.serving import saved
 from nazx_cli.serving.desk import Desk, Served
 from nazx_cli.serving.replies import Reply
 from nazx_cli.serving.requests import ChatRequest, Manner, chat_request
@@ -31,7 +33,7 @@ from nazx_cli.serving.shelf import Held, Shelf, Upload
 from nazx_cli.session.saving.session_file import ModelTag
 from nazx_cli.session.saving.store import Store
 from nazx_cli.session.settings import SessionSettings
-from nazx_cli.session.state import History
+from nazx_cli.session.state import History, Message, State, Turn
 
 openai = pytest.importorskip("openai")
 
@@ -215,6 +217,21 @@ def test_sessions_are_listed_and_told(server: Server, client: openai.OpenAI) -> 
     with Store(server.home / "sessions").open("told by HTTP", create=False):
         (info,) = (e for e in told(server, "/nazx/sessions") if e["name"] == own["session"])
         assert info["open"]
+
+
+def test_what_an_answer_rests_on_is_told_first_though_it_lies_within_another(
+    tmp_path: Path,
+) -> None:
+    sources = [
+        Passage("a.txt", first, 9, start, stop, f"words {first}")
+        for first, start, stop in ((7, 70, 80), (1, 10, 30), (6, 60, 90))
+    ]
+    turn = Turn("Who?", Message("user", "Who?"), tuple(sources), "Me.", interrupted=False)
+    store, tag = Store(tmp_path), ModelTag("scripted", "0" * 64, "0" * 64)
+    with store.open("kept", create=True) as file:
+        file.save({"main": State(history=History((turn,)))}, "main", (), tag)
+    (found,) = saved.told(store, "kept", ())["turns"]  # type: ignore[arg-type]
+    assert [each["first_line"] for each in found["sources"]] == [7, 1, 6]
 
 
 def test_a_document_is_taken_out_of_a_session(server: Server, client: openai.OpenAI) -> None:
