@@ -293,8 +293,9 @@ def test_the_benchmark_counts_what_is_answered(server: Server) -> None:
 # Who may ask, and the end
 
 
-def test_a_server_that_others_reach_needs_a_key() -> None:
-    out, err, code = run_nazx("serve", "--host", "0.0.0.0")
+@pytest.mark.parametrize("key", [(), ("--api-key", ""), ("--api-key", " ")])
+def test_a_server_that_others_reach_needs_a_key(key: tuple[str, ...]) -> None:
+    out, err, code = run_nazx("serve", "--host", "0.0.0.0", *key, "--offline", "-m", "none/such")
     assert (out, code) == ("", 2)
     assert "there is no key; next: set NAZX_API_KEY" in err
 
@@ -302,7 +303,7 @@ def test_a_server_that_others_reach_needs_a_key() -> None:
 def test_a_key_is_needed_where_there_is_one_and_an_interrupt_ends_with_130(
     tmp_path: Path,
 ) -> None:
-    server = start(tmp_path, "--api-key", "s3cret")
+    server = start(tmp_path, "--api-key", " s3cret ")  # as a file may have it
     try:
         assert [model.id for model in server.client("s3cret").models.list()] == [MODEL]
         for key in ("", "s3cre", "s3cret2"):

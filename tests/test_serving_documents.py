@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_helpers import ScriptedModel, run_nazx, tiny_checkpoint
@@ -22,7 +23,9 @@ from serving_helpers import (
 
 from nazx_cli.documents.document import Document
 from nazx_cli.engine.language_model import load_model
+from nazx_cli.reading.passages import Passage
 from nazx_cli.reading.tokenized import TokenizedDocument
+from nazx_cli.serving import saved
 from nazx_cli.serving.desk import Desk, Served
 from nazx_cli.serving.replies import Reply
 from nazx_cli.serving.requests import ChatRequest, Manner, chat_request
@@ -30,7 +33,7 @@ from nazx_cli.serving.shelf import Held, Shelf, Upload
 from nazx_cli.session.saving.session_file import ModelTag
 from nazx_cli.session.saving.store import Store
 from nazx_cli.session.settings import SessionSettings
-from nazx_cli.session.state import History
+from nazx_cli.session.state import History, Message, State, Turn
 
 openai = pytest.importorskip("openai")
 
@@ -216,6 +219,21 @@ def test_sessions_are_listed_and_told(server: Server, client: openai.OpenAI) -> 
         assert info["open"]
 
 
+def test_what_an_answer_rests_on_is_told_first_though_it_lies_within_another(
+    tmp_path: Path,
+) -> None:
+    sources = [
+        Passage("a.txt", first, 9, start, stop, f"words {first}")
+        for first, start, stop in ((7, 70, 80), (1, 10, 30), (6, 60, 90))
+    ]
+    turn = Turn("Who?", Message("user", "Who?"), tuple(sources), "Me.", interrupted=False)
+    store, tag = Store(tmp_path), ModelTag("scripted", "0" * 64, "0" * 64)
+    with store.open("kept", create=True) as file:
+        file.save({"main": State(history=History((turn,)))}, "main", (), tag)
+    (found,) = saved.told(store, "kept", ())["turns"]  # type: ignore[arg-type]
+    assert [each["first_line"] for each in found["sources"]] == [7, 1, 6]
+
+
 def test_a_document_is_taken_out_of_a_session(server: Server, client: openai.OpenAI) -> None:
     own: dict[str, object] = {"session": "shrinks"}
     own["files"] = [upload(client, f"{n}.txt", f"{n} {BOOK}".encode()) for n in ("one", "two")]
@@ -284,18 +302,34 @@ def test_the_gauge_tells_memory_and_window(server: Server, client: openai.OpenAI
     assert gauge["queue"] == {"waiting": 0, "running": 0}
 
 
-def test_an_unsure_answer_is_sent_with_another_and_where_that_stands(tmp_path: Path) -> None:
-    lm = ScriptedModel(["[1] Trout.|-1.5", *["[1] Blue frogs.|-2"] * 4], can_cite=True)
+def answered(tmp_path: Path, said: list[str], *stops: str) -> tuple[dict[str, Any], Held]:
+    """The message that a model which reads in parts gives, and its document."""
+    lm = ScriptedModel(said, can_cite=True)
     text = "The otter eats trout in the river every day of the year.\n\n" * 90
     document = TokenizedDocument.build(Document("a.txt", text, "text"), lm.tokenizer)
     held = Held(document, len(text), "user_data")
     tag = ModelTag("scripted", "0" * 64, "0" * 64)
     served = Served(lm, SessionSettings(), Store(tmp_path), tag)  # type: ignore[arg-type]
-    question = ChatRequest(Manner(), "What does the otter eat?")
+    question = ChatRequest(Manner(stops=stops), "What does the otter eat?")
     items = [*Desk(served, lambda prompt, generated: None).chat(question, [held])]
-    told = Reply(question, "m").whole(items)["choices"][0]["message"]
+    message: dict[str, Any] = Reply(question, "m").whole(items)["choices"][0]["message"]
+    return message, held
+
+
+def test_an_unsure_answer_is_sent_with_another_and_where_that_stands(tmp_path: Path) -> None:
+    told, held = answered(tmp_path, ["[1] Trout.|-1.5", *["[1] Blue frogs.|-2"] * 4])
     other = told["nazx"]["runner_up"]
     assert (told["content"], other["answer"]) == ("Trout.", "Blue frogs.")
     assert 0 < other["confidence"] <= told["nazx"]["confidence"] < 0.5
     assert other["citation"].keys() == told["annotations"][0]["file_citation"].keys()
     assert (other["citation"]["file_id"], other["citation"]["filename"]) == (held.id, "a.txt")
+
+
+def test_an_answer_that_a_stop_ends_has_the_source_of_the_whole(tmp_path: Path) -> None:
+    said = ["[1] Fresh trout.|-0.1", *["[1] Blue frogs.|-2"] * 4]
+    whole, _ = answered(tmp_path / "1", [*said])
+    cut, _ = answered(tmp_path / "2", [*said], "trout")
+    assert (cut["content"], cut["nazx"]["finish"]) == ("Fresh", "stop")
+    assert whole["content"] == "Fresh trout." and cut["nazx"] == whole["nazx"]
+    ((one,), (other,)) = (told["annotations"] for told in (whole, cut))
+    assert one["file_citation"] | {"file_id": ""} == other["file_citation"] | {"file_id": ""}

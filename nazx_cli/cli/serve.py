@@ -67,7 +67,8 @@ def serve(
     from nazx_cli.cli.shared.opening import load_with, models_of
     from nazx_cli.serving.gate import is_loopback
 
-    if not is_loopback(options.host) and not options.api_key:
+    key = (options.api_key or "").strip()  # no request can tell of space around it
+    if not is_loopback(options.host) and not key:
         raise UsageError(
             f"{options.host} can be reached from other machines, and there is no key",
             "set NAZX_API_KEY, or leave --host out",
@@ -95,7 +96,7 @@ def serve(
 
         def make() -> Service:
             limits = Limits(most, options.queue)
-            return Service(served, tell, key=options.api_key or None, limits=limits)
+            return Service(served, tell, key=key or None, limits=limits)
 
         host, port = bound.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host

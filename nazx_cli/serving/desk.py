@@ -273,9 +273,9 @@ class Desk:
                     shown = text.rstrip()
                     tail = text[len(shown) :]
                     yield replace(piece, text=shown)
-                    if stops.stopped:
-                        heard.stopped = True
-                        break
+                    heard.stopped = stops.stopped
+                    if heard.stopped and isinstance(event, Delta) and event.step is not None:
+                        break  # else all is said already, and what it rests on comes next
         finally:
             self._count(*heard.tokens)
         self.usage = session.usage()

@@ -67,6 +67,7 @@ def _info(info: SessionInfo) -> dict[str, Any]:
 
 def _turn(turn: Turn, said: Conversation, files: Mapping[str, str]) -> dict[str, Any]:
     numbers = {name: number for number, (name, _) in reversed([*enumerate(said.documents, 1)])}
+    others = (passage for _, passage in distinct(turn.sources))
     return {
         "question": turn.question,
         "answer": turn.answer.strip(),
@@ -80,6 +81,6 @@ def _turn(turn: Turn, said: Conversation, files: Mapping[str, str]) -> dict[str,
                     quoted(passage, turn.answer, turn.question),
                 )
             )
-            for _, passage in distinct(turn.sources)
+            for passage in dict.fromkeys([*turn.sources[:1], *others])  # the answer's own first
         ],
     }
