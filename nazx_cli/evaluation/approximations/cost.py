@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel
 
 FAR = 1_000_000
-"""Tokens for which bytes are told too, by formula: nothing of that length is run."""
+"""Tokens for which bytes are told too, by formula."""
 
 
 @dataclass(frozen=True)
