@@ -320,7 +320,7 @@ def test_an_unsure_answer_is_sent_with_another_and_where_that_stands(tmp_path: P
     told, held = answered(tmp_path, ["[1] Trout.|-1.5", *["[1] Blue frogs.|-2"] * 4])
     other = told["nazx"]["runner_up"]
     assert (told["content"], other["answer"]) == ("Trout.", "Blue frogs.")
-    assert 0 < other["confidence"] <= told["nazx"]["confidence"] < 0.5
+    assert 0 < other["confidence"] <= told["nazx"]["confidence"] < 0.5 and told["nazx"]["unsure"]
     assert other["citation"].keys() == told["annotations"][0]["file_citation"].keys()
     assert (other["citation"]["file_id"], other["citation"]["filename"]) == (held.id, "a.txt")
 

@@ -13,6 +13,7 @@ from nazx_cli.reading.passages import source_line, source_record
 from nazx_cli.serving.desk import End, Piece, Source
 from nazx_cli.serving.logprobs import TokenChances, of_chat, of_completion
 from nazx_cli.serving.requests import ChatRequest, CompletionRequest
+from nazx_cli.session.choice import is_unsure
 
 DONE = b"data: [DONE]\n\n"
 
@@ -133,6 +134,7 @@ class Reply:
             "mode": end.mode,
             "finish": end.finish,
             "confidence": None if end.confidence is None else round(end.confidence, 4),
+            "unsure": is_unsure(end.confidence),
             "notices": list(end.notices),
         }
         if self.asked.sources:

@@ -80,6 +80,11 @@ class Choice:
         return max(math.exp(answer.opens) for answer in answers) < bar
 
 
+def is_unsure(confidence: float | None) -> bool:
+    """Whether an answer of that confidence is as likely wrong; not where none is told."""
+    return confidence is not None and confidence < UNSURE
+
+
 def differs(one: str, other: str) -> bool:
     """Whether two answers say different things: fewer than half of their words of content are the
     same."""

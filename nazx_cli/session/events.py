@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nazx_cli.session.choice import UNSURE
+from nazx_cli.session.choice import is_unsure
 
 if TYPE_CHECKING:
     from nazx_cli.engine.generator import Stats, Step
@@ -104,7 +104,7 @@ class Answer:
     @property
     def unsure(self) -> bool:
         """Whether the model told that it is as likely wrong."""
-        return self.confidence is not None and self.confidence < UNSURE
+        return is_unsure(self.confidence)
 
     @property
     def cites(self) -> bool:

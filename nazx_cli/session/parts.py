@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from nazx_cli.engine.generator import Stats
 from nazx_cli.reading.words import STOP_WORDS, stem, words
-from nazx_cli.session.choice import UNSURE, Choice, differs
+from nazx_cli.session.choice import Choice, differs, is_unsure
 from nazx_cli.session.citation import NOT_SAID, capital, parse
 from nazx_cli.session.events import Answer, Delta, Event, Notice, Reading
 from nazx_cli.session.prompt import Prompt, user_message
@@ -111,7 +111,7 @@ def choose(answers: Sequence[PartAnswer], choice: Choice) -> Chosen:
         unlikely = 1 - max(math.exp(answer.opens) for answer in answers)
         return Chosen(answers[best], NOT_SAID, True, unlikely)
     text, second = answers[best].text, None
-    if sure[best] < UNSURE:
+    if is_unsure(sure[best]):
         others = (at for at in reversed(ranked) if answers[at].text)
         second = next(
             ((answers[at], sure[at]) for at in others if differs(answers[at].text, text)), None

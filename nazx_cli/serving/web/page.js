@@ -93,7 +93,7 @@ async function ask(text) {
     const seconds = ((performance.now() - began) / 1000).toFixed(1);
     const cut = end.finish === "length" ? ["cut off at its longest"] : [];
     turn.end([...cut, ...end.notices, `${seconds} s`].join(" · "), end.sources);
-    if (end.other) turn.doubt(end.other);
+    if (end.unsure) turn.doubt(end.other);
     tell(turn.text === "" ? "The answer is empty." : "The answer is here.");
     await documents.taken(files);
   } catch (error) {
@@ -119,7 +119,7 @@ function take(event, turn, end) {
   if (near) talk.scrollTop = talk.scrollHeight;
   if (!annotations) return end;
   const sources = annotations.map((each) => each.file_citation);
-  return { ...end, finish: choice.finish_reason, notices: nazx.notices, sources, other: nazx.runner_up };
+  return { ...end, finish: choice.finish_reason, notices: nazx.notices, sources, unsure: nazx.unsure, other: nazx.runner_up };
 }
 
 // What the last answer changed beside itself.

@@ -48,11 +48,12 @@ export class Turn {
     }
   }
 
-  // An answer that may be wrong: what else was said, and where that stands.
-  doubt({ answer, citation }) {
-    this.#answer.append(make("p", { class: "quiet other" }, `Unsure; or perhaps: ${answer}`));
-    if (citation === null) return;
-    this.#beside.append(make("h4", {}, "Perhaps"), make("ul", {}, make("li", {}, this.#source(citation))));
+  // An answer that may be wrong: what else was said, if anything was, and where that stands.
+  doubt(other) {
+    const text = other ? `Unsure; or perhaps: ${other.answer}` : "Unsure";
+    this.#answer.append(make("p", { class: "quiet other" }, text));
+    if (!other?.citation) return;
+    this.#beside.append(make("h4", {}, "Perhaps"), make("ul", {}, make("li", {}, this.#source(other.citation))));
   }
 
   #source(source) {
