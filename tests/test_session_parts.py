@@ -318,9 +318,3 @@ def test_what_the_prompt_holds_of_the_conversation_does_not_grow_with_it() -> No
     assert all(0 < usage.window_used <= (usage.window or 0) for usage in used)
     chat.drop(1)  # without documents the whole conversation goes on
     assert chat.usage().conversation_tokens > used[0].conversation_tokens
-
-
-@pytest.mark.parametrize(("said", "want"), (("a low curtain.", "A low curtain."), ("Él.", "Él.")))
-def test_an_answer_gets_its_capital_back(said: str, want: str) -> None:
-    answer = asked(session([f"[1] {said}|-0.1"] * PARTS), "What does the otter eat?")
-    assert answer.text == want

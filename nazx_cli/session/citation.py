@@ -50,11 +50,6 @@ def write(answer: str, number: int | None) -> str:
     return answer if number is None else f"[{number}] {answer}"
 
 
-def capital(answer: str) -> str:
-    """``answer`` with a capital: models write it as the passage does, to copy it more easily."""
-    return answer[:1].upper() + answer[1:]
-
-
 def parse(answer: str) -> Cited:
     """Take apart what a model wrote; any text at all is an answer, if need be without citation.
 

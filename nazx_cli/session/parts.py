@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from nazx_cli.engine.generator import Stats
 from nazx_cli.reading.words import STOP_WORDS, stem, words
 from nazx_cli.session.choice import Choice, differs, is_unsure
-from nazx_cli.session.citation import NOT_SAID, capital, parse
+from nazx_cli.session.citation import NOT_SAID, parse
 from nazx_cli.session.events import Answer, Delta, Event, Notice, Reading
 from nazx_cli.session.prompt import Prompt, user_message
 from nazx_cli.session.state import Turn
@@ -72,7 +72,7 @@ def part_answer(prompt: Prompt, candidate: Candidate, decode: Decode) -> PartAns
             if parse(decode(candidate.tokens[:n])).number is not None
         )
     return PartAnswer(
-        prompt, capital(found.text), cited, opens, candidate.logprobs[first:], candidate.finish
+        prompt, found.text, cited, opens, candidate.logprobs[first:], candidate.finish
     )
 
 

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 from nazx_cli.evaluation.data.stories import SUMMARY, Question, Story
 from nazx_cli.reading.plan import typical_passages
-from nazx_cli.reading.words import STOP_WORDS
-from nazx_cli.session.citation import NOT_SAID, capital, write
+from nazx_cli.session.citation import NOT_SAID, write
 from nazx_cli.session.prompt import form_of, user_message
 from nazx_cli.session.state import Message
 from nazx_cli.session.templating.templates import render, stop_ids
@@ -104,9 +103,9 @@ class Asker:
                 continue
             judged = found(book, asked, answer, passages)
             if judged.held:
-                text = write(as_written(answer, passages), judged.number)
+                text = write(answer, judged.number)
                 yes.append(self._row(asked.question.text, passages, text))
-            elif judged.absent and answer.lower() not in ("yes.", "no."):
+            elif judged.absent and answer not in ("Yes.", "No."):
                 no.append(self._row(asked.question.text, passages, NOT_SAID))
         self._rng.shuffle(yes)
         answered = yes[:_MOST]
@@ -189,12 +188,8 @@ class Asker:
             before = self._answer(firsts[0].question)
             if not judged.held or before is None:
                 continue
-            history = [
-                Message("user", firsts[0].question.text),
-                Message("assistant", capital(before)),
-            ]
-            told = write(as_written(answer, passages), judged.number)
-            return [self._row(text, passages, told, history)]
+            history = [Message("user", firsts[0].question.text), Message("assistant", before)]
+            return [self._row(text, passages, write(answer, judged.number), history)]
         return []
 
     def _row(
@@ -242,26 +237,11 @@ def end_of_answer(tokenizer: Tokenizer) -> list[int]:
 
 
 def sentence(answer: str) -> str:
-    """``answer`` with a full stop."""
+    """``answer`` with a capital and a full stop."""
     text = " ".join(answer.split()).rstrip(" .,;")
     if not text:
         return ""
-    return text + ("" if text[-1] in "!?" else ".")
-
-
-def as_written(answer: str, passages: Sequence[Passage]) -> str:
-    """``answer`` without its capital where the passages do not say it so, and its first word
-    stands there without, or nowhere and is one like "the": made of the very tokens that are there
-    to be copied. ``session.parts`` gives the capital back."""
-    first = re.match(r"[A-Z][a-z]*\b", answer)
-    text = "\n".join(passage.text for passage in passages)
-    if first is None or first.group() == "I" or answer.rstrip(".") in text:
-        return answer
-    plain = first.group().lower()
-    there = [re.search(rf"\b{word}\b", text) for word in (plain, first.group())]
-    if there[0] or (plain in STOP_WORDS and not there[1]):
-        return plain + answer[first.end() :]
-    return answer
+    return text[0].upper() + text[1:] + ("" if text[-1] in "!?" else ".")
 
 
 def first_sentences(text: str, most: int) -> str:
