@@ -104,7 +104,6 @@ class Approximation(ABC):
         (S, kv_heads, T, D), of one layer; S is ``streams``."""
 
     @abstractmethod
-    @abstractmethod
     def over(self, k: Tensor) -> Scored:
         """How much queries make of far keys k (N, D) that all stand before them. ``UsageError``
         where that is not defined."""
