@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serving_helpers import MODEL, Server
@@ -13,6 +14,20 @@ if TYPE_CHECKING:
     from selenium.webdriver.remote.webelement import WebElement
 
 ENTER, ESCAPE, TAB = "\ue007", "\ue00c", "\ue004"
+
+
+def started(chromium: str, driver: str, folder: Path) -> WebDriver:
+    """A browser without a window, which keeps what it has to in ``folder``."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in (
+        *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+        *("--disable-background-networking", "--no-first-run", f"--user-data-dir={folder}"),
+    ):
+        options.add_argument(argument)
+    return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
 
 
 class Page:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from page_driver import ENTER, ESCAPE, Page
+from page_driver import ENTER, ESCAPE, Page, started
 from serving_helpers import BOOK, MODEL, Server, running, slowed
 
 from nazx_cli.session.saving.store import Store
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from selenium.webdriver.remote.webdriver import WebDriver
     from selenium.webdriver.remote.webelement import WebElement
 
-webdriver = pytest.importorskip("selenium.webdriver")
+pytest.importorskip("selenium.webdriver")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (apt: chromium-driver)"
@@ -51,16 +51,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    folder = tmp_path_factory.mktemp("browser")
-    for argument in (
-        *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
-        *("--disable-background-networking", "--no-first-run", f"--user-data-dir={folder}"),
-    ):
-        options.add_argument(argument)
-    service = webdriver.ChromeService(str(DRIVER))
-    driver = webdriver.Chrome(options=options, service=service)
+    driver = started(str(CHROMIUM), str(DRIVER), tmp_path_factory.mktemp("browser"))
     yield driver
     driver.quit()
 

@@ -90,8 +90,9 @@ class Schedule:
 
     def done(self, counters: Counters) -> float:
         """The share of the run that is over."""
-        limit = self.steps if self.steps is not None else 60 * (self.minutes or 0.0)
-        so_far = counters.step if self.steps is not None else counters.seconds
+        so_far, limit = counters.seconds, 60 * (self.minutes or 0.0)
+        if self.steps is not None:
+            so_far, limit = counters.step, self.steps
         return so_far / limit if limit else 1.0
 
     def rate_at(self, share: float) -> float:

@@ -26,6 +26,7 @@ from nazx_cli.ui.terminal.screen import Screen
 
 if TYPE_CHECKING:
     from nazx_cli.reading.passages import Passage
+    from nazx_cli.session.citation import Quotation
     from nazx_cli.ui.terminal.gauge_line import Gauge
     from nazx_cli.ui.terminal.live import Live
 
@@ -62,21 +63,14 @@ class Outcome:
         stats = self.answer.stats if self.answer else None
         cited: dict[str, Any] = {}
         if self.answer is not None and self.answer.cites:
-            quotes = [
-                {"cited": source_record(passage), "quote": text}
-                for passage, text in self.answer.quotations
-            ]
-            cited = quotes[0] if quotes else {"cited": None, "quote": ""}
+            quotes = [_quoted(each) for each in self.answer.quotations]
+            cited = quotes[0] if quotes else _quoted(None)
             sure = self.answer.confidence
             cited |= {"confidence": None if sure is None else round(sure, 4)}
             if (second := self.answer.runner_up) is not None:
-                quote = second.quotation
-                cited["runner_up"] = {
-                    "answer": second.text,
-                    "confidence": round(second.confidence, 4),
-                    "cited": None if quote is None else source_record(quote.passage),
-                    "quote": "" if quote is None else quote.text,
-                }
+                sure = round(second.confidence, 4)
+                other = {"answer": second.text, "confidence": sure}
+                cited["runner_up"] = other | _quoted(second.quotation)
             if len(quotes) > 1:
                 cited["further_quotes"] = quotes[1:]
         return {
@@ -89,6 +83,13 @@ class Outcome:
             "finish": self.answer.finish if self.answer else "interrupted",
             "stats": asdict(stats) if stats else None,
         }
+
+
+def _quoted(quotation: Quotation | None) -> dict[str, Any]:
+    """What an answer stands on, for JSON."""
+    if quotation is None:
+        return {"cited": None, "quote": ""}
+    return {"cited": source_record(quotation.passage), "quote": quotation.text}
 
 
 def show_turn(

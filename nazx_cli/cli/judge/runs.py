@@ -152,8 +152,7 @@ class Evaluation:
                     of = {"none": "nothing", "own": f"{before.tokens:,} tokens"}
                     resident = of.get(before.source, f"{before.tokens:,} of another text's")
                     name, same = f"{name}, {resident} before", fingerprint({run: repr(before)})
-                if self._approximations:
-                    self._cost(name, shelf, approximation, length, before)
+                self._cost(name, shelf, approximation, length, before)
                 for stretch in read_through(
                     name,
                     same,
@@ -182,8 +181,7 @@ class Evaluation:
         for shelf, name, same, approximation in self._each(longest):
             resident = self._answers.read == ["resident"]
             shelf.lm.attend_far(resident)
-            if self._approximations:
-                self._cost(name, shelf, approximation, longest)
+            self._cost(name, shelf, approximation, longest)
             run = fingerprint({same: "resident"}) if resident else same
             for outcome in probe(
                 name,
@@ -229,7 +227,10 @@ class Evaluation:
         length: int,
         before: Before | None = None,
     ) -> None:
-        """Tell of what ``name`` holds: of what is before, where something is."""
+        """Where approximations are compared, tell of what ``name`` holds: of what is before, where
+        something is."""
+        if not self._approximations:
+            return
         far = before is not None and before.source != "none"
         length = before.tokens if before is not None and far else length
         self._costs.append(Cost.of(name, shelf.lm, way, length, far=far))

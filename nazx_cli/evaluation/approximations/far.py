@@ -87,9 +87,9 @@ def keys_of(memory: FarInAttention, far: Tensor) -> Tensor:
     parts times the rank."""
     count, tables = len(far) - 1, memory.tables
     parts = [
-        F.pad(tables[back].float()[far[: max(0, count - back)].long()], (0, 0, min(back, count), 0))
+        F.pad(tables[back][far[: max(0, count - back)].long()].float(), (0, 0, min(back, count), 0))
         for back in range(memory.taps)
     ]
     if memory.around:
-        parts.append(summed(tables[-1].float()[far.long()], memory.around)[:count])
+        parts.append(summed(tables[-1][far.long()].float(), memory.around)[:count])
     return torch.cat(parts, 1)
