@@ -42,6 +42,7 @@ _LIMITS = {
 _MAX_PARAMETERS = 2_000_000_000_000
 _OF_ALL = ("torch_dtype", "dtype", "eos_token_id", "bos_token_id", "tie_word_embeddings")
 _DAMAGED = "the checkpoint is damaged; fetch it again"
+_ANOTHER = "take another; nazx ls --all names some that run"
 
 
 class ConfigError(ModelUnavailableError):
@@ -277,9 +278,11 @@ class ModelConfig:
             )
 
 
-def _fields(data: Mapping[str, Any]) -> Fields:
+def _fields(
+    data: Mapping[str, Any], hint: str = "correct it, fetch the model again, or take another"
+) -> Fields:
     def complain(what: str) -> ConfigError:
-        return ConfigError(f"config.json: {what}", "correct it or fetch the model again")
+        return ConfigError(f"config.json: {what}", hint)
 
     return Fields(data, complain)
 
@@ -291,17 +294,14 @@ def _size(reader: Fields, key: str, default: int | None = None) -> int:
 def _family(data: Mapping[str, Any]) -> Family:
     """The family that a file names; a setting of it that is not supported is refused by name."""
     key = "base_model_type" if data.get("model_type") == "nazx" else "model_type"
-    family = FAMILIES[_fields(data).choice(key, tuple(FAMILIES))]
+    family = FAMILIES[_fields(data, _ANOTHER).choice(key, tuple(FAMILIES))]
     if data.get("quantization_config") is not None:
         raise ConfigError(
             "config.json: the weights are quantized in a form that NazX does not read",
             "take the original model and add --quantize int8 or nf4",
         )
-    for setting, value in family.refused.items():
-        if data.get(setting) == value:
-            raise ConfigError(
-                f"config.json: {setting} is {value!r:.60}, which NazX cannot run", "take another"
-            )
+    if reason := family.objection(data):
+        raise ConfigError(f"config.json: {reason}", _ANOTHER)
     return family
 
 

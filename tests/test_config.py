@@ -63,6 +63,9 @@ def test_the_number_of_parameters_is_that_of_the_tensors(base: dict[str, Any]) -
         ({"rope_scaling": {"type": "linear"}}, "factor"),
         ({"rope_scaling": 3}, "rope_scaling"),
         ({"model_type": "mamba"}, "model_type"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification"),
+        ({"architectures": ["LlamaModel"]}, "no model that writes text"),
+        ({"is_causal": False}, "is_causal"),
         ({"model_type": "nazx"}, "base_model_type"),
         ({"model_type": "nazx", "base_model_type": "llama"}, "attention"),
     ),
@@ -74,6 +77,17 @@ def test_impossible_values_are_named(change: dict[str, Any], says: str) -> None:
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 5
     assert caught.value.hint
+
+
+def test_who_names_a_family_that_does_not_run_is_told_to_take_another() -> None:
+    with pytest.raises(ConfigError) as caught:
+        ModelConfig.from_dict({**LLAMA, "model_type": "mixtral"})
+    assert "ls --all" in (caught.value.hint or "") and "again" not in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("made_as", (["LlamaForCausalLM"], ["My", "GPT2LMHeadModel"], [], None))
+def test_models_that_write_run_by_whatever_name(made_as: list[str] | None) -> None:
+    assert ModelConfig.from_dict({**LLAMA, "architectures": made_as}).family == "llama"
 
 
 @pytest.mark.parametrize(

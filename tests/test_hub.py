@@ -157,6 +157,13 @@ def test_a_repository_of_pickles_is_refused_before_they_are_fetched(
     assert not any("resolve" in request for request in hub.requests)
 
 
+def test_a_repository_of_ggufs_alone_says_how_to_take_one(hub: FakeHub, repo: FakeRepo) -> None:
+    repo.files = {"README.md": b"", "tiny-q4_k_m.gguf": b"GGUF", "tiny-q8_0.gguf": b"GGUF"}
+    error = error_of()
+    assert "GGUF (tiny-q4_k_m.gguf)" in error.message and "nazx convert" in error.hint
+    assert not any("resolve" in request for request in hub.requests)
+
+
 def test_a_model_of_another_family_is_refused_before_its_weights_are_fetched(
     hub: FakeHub, repo: FakeRepo
 ) -> None:

@@ -117,14 +117,14 @@ def _fetch(
         listing = _list(repo, revision)
         if cached is not None and _is_current(cached, listing):
             return cached
+        if SINGLE_FILE not in listing.sizes and INDEX_FILE not in listing.sizes:
+            raise no_weights(repo, sorted(listing.sizes))
         small = [name for name in (*SMALL_FILES, INDEX_FILE) if name in listing.sizes]
         for name in ("config.json", "tokenizer.json"):
             if name not in small:
                 raise ModelUnavailableError(
                     f"{repo} has no {name}, which NazX needs", "name another repository"
                 )
-        if SINGLE_FILE not in listing.sizes and INDEX_FILE not in listing.sizes:
-            raise no_weights(repo, sorted(listing.sizes))
         _fetch_small(repo, small, listing)
         folder = _download(repo, revision, small, listing)
         ModelConfig.from_folder(folder)

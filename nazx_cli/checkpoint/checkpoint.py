@@ -267,7 +267,7 @@ def no_weights(place: str, names: Sequence[str]) -> ModelUnavailableError:
     if ggufs:
         return ModelUnavailableError(
             f"{place} holds its weights as GGUF ({ggufs[0]}), which has to be converted first",
-            "name the model's own repository or a folder, with model.safetensors",
+            "fetch that file and nazx convert FILE.gguf FOLDER, or name one with model.safetensors",
         )
     return ModelUnavailableError(
         f"{place} holds no weights: neither {SINGLE_FILE} nor {INDEX_FILE}",

@@ -50,6 +50,8 @@ def with_qk_norms(names: Names) -> Names:
     return replace(names, q_norm="self_attn.q_norm", k_norm="self_attn.k_norm")
 
 
+_WRITING = ("CausalLM", "ConditionalGeneration", "LMHead")
+
 FULL, SLIDING = "full_attention", "sliding_attention"
 """What ``layer_types`` calls layers that see everything, and those that see a window."""
 
@@ -106,6 +108,22 @@ class Family:
         if self.layers is not None:
             return self.layers(fields, shape)
         return (LayerKind(None, shape.rope),) * shape.num_layers
+
+    def objection(self, data: Mapping[str, Any]) -> str | None:
+        """What a ``config.json`` says that nothing here can run; None where there is nothing."""
+        made_as = data.get("architectures")
+        if isinstance(made_as, list) and made_as and not any(map(_writes, made_as)):
+            return f"{made_as[0]!r:.60} is no model that writes text"
+        for setting, value in {"is_causal": False, **self.refused}.items():
+            if data.get(setting) == value:
+                return f"{setting} is {value!r:.60}, which NazX cannot run"
+        return None
+
+
+def _writes(architecture: Any) -> bool:
+    """Whether a class of that name says which token follows; others judge texts, or turn them into
+    vectors."""
+    return isinstance(architecture, str) and any(word in architecture for word in _WRITING)
 
 
 class GgufMetadata(Protocol):

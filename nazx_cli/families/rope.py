@@ -68,7 +68,8 @@ def read_rope(
     dim = int(head_dim * share)
     if dim % 2:
         raise reader.complain(f"{dim} rotated dimensions cannot be paired")
-    original = rope.count(_ORIGINAL, max_positions)
+    # Transformers stretches dynamic frequencies from the whole context on, whatever else is named.
+    original = max_positions if kind == "dynamic" else rope.count(_ORIGINAL, max_positions)
     stretched = kind in ("yarn", "longrope")
     default_factor = max(max_positions / original, 1.0) if stretched else None
     factor = 1.0 if kind == "default" else rope.number("factor", default_factor, 1.0, 1e6)
