@@ -62,6 +62,14 @@ def test_the_number_of_parameters_is_that_of_the_tensors(base: dict[str, Any]) -
         ({"rope_scaling": {"type": "spiral"}}, "rope_type"),
         ({"rope_scaling": {"type": "linear"}}, "factor"),
         ({"rope_scaling": 3}, "rope_scaling"),
+        (
+            {
+                "rope_scaling": {"type": "linear", "factor": 4.0},
+                "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+            },
+            "rope_scaling and rope_parameters differ in rope_type",
+        ),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ({"model_type": "mamba"}, "model_type"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification"),
         ({"architectures": ["LlamaModel"]}, "no model that writes text"),

@@ -6,7 +6,7 @@ from nazx_cli.families.base import Family, Gguf, GgufMetadata, Names, sliding
 from nazx_cli.families.rope import RopeKeys
 
 # Files of old say "yarn" for what was always longrope.
-_ROPE = RopeKeys(older_types={"yarn": "longrope"})
+_ROPE = RopeKeys(share_key="partial_rotary_factor", older_types={"yarn": "longrope"})
 
 
 def _keys(file: GgufMetadata) -> dict[str, object]:

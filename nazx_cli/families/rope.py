@@ -12,6 +12,7 @@ from nazx_cli.foreign import Fields
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 _OLDER = {"su": "longrope"}
 _ORIGINAL = "original_max_position_embeddings"
+_SHARE = "partial_rotary_factor"
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,14 @@ class RopeConfig:
 
 @dataclass(frozen=True)
 class RopeKeys:
-    """Where a family keeps what, and what it takes where nothing is said."""
+    """Where a family keeps what, and what it takes where nothing is said.
+
+    Heads are rotated whole where there is no ``share_key``.
+    """
 
     theta_key: str = "rope_theta"
     theta: float = 10_000.0
-    share_key: str = "partial_rotary_factor"
+    share_key: str = ""
     share: float = 1.0
     older_types: Mapping[str, str] | None = None
 
@@ -53,7 +57,7 @@ class RopeKeys:
 def read_rope(
     reader: Fields, keys: RopeKeys, head_dim: int, max_positions: int, layers: str | None = None
 ) -> RopeConfig:
-    """Merge the new key (``rope_parameters``) with the older ones; the new one wins.
+    """Merge the new key (``rope_parameters``) with the older ones, which may not contradict it.
 
     ``layers`` is the kind of layers (``full_attention``) whose settings are meant where a file
     has several.
@@ -64,7 +68,9 @@ def read_rope(
     if isinstance(entry.get("rope_type"), str):
         entry["rope_type"] = named.get(entry["rope_type"], entry["rope_type"])
     kind = rope.choice("rope_type", ROPE_TYPES, "default")
-    share = rope.number("partial_rotary_factor", keys.share, 0.0, 1.0)
+    share = rope.number(_SHARE, keys.share, 0.0, 1.0)
+    if share != keys.share and not keys.share_key:
+        raise reader.complain(f"{_SHARE} is {share:g}, but this family rotates whole heads")
     dim = int(head_dim * share)
     if dim % 2:
         raise reader.complain(f"{dim} rotated dimensions cannot be paired")
@@ -103,12 +109,18 @@ def _entry(reader: Fields, keys: RopeKeys, layers: str | None) -> dict[str, Any]
         value = data.get(key)
         if isinstance(value, dict):
             own = value.get(layers) if layers else None
-            entry.update(own if isinstance(own, dict) else value)
+            said = own if isinstance(own, dict) else value
+            part = {name: each for name, each in said.items() if each is not None}
+            if "type" in part:
+                part.setdefault("rope_type", part["type"])
+            for name in part.keys() & entry.keys():
+                if part[name] != entry[name]:
+                    raise reader.complain(f"rope_scaling and rope_parameters differ in {name}")
+            entry |= part
         elif value is not None:
             raise reader.complain(f"{key} is no JSON object")
     entry.setdefault("rope_theta", data.get(keys.theta_key, data.get("rope_theta")))
-    entry.setdefault("partial_rotary_factor", data.get(keys.share_key))
-    entry.setdefault("rope_type", entry.get("type"))
+    entry.setdefault(_SHARE, data.get(keys.share_key or _SHARE))
     if data.get(_ORIGINAL) is not None:
         entry[_ORIGINAL] = data[_ORIGINAL]
     return entry
