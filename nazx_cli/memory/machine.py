@@ -32,6 +32,7 @@ from nazx_cli.memory.probe import read_memory
 
 _PROCESS = 300_000_000  # measured: a chat on a CPU with its libraries, before weights are loaded
 _BUFFER = 1 << 27  # bytes, read and written: beyond the caches of all but the largest processors
+_PARTS = 8  # that are copied one after another
 _SECONDS = 0.2  # for which it is copied
 _GPU_BUFFER = 1 << 29
 _PASSES = 10
@@ -62,7 +63,8 @@ def this_machine() -> Hardware:
 
 def _cpu() -> Hardware:
     """The CPU, or the GPU of Apple's that shares its memory."""
-    name = f"{processor_name()}, {usable_cores()} cores"
+    cores = usable_cores()
+    name = f"{processor_name()}, {cores} core{'s' * (cores > 1)}"
     free, can_quantize = read_memory("cpu").free, find_spec("bitsandbytes") is not None
     if sys.platform == "darwin" and platform.machine() == "arm64":
         device, place = "mps", Machine("bfloat16", free, 0, can_quantize, work=GPU_WORK)
@@ -142,23 +144,28 @@ def _write(file: Path, speeds: dict[str, object]) -> None:
 
 
 def _measure_cpu() -> float:
-    """The fastest of some copies by all cores at once, each byte counted as read and written."""
+    """The fastest of some copies by all cores at once, each byte counted as read and written.
+
+    Parts of the buffer take turns: each is short enough to be copied between two turns of other
+    programs, on a machine that is busy.
+    """
     import numpy as np
 
     cores = usable_cores()
-    source = np.empty(_BUFFER, np.uint8)
-    target = np.empty(_BUFFER, np.uint8)
-    pieces = list(zip(np.array_split(source, cores), np.array_split(target, cores), strict=True))
+    buffers = [np.empty(_BUFFER, np.uint8) for _ in range(2)]
+    source, target = ([np.array_split(p, cores) for p in np.split(b, _PARTS)] for b in buffers)
+    parts = [list(zip(*part, strict=True)) for part in zip(source, target, strict=True)]
     best = 0.0
     with ThreadPoolExecutor(cores) as pool:
         # NumPy lets go of the interpreter's lock while it fills and copies.
-        list(pool.map(lambda pair: pair[0].fill(1), pieces))
-        list(pool.map(lambda pair: pair[1].fill(1), pieces))
+        for part in parts:
+            list(pool.map(lambda pair: [each.fill(1) for each in pair], part))
         end = time.perf_counter() + _SECONDS
         while not best or time.perf_counter() < end:
-            started = time.perf_counter()
-            list(pool.map(lambda pair: np.copyto(pair[1], pair[0]), pieces))
-            best = max(best, 2 * _BUFFER / (time.perf_counter() - started))
+            for part in parts:
+                started = time.perf_counter()
+                list(pool.map(lambda pair: np.copyto(pair[1], pair[0]), part))
+                best = max(best, 2 * _BUFFER / _PARTS / (time.perf_counter() - started))
     return best
 
 
