@@ -18,7 +18,7 @@ from nazx_cli.families import FAMILIES, TEXT_PARTS
 from nazx_cli.families.base import FULL, Family, LayerKind, Names, Shape
 from nazx_cli.families.rope import RopeConfig, read_rope
 from nazx_cli.foreign import Fields, read_object
-from nazx_cli.names import DEFAULT_SINKS, DEFAULT_WINDOW, FAR_UPDATES
+from nazx_cli.names import DEFAULT_SINKS, FAR_UPDATES
 
 ATTENTION_KINDS = ("inattention", "windowed", "full")
 FAR_KINDS = ("none", "inattention", "infini")
@@ -82,8 +82,9 @@ class AttentionConfig:
         return entry
 
 
-DEFAULT_ATTENTION = AttentionConfig("windowed", DEFAULT_WINDOW, DEFAULT_SINKS)
-"""What a checkpoint of a base family is converted to where nothing else is asked for."""
+def as_trained(positions: int, sinks: int = DEFAULT_SINKS) -> AttentionConfig:
+    """Windowed attention that is full attention within the ``positions`` of a model's training."""
+    return AttentionConfig("windowed", max(1, positions - sinks), sinks)
 
 
 @dataclass(frozen=True)

@@ -142,8 +142,8 @@ MAIN_BRANCH = "main"
 
 DEFAULT_WINDOW = 2048
 DEFAULT_SINKS = 4
-"""Tokens: the window that dense models are converted to, and what is reckoned with for a
-conversation where nothing else sets a limit."""
+"""Tokens: what is reckoned with for a conversation where nothing else sets a limit, and the first
+ones that windowed attention keeps."""
 
 GIVEN = ("section", "story", "book")
 """What document ``nazx eval`` asks a question about (``--given``)."""

@@ -29,6 +29,7 @@ _LONGROPE = {
     "short_factor": [1.0, 1.1, 1.3, 1.6],
     "long_factor": [1.0, 2.0, 4.0, 9.5],
 }
+_TYPES = ["full_attention", "sliding_attention"] * 2  # which not every family asks for
 _PHI3 = {**_TINY, "model_type": "phi3", "hidden_size": 48, "num_attention_heads": 6}
 _GEMMA = {
     **_TINY,
@@ -81,7 +82,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
             "sliding_attention": {"rope_type": "default", "rope_theta": 700.0},
         },
     },
-    "phi3": {**_PHI3, "sliding_window": 11},
+    "phi3": {**_PHI3, "sliding_window": 11, "layer_types": _TYPES},
     "phi3-longrope": {
         **_PHI3,
         "original_max_position_embeddings": 40,
@@ -98,6 +99,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "rope_scaling": _LONGROPE,
     },
     "smollm3": {**_TINY, "model_type": "smollm3", "no_rope_layers": [1, 1, 0, 1]},
+    "smollm3-window": {
+        **_TINY,
+        "model_type": "smollm3",
+        "sliding_window": 9,
+        "layer_types": _TYPES,
+    },
     "granite": {
         **_TINY,
         "model_type": "granite",
@@ -119,7 +126,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
             "original_max_position_embeddings": 32,
         },
     },
-    "starcoder2": {**_TINY, "model_type": "starcoder2", "sliding_window": 11},
+    "starcoder2": {
+        **_TINY,
+        "model_type": "starcoder2",
+        "sliding_window": 11,
+        "layer_types": _TYPES,
+    },
     "starcoder2-plain": {**_TINY, "model_type": "starcoder2", "use_bias": False},
 }
 """By a name of its own each; ``model_type`` says the family."""

@@ -36,7 +36,7 @@ from nazx_cli.checkpoint.checkpoint import Checkpoint
 from nazx_cli.checkpoint.convert import convert_gguf
 from nazx_cli.checkpoint.gguf import GgufFile
 from nazx_cli.cli.app import app
-from nazx_cli.config import AttentionConfig, ModelConfig
+from nazx_cli.config import AttentionConfig, ModelConfig, as_trained
 
 ROOT = Path(__file__).parents[1]
 FULL = AttentionConfig("full")
@@ -80,8 +80,9 @@ def test_a_base_model_becomes_windowed_with_its_weights_untouched(
     source, dest = write_checkpoint(tmp_path / "source", base), tmp_path / "dest"
     out, _, code = convert(source, dest, "--json")
     assert code == 0
-    assert json.loads(out)["attention"]["local_window"] == 2048
-    assert attention_of(dest) == AttentionConfig("windowed", 2048, 4)
+    trained = base["max_position_embeddings"]
+    assert json.loads(out)["attention"]["local_window"] == trained - 4
+    assert attention_of(dest) == AttentionConfig("windowed", trained - 4, 4)
     for name in ("model.safetensors", "tokenizer.json", "tokenizer_config.json"):
         assert (dest / name).read_bytes() == (source / name).read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dest", "source"]
@@ -92,6 +93,9 @@ def test_the_attention_can_be_chosen(source: Path, tmp_path: Path) -> None:
     assert attention_of(tmp_path / "a") == AttentionConfig("inattention")
     convert(source, tmp_path / "b", "--window", "100", "--sinks", "0")
     assert attention_of(tmp_path / "b") == AttentionConfig("windowed", 100, 0)
+    for option in (["--sinks", "9"], ["--attention", "windowed", "--sinks", "9"]):
+        convert(source, tmp_path / "e", *option, "--force")
+        assert attention_of(tmp_path / "e") == as_trained(LLAMA["max_position_embeddings"], 9)
     convert(tmp_path / "a", tmp_path / "c", "--attention", "full")
     assert attention_of(tmp_path / "c") == FULL
     convert(tmp_path / "b", tmp_path / "d")
@@ -272,7 +276,8 @@ def test_a_quantized_gpt_neox_gguf_is_put_in_order_by_whole_rows(tmp_path: Path)
 def test_a_gguf_file_is_told_by_what_it_holds(tmp_path: Path) -> None:
     write_gguf(tmp_path / "blob", llama(tied=True), {"ffn_up": Kind.Q5_0})
     assert convert(tmp_path / "blob", tmp_path / "dest")[2] == 0
-    assert attention_of(tmp_path / "dest") == AttentionConfig("windowed", 2048, 4)
+    trained = ModelConfig.from_folder(tmp_path / "dest").max_positions
+    assert attention_of(tmp_path / "dest") == as_trained(trained)
     (tmp_path / "text.gguf").write_text("not a model")
     out, err, code = convert(tmp_path / "text.gguf", tmp_path / "other")
     assert (out, code) == ("", 5)

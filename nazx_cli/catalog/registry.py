@@ -9,13 +9,13 @@ import difflib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from nazx_cli.config import DEFAULT_ATTENTION, AttentionConfig, ModelConfig
-from nazx_cli.names import ADAPTER_CONFIG, DEFAULT_MODEL
+from nazx_cli.config import AttentionConfig, ModelConfig, as_trained
+from nazx_cli.names import ADAPTER_CONFIG, DEFAULT_MODEL, DEFAULT_SINKS
 
 _MODELS = Path(__file__).with_name("models")
 _ADAPTERS = Path(__file__).with_name("adapters")
@@ -147,7 +147,7 @@ class RegistryEntry:
         """``attention`` for the configuration that came with the weights."""
         if not self.follows_context:
             return self.attention
-        return _as_trained(config.max_positions)
+        return as_trained(config.max_positions)
 
     @property
     def download_bytes(self) -> int:
@@ -213,9 +213,9 @@ def _entry(name: str, data: Mapping[str, Any], namespace: str) -> RegistryEntry:
     given = dict(data)
     window = given.pop("window", None)
     if window is None:
-        attention = _as_trained(given["architecture"]["max_position_embeddings"])
+        attention = as_trained(given["architecture"]["max_position_embeddings"])
     else:
-        attention = replace(DEFAULT_ATTENTION, local_window=window)
+        attention = AttentionConfig("windowed", window, DEFAULT_SINKS)
     sources = tuple(
         _source(source, namespace)
         for source in given.pop("sources")
@@ -224,12 +224,6 @@ def _entry(name: str, data: Mapping[str, Any], namespace: str) -> RegistryEntry:
     return RegistryEntry(
         name, attention=attention, sources=sources, follows_context=window is None, **given
     )
-
-
-def _as_trained(positions: int) -> AttentionConfig:
-    """Windowed attention that is full attention within ``positions``."""
-    window = max(1, positions - DEFAULT_ATTENTION.sink_tokens)
-    return replace(DEFAULT_ATTENTION, local_window=window)
 
 
 def _source(data: Mapping[str, Any], namespace: str) -> Source:

@@ -33,7 +33,7 @@ from nazx_cli.checkpoint.write import (
     fill_folder,
     write_weights,
 )
-from nazx_cli.config import DEFAULT_ATTENTION, AttentionConfig, ModelConfig
+from nazx_cli.config import AttentionConfig, ModelConfig, as_trained
 from nazx_cli.errors import ModelUnavailableError, UsageError
 from nazx_cli.foreign import FETCH_AGAIN
 from nazx_cli.names import OnProgress
@@ -57,8 +57,9 @@ def convert_model(
 ) -> Path:
     """Make the folder ``dest`` from ``source``, a checkpoint folder or a GGUF file.
 
-    Without ``attention`` a NazX checkpoint keeps its own and any other becomes windowed. ``dest``
-    appears whole or not at all; one that is there already is refused, or replaced on request.
+    Without ``attention`` a NazX checkpoint keeps its own and any other becomes windowed. A window
+    of 0, or one that nobody asked for, is as long as the model was trained for. ``dest`` appears
+    whole or not at all; one that is there already is refused, or replaced on request.
     ``revision`` is what the source was asked for by, for the note on where it came from. With
     ``quantize`` (int8 or nf4) the matrices of the blocks are kept so, and the rest in bfloat16;
     errors then as ``quantize_checkpoint``.
@@ -69,7 +70,7 @@ def convert_model(
         raise UsageError(f"{dest} is or lies in what is converted", "name another folder")
     with building_checkpoint(dest, replace=replace) as new:
         if source.is_file():
-            convert_gguf(source, new, attention or DEFAULT_ATTENTION, on_progress, quantize)
+            convert_gguf(source, new, attention, on_progress, quantize)
             _check_made_tokenizer(new, source)
             origin = Origin("gguf", str(source.absolute()))
         else:
@@ -139,7 +140,7 @@ def convert_folder(
 def convert_gguf(
     source: Path,
     dest: Path,
-    attention: AttentionConfig,
+    attention: AttentionConfig | None,
     on_progress: OnProgress | None = None,
     quantize: str | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
@@ -150,7 +151,8 @@ def convert_gguf(
     ``quantize``. ``dest`` must not exist.
     """
     file = GgufFile.open(source)
-    config = replaced(ModelConfig.from_dict(file.config()), attention=attention)
+    config = ModelConfig.from_dict(file.config())
+    config = replaced(config, attention=_attention(config, attention))
     tensors, files = file.tensors(), tokenizer_files(file)
     if quantize is not None:
         pending = PendingCheckpoint(source, tensors)
@@ -183,10 +185,14 @@ class PendingCheckpoint(Checkpoint):
 
 def _attention(config: ModelConfig, wanted: AttentionConfig | None) -> AttentionConfig:
     """What a checkpoint is converted to: what is wanted, its own if it is one of NazX's, else
-    windowed."""
-    if wanted is not None:
-        return wanted
-    return config.attention if config.raw.get("model_type") == "nazx" else DEFAULT_ATTENTION
+    windowed; see ``convert_model``."""
+    if wanted is None and config.raw.get("model_type") == "nazx":
+        return config.attention
+    if wanted is None:
+        return as_trained(config.max_positions)
+    if wanted.kind == "windowed" and not wanted.local_window:
+        return as_trained(config.max_positions, wanted.sink_tokens)
+    return wanted
 
 
 def _transfer(source: Path, dest: Path, may_link: bool) -> Iterator[int]:

@@ -12,7 +12,7 @@ import typer
 
 from nazx_cli.cli.shared.options import Json, Offline, Quiet, Report, Revision, count_option, option
 from nazx_cli.errors import UsageError
-from nazx_cli.names import DEFAULT_SINKS, DEFAULT_WINDOW, DTYPES
+from nazx_cli.names import DEFAULT_SINKS, DTYPES
 from nazx_cli.quantization.cost import KINDS
 from nazx_cli.ui.phrases import size_text
 
@@ -47,7 +47,7 @@ def convert(
         int | None,
         count_option(
             "--window",
-            f"Latest tokens attended to. Default: {DEFAULT_WINDOW}.",
+            "Latest tokens attended to. Default: as many as the model was trained for.",
         ),
     ] = None,
     sinks: Annotated[
@@ -143,11 +143,7 @@ def _attention(
                 "--window and --sinks belong to windowed attention", "leave them out, or the kind"
             )
         return AttentionConfig(kind.value)
-    return AttentionConfig(
-        "windowed",
-        DEFAULT_WINDOW if window is None else window,
-        DEFAULT_SINKS if sinks is None else sinks,
-    )
+    return AttentionConfig("windowed", window or 0, DEFAULT_SINKS if sinks is None else sinks)
 
 
 def _try(dest: Path) -> str:

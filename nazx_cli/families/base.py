@@ -191,7 +191,5 @@ def by_type(
 
 
 def sliding(fields: Fields, shape: Shape) -> tuple[LayerKind, ...]:
-    """Every layer with ``sliding_window``, or as ``layer_types`` has it."""
-    window = window_of(fields)
-    word = FULL if window is None else SLIDING
-    return by_type(fields, shape, window, [word] * shape.num_layers)
+    """Every layer with ``sliding_window``; what ``layer_types`` says is not asked for."""
+    return (LayerKind(window_of(fields), shape.rope),) * shape.num_layers

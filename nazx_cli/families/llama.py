@@ -47,8 +47,8 @@ def _unrotated(fields: Fields, shape: Shape) -> tuple[LayerKind, ...]:
     rotated = fields.items("no_rope_layers", int) or default
     if len(rotated) < shape.num_layers:
         raise fields.complain(f"no_rope_layers names {len(rotated)} of {shape.num_layers} layers")
-    window = window_of(fields) if fields.flag("use_sliding_window", False) else None
-    words = [SLIDING if window is not None and not turned else FULL for turned in rotated]
+    window, slides = window_of(fields), fields.flag("use_sliding_window", False)
+    words = [SLIDING if window and slides and not turned else FULL for turned in rotated]
     seen = by_type(fields, shape, window, words)
     return tuple(
         LayerKind(kind.window, shape.rope if turned else None)
@@ -56,10 +56,16 @@ def _unrotated(fields: Fields, shape: Shape) -> tuple[LayerKind, ...]:
     )
 
 
+def _typed(fields: Fields, shape: Shape) -> tuple[LayerKind, ...]:
+    """Ministral: ``sliding_window`` in the layers that ``layer_types`` names, or in all."""
+    window = window_of(fields)
+    return by_type(fields, shape, window, [SLIDING if window else FULL] * shape.num_layers)
+
+
 FAMILIES = (
     Family("llama", read=biases, gguf=Gguf("llama", _llama_keys, pairs=True)),
     Family("mistral", layers=sliding),
-    Family("ministral", layers=sliding),
+    Family("ministral", layers=_typed),
     Family(
         "smollm3",
         read=biases,
