@@ -56,7 +56,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "smollm3": {
         key: value for key, value in FAMILIES["smollm3"].items() if key != "no_rope_layers"
     },
-    "starcoder2": {**FAMILIES["starcoder2"], "sliding_window": None},
+    "starcoder2": {**FAMILIES["starcoder2"], "sliding_window": None, "layer_types": None},
     "llama-bias": {**FAMILIES["llama3"], "rope_scaling": None, "attention_bias": True},
     "qwen2-yarn": {
         **FAMILIES["qwen2"],
