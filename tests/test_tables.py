@@ -70,6 +70,8 @@ def test_a_heading_goes_on_in_further_lines_before_anything_else_does() -> None:
 
 
 def test_where_no_column_has_room_each_row_becomes_a_list() -> None:
+    fits = Table([("qwen3-0.6b", "18/s", "all")], ("NAME", "UP TO", "F32"), right=(1,))
+    assert fits.lines(14) == ["qwen3-0.6b", "  up to: 18/s", "  F32: all"]
     assert MODELS.lines(40) == [
         "nazx-smol-135m",
         "  size: 542 MB",

@@ -17,6 +17,7 @@ _GAP = "  "
 _INDENT = "  "  # of what belongs to the line above
 _LEAST = 24  # cells; a column whose cells go on in further lines is no narrower
 _WORDS = re.compile(r"\s*\S+")
+_CAPITALS = re.compile(r"[A-Z]+( [A-Z]+)*")  # a heading in words, not the name of a type
 _STEPS = re.compile(r"[^/\\]*[/\\]+|[^/\\]+")  # of a path
 
 
@@ -109,7 +110,7 @@ class Table:
                 yield f"{name}: {value}" if name and value else name or f"{_INDENT}{value}".rstrip()
             return
         heading, *records = rows
-        heading = [name.lower() if name.isalpha() and name.isupper() else name for name in heading]
+        heading = [name.lower() if _CAPITALS.fullmatch(name) else name for name in heading]
         first = next(at for at, name in enumerate(heading) if name)
         for record in records:
             yield " ".join(filter(None, record[: first + 1]))
