@@ -49,11 +49,20 @@ def test_folders_and_files_that_are_no_checkpoint_are_refused(tmp_path: Path) ->
     assert "GGUF" in error_of(tmp_path).message
 
 
+def test_who_names_a_gguf_file_is_told_to_convert_it(tmp_path: Path) -> None:
+    file = tmp_path / "m-Q4_K_M.gguf"
+    file.write_bytes(b"GGUF")
+    assert f"nazx convert {file} FOLDER" in error_of(file).hint
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"")
+    assert "config.json" in error_of(file).hint
+
+
 def test_an_unknown_name_gets_its_nearest_neighbours() -> None:
     error = error_of("nazx-smol-135")
     assert "unknown model 'nazx-smol-135'" in error.message
     assert "nazx-smol-135m" in error.hint
-    assert "nazx-1b" in error_of("something").hint
+    assert "ls --all" in error_of("something").hint  # a list of all would fill the screen
     assert "unknown model ''" in error_of("").message
 
 

@@ -332,10 +332,10 @@ def _local(name: str) -> Path | None:
             f"there is no folder {name}", "check the path, or name a model: nazx-smol-135m"
         )
     if path.is_file():
-        raise ModelUnavailableError(
-            f"{name} is a file, a model is a folder",
-            "name the folder that holds config.json and model.safetensors",
-        )
+        hint = "name the folder that holds config.json and model.safetensors"
+        if path.suffix.lower() == ".gguf":
+            hint = f"nazx convert {name} FOLDER makes one of it"
+        raise ModelUnavailableError(f"{name} is a file, a model is a folder", hint)
     if not (path / "config.json").is_file():
         raise ModelUnavailableError(
             f"{name} is no checkpoint: it has no config.json",
@@ -346,9 +346,8 @@ def _local(name: str) -> Path | None:
 
 
 def _unknown(name: str) -> ModelUnavailableError:
-    registry = Registry.load()
-    hint = f"known names: {', '.join(registry.names)}; or a folder, or org/repo on the Hub"
-    if near := registry.suggest(name):
+    hint = "nazx ls --all has the known names; or name a folder, or org/repo on the Hub"
+    if near := Registry.load().suggest(name):
         hint = f"did you mean {' or '.join(near)}?"
     return ModelUnavailableError(f"unknown model {name!r}", hint)
 
