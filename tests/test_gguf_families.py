@@ -88,6 +88,15 @@ def _config(tmp_path: Path, name: str, **more: Any) -> ModelConfig:
     return ModelConfig.from_dict(GgufFile.open(tmp_path / "m.gguf").config())
 
 
+def test_heads_that_are_rotated_in_part_are_refused_where_the_family_has_none(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ModelUnavailableError, match=r"partial_rotary_factor is 0\.5"):
+        _config(tmp_path, "qwen3", rope__dimension_count=5)
+    assert _config(tmp_path, "qwen3", rope__dimension_count=10).rope.dim == 10
+    assert _config(tmp_path, "phi3", rope__dimension_count=4).rope.dim == 4
+
+
 def test_gemma_3_names_the_base_of_its_windows_where_it_is_another(tmp_path: Path) -> None:
     config = _config(tmp_path, "gemma3", rope__freq_base_swa=700.0)
     bases = [kind.rope.theta for kind in config.layer_kinds if kind.rope]

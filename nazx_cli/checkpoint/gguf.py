@@ -190,7 +190,10 @@ class GgufFile:
         }
         if self._family.shares_keys:
             config["num_key_value_heads"] = self.count("attention.head_count_kv", heads)
-            config["head_dim"] = self.count("attention.key_length", max(hidden // heads, 1))
+            head = self.count("attention.key_length", max(hidden // heads, 1))
+            config["head_dim"] = head
+            if (rotated := self.count("rope.dimension_count", head)) != head:
+                config["partial_rotary_factor"] = rotated / head
             config["rope_theta"] = self.number("rope.freq_base", 10_000.0)
         if self._family.eps[0] == "rms_norm_eps":
             config["rms_norm_eps"] = decimal(self.number("attention.layer_norm_rms_epsilon"))

@@ -10,11 +10,7 @@ _ROPE = RopeKeys(share_key="partial_rotary_factor", older_types={"yarn": "longro
 
 
 def _keys(file: GgufMetadata) -> dict[str, object]:
-    own = file.count("embedding_length") // max(file.count("attention.head_count"), 1)
-    return {
-        "partial_rotary_factor": file.count("rope.dimension_count", own) / max(own, 1),
-        "sliding_window": int(file.number("attention.sliding_window", 0.0)) or None,
-    }
+    return {"sliding_window": int(file.number("attention.sliding_window", 0.0)) or None}
 
 
 FAMILIES = (
