@@ -295,6 +295,21 @@ def test_what_lies_within_a_cited_passage_is_no_other_passage() -> None:
     assert "or perhaps: Frogs." in err.getvalue() and "more" not in err.getvalue()
 
 
+def test_an_unsure_answer_without_a_source_is_told_as_one() -> None:
+    passage = Passage("a.txt", 1, 2, 0, 9, "Trout. Frogs.")
+    stats, second = Stats(0, 0, 0, 0.0, 0.0), RunnerUp("Frogs.", 0.2, None)
+    for sure, other, told in (
+        (0.3, second, "\nunsure\nor perhaps: Frogs.\n(the model was given 1 passage)\n"),
+        (0.3, None, "\nunsure\n(the model was given 1 passage)\n"),
+        (0.8, None, ""),
+        (None, None, ""),
+    ):
+        answer = Answer("Trout.", (passage,), "stop", stats, "recall", (), sure, other)
+        err = io.StringIO()
+        Screen(io.StringIO(), err, sources=True).show_citation(answer)
+        assert err.getvalue() == told
+
+
 def test_json_has_the_citation_its_sentence_and_the_confidence() -> None:
     out = io.StringIO()
     chat = session(["[1] Trout.|-0.1"] * PARTS)

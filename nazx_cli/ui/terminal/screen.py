@@ -124,15 +124,15 @@ class Screen:
 
     def show_citation(self, answer: Answer) -> None:
         """What an answer stands on: places and the words quoted, and how many other passages the
-        model was given."""
-        if not answer.quotations or not self._names_sources:
+        model was given; of an unsure one that stands on nothing that is named, that it is so."""
+        if not self._names_sources or not (answer.quotations or answer.unsure):
             return
         from nazx_cli.reading.passages import distinct, short_names, source_line
 
         names = short_names(answer.sources)
         unsure = "unsure; " if answer.unsure else ""
         quotes = (source_line(p, text, names[p.document]) for p, text in answer.quotations)
-        lines = [f"{unsure}source: {strip_control(quote)}" for quote in quotes]
+        lines = [f"{unsure}source: {quote}" for quote in quotes] or ["unsure"]
         cited = {passage for passage, _ in answer.quotations}
         if (second := answer.runner_up) is not None:
             line = f"or perhaps: {second.text}"
@@ -140,11 +140,11 @@ class Screen:
                 passage, text = second.quotation
                 cited.add(passage)
                 line += f"  {source_line(passage, text, names[passage.document])}"
-            lines.append(strip_control(line))
-        self.say("\n" + "\n".join(lines))
+            lines.append(line)
+        self.say("\n" + "\n".join(map(strip_control, lines)))
         if others := sum(passage not in cited for _, passage in distinct(answer.sources)):
-            more = "passage" if others == 1 else "passages"
-            self.say(f"(the model was given {others} more {more})")
+            more = f"{others} more" if cited else str(others)
+            self.say(f"(the model was given {more} {'passage' if others == 1 else 'passages'})")
 
     @property
     def _names_sources(self) -> bool:
