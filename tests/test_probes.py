@@ -8,7 +8,6 @@ import random
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import pytest
 import torch
 from cli_helpers import run_nazx, tiny_checkpoint
@@ -23,12 +22,10 @@ from nazx_cli.evaluation.probes import (
     comes_out_right,
     heat_map,
     lengths_up_to,
-    plain_words,
     probe,
 )
 from nazx_cli.evaluation.records import AnswerFile
 from nazx_cli.names import PROBES
-from nazx_cli.training.scratch.corpus import pair_lists
 
 TOKENIZER = small_tokenizer()
 PROBER = Prober(TOKENIZER, alice_text()[:20_000])
@@ -144,21 +141,6 @@ def test_lengths(most: int, want: list[int]) -> None:
 def test_a_text_too_short_to_hide_anything_in_is_told() -> None:
     with pytest.raises(DocumentError, match="too short"):
         Prober(TOKENIZER, "A hen.")
-
-
-@pytest.mark.parametrize("tokens", (1, 500, 3001))
-def test_every_pair_of_a_list_comes_twice(tokens: int) -> None:
-    end = TOKENIZER.vocab_size
-    ids = pair_lists(TOKENIZER, tokens, end)
-    assert ids.dtype == np.int32 and tokens <= len(ids) < tokens + 400
-    words = set(plain_words(TOKENIZER))
-    for each in np.split(ids, np.flatnonzero(ids == end) + 1)[:-1]:
-        body = each[:-1].tolist()
-        assert set(body) <= words and len(body) % 4 == 0
-        pairs = list(zip(body[::2], body[1::2], strict=True))
-        half = len(pairs) // 2
-        assert sorted(pairs[:half]) == sorted(pairs[half:])
-        assert len({word for pair in pairs[:half] for word in pair}) == 2 * half
 
 
 def test_the_command_shows_a_map_for_each_model_and_probe(tmp_path: Path) -> None:

@@ -48,6 +48,10 @@ class TrainOptions(LengthOptions):
     width: Annotated[int, count_option("--width", "Features of a state.", least=8)] = 256
     context: Annotated[int, count_option("--context", "Tokens of a sequence.", least=2)] = 512
     vocab: Annotated[int, count_option("--vocab", "Tokens of the new tokenizer.", least=300)] = 8192
+    tied: Annotated[
+        bool,
+        option("--tied", "Embeddings give the output too: fewer weights, and copying is learnt."),
+    ] = False
     start: Annotated[
         str | None,
         option("--start", "Model to go on from: its shape, tokenizer, weights.", metavar="FOLDER"),
@@ -238,7 +242,7 @@ def _settings(
     return TrainSettings(
         sources=tuple(str(Path(each).expanduser().absolute()) for each in sources),
         attention=kinds,
-        shape=Shape(options.layers, options.width, options.context, options.vocab),
+        shape=Shape(options.layers, options.width, options.context, options.vocab, options.tied),
         schedule=schedule,
         seeds=options.seeds,
         start=None if start is None else str(start),

@@ -25,10 +25,10 @@ from nazx_cli.checkpoint.write import to_json
 from nazx_cli.documents.document import Document
 from nazx_cli.documents.gather import gather
 from nazx_cli.errors import NazxError, UsageError, first_line
-from nazx_cli.evaluation.probes import plain_words
 from nazx_cli.names import OnProgress
 from nazx_cli.tokenizer import Tokenizer
 from nazx_cli.training.licences import licence_of
+from nazx_cli.training.scratch.recall import with_lists
 
 END = "<|endoftext|>"
 """The token behind every document; files may hold it as text between theirs."""
@@ -56,6 +56,7 @@ def make_corpus(
     vocab_size: int,
     held_share: int,
     recall: float = 0.0,
+    longest: int = 512,
     tokenizer: Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> None:
@@ -64,7 +65,8 @@ def make_corpus(
 
     A tokenizer of ``vocab_size`` is made from what is trained on, or the one in the folder
     ``tokenizer`` is used. Lists of pairs are added, ``recall`` times as many tokens as there are of
-    the files: see ``pair_lists``. ``UsageError`` where there is too little text.
+    the files and each of at most ``longest``: see ``training.scratch.recall``. ``UsageError`` where
+    there is too little text.
     """
     train: list[str] = []
     held: list[str] = []
@@ -89,7 +91,7 @@ def make_corpus(
         for name, texts in ((TRAIN, train), (HELD, held)):
             ids = _encoded(reader, texts, end, on_progress)
             if recall and name == TRAIN:
-                ids = np.concatenate((ids, pair_lists(reader, int(recall * len(ids)), end)))
+                ids = with_lists(ids, reader, int(recall * len(ids)), longest, end)
             np.save(folder / name, ids)
         (folder / HELD_TEXT).write_text("\n\n".join(held) + "\n", encoding="utf-8")
         # Last: a corpus with it is whole.
@@ -155,23 +157,6 @@ class Stretches(Sequence[Rows]):
         starts = [(item + row * self._items) * self._length for row in range(self._batch)]
         rows = [self._ids[start : start + self._length + 1] for start in starts]
         return Rows(torch.from_numpy(np.stack(rows).astype(np.int64)))
-
-
-def pair_lists(tokenizer: Tokenizer, tokens: int, end: int) -> NDArray[np.int32]:
-    """About so many ``tokens`` of lists in which pairs of words, put together by chance, come
-    up twice: what followed a word before is all that tells what follows it now."""
-    words, rng = plain_words(tokenizer), random.Random(0)
-    if len(words) < 8:
-        raise UsageError("the tokenizer has too few words to make pairs of", "raise --vocab")
-    found: list[int] = []
-    while len(found) < tokens:
-        count = rng.randint(4, min(96, len(words) // 2))
-        drawn = rng.sample(words, 2 * count)
-        pairs = list(zip(drawn[::2], drawn[1::2], strict=True))
-        for each in (pairs, rng.sample(pairs, count)):
-            found.extend(word for pair in each for word in pair)
-        found.append(end)
-    return np.asarray(found, np.int32)
 
 
 def _is_notice(name: str) -> bool:

@@ -18,12 +18,14 @@ _HEAD = 64  # features of a head, where the width is a multiple of it
 
 @dataclass(frozen=True)
 class Shape:
-    """A GPT-NeoX decoder: ``layers`` of ``width`` features, trained on ``context`` tokens."""
+    """A GPT-NeoX decoder: ``layers`` of ``width`` features, trained on ``context`` tokens;
+    ``tied``: its embeddings give the output too."""
 
     layers: int = 8
     width: int = 256
     context: int = 512
     vocab_size: int = 8192
+    tied: bool = False
 
     def config(self, attention: AttentionConfig) -> dict[str, Any]:
         """The ``config.json`` of a model of this shape."""
@@ -40,7 +42,7 @@ class Shape:
             "hidden_act": "gelu_new",
             "rotary_pct": 0.25,
             "use_parallel_residual": False,
-            "tie_word_embeddings": False,
+            "tie_word_embeddings": self.tied,
             "torch_dtype": "float32",
             "attention": attention.to_dict(),
         }

@@ -122,6 +122,7 @@ def prepare(
         vocab_size=settings.shape.vocab_size,
         held_share=settings.held_share,
         recall=settings.recall,
+        longest=settings.shape.context,
         tokenizer=start,
         on_progress=on_progress,
     )

@@ -1,0 +1,91 @@
+"""The lists that teach recall: their pairs, what stands between them, how they lie in a corpus."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cli_helpers import run_nazx
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from test_probes import TOKENIZER
+
+from nazx_cli import load_model
+from nazx_cli.errors import UsageError
+from nazx_cli.evaluation.probes import plain_words
+from nazx_cli.training.scratch.recall import pair_lists, with_lists
+
+ALICE = Path(__file__).parent / "data" / "alice.txt"
+END = TOKENIZER.vocab_size
+WORDS = plain_words(TOKENIZER)
+MARK = -1  # stands for text, in which no word of a pair is
+
+
+def lists(tokens: int, longest: int, text: int = 50) -> list[NDArray[np.int32]]:
+    return list(pair_lists(np.full(text, MARK, np.int32), TOKENIZER, tokens, longest, END))
+
+
+@pytest.mark.parametrize(("tokens", "longest"), ((1, 8), (500, 48), (40_001, 400)))
+def test_every_pair_of_a_list_comes_up_again(tokens: int, longest: int) -> None:
+    made = lists(tokens, longest)
+    assert tokens <= sum(map(len, made)) < tokens + longest + 1
+    sizes, gaps = set(), set()
+    for each in made:
+        assert each.dtype == np.int32 and each[-1] == END and len(each) <= longest + 1
+        body = [i for i in each[:-1].tolist() if i != MARK]
+        gaps.add(len(body) < len(each) - 1)
+        pairs = list(zip(body[::2], body[1::2], strict=True))
+        kinds = sorted(set(pairs))
+        used = [word for pair in kinds for word in pair]
+        assert set(used) <= set(WORDS) and len(set(used)) == len(used) and len(kinds) > 1
+        rounds = [sorted(pairs[at : at + len(kinds)]) for at in range(0, len(pairs), len(kinds))]
+        assert 2 <= len(rounds) <= 8 and all(each == kinds for each in rounds)
+        # No text stands within a pair.
+        first = np.flatnonzero(np.isin(each[:-1], [pair[0] for pair in kinds]))
+        assert all((each[at], each[at + 1]) in set(kinds) for at in first)
+        sizes.add(len(kinds))
+    if tokens > 10_000:  # short ones, from which it is learnt first, and long ones
+        assert gaps == {True, False} and min(sizes) < 4 and max(sizes) > 48
+
+
+@pytest.mark.parametrize("text", (0, 1, 3))
+def test_there_may_be_little_text_to_stand_between_pairs(text: int) -> None:
+    between = [np.count_nonzero(each == MARK) for each in lists(2000, 100, text)]
+    assert (max(between) > 0) == (text > 0) and min(between) == 0
+
+
+def test_lists_stand_among_the_documents_and_change_none() -> None:
+    documents = [np.asarray([*range(-9 - n, -5), END], np.int32) for n in range(40)]
+    ids = np.concatenate(documents)
+    mixed = with_lists(ids, TOKENIZER, 2000, 60, END)
+    parts = np.split(mixed, np.flatnonzero(mixed == END) + 1)
+    whole = [part for part in parts if len(part) and part[-1] == END and (part[:-1] < -5).all()]
+    assert sorted(map(len, whole)) == sorted(map(len, documents))
+    places = [number for number, part in enumerate(parts) if len(part) and part[0] < -5]
+    assert max(places) - min(places) > len(documents)  # not all before or behind the lists
+    assert np.array_equal(mixed, with_lists(ids, TOKENIZER, 2000, 60, END))
+
+
+def test_too_few_words_or_too_little_room_are_told() -> None:
+    with pytest.raises(UsageError, match="too few words"):
+        lists(100, 7)
+
+
+def test_a_tied_model_learns_from_lists_and_says_so(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shape = ["--layers", "1", "--width", "32", "--context", "48", "--vocab", "400"]
+    few = ["--steps", "2", "--batch-tokens", "100", "--recall", "1", "--tied"]
+    command = ["train", str(ALICE), "--attention", "inattention:2", "--out", str(out)]
+    _, err, code = run_nazx(*command, *shape, *few)
+    assert code == 0, err
+    made = out / "inattention-2" / "model"
+    config = json.loads((made / "config.json").read_text())
+    assert config["tie_word_embeddings"] is True
+    held = sum(map(torch.numel, load_file(made / "model.safetensors").values()))
+    lm = load_model(made)
+    assert held == lm.decoder.config.num_parameters
+    assert lm.decoder.config.num_parameters == sum(p.numel() for p in lm.decoder.parameters())
+    assert "two to eight times" in (made / "README.md").read_text()
