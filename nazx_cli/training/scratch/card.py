@@ -54,4 +54,4 @@ def _of_recall(settings: TrainSettings) -> list[str]:
     if not settings.recall:
         return []
     said = f"For each token of the data below {settings.recall:g} of lists of word pairs were added"
-    return [f"{said}, made by chance, in which each pair comes two to eight times.", ""]
+    return [f"{said}, made by chance, in which each pair comes two to sixteen times.", ""]
