@@ -81,25 +81,43 @@ INLINE vec scale_of(const float *scale, int64_t bytes) {
 #endif
 }
 
-/* y[i * stride + r] for ``count`` prepared x and ``rows`` rows of the matrix from w on. */
+/* Add the products of ``count`` prepared x with a block of row r, whose ``left`` bytes from w on
+   are the rest of the row. */
+INLINE void block_dot(int kind, int r, int count, const uint8_t *w, int64_t left, const float *scale, table values, const float *x, int64_t step, vec sums[][ROWS]) {
+  uint8_t room[BYTES];
+  const uint8_t *from = whole(w, left, room);
+  vec part[FEW];
+  UNROLL for (int i = 0; i < count; i++) part[i] = kind == NF4 ? (vec){} : sums[i][r];
+  UNROLL for (int k = 0; k < slices(kind); k++) {
+    const vec weights = slice(kind, from, k, values);
+    UNROLL for (int i = 0; i < count; i++) part[i] += weights * load(x + i * step + k * LANES);
+  }
+  const vec factor = kind == NF4 ? scale_of(scale, left) : (vec){};
+  UNROLL for (int i = 0; i < count; i++) sums[i][r] = kind == NF4 ? sums[i][r] + part[i] * factor : part[i];
+}
+
+/* Whether a matrix is read quickest in order, row after row, which the processor foresees: where
+   memory is the limit. Else rows take turns, which share what is loaded of x, and of which none
+   has to wait for its own last addition. */
+INLINE int in_order(int kind, int count) { return count == 1 && (kind == DENSE || kind == INT8 && LANES != 8); }
+
+/* y[i * stride + r] for ``count`` prepared x and ``rows`` rows of the matrix from w on; in either
+   order the same is added up. */
 INLINE void rows_dot(int kind, int rows, int count, const uint8_t *w, const float *scale, const float *x, int64_t columns, float *y, int64_t stride) {
   const int64_t bytes = row_bytes(kind, columns), step = prepared(kind, columns), ahead = rows * bytes > AHEAD ? rows * bytes : AHEAD;
+  const int64_t scales = bytes / 32, wide = LANES * slices(kind);
   const table values = table_of(NF4_VALUES);
   vec sums[FEW][ROWS] = {};
-  for (int64_t at = 0; at < bytes; at += BYTES, w += BYTES, x += LANES * slices(kind)) {
-    UNROLL for (int r = 0; r < rows; r++) {
-      uint8_t room[BYTES];
-      const uint8_t *from = whole(w + r * bytes, bytes - at, room);
-      __builtin_prefetch(w + ahead + r * bytes);
-      vec part[FEW];
-      UNROLL for (int i = 0; i < count; i++) part[i] = kind == NF4 ? (vec){} : sums[i][r];
-      UNROLL for (int k = 0; k < slices(kind); k++) {
-        const vec weights = slice(kind, from, k, values);
-        UNROLL for (int i = 0; i < count; i++) part[i] += weights * load(x + i * step + k * LANES);
+  if (in_order(kind, count)) {
+    UNROLL for (int r = 0; r < rows; r++)
+      for (int64_t at = 0, c = 0; at < bytes; at += BYTES, c += wide)
+        block_dot(kind, r, count, w + r * bytes + at, bytes - at, NULL, values, x + c, step, sums);
+  } else {
+    for (int64_t at = 0, c = 0; at < bytes; at += BYTES, c += wide)
+      UNROLL for (int r = 0; r < rows; r++) {
+        __builtin_prefetch(w + r * bytes + at + ahead);
+        block_dot(kind, r, count, w + r * bytes + at, bytes - at, scale + r * scales + at / 32, values, x + c, step, sums);
       }
-      const vec factor = kind == NF4 ? scale_of(scale + at / 32 + r * (bytes / 32), bytes - at) : (vec){};
-      UNROLL for (int i = 0; i < count; i++) sums[i][r] = kind == NF4 ? sums[i][r] + part[i] * factor : part[i];
-    }
   }
   UNROLL for (int i = 0; i < count; i++) {
     float found[ROWS];
