@@ -17,7 +17,10 @@ from nazx_cli.kernels.native.step import (
 )
 from nazx_cli.model.decoder import Block, Decoder
 from nazx_cli.model.layers import Norm, matrix_of
+from nazx_cli.model.pages import enlarge
 from nazx_cli.model.weights import Weights
+
+_LONG = 32  # runs of the same weights from which on more are expected
 
 
 class OnePosition:
@@ -29,6 +32,7 @@ class OnePosition:
         self._step: Step | None = None
         self._weights = Weights(decoder)
         self._library: ctypes.CDLL | None = None
+        self._runs = 0
         self.kinds: tuple[LayerKind, ...] = tuple(dict.fromkeys(decoder.config.layer_kinds))
 
     def step(self) -> Step | None:
@@ -45,7 +49,10 @@ class OnePosition:
             self._library = library
             # Layers that are kept elsewhere until they run have no weights to read here.
             here = all(tensor.is_cpu for tensor in self._weights.tensors())
-            self._step = self._made(library) if here else None
+            self._step, self._runs = self._made(library) if here else None, 0
+        self._runs += 1
+        if self._step is not None and self._runs == _LONG:
+            enlarge(self._weights.tensors())
         return self._step
 
     def _made(self, library: ctypes.CDLL) -> Step | None:
