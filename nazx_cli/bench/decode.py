@@ -49,8 +49,8 @@ def decode(setup: Setup) -> Iterator[Row]:
 
     Every run starts from a prompt that has just been taken in, so that all sides pay for
     growing their caches. Each row of ours has the limit beside it: how long the weights that a
-    token reads take to be read, at the speed of a product of a large matrix, which takes its turns
-    with the models.
+    token reads take to be read, at the speed at which a large matrix is added up, which takes its
+    turns with the models.
     """
     count = setup.settings.new_tokens
     for length in setup.prompt_lengths():
@@ -94,7 +94,7 @@ def _compared(
     engines: list[Engine] = [*map(Ours, setup.models), *rivals.values()]
     sides: list[Side] = [partial(clocked, engine, ids) for engine in engines]
     if limited:
-        sides.append(timed(torch.mv, torch.ones(_READ), torch.ones(_READ[1])))
+        sides.append(timed(torch.sum, torch.ones(_READ)))
     runs = setup.alternate(f"{workload}, {length:,} tokens", sides)
     logits = [engine.prefill(ids)[1].float() for engine in engines]
     theirs = {name: at for at, name in enumerate(rivals, len(setup.models))}
