@@ -173,6 +173,7 @@ def test_a_series_is_trained_compared_and_used(texts: Path, tmp_path: Path) -> N
         (["--resume", "--out", "run"], "holds no run"),
         (["FILE", "--out", "run", "--rope", "yarn"], "--start"),
         (["FILE", "--out", "run", "--start", "none"], "is no model"),
+        (["FILE", "--out", "run", "--start", "none", "--rope", "dynamic"], "not one of"),
         (["FILE", "--out", "run", "--steps", "1", "--minutes", "1"], "both limit"),
         (["FILE", "--out", "run", "--attention", "ring"], "no attention"),
         (["FILE", "--out", "run", "--context", "5000000"], "too little text"),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nazx_cli.training.ranks import Ranks
     from nazx_cli.training.scratch.run import TrainSettings
 
-ROPE_TYPES = ("linear", "dynamic", "yarn", "llama3")
+ROPE_TYPES = ("linear", "yarn", "llama3")  # dynamic stretches nothing within the context
 
 
 @dataclass(frozen=True)
