@@ -3,7 +3,7 @@
 A list has a few pairs of words, put together by chance, and has all of them several times, each
 time in another order: what followed a word before is all that tells what follows it now. In every
 third list text stands between the pairs; the others have them as often as there is room for, since
-with more to be foretold it is learnt in a tenth of the time. As many lists are short as long.
+with more to be foretold it is learnt several times sooner. As many lists are short as long.
 """
 
 from __future__ import annotations
