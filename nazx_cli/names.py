@@ -140,10 +140,8 @@ DEVICES = ("cpu", "cuda", "mps")
 MAIN_BRANCH = "main"
 """The branch that a conversation begins on."""
 
-DEFAULT_WINDOW = 2048
 DEFAULT_SINKS = 4
-"""Tokens: what is reckoned with for a conversation where nothing else sets a limit, and the first
-ones that windowed attention keeps."""
+"""First tokens that windowed attention keeps."""
 
 GIVEN = ("section", "story", "book")
 """What document ``nazx eval`` asks a question about (``--given``)."""

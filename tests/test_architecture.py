@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+
+import pytest
 
 import nazx_cli
 
@@ -154,6 +157,17 @@ def test_files_stay_short_enough_to_read() -> None:
 def test_folders_hold_few_enough_files_to_find_one() -> None:
     counts = Counter(path.parent for path, _ in modules() if path.name != "__init__.py")
     assert {str(folder): count for folder, count in counts.items() if count > 14} == {}
+
+
+def test_the_top_level_holds_what_was_agreed_on() -> None:
+    listed = subprocess.run(
+        ["git", "-C", str(PACKAGE.parent), "ls-files"], capture_output=True, text=True, check=False
+    )
+    if listed.returncode or "pyproject.toml" not in listed.stdout:
+        pytest.skip("not in a checkout")
+    top = {name.partition("/")[0] for name in listed.stdout.splitlines()}
+    agreed = {"nazx_cli", "tests", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"}
+    assert {name for name in top if not name.startswith(".")} == agreed
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:

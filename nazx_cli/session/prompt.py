@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Literal
 from nazx_cli.context.ranks.sharing import FAR_IS_ALONE
 from nazx_cli.errors import ContextOverflowError, ModelUnavailableError, UsageError
 from nazx_cli.index.shelf import is_indexed
-from nazx_cli.names import DEFAULT_WINDOW
 from nazx_cli.reading.grounding import strange_names
 from nazx_cli.reading.mapreduce import NOTHING_FOUND
 from nazx_cli.reading.plan import mode_for
@@ -37,6 +36,7 @@ PromptForm = Literal["chat", "plain", "sources"]
 """How a model is asked: by a chat template, without one, or by one with a place for sources."""
 LEAST_ANSWER = 32
 """Tokens: a prompt that leaves less than this for an answer is refused."""
+_CONVERSATION = 2048  # tokens that are reckoned with for one where nothing else sets a limit
 _LEAD = 16  # tokens before a question about documents which a turn before holds whole
 _AS_FILE = "put the long text in a file and name it with --file, or /read in a chat"
 
@@ -210,7 +210,7 @@ class Prompter:
     def room(self, history: Sequence[Message], message: Message) -> int:
         """Tokens that can be added to the prompt and leave the answer its room."""
         if self.window is None:
-            return DEFAULT_WINDOW
+            return _CONVERSATION
         return self.window - self.answer_room - self.size(history, message)
 
 
@@ -236,7 +236,7 @@ def prompt_limit(state: State, mode: str, window: int | None) -> int | None:
         tokens = state.num_tokens
         limit -= tokens
         if limit <= LEAST_ANSWER:
-            enough = tokens + DEFAULT_WINDOW
+            enough = tokens + _CONVERSATION
             raise ContextOverflowError(
                 f"the documents have {tokens:,} tokens; --ctx allows {state.settings.ctx:,}",
                 f"use --ctx {enough} or --read recall, in a chat "
