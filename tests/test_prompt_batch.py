@@ -25,6 +25,31 @@ def test_every_row_has_the_logits_of_its_prompt_alone(base: str) -> None:
             prompts = [[*ids, token] for ids, token in zip(prompts, tokens, strict=True)]
 
 
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("alike", (1, 4, 11))
+def test_what_prompts_begin_with_is_run_once_and_changes_nothing(base: str, alike: int) -> None:
+    lm, begin = model(base, "full"), random_ids(alike, seed=1)
+    prompts = [[*begin, *random_ids(n, seed=n)] for n in (1, 6, 3)]
+    runs: list[int] = []
+    hook = lm.decoder.embed.register_forward_hook(lambda _, given, __: runs.append(len(given[0])))
+    batch = PromptBatch(lm.decoder, prompts, room=1)
+    hook.remove()
+    assert runs == [alike, 1 + 6 + 3]
+    first = batch.logits
+    got = batch.step([5, 6, 7])
+    for row, (ids, token) in enumerate(zip(prompts, (5, 6, 7), strict=True)):
+        assert relative_error(first[row], reference(base, "full").logits(ids)[-1]) < 1e-4
+        assert relative_error(got[row], reference(base, "full").logits([*ids, token])[-1]) < 1e-4
+
+
+@pytest.mark.parametrize("length", (1, 2, 5))
+def test_the_same_prompt_twice_gives_the_same_twice(length: int) -> None:
+    ids = random_ids(length, seed=3)
+    batch = PromptBatch(model("llama", "full").decoder, [ids, ids], room=1)
+    want = reference("llama", "full").logits(ids)[-1]
+    assert all(relative_error(batch.logits[row], want) < 1e-4 for row in (0, 1))
+
+
 def test_rows_that_are_kept_go_on_as_before() -> None:
     lm = model("llama", "full")
     prompts = [random_ids(n, seed=n) for n in (3, 9, 5)]

@@ -1,5 +1,5 @@
-"""Several short prompts answered side by side: each is run once, then all go on token by token
-together, so that the weights are read once for a token of every prompt.
+"""Several short prompts answered side by side: run together, what they begin with once, and then
+going on token by token together, so that the weights are read once for a token of every prompt.
 
 For models that attend to running states (``windowed`` and ``full``), and prompts that fit the
 window with their answers: attention is then plainly causal, but for layers with a window of
@@ -37,8 +37,12 @@ class PromptBatch:
         self._keys = torch.zeros(shape, dtype=decoder.dtype, device=device)
         self._values = torch.zeros_like(self._keys)
         with torch.inference_mode():
-            last = [self._prefilled(row, ids) for row, ids in enumerate(prompts)]
-            self.logits = decoder.logits(torch.cat(last))
+            alike = _alike(prompts)
+            if alike:
+                self._run([prompts[0][:alike]], 0)
+                for held in (self._keys, self._values):
+                    held[:, 1:, :, :alike] = held[:, :1, :, :alike]
+            self.logits = decoder.logits(self._run(prompts, alike))
 
     def step(self, tokens: Sequence[int]) -> Tensor:
         """Add one token to every prompt, in their order; returns the new ``logits``."""
@@ -60,26 +64,36 @@ class PromptBatch:
         """Bytes held for keys and values."""
         return self._keys.nbytes + self._values.nbytes
 
-    def _prefilled(self, row: int, ids: Sequence[int]) -> Tensor:
-        """Run one prompt; (1, C): the final state of its last position."""
-        decoder, count = self._decoder, len(ids)
+    def _run(self, prompts: Sequence[Sequence[int]], begin: int) -> Tensor:
+        """Run the first prompts from position ``begin`` on, all their tokens together; (B, C): the
+        final states of their last positions."""
+        decoder, lengths = self._decoder, [len(ids) for ids in prompts]
+        ids = [token for ids in prompts for token in ids[begin:]]
+        at = torch.arange(max(lengths), device=decoder.device)
         kinds = decoder.config.layer_kinds
-        turns = {kind: rotation(decoder, kind.rope, range(count), count) for kind in set(kinds)}
-        at = torch.arange(count, device=decoder.device)
+        places = torch.cat([at[begin:length] for length in lengths])
+        turns = {kind: rotation(decoder, kind.rope, places, len(at)) for kind in set(kinds)}
+        seen = {kind: _seen(kind.window, at, begin) for kind in set(kinds)}
+        counts = [length - begin for length in lengths]
 
         def attend(layer: int, a: Tensor) -> Tensor:
-            kind = kinds[layer]
-            q, k, v = self._rotated(layer, a, turns[kind])
-            self._keys[layer, row, :, :count] = k.transpose(0, 1)
-            self._values[layer, row, :, :count] = v.transpose(0, 1)
-            last = layer == decoder.config.num_layers - 1  # only its last position goes on
-            q, k, v = q[-1:] if last else q, k.transpose(0, 1), v.transpose(0, 1)
-            if kind.window is None or count <= kind.window:
-                return self._softmax.over(q, k, v, None, causal=not last)
-            mask = (at <= at[:, None]) & (at > at[:, None] - kind.window)
-            return self._softmax.over(q, k, v, mask[-len(q) :], causal=False)
+            kind, found = kinds[layer], []
+            each = (torch.split(x, counts) for x in self._rotated(layer, a, turns[kind]))
+            for row, (q, k, v) in enumerate(zip(*each, strict=True)):
+                length = lengths[row]
+                keys, values = (
+                    self._keys[layer, row, :, :length],
+                    self._values[layer, row, :, :length],
+                )
+                keys[:, begin:], values[:, begin:] = k.transpose(0, 1), v.transpose(0, 1)
+                mask = seen[kind]
+                if mask is not None:
+                    mask = mask[: length - begin, :length]
+                found.append(self._softmax.over(q, keys, values, mask, causal=mask is None))
+            return torch.cat(found)
 
-        return decoder.hidden(decoder.embed(torch.tensor(ids, device=decoder.device)), attend)
+        states = decoder.hidden(decoder.embed(torch.tensor(ids, device=decoder.device)), attend)
+        return states[torch.tensor(counts, device=decoder.device).cumsum(0) - 1]
 
     def _one_more(self) -> Attend:
         """How one further position of every prompt attends to its own prompt."""
@@ -107,3 +121,20 @@ class PromptBatch:
         qk, v = self._decoder.layers[layer].projected(a)
         turned, heads = turn(qk), self._decoder.config.num_heads
         return turned[:, :heads], turned[:, heads:], v
+
+
+def _alike(prompts: Sequence[Sequence[int]]) -> int:
+    """Tokens that all of several prompts begin with, short of the last of any."""
+    if len(prompts) == 1:
+        return 0
+    shortest = min(map(len, prompts)) - 1
+    return next((at for at in range(shortest) if len({ids[at] for ids in prompts}) > 1), shortest)
+
+
+def _seen(window: int | None, at: Tensor, begin: int) -> Tensor | None:
+    """(n - begin, n) bool: which of n positions each from ``begin`` on sees; None where it is all
+    before it, from the first on."""
+    if not begin and (window is None or len(at) <= window):
+        return None
+    mine = at[begin:, None]
+    return at <= mine if window is None else (at <= mine) & (at > mine - window)
