@@ -25,7 +25,7 @@ from nazx_cli.training.tuning.asking import (
     with_pronoun,
 )
 from nazx_cli.training.tuning.books import Book, books, found, split_held
-from nazx_cli.training.tuning.data import Source, make_packs
+from nazx_cli.training.tuning.data import HELD_TOKENS, Source, make_packs
 
 TOKENIZER = make_tokenizer()
 THINGS = ("lantern", "violin", "compass", "kettle", "mirror", "ladder", "anchor", "basket")
@@ -206,6 +206,22 @@ def test_files_of_all_kinds_become_packs(tmp_path: Path) -> None:
     assert max(pack.longest for pack in made.train) <= 2000
     again = make_packs(sources, TOKENIZER, longest=2000, held_share=0)
     assert again.train == made.train
+
+
+@pytest.mark.parametrize("files", (1, 6))
+def test_what_is_judged_by_stays_small(tmp_path: Path, files: int) -> None:
+    """Else each check of much data would take as long as the training between two."""
+    sources = [Source(tmp_path / f"{number}.txt") for number in range(files)]
+    for source in sources:
+        source.path.write_text("x" * 90_000)  # a token each
+    made = make_packs(sources, TOKENIZER, longest=2000, held_share=2)
+    judged, taught = (sum(pack.tokens for pack in packs) for packs in (made.held, made.train))
+    if files == 1:
+        assert judged > 40_000  # all that is held out
+    else:
+        assert HELD_TOKENS - 2000 < judged <= HELD_TOKENS
+        assert taught < files * 60_000  # what is not judged by is not taught either
+        assert {pack.kind for pack in made.held} == {pack.kind for pack in made.train}
 
 
 def test_wrong_files_and_counts_are_told(tmp_path: Path) -> None:

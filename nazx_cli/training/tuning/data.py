@@ -13,6 +13,7 @@ import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -28,6 +29,8 @@ from nazx_cli.training.tuning.books import split_held
 if TYPE_CHECKING:
     from nazx_cli.tokenizer import Tokenizer
 
+HELD_TOKENS = 60_000
+"""Tokens that are judged by, at most: a check then takes no longer than a few dozen steps."""
 OnFile = Callable[[str, int, int], None]
 """Told a file's name, and how many files are done of how many."""
 
@@ -56,7 +59,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Split:
-    """Packs to train on and packs that are held out, the stories of the latter."""
+    """Packs to train on, packs by which to judge, and all stories that are held out."""
 
     train: list[Pack]
     held: list[Pack]
@@ -74,7 +77,8 @@ def make_packs(
 ) -> Split:
     """Read ``sources``; no prompt with its answer has more than ``longest`` tokens.
 
-    One document in about ``held_share`` is held out. ``DocumentError`` names what cannot be read.
+    One document in about ``held_share`` is held out; of their packs so many are judged by as have
+    ``HELD_TOKENS`` together. ``DocumentError`` names what cannot be read.
     """
     train: list[Pack] = []
     held: list[Pack] = []
@@ -89,7 +93,8 @@ def make_packs(
         held.extend(made.held)
         stories.extend(made.stories)
     random.Random(seed).shuffle(held)
-    return Split(train, held, stories)
+    sizes = accumulate(pack.tokens for pack in held)
+    return Split(train, held[: sum(size <= HELD_TOKENS for size in sizes)], stories)
 
 
 def _of_file(
