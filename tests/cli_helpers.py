@@ -168,11 +168,13 @@ class ScriptedModel:
         sampling: Sampling,
         stop_ids: frozenset[int] | None = None,
         opening: int | None = None,
+        most: int | None = None,
         grounding: Grounding | None = None,
     ) -> list[Candidate]:
-        """The answers that were scripted, ``TEXT|MEAN``: each token has that log-probability."""
+        """The answers that were scripted, ``TEXT|MEAN``: each token has that log-probability; the
+        ``most`` likeliest of them."""
         found = []
-        for ids in prompts:
+        for number, ids in enumerate(prompts):
             self.prompts.append(self.tokenizer.decode(ids, skip_special=False))
             self.max_tokens.append(max_tokens)
             self.grounded.append(grounding is not None)
@@ -180,8 +182,9 @@ class ScriptedModel:
             tokens = tuple(self.tokenizer.encode(text))
             finish = "stop" if len(tokens) < max_tokens else "length"
             tokens = tokens[:max_tokens]
-            found.append(Candidate(tokens, (float(mean),) * (len(tokens) + 1), finish))
-        return found
+            found.append(Candidate(tokens, (float(mean),) * (len(tokens) + 1), finish, number))
+        likeliest = sorted(found, key=lambda each: -each.logprobs[0])[:most]
+        return sorted(likeliest, key=lambda each: each.prompt)
 
 
 def tiny_config(window: int = 1024, kind: str = "windowed") -> dict[str, object]:

@@ -14,7 +14,7 @@ from nazx_cli.engine.language_model import LanguageModel, load_model
 from nazx_cli.engine.sampling import Sampling
 
 
-def _alone(ids: list[int], count: int, stops: frozenset[int]) -> Candidate:
+def _alone(ids: list[int], count: int, stops: frozenset[int], number: int = 0) -> Candidate:
     """The greedy answer of the slow float64 decoder."""
     tokens: list[int] = []
     logprobs: list[float] = []
@@ -23,9 +23,9 @@ def _alone(ids: list[int], count: int, stops: frozenset[int]) -> Candidate:
         token = int(likely.argmax())
         logprobs.append(float(likely[token]))
         if token in stops:
-            return Candidate(tuple(tokens), tuple(logprobs), "stop")
+            return Candidate(tuple(tokens), tuple(logprobs), "stop", number)
         tokens.append(token)
-    return Candidate(tuple(tokens), tuple(logprobs), "length")
+    return Candidate(tuple(tokens), tuple(logprobs), "length", number)
 
 
 @pytest.mark.parametrize("lengths", ((5,), (1, 9, 4), (6, 6)))
@@ -42,12 +42,31 @@ def test_each_answer_is_the_one_its_prompt_gets_alone(lengths: tuple[int, ...]) 
         sampling=Sampling(),
         stop_ids=stops,
     )
-    for candidate, ids in zip(got, prompts, strict=True):
+    for number, (candidate, ids) in enumerate(zip(got, prompts, strict=True)):
         want = _alone(ids, 5, stops)
+        assert candidate.prompt == number
         assert candidate.tokens == want.tokens
         assert candidate.finish == want.finish
         assert candidate.logprobs == pytest.approx(want.logprobs, abs=1e-3)
     assert got[0].finish == "stop" and len(got[0].logprobs) == len(got[0].tokens) + 1
+
+
+@pytest.mark.parametrize("most", (1, 2, 3, 4))
+def test_the_prompts_after_which_the_opening_is_likeliest_are_answered(most: int) -> None:
+    prompts = [random_ids(n, seed=20 + n) for n in (5, 9, 2)]
+    lm, opening = model("llama", "full"), 17
+    begins = [
+        reference("llama", "full").logits(ids)[-1].log_softmax(-1)[opening] for ids in prompts
+    ]
+    wanted = sorted(sorted(range(3), key=lambda at: -float(begins[at]))[:most])
+    got = lm.answer_each(prompts, max_tokens=3, stop_ids=frozenset(), opening=opening, most=most)
+    assert [each.prompt for each in got] == wanted
+    every = lm.answer_each(prompts, max_tokens=3, stop_ids=frozenset(), opening=opening)
+    for each in got:
+        assert each.tokens == every[each.prompt].tokens and each.tokens[0] == opening
+        assert each.logprobs[0] == pytest.approx(float(begins[each.prompt]), abs=1e-3)
+    free = lm.answer_each(prompts, max_tokens=1, stop_ids=frozenset(), most=most)
+    assert len(free) == 3  # without an opening there is nothing to choose by
 
 
 def test_no_prompts_no_answers() -> None:

@@ -1,4 +1,4 @@
-"""Choosing between the answers of a question's parts, and fitting how that is done."""
+"""Which part's answer stands, how sure it is said to be, and fitting that."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ PROMPT = Prompt("What does the otter eat?", user_message("What does the otter ea
 
 
 def answer(
-    text: str, opens: float = -0.1, logprobs: tuple[float, ...] = (-0.2, -0.4), cited: str = ""
+    text: str,
+    opens: float = -0.1,
+    logprobs: tuple[float, ...] = (-0.2, -0.4),
+    cited: str = "",
+    rank: int = 0,
 ) -> PartAnswer:
     passage = Passage("a.txt", 1, 1, 0, 1, cited) if cited else None
-    return PartAnswer(PROMPT, text, passage, opens, logprobs, "stop")
+    return PartAnswer(PROMPT, text, passage, opens, logprobs, "stop", rank)
 
 
 def weighing(**weights: float) -> Choice:
@@ -32,7 +36,7 @@ def weighing(**weights: float) -> Choice:
 
 def test_the_features_are_what_they_say() -> None:
     answers = [
-        answer("Trout.", -0.5, (-0.2, -0.6), "The otter eats trout."),
+        answer("Trout.", -0.5, (-0.2, -0.6), "The otter eats trout.", rank=2),
         answer("Fresh trout!", -0.1, (-9.0,), "Nobody came."),
         answer("Eat otters.", -20.0),
     ]
@@ -41,20 +45,19 @@ def test_the_features_are_what_they_say() -> None:
     assert first["opens"] == -0.5 and first["opens_beside"] == pytest.approx(-0.4)
     assert first["mean"] == pytest.approx(-0.4) and first["least"] == -0.6
     assert second["mean"] == second["least"] == third["opens"] == -6.0  # no less than that
-    assert [row["rank"] for row in (first, second, third)] == [0, 1, 2]
+    assert [row["rank"] for row in (first, second, third)] == [2, 0, 0]
     assert first["agreed"] == pytest.approx(2 / 3 * math.exp(-0.1))  # one of two words, and of one
     assert second["agreed"] == pytest.approx(2 / 3 * math.exp(-0.5))
     assert (first["asked"], second["asked"], third["asked"]) == (1.0, 0.0, 0.0)
     assert (first["echo"], third["echo"]) == (0.0, 1.0)
 
 
-def test_the_likeliest_answer_stands_and_the_first_of_equals() -> None:
+def test_the_part_that_is_surest_to_answer_does_and_the_first_of_equals() -> None:
     equal = [answer("a"), answer("b"), answer("c")]
-    assert choose(equal, weighing(rank=-0.1)).text == "a"
-    surer = [*equal[:2], answer("c", logprobs=(-0.01,))]
-    assert choose(surer, weighing(mean=1.0, rank=-0.1)).text == "c"
-    said = [answer("Frogs."), answer("Trout."), answer("Trout.")]
-    assert choose(said, weighing(agreed=1.0, rank=-0.1)).text == "Trout."
+    assert choose(equal, weighing()).text == "a"
+    surer = [*equal[:2], answer("c", -0.01, (-9.0,))]
+    assert choose(surer, weighing(mean=1.0)).text == "c"  # whatever its words are worth
+    assert choose([answer("", -0.01), *equal], weighing()).text == "a"
 
 
 def test_the_confidence_is_that_of_the_logistic_model() -> None:
@@ -62,7 +65,7 @@ def test_the_confidence_is_that_of_the_logistic_model() -> None:
     assert not found.says_not and found.confidence == pytest.approx(0.5)
 
 
-def test_beside_an_unsure_answer_stands_the_likeliest_that_says_something_else() -> None:
+def test_beside_an_unsure_answer_stands_the_next_that_says_something_else() -> None:
     said = ["Trout.", "Fresh trout!", "", "Frogs.", "Pike."]
     answers = [
         answer(text, opens)
@@ -146,7 +149,7 @@ def test_trying_out_puts_questions_to_a_book_and_to_their_own_story_and_scores_a
         )
         for animal, place in [("heron", "marsh"), ("otter", "river")]
     ]
-    lm = ScriptedModel(["[1] In the marsh.|-0.1"] * 10, can_cite=True)
+    lm = ScriptedModel(["[1] In the marsh.|-0.1"] * 40, can_cite=True)
     told: list[tuple[int, int]] = []
     tried = try_out(lm, stories, 10, lambda done, of: told.append((done, of)))  # type: ignore[arg-type]
     assert told == [(1, 2), (2, 2)] and len(tried) == 2

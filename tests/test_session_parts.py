@@ -14,15 +14,17 @@ from nazx_cli.engine.generator import Candidate, Stats
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import Passage, quoted
 from nazx_cli.reading.plan import groups
+from nazx_cli.reading.recall import rank
 from nazx_cli.session.citation import NOT_SAID, Quotation, is_open, parse, write
 from nazx_cli.session.events import Answer, Delta, Notice, Reading, RunnerUp
-from nazx_cli.session.parts import PARTS, PASSAGES, PartAnswer, part_answer
+from nazx_cli.session.parts import APART, PartAnswer, part_answer
 from nazx_cli.session.prompt import Prompt, user_message
 from nazx_cli.session.session import Session
 from nazx_cli.session.settings import SessionSettings
 from nazx_cli.ui.terminal.screen import Screen
 from nazx_cli.ui.turn import show_turn
 
+PROMPTS = 1 + APART
 FACTS = [
     f"The {animal} lives in the {place}. It eats {food} every morning and sleeps all the long day. "
     * 4
@@ -51,8 +53,8 @@ def asked(chat: Session, question: str) -> Answer:
 
 
 def test_the_surest_part_answers_and_is_cited() -> None:
-    said = ["[1] Pike.|-1", "[1] Frogs.|-2.0", "[2] Trout.|-0.1", f"{NOT_SAID}|-0.01"]
-    chat = session([*said, "[1] Worms.|-1"])
+    said = ["[1] Pike.|-1", "[1] Frogs.|-2.0", "[1] Trout.|-0.1", f"{NOT_SAID}|-0.01"]
+    chat = session([*said, *["[1] Worms.|-1"] * (PROMPTS - 4)])
     answer = asked(chat, "What does the otter eat in the river?")
     assert answer.text == "Trout."
     assert answer.cited is not None and answer.sources[0] is answer.cited
@@ -61,29 +63,29 @@ def test_the_surest_part_answers_and_is_cited() -> None:
     assert quotation.text and quotation.text in " ".join(answer.cited.text.split())
     assert [turn.answer for turn in chat.turns] == ["Trout."]
     lm = chat.lm
-    assert isinstance(lm, ScriptedModel) and len(lm.prompts) == PARTS
-    assert all(f"[{PASSAGES + 1}]" not in prompt for prompt in lm.prompts)
-    assert "[2]" not in lm.prompts[0]  # the best passage alone
+    assert isinstance(lm, ScriptedModel) and len(lm.prompts) == 1 + APART
+    assert min(map(len, lm.prompts)) < len(lm.prompts[0]) == max(map(len, lm.prompts))
+    assert all("[1]" in prompt and "[2]" not in prompt for prompt in lm.prompts[1:])
 
 
 def test_a_limit_counts_the_words_of_an_answer_and_not_the_number_before_it() -> None:
-    chat = session(["[1] Trout.|-0.1"] * PARTS, settings=SessionSettings(max_tokens=3))
+    chat = session(["[1] Trout.|-0.1"] * PROMPTS, settings=SessionSettings(max_tokens=3))
     answer = asked(chat, "What does the otter eat?")  # each token is a character
     assert (answer.text, answer.finish) == ("Tro", "length")
     assert answer.cited is not None
 
 
 def test_only_where_no_part_says_anything_the_document_does_not_say() -> None:
-    answer = asked(session([f"{NOT_SAID}|-0.01"] * PARTS), "Who painted the heron?")
+    answer = asked(session([f"{NOT_SAID}|-0.01"] * PROMPTS), "Who painted the heron?")
     assert answer.text == NOT_SAID
     assert answer.cites and not answer.quotations
     assert answer.confidence == pytest.approx(math.exp(-0.01), abs=1e-6)
 
 
 def test_an_answer_that_the_model_would_rather_not_give_is_not_said() -> None:
-    answer = asked(session([f"[1] Frogs.|{math.log(0.09)}"] * PARTS), "Who painted the heron?")
+    answer = asked(session([f"[1] Frogs.|{math.log(0.09)}"] * PROMPTS), "Who painted the heron?")
     assert answer.text == NOT_SAID and answer.cited is None
-    answer = asked(session([f"[1] Frogs.|{math.log(0.11)}"] * PARTS), "Who painted the heron?")
+    answer = asked(session([f"[1] Frogs.|{math.log(0.11)}"] * PROMPTS), "Who painted the heron?")
     assert answer.text == "Frogs." and answer.cited is not None
 
 
@@ -95,23 +97,23 @@ def test_a_document_that_fits_is_read_in_one_prompt_and_cited_without_a_number()
 
 
 def test_a_question_that_points_back_carries_the_turn_before() -> None:
-    chat = session(["[1] Trout.|-0.1"] * (2 * PARTS))
+    chat = session(["[1] Trout.|-0.1"] * (2 * PROMPTS))
     asked(chat, "What does the otter eat?")
     asked(chat, "Where does it live?")
-    asked_of = chat.lm.prompts[PARTS]  # type: ignore[union-attr]
+    asked_of = chat.lm.prompts[PROMPTS]  # type: ignore[union-attr]
     assert "What does the otter eat?" in asked_of and "Trout." in asked_of
     assert "river" in asked_of  # recall looked for the otter
 
 
 def test_a_question_that_stands_alone_carries_no_turn() -> None:
-    chat = session(["[1] Trout.|-0.1"] * (2 * PARTS))
+    chat = session(["[1] Trout.|-0.1"] * (2 * PROMPTS))
     asked(chat, "What does the otter eat?")
     asked(chat, "What does the badger eat?")
-    assert "otter eat?" not in chat.lm.prompts[PARTS]  # type: ignore[union-attr]
+    assert "otter eat?" not in chat.lm.prompts[PROMPTS]  # type: ignore[union-attr]
 
 
 def test_a_long_chat_in_parts_gives_up_no_turns_since_its_prompts_carry_none() -> None:
-    chat = session(["[1] " + "Trout and frogs. " * 12 + "|-0.1"] * (40 * PARTS))
+    chat = session(["[1] " + "Trout and frogs. " * 12 + "|-0.1"] * (40 * PROMPTS))
     notices = [
         event
         for number in range(40)
@@ -140,29 +142,46 @@ def test_of_a_name_that_the_documents_do_not_have_they_say_nothing() -> None:
 
 
 def test_a_name_beside_one_that_they_have_is_left_to_the_model() -> None:
-    chat = session(["[1] Trout.|-0.1"] * PARTS, f"Mr. Badger is a friend. {' '.join(FACTS * 6)}")
+    chat = session(["[1] Trout.|-0.1"] * PROMPTS, f"Mr. Badger is a friend. {' '.join(FACTS * 6)}")
     assert asked(chat, "What did Badger and Nemo eat?").text == "Trout."
 
 
 def test_what_is_read_is_told_before_the_answer() -> None:
-    events = list(session(["[1] Trout.|-0.1"] * PARTS).ask("What does the otter eat?"))
+    events = list(session(["[1] Trout.|-0.1"] * PROMPTS).ask("What does the otter eat?"))
     assert isinstance(events[0], Reading) and events[0].mode == "recall"
     assert isinstance(events[-1], Answer)
     assert set(events[0].passages) == set(events[-1].sources)
 
 
-def test_groups_hold_the_best_passages_first_and_each_fits() -> None:
-    lm = ScriptedModel([])
-    library = Library.build([Document("animals.txt", "\n\n".join(FACTS * 6), "text")], lm.tokenizer)
-    found = groups(library, "What does the otter eat?", count=3, size=2, budget=10_000)
-    assert 1 <= len(found) <= 3
-    assert "otter" in " ".join(passage.text for passage in found[0])
-    for group in found:
-        starts = [passage.start for passage in group]
-        assert starts == sorted(starts)
-    budget = 40
-    for group in groups(library, "otter", count=3, size=2, budget=budget):
-        assert sum(map(len, group)) <= budget
+def animals(text: str) -> Library:
+    return Library.build([Document("animals.txt", text, "text")], ScriptedModel([]).tokenizer)
+
+
+def test_the_best_passages_stand_together_and_each_apart() -> None:
+    library, question = animals("\n\n".join(FACTS * 6)), "What does the otter eat?"
+    together, *apart = groups(library, question, together=3, apart=5, budget=10_000)
+    order = rank(library, question, 5).order.tolist()
+    assert apart == [(library.passages[at],) for at in order]
+    assert sum(map(len, together)) == sum(len(library.passages[at]) for at in order[:3])
+    assert [p.start for p in together] == sorted(p.start for p in together)
+    sizes = sorted(len(library.passages[at]) for at in order)
+    first, *short = groups(library, question, together=3, apart=5, budget=sizes[2])
+    assert sum(map(len, first)) <= sizes[2]
+    assert short == [group for group in apart if len(group[0]) <= sizes[2] and group != first]
+    assert groups(library, question, together=3, apart=5, budget=0) == []
+
+
+@pytest.mark.parametrize(("together", "wanted"), [(1, [1, 1]), (2, [2]), (3, [2])])
+def test_documents_of_few_passages_are_put_whole(together: int, wanted: list[int]) -> None:
+    library = animals("Otters eat. " * 13)
+    assert len(library.passages) == 2
+
+    def counted(question: str, budget: int) -> list[int]:
+        found = groups(library, question, together=together, apart=3, budget=budget)
+        return [round(sum(map(len, group)) / 78) for group in found]
+
+    assert counted("otters", 156) == wanted
+    assert counted("pike", 155) == [1] * min(together, 2)  # no word of it, and no room for all
 
 
 @pytest.mark.parametrize(
@@ -192,7 +211,8 @@ def taken_apart(text: str, passages: tuple[Passage, ...], *logprobs: float) -> P
     prompt = Prompt("Who?", user_message("Who?", passages), "recall", passages)
     tokens = tuple(map(ord, text))
     told = (*logprobs, *(-0.1,) * (len(tokens) + 1 - len(logprobs)))
-    return part_answer(prompt, Candidate(tokens, told, "stop"), lambda ids: "".join(map(chr, ids)))
+    said = Candidate(tokens, told, "stop", 0)
+    return part_answer([prompt], said, lambda ids: "".join(map(chr, ids)))
 
 
 def test_a_number_that_no_passage_has_cites_nothing() -> None:
@@ -253,21 +273,21 @@ def test_the_quoted_sentence_is_the_one_that_shares_most() -> None:
 
 def test_the_terminal_shows_the_one_source_and_how_many_others_were_given() -> None:
     out, err = io.StringIO(), io.StringIO()
-    chat = session(["[1] Trout.|-0.1", *["[1] Frogs.|-3"] * 4])
+    chat = session(["[1] Trout.|-0.1", *["[1] Frogs.|-3"] * APART])
     show_turn(chat.ask("What does the otter eat?"), "m", Screen(out, err, sources=None))
     assert out.getvalue().strip() == "Trout."
     assert err.getvalue() == ""  # no terminal: sources only where they are asked for
-    chat = session(["[1] Trout.|-0.1", *["[1] Frogs.|-3"] * 4])
+    chat = session(["[1] Trout.|-0.1", *["[1] Frogs.|-3"] * APART])
     show_turn(chat.ask("What does the otter eat?"), "m", Screen(out, err, sources=True))
     assert "\nsource: animals.txt:" in err.getvalue() and "(the model was given " in err.getvalue()
     assert "unsure" not in err.getvalue()
-    chat = session(["[1] Trout.|-1.5"] * PARTS)
+    chat = session(["[1] Trout.|-1.5"] * PROMPTS)
     show_turn(chat.ask("What does the otter eat?"), "m", Screen(out, err, sources=True))
     assert "\nunsure; source: animals.txt:" in err.getvalue()
 
 
 def test_an_unsure_answer_is_told_with_another_and_its_source() -> None:
-    said = ["[1] Trout.|-1.5", "[1] Trout.|-1.6", *["[2] Blue frogs.|-2"] * 3]
+    said = ["[1] Trout.|-1.5", "[1] Trout.|-1.6", *["[1] Blue frogs.|-2"] * (APART - 1)]
     answer = asked(session([*said]), "What does the otter eat?")
     assert answer.text == "Trout." and answer.runner_up is not None
     assert answer.runner_up.text == "Blue frogs." and answer.runner_up.quotation is not None
@@ -312,7 +332,7 @@ def test_an_unsure_answer_without_a_source_is_told_as_one() -> None:
 
 def test_json_has_the_citation_its_sentence_and_the_confidence() -> None:
     out = io.StringIO()
-    chat = session(["[1] Trout.|-0.1"] * PARTS)
+    chat = session(["[1] Trout.|-0.1"] * PROMPTS)
     show_turn(chat.ask("What does the otter eat?"), "m", Screen(out, io.StringIO()), as_json=True)
     data = json.loads(out.getvalue())
     assert data["answer"] == "Trout." and data["cited"]["file"] == "animals.txt"
@@ -324,7 +344,7 @@ def test_json_has_the_citation_its_sentence_and_the_confidence() -> None:
 
 def test_what_the_prompt_holds_of_the_conversation_does_not_grow_with_it() -> None:
     """The gauge asks for it after each turn: it must cost no more in a long conversation."""
-    chat = session(["[1] Trout.|-0.1"] * 60)
+    chat = session(["[1] Trout.|-0.1"] * (12 * PROMPTS))
     used = []
     for _ in range(12):
         asked(chat, "What does the otter eat in the river?")

@@ -131,7 +131,7 @@ def _speed(count: int, seconds: float) -> float:
 
 @dataclass(frozen=True)
 class Candidate:
-    """The answer to one prompt.
+    """The answer to the ``prompt``-th of several prompts, counted from 0.
 
     ``tokens`` are without the stop token; ``logprobs`` (natural logarithms, of the model's own
     distribution) are with it, where there was one. ``finish`` is as for ``Step``; of one that is
@@ -141,6 +141,7 @@ class Candidate:
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish: str
+    prompt: int
 
     @property
     def mean_logprob(self) -> float:
@@ -157,12 +158,14 @@ def answer_each(
     sampling: Sampling,
     stop_ids: frozenset[int],
     opening: int | None = None,
+    most: int | None = None,
     grounding: Grounding | None = None,
     on_token: Callable[[int], None] | None = None,
 ) -> list[Candidate]:
     """One answer of 1 to ``max_tokens`` tokens for each prompt, in their order.
 
-    With ``opening`` every answer begins with that token, whatever the model would say first.
+    With ``opening`` every answer begins with that token, whatever the model would say first; and
+    with ``most`` only so many prompts are answered: those after which it is likeliest.
     ``grounding`` as for ``generate``, and so an answer that goes round in circles ends.
     ``on_token`` is told after every round how many tokens the longest answer has. Prompts must
     fit the model's window together with ``max_tokens``; each row draws with its own generator of
@@ -176,6 +179,11 @@ def answer_each(
     logprobs: list[list[float]] = [[] for _ in prompts]
     finish = ["length"] * len(prompts)
     running = list(range(len(prompts)))
+    if opening is not None and most is not None and most < len(prompts):
+        begins = batch.logits.log_softmax(-1)[:, opening]
+        running = sorted(begins.topk(most).indices.tolist())
+        batch.keep(running)
+    answered = tuple(running)
     for count in range(1, max_tokens + 1):
         likely = batch.logits.log_softmax(-1)
         going: list[int] = []  # rows of the batch
@@ -201,9 +209,9 @@ def answer_each(
             batch.keep(going)
             running = [running[at] for at in going]
         batch.step([said[row].tokens[-1] for row in running])
-    return [_candidate(*row) for row in zip(said, logprobs, finish, strict=True)]
+    return [_candidate(said[row], logprobs[row], finish[row], row) for row in answered]
 
 
-def _candidate(said: _Said, logprobs: list[float], finish: str) -> Candidate:
+def _candidate(said: _Said, logprobs: list[float], finish: str, prompt: int) -> Candidate:
     kept = said.repeats.kept if finish == "loop" else None
-    return Candidate(tuple(said.tokens[:kept]), tuple(logprobs[:kept]), finish)
+    return Candidate(tuple(said.tokens[:kept]), tuple(logprobs[:kept]), finish, prompt)

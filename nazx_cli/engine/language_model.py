@@ -380,9 +380,11 @@ class LanguageModel:
         sampling: Sampling | None = None,
         stop_ids: frozenset[int] | None = None,
         opening: int | None = None,
+        most: int | None = None,
         grounding: Grounding | None = None,
     ) -> list[Candidate]:
-        """One answer for each prompt, made side by side; see ``engine.generator``."""
+        """One answer for each prompt, or for ``most`` of them, made side by side; see
+        ``engine.generator``."""
         return answer_each(
             self.decoder,
             self.tokenizer,
@@ -391,6 +393,7 @@ class LanguageModel:
             sampling=sampling or Sampling(),
             stop_ids=self.tokenizer.stop_ids if stop_ids is None else stop_ids,
             opening=opening,
+            most=most,
             grounding=grounding,
             on_token=lambda _: self.heed(),
         )

@@ -82,26 +82,23 @@ def mode_for(mode: str, reads_resident: bool, prefers_resident: bool | None = No
 
 
 def groups(
-    library: Library, question: str, *, count: int, size: int, budget: int, cost: Cost = len
+    library: Library, question: str, *, together: int, apart: int, budget: int, cost: Cost = len
 ) -> list[tuple[Passage, ...]]:
-    """The best passages for ``question`` in at most ``count`` groups: the best one by itself, the
-    best ``size`` of them, then the next, and so on. Each group is in document order and costs at
-    most ``budget``.
+    """The ``together`` best passages for ``question`` in one group, in document order, then each
+    of the ``apart`` best by itself, the best first. No group costs more than ``budget``.
 
-    Documents that fit one group are that group, whole.
+    Documents of no more passages than ``together`` that fit are one group, whole.
     """
-    if len(library.passages) <= size and (whole := _whole(library, budget, cost)):
+    if len(library.passages) <= together and (whole := _whole(library, budget, cost)):
         return [whole]
-    ranking = rank(library, question, (count - 1) * size)
-    best = [int(i) for i in ranking.order]
-    best = [i for i in best if ranking.scores[i] > 0] or best[:size]
-    found: list[tuple[Passage, ...]] = []
-    alone = [best[:1]] if len(best) > 1 else []
-    for numbers in (*alone, *(best[at : at + size] for at in range(0, len(best), size))):
-        chosen, _ = fitting((library.passages[i] for i in numbers), budget, cost)
-        if chosen:
-            found.append(tuple(library.merged(chosen)))
-    return found
+    ranking = rank(library, question, max(together, apart))
+    order = [int(i) for i in ranking.order]
+    best = [i for i in order if ranking.scores[i] > 0] or order[:together]
+    passages = [library.passages[i] for i in best]
+    first, _ = fitting(passages[:together], budget, cost)
+    found = [tuple(library.merged(first)), *((each,) for each in passages[:apart])]
+    fit = (group for group in found if group and sum(map(cost, group)) <= budget)
+    return list(dict.fromkeys(fit))  # a single passage together is one apart
 
 
 def _whole(library: Library, budget: int, cost: Cost) -> tuple[Passage, ...]:

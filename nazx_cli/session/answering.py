@@ -35,6 +35,7 @@ from nazx_cli.session.events import (
 from nazx_cli.session.follow_up import followed_turn
 from nazx_cli.session.parts import (
     ANSWER_TOKENS,
+    ANSWERED,
     PartAnswer,
     choose,
     part_answer,
@@ -250,7 +251,7 @@ class Answerer:
         followed: Sequence[Message],
         keep: Callable[[State], None],
     ) -> Iterator[Event]:
-        """Ask all of ``prompts`` at once and take the surest answer."""
+        """Put all of ``prompts`` at once and take the surest answer."""
         question, tokenizer = prompts[0].question, self.lm.tokenizer
         begin = perf_counter()
         read = tuple(dict.fromkeys(p for prompt in prompts for p in prompt.passages))
@@ -263,15 +264,14 @@ class Answerer:
             sampling=replace(sampling, repeat_penalty=1.0),
             stop_ids=self._speaker.stop_ids,
             opening=opening(tokenizer),
+            most=ANSWERED,
             grounding=self._grounding(setup, question, followed),
         )
-        answers = [
-            part_answer(p, c, tokenizer.decode) for p, c in zip(prompts, candidates, strict=True)
-        ]
+        answers = [part_answer(prompts, each, tokenizer.decode) for each in candidates]
         chosen = choose(answers, Choice.of(self.lm.reader_notes))
         part = chosen.part
-        at = prompts.index(part.prompt)
-        context = self._begun(setup, [*ids[at], *candidates[at].tokens])
+        tokens = candidates[answers.index(part)].tokens
+        context = self._begun(setup, [*ids[part.rank], *tokens])
         quote = None if chosen.says_not else _quotation(part, question)
         quotes = () if quote is None else (quote,)
         second = None

@@ -1,4 +1,4 @@
-"""Choosing between the answers that the parts of a question give.
+"""How sure an answer is, and when the document does not say.
 
 How likely an answer is right is told by a logistic model of what is known about it beside the
 others: how sure the model was that its passages answer at all, and of its words; the part's rank;
@@ -25,7 +25,7 @@ FEATURES = (
     "opens_beside",  # less that of the surest other part
     "mean",  # log-probability of the answer's tokens, their mean
     "least",  # and that of the least likely one
-    "rank",  # of the part, 0 for the best passage alone
+    "rank",  # of the part: 0 for the best passages together, 1 for the best one
     "agreed",  # how alike the most alike other answer is, times its chance of being one
     "asked",  # share of the question's words that the cited passage has
     "echo",  # share of the answer's words that the question has
@@ -108,7 +108,7 @@ def features(answers: Sequence[PartAnswer], question: str) -> list[dict[str, flo
                 "opens_beside": opens[at] - max((opens[k] for k in others), default=_FLOOR),
                 "mean": sum(logprobs) / len(logprobs),
                 "least": min(logprobs),
-                "rank": float(at),
+                "rank": float(answer.rank),
                 "agreed": max(
                     (_alike(said[at], said[k]) * math.exp(opens[k]) for k in others), default=0.0
                 ),

@@ -1,9 +1,10 @@
 """Reading little at a time, for models with a reading adapter.
 
-The best passages go before the model in several small prompts side by side, and of the answers
-one stands: a small reader is better asked several times about little than once about much.
-Every part is made to answer, also where the model would rather say that its passages do not
-tell: how likely it found that is what ``session.choice`` decides by, over all parts together.
+The best few passages go before the model in one prompt, and each of the best in a prompt of its
+own: a small reader is better asked several times about little than once about much. The prompt
+after which it is surest that it can answer gives the answer; two more are made to answer beside it,
+also where the model would rather say that they do not tell, for what is said there tells how sure
+an answer may be.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
 
 Decode = Callable[[Sequence[int]], str]
 """The text of tokens."""
-PARTS = 5
-"""Prompts that a question is asked in, at most: the first holds the best passage alone."""
-PASSAGES = 3
-"""Passages in each of the others."""
+TOGETHER = 3
+"""Passages of the first prompt; documents of no more are put whole."""
+APART = 10
+"""Passages that have a prompt of their own, at most."""
+ANSWERED = 3
+"""Prompts that are made to answer."""
 ROOM = 900
 """Tokens that the passages of one prompt take, at most."""
 ANSWER_TOKENS = 96
@@ -43,7 +46,8 @@ class PartAnswer:
     """What one part answered; ``cited`` is the passage that it stands on, if it names one.
 
     ``opens`` is the log-probability that the model gave to answering at all, and ``logprobs`` are
-    those of the answer's own tokens, behind the passage's number.
+    those of the answer's own tokens, behind the passage's number. ``rank`` is that of the part's
+    passages in recall, from 0.
     """
 
     prompt: Prompt
@@ -52,14 +56,17 @@ class PartAnswer:
     opens: float
     logprobs: tuple[float, ...]
     finish: str
+    rank: int
 
 
-def part_answer(prompt: Prompt, candidate: Candidate, decode: Decode) -> PartAnswer:
-    """Take apart what the model said to ``prompt``."""
+def part_answer(prompts: Sequence[Prompt], candidate: Candidate, decode: Decode) -> PartAnswer:
+    """Take apart what the model said to one of ``prompts``."""
+    prompt, rank = prompts[candidate.prompt], candidate.prompt
     found = parse(decode(candidate.tokens))
     opens = candidate.logprobs[0]
     if found.says_not:  # a model that could not be made to answer
-        return PartAnswer(prompt, "", None, math.log1p(-math.exp(opens) + 1e-9), (), "stop")
+        unlikely = math.log1p(-math.exp(opens) + 1e-9)
+        return PartAnswer(prompt, "", None, unlikely, (), "stop", rank)
     cited = None
     at = 1 if found.number is None and len(prompt.passages) == 1 else found.number
     if at is not None and 1 <= at <= len(prompt.passages):
@@ -71,9 +78,8 @@ def part_answer(prompt: Prompt, candidate: Candidate, decode: Decode) -> PartAns
             for n in range(1, len(candidate.tokens) + 1)
             if parse(decode(candidate.tokens[:n])).number is not None
         )
-    return PartAnswer(
-        prompt, found.text, cited, opens, candidate.logprobs[first:], candidate.finish
-    )
+    own = candidate.logprobs[first:]
+    return PartAnswer(prompt, found.text, cited, opens, own, candidate.finish, rank)
 
 
 def _holding(answer: str, passages: Sequence[Passage], named: Passage) -> Passage:
@@ -90,8 +96,8 @@ def _holding(answer: str, passages: Sequence[Passage], named: Passage) -> Passag
 @dataclass(frozen=True)
 class Chosen:
     """What stands as the answer: one of the parts' or, where ``says_not``, that the document does
-    not say; ``confidence`` is the chance, 0 to 1, that this is right. ``second`` is the likeliest
-    part that says something else, with its chance, where the first is unsure."""
+    not say; ``confidence`` is the chance, 0 to 1, that this is right. ``second`` is the next part
+    that says something else, with its chance, where the first is unsure."""
 
     part: PartAnswer
     text: str
@@ -101,18 +107,18 @@ class Chosen:
 
 
 def choose(answers: Sequence[PartAnswer], choice: Choice) -> Chosen:
-    """The likeliest of ``answers``, which are in the order of their passages' rank; that the
-    document does not say where none is likely."""
+    """The one of ``answers`` whose part was surest to answer, the first of equals; that the
+    document does not say where none was sure enough."""
     question = answers[0].prompt.question
     sure = choice.confidences(answers, question)
-    ranked = sorted(range(len(answers)), key=lambda at: (bool(answers[at].text), sure[at]))
-    best = ranked[-1]
+    ranked = sorted(range(len(answers)), key=lambda at: (not answers[at].text, -answers[at].opens))
+    best = ranked[0]
     if choice.says_not(answers) or not answers[best].text:
         unlikely = 1 - max(math.exp(answer.opens) for answer in answers)
         return Chosen(answers[best], NOT_SAID, True, unlikely)
     text, second = answers[best].text, None
     if is_unsure(sure[best]):
-        others = (at for at in reversed(ranked) if answers[at].text)
+        others = (at for at in ranked if answers[at].text)
         second = next(
             ((answers[at], sure[at]) for at in others if differs(answers[at].text, text)), None
         )

@@ -26,7 +26,7 @@ from nazx_cli.reading.plan import Selection, fitting, groups, select
 from nazx_cli.reading.recall import occurrences, question_terms, rank
 from nazx_cli.reading.tokenized import TokenizedDocument
 from nazx_cli.session.events import Answer, Delta, Event, Finding, Notice, Progress
-from nazx_cli.session.parts import PARTS, PASSAGES, ROOM
+from nazx_cli.session.parts import APART, ROOM, TOGETHER
 from nazx_cli.session.prompt import (
     Prompt,
     Prompter,
@@ -128,7 +128,7 @@ class Reader:
         return may and self._library is not None
 
     def parts(self, question: str, followed: Sequence[Message]) -> tuple[Prompt, ...]:
-        """One prompt for each of a few small groups of passages, the best first; none where the
+        """A prompt with the best few passages, and one for each of the best; none where the
         question is about the whole of the documents, or they are not read by recall.
 
         ``followed`` is the turn that the question speaks of, if it does.
@@ -141,7 +141,9 @@ class Reader:
         room = self.prompter.room(followed, user_message(question)) - self._overhead
         about = " ".join([*(message.content for message in followed), question])
         budget = min(ROOM, room)
-        found = groups(library, about, count=PARTS, size=PASSAGES, budget=budget, cost=self._cost)
+        found = groups(
+            library, about, together=TOGETHER, apart=APART, budget=budget, cost=self._cost
+        )
         return tuple(
             Prompt(question, user_message(question, passages), "recall", passages)
             for passages in found

@@ -1,4 +1,4 @@
-"""Fitting how the answers of a question's parts are chosen between, on held-out questions.
+"""Fitting how sure answers are said to be, on held-out questions.
 
 Each question is put as in use, in the parts that recall makes, and each part's answer is scored
 by its token F1. The weights of ``session.choice`` are those of the logistic model that tells the
@@ -23,7 +23,7 @@ from nazx_cli.evaluation.words import token_f1
 from nazx_cli.reading.library import Library
 from nazx_cli.session.choice import FEATURES, Choice, features
 from nazx_cli.session.citation import opening
-from nazx_cli.session.parts import ANSWER_TOKENS, PartAnswer, part_answer
+from nazx_cli.session.parts import ANSWER_TOKENS, ANSWERED, PartAnswer, part_answer
 from nazx_cli.session.prompt import Prompter
 from nazx_cli.session.reader import Reader
 from nazx_cli.session.settings import SessionSettings
@@ -128,6 +128,6 @@ def _answers(lm: LanguageModel, reader: Reader, question: str) -> tuple[PartAnsw
         sampling=Sampling(),
         stop_ids=stop_ids(lm.tokenizer),
         opening=opening(lm.tokenizer),
+        most=ANSWERED,
     )
-    decode = lm.tokenizer.decode
-    return tuple(part_answer(p, c, decode) for p, c in zip(prompts, candidates, strict=True))
+    return tuple(part_answer(prompts, each, lm.tokenizer.decode) for each in candidates)
