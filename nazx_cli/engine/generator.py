@@ -143,11 +143,6 @@ class Candidate:
     finish: str
     prompt: int
 
-    @property
-    def mean_logprob(self) -> float:
-        """The logarithm of the geometric mean of the tokens' probabilities."""
-        return sum(self.logprobs) / len(self.logprobs)
-
 
 def answer_each(
     decoder: Decoder,

@@ -151,7 +151,7 @@ class LanguageModel:
         self.reader: Path | None = None
         self.far: Path | None = None
         self._far_states: FarStates | None = None  # what ``far`` has read, also while it is out
-        self.heed: Callable[[], None] = _go_on
+        self.heed: Callable[[], None] = lambda: None
         self.group = group
         self._limit = None if plan is None else MemoryLimit(decoder.config, plan)
         self.decoder = decoder
@@ -383,8 +383,7 @@ class LanguageModel:
         most: int | None = None,
         grounding: Grounding | None = None,
     ) -> list[Candidate]:
-        """One answer for each prompt, or for ``most`` of them, made side by side; see
-        ``engine.generator``."""
+        """One answer for each prompt, or ``most`` of them, side by side: ``engine.generator``."""
         return answer_each(
             self.decoder,
             self.tokenizer,
@@ -397,7 +396,3 @@ class LanguageModel:
             grounding=grounding,
             on_token=lambda _: self.heed(),
         )
-
-
-def _go_on() -> None:
-    """Nobody asks for an end."""
