@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from nazx_cli.config import ModelConfig
 from nazx_cli.training.scratch.corpus import read_notes
+from nazx_cli.training.scratch.recall import describe
 from nazx_cli.training.state import Counters
 
 if TYPE_CHECKING:
@@ -51,7 +52,4 @@ def card(
 
 
 def _of_recall(settings: TrainSettings) -> list[str]:
-    if not settings.recall:
-        return []
-    said = f"For each token of the data below {settings.recall:g} of lists of word pairs were added"
-    return [f"{said}, made by chance, in which each pair comes two to sixteen times.", ""]
+    return [describe(settings.recall), ""] if settings.recall else []

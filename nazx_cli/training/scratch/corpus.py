@@ -64,8 +64,8 @@ def make_corpus(
     held out.
 
     A tokenizer of ``vocab_size`` is made from what is trained on, or the one in the folder
-    ``tokenizer`` is used. Lists of pairs are added, ``recall`` times as many tokens as there are of
-    the files and each of at most ``longest``: see ``training.scratch.recall``. ``UsageError`` where
+    ``tokenizer`` is used. Lists are added, ``recall`` times as many tokens as there are of the
+    files and each of at most ``longest``: see ``training.scratch.recall``. ``UsageError`` where
     there is too little text.
     """
     train: list[str] = []

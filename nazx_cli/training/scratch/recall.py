@@ -1,15 +1,19 @@
 """Lists that teach recall: to find an earlier word and give what followed it.
 
-A list has a few pairs of words, put together by chance, and has all of them several times, each
-time in another order: what followed a word before is all that tells what follows it now. In every
-third list text stands between the pairs; the others have them as often as there is room for, since
-with more to be foretold it is learnt several times sooner. As many lists are short as long.
+A list has a few entries, put together by chance, and has all of them several times, each time in
+another order: what followed before is all that tells what follows now. Most have pairs of words;
+in every third of those text stands between the pairs. The others have lines: a word and a value of
+up to five tokens of a few kinds, with the same tokens around the two in each line of a list, so
+that a value is not told by the token before it alone.
+
+Lists have their entries as often as there is room for, since with more to be foretold it is learnt
+several times sooner. As many are short as long.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 
 import numpy as np
@@ -19,8 +23,20 @@ from nazx_cli.errors import UsageError
 from nazx_cli.evaluation.probes import plain_words
 from nazx_cli.tokenizer import Tokenizer
 
-_FEW = 2  # pairs of a list, at least
-_OFTEN = 16  # times that a list has its pairs, at most
+_FEW = 2  # entries of a list, at least
+_OFTEN = 16  # times that a list has its entries, at most
+_LINES = 4  # of so many lists one is of lines
+_VALUE = 5  # tokens of a line's value, at most
+_KINDS = 10  # of tokens in the values of a list
+_FRAME = 3  # tokens at each of the three places around word and value, at most
+
+
+def describe(share: float) -> str:
+    """What a card tells of lists that were added, so many tokens for each of the data."""
+    return (
+        f"For each token of the data below {share:g} of lists were added, of word pairs and of "
+        f"lines with a word and a value, made by chance, in which each comes 2 to {_OFTEN} times."
+    )
 
 
 def with_lists(
@@ -29,38 +45,74 @@ def with_lists(
     """``ids`` (N,), documents with ``end`` behind each, and among them about so many ``tokens`` of
     lists, of at most ``longest`` tokens each."""
     texts = np.split(ids, np.flatnonzero(ids == end) + 1)
-    parts = [*texts, *pair_lists(ids[ids != end], tokenizer, tokens, longest, end)]
+    parts = [*texts, *recall_lists(ids[ids != end], tokenizer, tokens, longest, end)]
     random.Random(0).shuffle(parts)
     return np.concatenate(parts)
 
 
-def pair_lists(
+def recall_lists(
     text: NDArray[np.int32], tokenizer: Tokenizer, tokens: int, longest: int, end: int
 ) -> Iterator[NDArray[np.int32]]:
     """About so many ``tokens`` of lists with ``end`` behind each, of at most ``longest``; what
     stands between pairs is taken from ``text`` (N,). ``UsageError`` where there are too few words
     to make pairs of, or too little room for them."""
     words, rng = plain_words(tokenizer), random.Random(0)
-    many = min((longest - 1) // 4, len(words) // 2)
-    if many < _FEW:
+    every = sorted(set(tokenizer.whole_words.values()) | set(np.unique(text).tolist()))
+    if min((longest - 1) // 4, len(words) // 2) < _FEW:
         raise UsageError("there are too few words for lists of pairs", "raise --vocab or --context")
     for number in count():
         if tokens <= 0:
             return
-        size = int(_FEW * (many / _FEW) ** rng.random())
-        rounds, gap = min(_OFTEN, (longest - 1) // (2 * size)), 0
-        if number % 3 == 2:
-            rounds = rng.randint(2, rounds)
-            gap = (longest - 1) // (size * rounds) - 2  # behind each pair, at most
-        drawn = rng.sample(words, 2 * size)
-        pairs = list(zip(drawn[::2], drawn[1::2], strict=True))
-        found: list[int] = []
-        for _ in range(rounds):
-            for pair in rng.sample(pairs, size):
-                found.extend(pair)
-                found.extend(_stretch(text, rng.randint(0, gap), rng))
-        yield np.asarray([*found, end], np.int32)
-        tokens -= len(found) + 1
+        spaced = number % _LINES == 2
+        if number % _LINES == 3 and longest > 2 * _FEW * (1 + _VALUE + 3 * _FRAME):
+            entries = _lines(words, every, longest, rng)
+        else:
+            entries = _pairs(words, longest, rng)
+        made = [*_repeated(entries, text, longest - 1, spaced, rng), end]
+        yield np.asarray(made, np.int32)
+        tokens -= len(made)
+
+
+Entries = list[tuple[int, ...]]
+
+
+def _pairs(words: Sequence[int], longest: int, rng: random.Random) -> Entries:
+    size = _size(min((longest - 1) // 4, len(words) // 2), rng)
+    drawn = rng.sample(words, 2 * size)
+    return list(zip(drawn[::2], drawn[1::2], strict=True))
+
+
+def _lines(words: Sequence[int], every: Sequence[int], longest: int, rng: random.Random) -> Entries:
+    kinds = rng.sample(every, min(len(every), _KINDS))
+    before, between, after = (
+        tuple(rng.sample(every, min(len(every), rng.randint(0, _FRAME)))) for _ in range(3)
+    )
+    value = rng.randint(1, _VALUE)
+    cost = len(before) + 1 + len(between) + value + len(after)
+    size = _size(min((longest - 1) // (2 * cost), len(words)), rng)
+    return [
+        (*before, word, *between, *rng.choices(kinds, k=value), *after)
+        for word in rng.sample(words, size)
+    ]
+
+
+def _size(most: int, rng: random.Random) -> int:
+    return int(_FEW * (most / _FEW) ** rng.random())
+
+
+def _repeated(
+    entries: Entries, text: NDArray[np.int32], room: int, spaced: bool, rng: random.Random
+) -> Iterator[int]:
+    """The tokens of a list: its entries over and over; ``spaced``: with text behind each."""
+    cost = sum(map(len, entries))
+    rounds, gap = min(_OFTEN, room // cost), 0
+    if spaced:
+        rounds = rng.randint(2, rounds)
+        gap = (room // rounds - cost) // len(entries)  # behind each entry, at most
+    for _ in range(rounds):
+        for entry in rng.sample(entries, len(entries)):
+            yield from entry
+            yield from _stretch(text, rng.randint(0, gap), rng)
 
 
 def _stretch(text: NDArray[np.int32], tokens: int, rng: random.Random) -> list[int]:
