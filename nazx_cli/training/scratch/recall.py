@@ -1,10 +1,10 @@
 """Lists that teach recall: to find an earlier word and give what followed it.
 
 A list has a few entries, put together by chance, and has all of them several times, each time in
-another order: what followed before is all that tells what follows now. Most have pairs of words;
-in every third of those text stands between the pairs. The others have lines: a word and a value of
-up to five tokens of a few kinds, with the same tokens around the two in each line of a list, so
-that a value is not told by the token before it alone.
+another order: what followed before is all that tells what follows now. Half of them have pairs of
+words, every other one of those with text between the pairs. The others have lines: a word and a
+value of up to five tokens of a few kinds, with the same tokens around the two in each line of a
+list, so that a value is not told by the token before it alone.
 
 Lists have their entries as often as there is room for, since with more to be foretold it is learnt
 several times sooner. As many are short as long.
@@ -25,7 +25,6 @@ from nazx_cli.tokenizer import Tokenizer
 
 _FEW = 2  # entries of a list, at least
 _OFTEN = 16  # times that a list has its entries, at most
-_LINES = 4  # of so many lists one is of lines
 _VALUE = 5  # tokens of a line's value, at most
 _KINDS = 10  # of tokens in the values of a list
 _FRAME = 3  # tokens at each of the three places around word and value, at most
@@ -63,12 +62,11 @@ def recall_lists(
     for number in count():
         if tokens <= 0:
             return
-        spaced = number % _LINES == 2
-        if number % _LINES == 3 and longest > 2 * _FEW * (1 + _VALUE + 3 * _FRAME):
+        if number % 2 and longest > 2 * _FEW * (1 + _VALUE + 3 * _FRAME):
             entries = _lines(words, every, longest, rng)
         else:
             entries = _pairs(words, longest, rng)
-        made = [*_repeated(entries, text, longest - 1, spaced, rng), end]
+        made = [*_repeated(entries, text, longest - 1, rng, spaced=number % 4 == 2), end]
         yield np.asarray(made, np.int32)
         tokens -= len(made)
 
@@ -101,7 +99,7 @@ def _size(most: int, rng: random.Random) -> int:
 
 
 def _repeated(
-    entries: Entries, text: NDArray[np.int32], room: int, spaced: bool, rng: random.Random
+    entries: Entries, text: NDArray[np.int32], room: int, rng: random.Random, *, spaced: bool
 ) -> Iterator[int]:
     """The tokens of a list: its entries over and over; ``spaced``: with text behind each."""
     cost = sum(map(len, entries))
