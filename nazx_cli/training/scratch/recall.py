@@ -28,6 +28,9 @@ _OFTEN = 16  # times that a list has its entries, at most
 _VALUE = 5  # tokens of a line's value, at most
 _KINDS = 10  # of tokens in the values of a list
 _FRAME = 3  # tokens at each of the three places around word and value, at most
+_LINE = 1 + _VALUE + 3 * _FRAME  # tokens of a line, at most
+
+Entries = list[tuple[int, ...]]
 
 
 def describe(share: float) -> str:
@@ -62,16 +65,13 @@ def recall_lists(
     for number in count():
         if tokens <= 0:
             return
-        if number % 2 and longest > 2 * _FEW * (1 + _VALUE + 3 * _FRAME):
+        if number % 2 and longest > 2 * _FEW * _LINE:
             entries = _lines(words, every, longest, rng)
         else:
             entries = _pairs(words, longest, rng)
         made = [*_repeated(entries, text, longest - 1, rng, spaced=number % 4 == 2), end]
         yield np.asarray(made, np.int32)
         tokens -= len(made)
-
-
-Entries = list[tuple[int, ...]]
 
 
 def _pairs(words: Sequence[int], longest: int, rng: random.Random) -> Entries:
