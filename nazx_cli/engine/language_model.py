@@ -261,7 +261,7 @@ class LanguageModel:
 
     @property
     def reader_notes(self) -> Mapping[str, Any]:
-        """What the merged adapter keeps for reading: see ``session.choice``."""
+        """What the merged adapter keeps for reading: see ``session.calibration``."""
         return {} if self.adapter is None else self.adapter.notes
 
     @property

@@ -13,7 +13,7 @@ from nazx_cli.reading.passages import source_line, source_record
 from nazx_cli.serving.desk import End, Piece, Source
 from nazx_cli.serving.logprobs import TokenChances, of_chat, of_completion
 from nazx_cli.serving.requests import ChatRequest, CompletionRequest
-from nazx_cli.session.choice import is_unsure
+from nazx_cli.session.calibration import is_unsure
 
 DONE = b"data: [DONE]\n\n"
 

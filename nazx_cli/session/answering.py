@@ -19,7 +19,7 @@ from nazx_cli.model.libraries import give_back
 from nazx_cli.reading.grounding import DocumentGrounding, Ordinary
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import quoted
-from nazx_cli.session.choice import Choice
+from nazx_cli.session.calibration import Calibration
 from nazx_cli.session.citation import Quotation, mark_tokens, opening, quoted_first
 from nazx_cli.session.events import (
     Answer,
@@ -268,7 +268,7 @@ class Answerer:
             grounding=self._grounding(setup, question, followed),
         )
         answers = [part_answer(prompts, each, tokenizer.decode) for each in candidates]
-        chosen = choose(answers, Choice.of(self.lm.reader_notes))
+        chosen = choose(answers, Calibration.of(self.lm.reader_notes))
         part = chosen.part
         tokens = candidates[answers.index(part)].tokens
         context = self._begun(setup, [*ids[part.rank], *tokens])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nazx_cli.session.choice import is_unsure
+from nazx_cli.session.calibration import is_unsure
 
 if TYPE_CHECKING:
     from nazx_cli.engine.generator import Stats, Step

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from nazx_cli.engine.generator import Stats
 from nazx_cli.reading.words import STOP_WORDS, stem, words
-from nazx_cli.session.choice import Choice, differs, is_unsure
+from nazx_cli.session.calibration import Calibration, differs, is_unsure
 from nazx_cli.session.citation import NOT_SAID, parse
 from nazx_cli.session.events import Answer, Delta, Event, Notice, Reading
 from nazx_cli.session.prompt import Prompt, user_message
@@ -106,14 +106,14 @@ class Chosen:
     second: tuple[PartAnswer, float] | None = None
 
 
-def choose(answers: Sequence[PartAnswer], choice: Choice) -> Chosen:
+def choose(answers: Sequence[PartAnswer], calibration: Calibration) -> Chosen:
     """The one of ``answers`` whose part was surest to answer, the first of equals; that the
     document does not say where none was sure enough."""
     question = answers[0].prompt.question
-    sure = choice.confidences(answers, question)
+    sure = calibration.confidences(answers, question)
     ranked = sorted(range(len(answers)), key=lambda at: (not answers[at].text, -answers[at].opens))
     best = ranked[0]
-    if choice.says_not(answers) or not answers[best].text:
+    if calibration.says_not(answers) or not answers[best].text:
         unlikely = 1 - max(math.exp(answer.opens) for answer in answers)
         return Chosen(answers[best], NOT_SAID, True, unlikely)
     text, second = answers[best].text, None

@@ -79,7 +79,7 @@ class TuneOptions(FarOptions, LengthOptions):
         int | None,
         count_option(
             "--calibrate",
-            "Held-out questions to fit the choice between answers on, at the end.",
+            "Held-out questions to fit on, at the end, how sure answers are said to be.",
             least=0,
         ),
     ] = None

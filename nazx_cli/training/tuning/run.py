@@ -39,8 +39,8 @@ from nazx_cli.training.packing import Pack, read_packs, write_packs
 from nazx_cli.training.state import Counters, load_best, notes_on, read_asked
 from nazx_cli.training.trainer import OnProgress, Schedule, Trainer
 from nazx_cli.training.tuning.books import split_held
+from nazx_cli.training.tuning.calibrating import OnQuestion, fit, try_out
 from nazx_cli.training.tuning.card import card
-from nazx_cli.training.tuning.choosing import OnQuestion, fit, try_out
 from nazx_cli.training.tuning.data import OnFile, Source, Split, make_packs
 from nazx_cli.training.tuning.heldout import HeldQuestion, answer_figures, held_questions
 
@@ -203,7 +203,7 @@ class Run:
 
     def export(self, on_question: OnQuestion | None = None) -> Path:
         """Write the best parameters so far (the present ones where nothing was held out), with
-        the choice between parts fitted to them where that was asked for."""
+        the calibration fitted to them where that was asked for."""
         if load_best(self.folder, self.engine.parameters):
             self.engine.refresh()
         folder: Path
@@ -218,13 +218,13 @@ class Run:
             pairs(self._adapted),
             alpha=self.settings.lora.alpha,
             base=_base_name(self.lm),
-            notes=self._notes(counters) | self._choice(on_question),
+            notes=self._notes(counters) | self._calibration(on_question),
             card=card(self.settings, counters, self.folder),
         )
         return folder
 
-    def _choice(self, on_question: OnQuestion | None) -> dict[str, Any]:
-        """The note of how answers are chosen between, where that is to be fitted."""
+    def _calibration(self, on_question: OnQuestion | None) -> dict[str, Any]:
+        """The note of how sure answers are, where that is to be fitted."""
         if not self.settings.calibrate:
             return {}
         self._answer_as_tuned()

@@ -10,11 +10,11 @@ from cli_helpers import ScriptedModel
 
 from nazx_cli.evaluation.data.stories import Question, Section, Story
 from nazx_cli.reading.passages import Passage
-from nazx_cli.session.choice import FEATURES, Choice, features
+from nazx_cli.session.calibration import FEATURES, Calibration, features
 from nazx_cli.session.citation import NOT_SAID
 from nazx_cli.session.parts import PartAnswer, choose
 from nazx_cli.session.prompt import Prompt, user_message
-from nazx_cli.training.tuning.choosing import Tried, fit, try_out
+from nazx_cli.training.tuning.calibrating import Tried, fit, try_out
 
 PROMPT = Prompt("What does the otter eat?", user_message("What does the otter eat?"))
 
@@ -30,8 +30,10 @@ def answer(
     return PartAnswer(PROMPT, text, passage, opens, logprobs, "stop", rank)
 
 
-def weighing(**weights: float) -> Choice:
-    return Choice({name: weights.get(name, 0.0) for name in FEATURES}, refuse=0.1, refuse_one=0.2)
+def weighing(**weights: float) -> Calibration:
+    return Calibration(
+        {name: weights.get(name, 0.0) for name in FEATURES}, refuse=0.1, refuse_one=0.2
+    )
 
 
 def test_the_features_are_what_they_say() -> None:
@@ -101,12 +103,12 @@ def test_no_part_likely_to_answer_says_not() -> None:
     [{}, {"choice": None}, {"choice": {"weights": 3}}, {"choice": {"weights": {"mean": "x"}}}],
 )
 def test_notes_that_make_no_sense_leave_the_default(notes: dict[str, object]) -> None:
-    assert Choice.of(notes) == Choice()
+    assert Calibration.of(notes) == Calibration()
 
 
 def test_notes_are_what_was_kept() -> None:
     kept = weighing(mean=0.5, agreed=1.5)
-    assert Choice.of({"choice": kept.to_json()}) == kept
+    assert Calibration.of({"choice": kept.to_json()}) == kept
 
 
 def test_fitting_finds_what_tells_right_from_wrong() -> None:
@@ -118,11 +120,13 @@ def test_fitting_finds_what_tells_right_from_wrong() -> None:
         chance = [1 / (1 + math.exp(-2 - 2 * each)) for each in sure]
         scores = tuple(float(rng.random() < each) for each in chance)
         tried.append(Tried(PROMPT.question, answers, scores))
-    choice = fit(tried)
-    told = choice.confidences(tried[0].answers, PROMPT.question)
+    calibration = fit(tried)
+    told = calibration.confidences(tried[0].answers, PROMPT.question)
     wanted = [1 / (1 + math.exp(-2 - 2 * a.logprobs[0])) for a in tried[0].answers]
     assert told == pytest.approx(wanted, abs=0.1)
-    assert choice.refuse == pytest.approx(math.exp(-0.2), abs=1e-4)  # all are as sure to answer
+    assert calibration.refuse == pytest.approx(
+        math.exp(-0.2), abs=1e-4
+    )  # all are as sure to answer
 
 
 def test_few_questions_that_have_an_answer_are_turned_away() -> None:
@@ -130,14 +134,14 @@ def test_few_questions_that_have_an_answer_are_turned_away() -> None:
     one = [Tried("Who?", (answer("a", math.log(each)),), (1.0,)) for each in chances]
     low = answer("b", -9.0)
     two = [Tried("Who?", (answer("a", math.log(0.5 + each / 2)), low), (1, 0)) for each in chances]
-    choice = fit([*one, *two])
+    calibration = fit([*one, *two])
     for tried in (one, two):
-        assert sum(choice.says_not(each.answers) for each in tried) == 3
-    assert choice.refuse > 0.5 > choice.refuse_one
+        assert sum(calibration.says_not(each.answers) for each in tried) == 3
+    assert calibration.refuse > 0.5 > calibration.refuse_one
 
 
 def test_nothing_to_fit_on_leaves_the_default() -> None:
-    assert fit([]) == Choice()
+    assert fit([]) == Calibration()
 
 
 def test_trying_out_puts_questions_to_a_book_and_to_their_own_story_and_scores_answers() -> None:

@@ -1,9 +1,9 @@
 """Fitting how sure answers are said to be, on held-out questions.
 
 Each question is put as in use, in the parts that recall makes, and each part's answer is scored
-by its token F1. The weights of ``session.choice`` are those of the logistic model that tells the
-scores best; the bar for "does not say" is set so that few questions that have an answer are turned
-away.
+by its token F1. The weights of ``session.calibration`` are those of the logistic model that tells
+the scores best; the bar for "does not say" is set so that few questions that have an answer are
+turned away.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nazx_cli.engine.sampling import Sampling
 from nazx_cli.evaluation.data.stories import SUMMARY, Story
 from nazx_cli.evaluation.words import token_f1
 from nazx_cli.reading.library import Library
-from nazx_cli.session.choice import FEATURES, Choice, features
+from nazx_cli.session.calibration import FEATURES, Calibration, features
 from nazx_cli.session.citation import opening
 from nazx_cli.session.parts import ANSWER_TOKENS, ANSWERED, PartAnswer, part_answer
 from nazx_cli.session.prompt import Prompter
@@ -83,11 +83,11 @@ def try_out(
     return tried
 
 
-def fit(tried: Sequence[Tried]) -> Choice:
-    """The choice that tells the scores of ``tried`` best; the default where there are none."""
+def fit(tried: Sequence[Tried]) -> Calibration:
+    """What tells the scores of ``tried`` best; the default where there are none."""
     rows = [row for each in tried for row in features(each.answers, each.question)]
     if not rows:
-        return Choice()
+        return Calibration()
     x = torch.tensor([[row[name] for name in FEATURES] for row in rows], dtype=torch.float64)
     y = torch.tensor([score for each in tried for score in each.scores], dtype=torch.float64)
     weights = torch.zeros(len(FEATURES), dtype=torch.float64, requires_grad=True)
@@ -103,13 +103,13 @@ def fit(tried: Sequence[Tried]) -> Choice:
     fitted = zip(FEATURES, weights.tolist(), strict=True)
     several = _bar([each for each in tried if len(each.answers) > 1])
     alone = _bar([each for each in tried if len(each.answers) == 1])
-    return Choice({name: round(value, 4) for name, value in fitted}, several, alone)
+    return Calibration({name: round(value, 4) for name, value in fitted}, several, alone)
 
 
 def _bar(tried: Sequence[Tried]) -> float:
     """What the surest part is below for ``TURNED_AWAY`` of the questions."""
     if not tried:
-        return Choice.refuse
+        return Calibration.refuse
     surest = torch.tensor([max(a.opens for a in each.answers) for each in tried]).exp()
     return round(float(surest.quantile(TURNED_AWAY)), 5)
 

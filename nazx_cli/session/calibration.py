@@ -3,8 +3,8 @@
 How likely an answer is right is told by a logistic model of what is known about it beside the
 others: how sure the model was that its passages answer at all, and of its words; the part's rank;
 whether other parts say the same; whether the passage speaks of what is asked. Its weights are
-fitted on questions held out from training (``training.choosing``) and kept in the adapter's
-config, since another adapter is sure of other things.
+fitted on questions held out from training (``training.tuning.calibrating``) and kept in the
+adapter's config as its ``choice``, since another adapter is sure of other things.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _DEFAULT: Mapping[str, float] = dict.fromkeys(FEATURES, 0.0) | {
 
 
 @dataclass(frozen=True)
-class Choice:
+class Calibration:
     """``weights`` of the features; answers are held back as not said where no part finds it
     likelier than ``refuse`` that its passages answer, or ``refuse_one`` where there is one part:
     of several the surest is surer."""
@@ -53,7 +53,7 @@ class Choice:
     refuse_one: float = 0.1
 
     @classmethod
-    def of(cls, notes: Mapping[str, Any]) -> Choice:
+    def of(cls, notes: Mapping[str, Any]) -> Calibration:
         """That of an adapter's notes; the default where they hold none that makes sense."""
         try:
             own = notes["choice"]
