@@ -3,7 +3,7 @@ going on token by token together, so that the weights are read once for a token 
 
 For models that attend to running states (``windowed`` and ``full``), and prompts that fit the
 window with their answers: attention is then plainly causal, but for layers with a window of
-their own.
+their own. Where RoPE depends on the length, all are rotated as the longest is.
 """
 
 from __future__ import annotations
