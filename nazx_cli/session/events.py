@@ -72,7 +72,8 @@ class Delta:
 
 @dataclass(frozen=True)
 class RunnerUp:
-    """Another answer, which the model finds less likely; the other fields as of ``Answer``."""
+    """Another answer, of a part that the model was less sure to answer from; the other fields as of
+    ``Answer``. Its words may make it the likelier one: see ``session.parts``."""
 
     text: str
     confidence: float
@@ -89,7 +90,7 @@ class Answer:
     were read. A model that was trained for it tells on what its answer stands: ``quotations``,
     whose passages are then the first of them. With a reading adapter that is one sentence at most,
     and how sure the model is: ``confidence``, 0 to 1, see ``session.parts``. Where that is not
-    much, ``runner_up`` is the likeliest answer that says something else, if one was given.
+    much, ``runner_up`` is the next answer that says something else, if one was given.
     """
 
     text: str

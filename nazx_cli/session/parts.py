@@ -4,7 +4,8 @@ The best few passages go before the model in one prompt, and each of the best in
 own: a small reader is better asked several times about little than once about much. The prompt
 after which it is surest that it can answer gives the answer; two more are made to answer beside it,
 also where the model would rather say that they do not tell, for what is said there tells how sure
-an answer may be.
+an answer may be. By that measure another of the three may be the likelier one: it tells right
+answers from wrong ones as well as the first does, and right passages less well.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ class PartAnswer:
     """What one part answered; ``cited`` is the passage that it stands on, if it names one.
 
     ``opens`` is the log-probability that the model gave to answering at all, and ``logprobs`` are
-    those of the answer's own tokens, behind the passage's number. ``rank`` is that of the part's
-    passages in recall, from 0.
+    those of the answer's own tokens, behind the passage's number. ``rank`` is the place
+    of its prompt among the question's, from 0.
     """
 
     prompt: Prompt
