@@ -44,6 +44,7 @@ def test_the_features_are_what_they_say() -> None:
     ]
     first, second, third = features(answers, PROMPT.question)
     assert all(set(row) == set(FEATURES) for row in (first, second, third))
+    assert [row["stands"] for row in (first, second, third)] == [0, 1, 0]
     assert first["opens"] == -0.5 and first["opens_beside"] == pytest.approx(-0.4)
     assert first["mean"] == pytest.approx(-0.4) and first["least"] == -0.6
     assert second["mean"] == second["least"] == third["opens"] == -6.0  # no less than that

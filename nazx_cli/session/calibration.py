@@ -23,6 +23,7 @@ FEATURES = (
     "constant",
     "opens",  # log-probability that the passages answer
     "opens_beside",  # less that of the surest other part
+    "stands",  # 1 for the part that is the surest
     "mean",  # log-probability of the answer's tokens, their mean
     "least",  # and that of the least likely one
     "rank",  # of the part: 0 for the best passages together, 1 for the best one
@@ -91,11 +92,18 @@ def differs(one: str, other: str) -> bool:
     return one != other and _alike(_content(one), _content(other)) < _SAME
 
 
+def surest_first(answers: Sequence[PartAnswer]) -> list[int]:
+    """The places of ``answers`` by how sure their parts were to answer, the first of equals first;
+    empty answers behind all others."""
+    return sorted(range(len(answers)), key=lambda at: (not answers[at].text, -answers[at].opens))
+
+
 def features(answers: Sequence[PartAnswer], question: str) -> list[dict[str, float]]:
     """The features of each of ``answers`` to ``question``."""
     wanted = _content(question) - QUESTION_WORDS
     said = [_content(answer.text) for answer in answers]
     opens = [max(answer.opens, _FLOOR) for answer in answers]
+    first = surest_first(answers)[0]
     rows: list[dict[str, float]] = []
     for at, answer in enumerate(answers):
         others = [k for k in range(len(answers)) if k != at]
@@ -106,6 +114,7 @@ def features(answers: Sequence[PartAnswer], question: str) -> list[dict[str, flo
                 "constant": 1.0,
                 "opens": opens[at],
                 "opens_beside": opens[at] - max((opens[k] for k in others), default=_FLOOR),
+                "stands": float(at == first),
                 "mean": sum(logprobs) / len(logprobs),
                 "least": min(logprobs),
                 "rank": float(answer.rank),

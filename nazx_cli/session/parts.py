@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from nazx_cli.engine.generator import Stats
 from nazx_cli.reading.words import STOP_WORDS, stem, words
-from nazx_cli.session.calibration import Calibration, differs, is_unsure
+from nazx_cli.session.calibration import Calibration, differs, is_unsure, surest_first
 from nazx_cli.session.citation import NOT_SAID, parse
 from nazx_cli.session.events import Answer, Delta, Event, Notice, Reading
 from nazx_cli.session.prompt import Prompt, user_message
@@ -112,7 +112,7 @@ def choose(answers: Sequence[PartAnswer], calibration: Calibration) -> Chosen:
     document does not say where none was sure enough."""
     question = answers[0].prompt.question
     sure = calibration.confidences(answers, question)
-    ranked = sorted(range(len(answers)), key=lambda at: (not answers[at].text, -answers[at].opens))
+    ranked = surest_first(answers)
     best = ranked[0]
     if calibration.says_not(answers) or not answers[best].text:
         unlikely = 1 - max(math.exp(answer.opens) for answer in answers)
