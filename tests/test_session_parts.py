@@ -105,6 +105,22 @@ def test_a_question_that_points_back_carries_the_turn_before() -> None:
     assert "river" in asked_of  # recall looked for the otter
 
 
+@pytest.mark.parametrize("question", ("Why?", "Why did it do that?", "And who was it?"))
+def test_a_question_that_only_points_back_is_none_about_the_whole(question: str) -> None:
+    chat = session(["[1] Trout.|-0.1"] * (2 * PROMPTS))
+    asked(chat, "What does the otter eat?")
+    answer = asked(chat, question)
+    assert answer.confidence is not None and len(chat.lm.prompts) == 2 * PROMPTS  # type: ignore[union-attr]
+    first = session(["Of animals."])
+    assert asked(first, question).confidence is None  # there was nothing before it
+
+
+def test_what_is_asked_of_the_whole_stays_so_behind_a_turn() -> None:
+    chat = session([*["[1] Trout.|-0.1"] * PROMPTS, "Of animals."])
+    asked(chat, "What does the otter eat?")
+    assert asked(chat, "What is it about?").confidence is None
+
+
 def test_a_question_that_stands_alone_carries_no_turn() -> None:
     chat = session(["[1] Trout.|-0.1"] * (2 * PROMPTS))
     asked(chat, "What does the otter eat?")

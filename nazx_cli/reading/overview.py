@@ -96,16 +96,18 @@ class Length:
         return cls(times=times, bullets=bullets)
 
 
-def is_overview(library: Library, question: str) -> bool:
+def is_overview(library: Library, question: str, before: str = "") -> bool:
     """Whether ``question`` asks about the documents as a whole.
 
     It does when it asks for a summary or the like and names nothing that only part of the
-    documents is about, or when it names nothing at all ("What is going on?"). What it names and
-    they do not have is not the whole: of that they do not say.
+    documents is about, or when neither it nor what was said ``before``, of which it speaks, names
+    anything at all ("What is going on?"). What it names and they do not have is not the whole: of
+    that they do not say.
     """
     if _OVERVIEW.search(question) is None:
-        named = any(term.word not in _ACCOUNT_WORDS for term in _named(library, question))
-        return not named and not has_content_of(library, question)
+        said = f"{before} {question}"
+        named = any(term.word not in _ACCOUNT_WORDS for term in _named(library, said))
+        return not named and not has_content_of(library, said)
     total = max(1, len(library.cuts) - 1)
     many = [holding(library, term) for term in _named(library, question)]
     return all(n > _EVERYWHERE * total for n in many if n)

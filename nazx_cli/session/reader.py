@@ -136,10 +136,11 @@ class Reader:
         library = self._library
         if library is None or not self.makes_parts:
             return ()
-        if self._mode == "auto" and is_overview(library, question):
+        before = " ".join(message.content for message in followed)
+        if self._mode == "auto" and is_overview(library, question, before):
             return ()
         room = self.prompter.room(followed, user_message(question)) - self._overhead
-        about = " ".join([*(message.content for message in followed), question])
+        about = f"{before} {question}"
         budget = min(ROOM, room)
         found = groups(
             library, about, together=TOGETHER, apart=APART, budget=budget, cost=self._cost
