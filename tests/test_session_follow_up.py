@@ -62,3 +62,19 @@ def test_what_is_followed_is_the_last_turn_with_its_answer_as_it_was_shown() -> 
     assert list(followed_turn("Why did he?", history)) == told
     assert list(followed_turn("Why did the cook sing?", history)) == []
     assert list(followed_turn("Why did he?", History())) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "followed"),
+    [
+        (["Who baked?", "Why?", "Why did he do that?"], 0),  # neither says of what
+        (["Who baked?", "What was he wearing?"], 1),
+        (["Why?", "And then?"], 1),  # nothing was said of anything
+    ],
+)
+def test_a_turn_that_only_points_back_itself_is_not_what_is_followed(
+    asked: list[str], followed: int
+) -> None:
+    history = History(tuple(Turn(each, user_message(each), (), "So.", False) for each in asked))
+    said, _ = followed_turn("And who was it?", history)
+    assert said.content == asked[followed]

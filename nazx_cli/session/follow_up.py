@@ -48,8 +48,15 @@ def points_back(question: str) -> bool:
 
 
 def followed_turn(question: str, history: History) -> Sequence[Message]:
-    """The turn that ``question`` speaks of: the last one, where a pronoun points back to it."""
+    """The turn that ``question`` speaks of, where a pronoun points back to one: the last that
+    itself says of what ("Why?" does not)."""
     if not history.turns or not points_back(question):
         return ()
-    last = history.turns[-1]
+    turns = reversed(history.turns)
+    last = next((turn for turn in turns if _says_of_what(turn.question)), history.turns[-1])
     return (Message("user", last.question), Message("assistant", parse(last.answer).text))
+
+
+def _says_of_what(question: str) -> bool:
+    said = (match.group().casefold() for match in SPACED_WORD.finditer(question))
+    return any(word not in _SAY_NOTHING and word not in _PRONOUNS for word in said)
