@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from cli_helpers import ScriptedModel
 
-from nazx_cli.session.follow_up import followed_turn, points_back
+from nazx_cli.documents.document import Document
+from nazx_cli.reading.library import Library
+from nazx_cli.session.earlier import followed_turn, points_back
+from nazx_cli.session.events import Reading
 from nazx_cli.session.prompt import user_message
+from nazx_cli.session.session import Session
 from nazx_cli.session.state import History, Message, Turn
 
 
@@ -78,3 +83,21 @@ def test_a_turn_that_only_points_back_itself_is_not_what_is_followed(
     history = History(tuple(Turn(each, user_message(each), (), "So.", False) for each in asked))
     said, _ = followed_turn("And who was it?", history)
     assert said.content == asked[followed]
+
+
+def test_passages_for_what_points_back_are_looked_for_by_the_turn_before_too() -> None:
+    """By models without a reading adapter too, whose prompts hold the turns themselves."""
+    kinds = ("heron", "badger", "otter", "falcon")
+    text = "\n\n".join(f"The {kind} sleeps. {'It rains in the hills. ' * 60}" for kind in kinds)
+    lm = ScriptedModel(["In the den."] * 4, window=1200)
+    library = Library.build([Document("animals.txt", text, "text")], lm.tokenizer)
+    chat = Session(lm, library)  # type: ignore[arg-type]
+
+    def read(question: str) -> str:
+        events = list(chat.ask(question))
+        return " ".join(p.text for e in events if isinstance(e, Reading) for p in e.passages)
+
+    assert "otter" not in read("Why?")  # nothing was said: passages of the whole
+    assert "otter" in read("Where does the otter sleep?")
+    assert "otter" in read("Why?")
+    assert "badger" in read("What about the badger?")

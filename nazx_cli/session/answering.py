@@ -21,6 +21,7 @@ from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import quoted
 from nazx_cli.session.calibration import Calibration
 from nazx_cli.session.citation import Quotation, mark_tokens, opening, quoted_first
+from nazx_cli.session.earlier import EarlierTurns, followed_turn
 from nazx_cli.session.events import (
     Answer,
     Delta,
@@ -32,7 +33,6 @@ from nazx_cli.session.events import (
     Thought,
     Usage,
 )
-from nazx_cli.session.follow_up import followed_turn
 from nazx_cli.session.parts import (
     ANSWER_TOKENS,
     ANSWERED,
@@ -49,7 +49,7 @@ from nazx_cli.session.prompt import (
     prompt_limit,
     read_mode,
 )
-from nazx_cli.session.reader import EarlierTurns, Kept, Reader, quote
+from nazx_cli.session.reader import Kept, Reader, quote
 from nazx_cli.session.saying import THINKS_ALL_THE_SAME, Limits, Speaker, default_sampling
 from nazx_cli.session.state import History, Message, State, Turn
 from nazx_cli.session.synced import SyncedContext
@@ -213,6 +213,7 @@ class Answerer:
             keep(replace(state, history=state.history.with_turn(turn)))
 
         setup.prompter.check(question)
+        followed = followed_turn(question, state.history)
         self.lm.attend_far(setup.attends)
         if (found := setup.reader.extract(question)) is not None:
             yield from quote(found, question, keep_turn)
@@ -221,7 +222,6 @@ class Answerer:
             if names := setup.strange_names(question):
                 yield from speak_of_nobody(question, names, keep_turn)
                 return
-            followed = followed_turn(question, state.history)
             prompts = setup.reader.parts(question, followed)
             # Whatever is not answered in parts is the model's own to answer, without its reader.
             if self.lm.about_documents(bool(prompts)):
@@ -234,7 +234,7 @@ class Answerer:
             yield Notice(left_out_notice(history.left_out, state.settings.read))
         earlier = self._earlier.library(history)
         standing = setup.reader.stands(history)
-        read = setup.reader.read(question, history.messages(), earlier, standing)
+        read = setup.reader.read(question, history.messages(), earlier, standing, followed)
         reading = Kept(read, question)
         prompt = yield from reading.events(keep_turn)
         if prompt.mode != "none":

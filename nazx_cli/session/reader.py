@@ -1,7 +1,4 @@
-"""Brings the documents to a question: chooses passages, or reads all blocks one by one.
-
-Turns that the prompt left out become documents of their own, in which recall can find them again.
-"""
+"""Brings the documents to a question: chooses passages, or reads all blocks one by one."""
 
 from __future__ import annotations
 
@@ -13,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nazx_cli.documents.document import Document
 from nazx_cli.engine.generator import Stats
 from nazx_cli.errors import ContextOverflowError, NazxError
 from nazx_cli.names import EXTRACT
@@ -23,8 +19,8 @@ from nazx_cli.reading.mapreduce import Partial, blocks, condense, map_reduce
 from nazx_cli.reading.overview import is_overview, wants_account
 from nazx_cli.reading.passages import Passage
 from nazx_cli.reading.plan import Selection, fitting, groups, select
-from nazx_cli.reading.recall import occurrences, question_terms, rank
-from nazx_cli.reading.tokenized import TokenizedDocument
+from nazx_cli.reading.recall import rank
+from nazx_cli.session.earlier import named_in
 from nazx_cli.session.events import Answer, Delta, Event, Finding, Notice, Progress
 from nazx_cli.session.parts import APART, ROOM, TOGETHER
 from nazx_cli.session.prompt import (
@@ -39,10 +35,7 @@ from nazx_cli.session.prompt import (
 from nazx_cli.session.state import Message, Turn
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from nazx_cli.session.state import History
-    from nazx_cli.tokenizer import Tokenizer
 
 Say = Callable[[Message, int], str]
 """Answers a message outside of the conversation, in at most so many tokens."""
@@ -50,7 +43,6 @@ Prompting = Generator[Event, None, Prompt]
 """Yields what there is to tell, and returns the prompt."""
 PART_TOKENS = 96
 """Most tokens of the answer that one block gives."""
-_LABELS = frozenset(("question", "answer"))  # words that stand in every turn
 
 
 class Reader:
@@ -95,9 +87,11 @@ class Reader:
         history: Sequence[Message],
         earlier: Library | None = None,
         standing: bool = False,
+        followed: Sequence[Message] = (),
     ) -> Prompting:
         """The prompt for ``question``; yields progress and notices on the way. ``standing``: see
-        ``stands``.
+        ``stands``; ``followed`` is the turn that the question speaks of, if it does: passages
+        are looked for by both.
 
         ``earlier`` are turns that ``history`` leaves out: what the question names is looked
         for there too, except where every block of the documents is read.
@@ -106,7 +100,7 @@ class Reader:
             overview = is_overview(self._library, question)
             message = user_message(question, overview=overview, standing=True)
             return Prompt(question, message, "recall", self._whole)
-        prompt = self._select(question, history, self._mode, earlier)
+        prompt = self._select(question, history, self._mode, earlier, followed)
         if prompt.mode != "all" or self._library is None:
             return prompt
         return (yield from self._read_all(self._library, question, history))
@@ -136,11 +130,10 @@ class Reader:
         library = self._library
         if library is None or not self.makes_parts:
             return ()
-        before = " ".join(message.content for message in followed)
-        if self._mode == "auto" and is_overview(library, question, before):
+        about, overview = _about(library, question, followed)
+        if self._mode == "auto" and overview:
             return ()
         room = self.prompter.room(followed, user_message(question)) - self._overhead
-        about = f"{before} {question}"
         budget = min(ROOM, room)
         found = groups(
             library, about, together=TOGETHER, apart=APART, budget=budget, cost=self._cost
@@ -151,15 +144,22 @@ class Reader:
         )
 
     def _select(
-        self, question: str, history: Sequence[Message], mode: str, earlier: Library | None = None
+        self,
+        question: str,
+        history: Sequence[Message],
+        mode: str,
+        earlier: Library | None = None,
+        followed: Sequence[Message] = (),
     ) -> Prompt:
         """Choose passages that fit beside the history and the question."""
-        plain = user_message(question)
+        plain, about = user_message(question), question
         if self._library is None and earlier is None:
             return Prompt(question, plain)
+        if self._library is not None:
+            about, _ = _about(self._library, question, followed)
         budget = self.prompter.room(history, plain) - self._overhead
         for _ in range(4):
-            chosen = self._choose(question, mode, max(1, budget), earlier)
+            chosen = self._choose(about, mode, max(1, budget), earlier)
             passages = chosen.passages
             message = user_message(
                 question,
@@ -173,7 +173,7 @@ class Reader:
                 return Prompt(question, message, chosen.mode, passages)
             budget = min(budget, sum(map(self._cost, passages))) - excess
         if earlier is not None:
-            return self._select(question, history, mode)
+            return self._select(question, history, mode, followed=followed)
         raise ContextOverflowError(
             "no passage fits beside the question: the model's window takes "
             f"{self.prompter.window:,} tokens",
@@ -196,7 +196,7 @@ class Reader:
             return alone()
         if mode in ("tail", "resident"):
             return self._beside(alone(), question, budget, earlier)
-        at = _named(earlier, question)
+        at = named_in(earlier, question)
         if not len(at):
             return alone()
         joint = self._with(documents, earlier)
@@ -229,7 +229,7 @@ class Reader:
     def _of_turns(self, turns: Library | None, question: str, budget: int) -> tuple[Passage, ...]:
         """Passages of ``turns`` that hold a word of content of ``question``, in their order: the
         best ones that cost at most ``budget`` tokens together; none where nothing matches."""
-        if turns is None or not len(at := _named(turns, question)):
+        if turns is None or not len(at := named_in(turns, question)):
             return ()
         if self.prompter.window is not None:
             budget = min(budget, self.prompter.window // 4)
@@ -306,6 +306,14 @@ class Reader:
         return 48 + len(self.prompter.tokenizer.encode(document_line(longest)))
 
 
+def _about(library: Library, question: str, followed: Sequence[Message]) -> tuple[str, bool]:
+    """What passages for ``question`` are looked for by, the turn that it speaks of included, and
+    whether it is about the whole of the documents."""
+    before = " ".join(message.content for message in followed)
+    overview = is_overview(library, question, before)
+    return (question if overview else f"{before} {question}".strip()), overview
+
+
 class Kept:
     """Reading whose partial answers are kept where it is stopped."""
 
@@ -366,35 +374,3 @@ def _sources(library: Library, partials: Sequence[Partial]) -> tuple[Passage, ..
         for each in partials
         if each.found
     )
-
-
-class EarlierTurns:
-    """Makes documents of turns, each once."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._made: dict[tuple[int, str, str], TokenizedDocument] = {}
-        self._library = Library((), tokenizer)
-
-    def library(self, history: History) -> Library | None:
-        """The turns that ``history`` leaves out; None where it leaves out none."""
-        turns = history.turns[: history.left_out]
-        documents = tuple(self._document(number, turn) for number, turn in enumerate(turns, 1))
-        if documents != self._library.documents:
-            self._library = Library(documents, self._tokenizer)
-        return self._library if documents else None
-
-    def _document(self, number: int, turn: Turn) -> TokenizedDocument:
-        key = (number, turn.question, turn.answer)
-        if key not in self._made:
-            text = f"Question: {turn.question}\n\nAnswer: {turn.answer.strip()}"
-            document = Document(f"turn {number}", text, "turn")
-            self._made[key] = TokenizedDocument.build(document, self._tokenizer)
-        return self._made[key]
-
-
-def _named(turns: Library, question: str) -> NDArray[np.int32]:
-    """Where in ``turns`` the words of content of ``question`` stand: positions, ascending."""
-    terms = [t for t in question_terms(question) if t.has_content and t.word not in _LABELS]
-    found = [occurrences(turns, term) for term in terms]
-    return np.unique(np.concatenate([np.zeros(0, np.int32), *found]))
