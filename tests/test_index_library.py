@@ -122,7 +122,7 @@ def test_the_same_passages_come_in_the_same_order(
         for mode in ("auto", "recall", "tail"):
             choose = partial(select, question=question, mode=mode, budget=900)
             assert choose(found) == choose(plain)
-        sized = partial(groups, question=question, count=3, size=2, budget=500)
+        sized = partial(groups, question=question, together=2, apart=5, budget=500)
         assert sized(found) == sized(plain)
         assert list(digest(found, question, 400).excerpts()) == list(
             digest(plain, question, 400).excerpts()

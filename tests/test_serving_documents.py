@@ -30,6 +30,7 @@ from nazx_cli.serving.desk import Desk, Served
 from nazx_cli.serving.replies import Reply
 from nazx_cli.serving.requests import ChatRequest, Manner, chat_request
 from nazx_cli.serving.shelf import Held, Shelf, Upload
+from nazx_cli.session.parts import APART
 from nazx_cli.session.saving.session_file import ModelTag
 from nazx_cli.session.saving.store import Store
 from nazx_cli.session.settings import SessionSettings
@@ -317,7 +318,7 @@ def answered(tmp_path: Path, said: list[str], *stops: str) -> tuple[dict[str, An
 
 
 def test_an_unsure_answer_is_sent_with_another_and_where_that_stands(tmp_path: Path) -> None:
-    told, held = answered(tmp_path, ["[1] Trout.|-1.5", *["[1] Blue frogs.|-2"] * 4])
+    told, held = answered(tmp_path, ["[1] Trout.|-1.5", *["[1] Blue frogs.|-2"] * APART])
     other = told["nazx"]["runner_up"]
     assert (told["content"], other["answer"]) == ("Trout.", "Blue frogs.")
     assert 0 < other["confidence"] <= told["nazx"]["confidence"] < 0.5 and told["nazx"]["unsure"]
@@ -326,7 +327,7 @@ def test_an_unsure_answer_is_sent_with_another_and_where_that_stands(tmp_path: P
 
 
 def test_an_answer_that_a_stop_ends_has_the_source_of_the_whole(tmp_path: Path) -> None:
-    said = ["[1] Fresh trout.|-0.1", *["[1] Blue frogs.|-2"] * 4]
+    said = ["[1] Fresh trout.|-0.1", *["[1] Blue frogs.|-2"] * APART]
     whole, _ = answered(tmp_path / "1", [*said])
     cut, _ = answered(tmp_path / "2", [*said], "trout")
     assert (cut["content"], cut["nazx"]["finish"]) == ("Fresh", "stop")
