@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from nazx_cli.documents.document import Document
-from nazx_cli.evaluation.data.stories import Question, Span, Story
+from nazx_cli.evaluation.data.stories import SUMMARY, Question, Span, Story
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.recall import rank
 from nazx_cli.reading.words import STOP_WORDS, words
@@ -38,6 +38,21 @@ def split_held(stories: Sequence[Story], share: int) -> tuple[list[Story], list[
     for story in stories:
         (held if share and int(story.key, 16) % share == 0 else train).append(story)
     return train, held
+
+
+def drawn(
+    stories: Sequence[Story], wanted: Callable[[Question], object]
+) -> list[tuple[Story, Question]]:
+    """The questions of ``stories`` that are ``wanted`` and no summary, each with its story, in an
+    order of chance that is the same in every run."""
+    found = [
+        (story, question)
+        for story in stories
+        for question in story.questions
+        if question.kind != SUMMARY and wanted(question)
+    ]
+    random.Random(0).shuffle(found)
+    return found
 
 
 def books(stories: Sequence[Story], tokenizer: Tokenizer, rng: random.Random) -> Iterator[Book]:

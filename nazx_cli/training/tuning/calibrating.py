@@ -8,7 +8,6 @@ turned away.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ import torch.nn.functional as F
 
 from nazx_cli.documents.document import Document
 from nazx_cli.engine.sampling import Sampling
-from nazx_cli.evaluation.data.stories import SUMMARY, Story
+from nazx_cli.evaluation.data.stories import Story
 from nazx_cli.evaluation.words import token_f1
 from nazx_cli.reading.library import Library
 from nazx_cli.session.calibration import FEATURES, Calibration, features
@@ -28,7 +27,7 @@ from nazx_cli.session.prompt import Prompter
 from nazx_cli.session.reader import Reader
 from nazx_cli.session.settings import SessionSettings
 from nazx_cli.session.templating.templates import stop_ids
-from nazx_cli.training.tuning.books import BETWEEN
+from nazx_cli.training.tuning.books import BETWEEN, drawn
 
 if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel
@@ -58,14 +57,7 @@ def try_out(
     """Put ``count`` questions of ``stories``: a third of them to a book of all stories, a third
     to their own story, a third to its right sections alone; the same ones in every run. ``lm``
     must have a reader merged."""
-    asked = [
-        (story, question)
-        for story in stories
-        for question in story.questions
-        if question.kind != SUMMARY and question.answers
-    ]
-    random.Random(0).shuffle(asked)
-    asked = asked[:count]
+    asked = drawn(stories, lambda question: question.answers)[:count]
     book = _reader(lm, BETWEEN.join(story.text for story in stories))
     tried: list[Tried] = []
     for number, (story, question) in enumerate(asked):

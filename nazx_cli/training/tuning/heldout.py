@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nazx_cli.documents.document import Document
 from nazx_cli.engine.sampling import Sampling
-from nazx_cli.evaluation.data.stories import SUMMARY, Story
+from nazx_cli.evaluation.data.stories import Story
 from nazx_cli.evaluation.words import token_f1
 from nazx_cli.reading.library import Library
 from nazx_cli.session.citation import parse
 from nazx_cli.session.prompt import form_of, user_message
 from nazx_cli.session.templating.templates import render, stop_ids
+from nazx_cli.training.tuning.books import drawn
 
 if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel
@@ -37,15 +37,8 @@ def held_questions(
     stories: Sequence[Story], tokenizer: Tokenizer, count: int
 ) -> list[HeldQuestion]:
     """``count`` questions of ``stories``, each with its sections alone, the same in every run."""
-    pool = [
-        (story, question)
-        for story in stories
-        for question in story.questions
-        if question.kind != SUMMARY and question.sections
-    ]
-    random.Random(0).shuffle(pool)
     found: list[HeldQuestion] = []
-    for story, question in pool:
+    for story, question in drawn(stories, lambda question: question.sections):
         texts = [section.text for section in story.sections if section.id in question.sections]
         text = "\n\n".join(texts)
         if len(found) == count or not text or len(text) > _LONGEST_SECTION:
