@@ -169,6 +169,45 @@ def test_a_killed_command_goes_on_to_the_same_losses(tmp_path: Path) -> None:
         assert torch.equal(pair.up, theirs.pairs[module].up)
 
 
+@pytest.mark.slow
+def test_two_processes_tune_as_one_does(tmp_path: Path) -> None:
+    model = write_checkpoint(tmp_path / "model", WIDE)
+    usual = [str(questions(tmp_path)), "-m", str(model), "--dtype", "float32", "--rank", "4"]
+    usual += ["--steps", "12", "--batch-tokens", "2000", "--held-share", "4", "--check-every", "6"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    subprocess.run([*COMMAND, *usual, "--out", str(one)], check=True, timeout=300)
+    both = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    both += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "--"]
+    command = [*both, "nazx_cli", "tune", *usual, "--out", str(two), "--quiet"]
+    done = subprocess.run(command, timeout=300, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("is ready") == 1
+    told = ([line.get("loss", line.get("held_out")) for line in read_log(f)] for f in (one, two))
+    alone, together = told
+    assert together == pytest.approx(alone, rel=2e-3) and len(alone) == 14
+
+
+def test_a_second_process_in_a_folder_is_refused(tmp_path: Path) -> None:
+    schedule = Schedule(steps=2, batch_tokens=10)
+    made = trainer(tmp_path / "run", schedule, PACKS, [])
+    refused: list[str] = []
+
+    def also(progress: Progress) -> None:
+        with pytest.raises(UsageError, match="another process is training") as error:
+            made.run()
+        refused.append(error.value.hint)
+
+    assert made.run(also).step == 2
+    assert refused == ["wait for it, or end it first"] * 2
+    made.run()  # it was let go of
+
+
+def test_a_far_memory_is_taught_by_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    _, err, code = run_nazx("tune", "book.txt", "--far", "inattention", "--out", "run")
+    assert code == 2 and "nazx tune --far is one process, and 2 were started" in err
+
+
 def test_the_command_makes_an_adapter_that_ask_takes(tmp_path: Path) -> None:
     model = str(write_checkpoint(tmp_path / "model", WIDE))
     run = str(tmp_path / "run")

@@ -4,7 +4,8 @@ goes on exactly where it was saved."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +24,27 @@ LOG_FILE = "log.jsonl"
 
 
 T = TypeVar("T")
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """While entered, no other process of this machine trains in ``folder``; ``UsageError`` where
+    one does already."""
+    from filelock import FileLock, Timeout
+
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".training.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UsageError(
+                f"another process is training in {folder}", "wait for it, or end it first"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def read_asked(path: Path, parse: Callable[[dict[str, Any]], T]) -> T:

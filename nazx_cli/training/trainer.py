@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -21,6 +22,7 @@ from nazx_cli.training.ranks import ALONE, Ranks
 from nazx_cli.training.state import (
     Counters,
     Log,
+    alone_in,
     load_best,
     load_state,
     save_best,
@@ -155,8 +157,12 @@ class Trainer(Generic[I]):
         """Train to the end; ``check`` gives further held-out figures for the log.
 
         A run that is interrupted saves its state first. Afterwards the engine holds the best
-        parameters.
+        parameters. ``UsageError`` where another process trains in the folder.
         """
+        with alone_in(self.folder) if self.ranks.is_first else nullcontext():
+            return self._run(on_progress, check)
+
+    def _run(self, on_progress: OnProgress | None, check: Check | None) -> Counters:
         saved = time.monotonic()
         held: float | None = None
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,16 +20,19 @@ from nazx_cli.cli.shared.options import (
     count_option,
     option,
 )
+from nazx_cli.cli.shared.ranks import refuse_ranks
 from nazx_cli.cli.training.base import load_base
 from nazx_cli.cli.training.far import FarOptions, is_far_run, tune_far
 from nazx_cli.cli.training.length import Arithmetic, LengthOptions, teller
 from nazx_cli.errors import UsageError
 from nazx_cli.names import DEFAULT_MODEL
+from nazx_cli.ranks import rank
 from nazx_cli.ui.terminal.interrupts import terminable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from nazx_cli.engine.language_model import LanguageModel
     from nazx_cli.training.far.settings import FarSettings
     from nazx_cli.training.trainer import Schedule
     from nazx_cli.training.tuning.run import RunSettings
@@ -127,39 +131,64 @@ def tune(
             "a run begins with files, or goes on with --resume",
             f"nazx tune questions.jsonl --out {out}, or nazx tune --resume --out {out}",
         )
-    report = Report(json=json, quiet=quiet)
+    first = rank() == 0  # of several processes one alone speaks
+    report = Report(json=json and first, quiet=quiet or not first)
     report.screen.start_computing()
     if options.far or (resume and is_far_run(out)):
+        refuse_ranks("tune --far")
         wanted = None if resume else _far(data or [], options, (model, revision), device, dtype)
         tune_far(out, wanted, report, offline=offline, export=export)
         return
-    from nazx_cli.training.tuning.run import Run, prepare, read_settings
+    wishes = None if resume else _settings(data or [], options, (model, revision), device, dtype)
+    from nazx_cli.training.ranks import Ranks
+    from nazx_cli.training.tuning.run import Run
 
-    if resume:
+    with Ranks.joined() as ranks:
+        begun = None
+        if ranks.is_first:
+            begun = _begun(out, wishes, options.calibrate, report, offline)
+        ranks.wait()  # what all others go on from is there now
+        settings, lm = begun or _begun(out, None, None, report, offline)
+        run = Run(out, settings, lm, ranks)
+        with _resumable(out, report):
+            if not export:
+                with report.progress("tuning") as update:
+                    run.go(teller(update))
+    if not first:
+        return
+    with _resumable(out, report), report.progress("writing") as update:
+        made = run.export(lambda done, total: update("calibrating", done, total))
+    _tell(report, run.trainer.counters, made, settings)
+
+
+def _begun(
+    out: Path, wishes: RunSettings | None, calibrate: int | None, report: Report, offline: bool
+) -> tuple[RunSettings, LanguageModel]:
+    """The run in ``out``, which is made of ``wishes`` where there are such, and its base."""
+    from nazx_cli.training.tuning.run import prepare, read_settings
+
+    if wishes is None:
         settings = read_settings(out)
-        if options.calibrate is not None:
-            settings = replace(settings, calibrate=options.calibrate)
-        lm = load_base(settings, report, offline)
-    else:
-        settings = _settings(data or [], options, (model, revision), device, dtype)
-        lm = load_base(settings, report, offline)
-        with report.progress("making prompts of the data") as update:
+        if calibrate is not None:
+            settings = replace(settings, calibrate=calibrate)
+        return settings, load_base(settings, report, offline)
+    lm = load_base(wishes, report, offline)
+    with report.progress("making prompts of the data") as update:
 
-            def told(name: str, done: int, total: int) -> None:
-                update(f"making prompts of {name}", done, total)
+        def told(name: str, done: int, total: int) -> None:
+            update(f"making prompts of {name}", done, total)
 
-            settings = prepare(out, settings, lm, told)
-    run = Run(out, settings, lm)
+        return prepare(out, wishes, lm, told), lm
+
+
+@contextmanager
+def _resumable(out: Path, report: Report) -> Iterator[None]:
+    """Where this is stopped, tell how it goes on."""
     try:
-        if not export:
-            with report.progress("tuning") as update:
-                run.go(teller(update))
-        with report.progress("writing") as update:
-            made = run.export(lambda done, total: update("calibrating", done, total))
+        yield
     except KeyboardInterrupt:
         report.tell({}, note=f"stopped; go on with: nazx tune --resume --out {out}")
         raise
-    _tell(report, run.trainer.counters, made, settings)
 
 
 def _settings(

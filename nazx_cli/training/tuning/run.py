@@ -36,6 +36,7 @@ from nazx_cli.training.gradients.engines import (
 from nazx_cli.training.gradients.forward import reach
 from nazx_cli.training.lora import Adapted, LoraSettings, attach, begin_from, pairs
 from nazx_cli.training.packing import Pack, read_packs, write_packs
+from nazx_cli.training.ranks import ALONE, Ranks
 from nazx_cli.training.state import Counters, load_best, notes_on, read_asked
 from nazx_cli.training.trainer import OnProgress, Schedule, Trainer
 from nazx_cli.training.tuning.books import split_held
@@ -147,9 +148,14 @@ def read_settings(folder: Path) -> RunSettings:
 
 
 class Run:
-    """A prepared run and the model that it trains, which is its own from here on."""
+    """A prepared run and the model that it trains, which is its own from here on.
 
-    def __init__(self, folder: Path, settings: RunSettings, lm: LanguageModel) -> None:
+    With several ``ranks`` each has a run, and they train together.
+    """
+
+    def __init__(
+        self, folder: Path, settings: RunSettings, lm: LanguageModel, ranks: Ranks = ALONE
+    ) -> None:
         if stored_kind(lm.config) is not None or lm.quantization is not None:
             raise UsageError(
                 f"{lm.name} is quantized, and quantized weights cannot be tuned",
@@ -162,7 +168,7 @@ class Run:
         torch.manual_seed(settings.schedule.seed)
         self._adapted: list[Adapted] = []
         self.engine = OnPacks(self._gradients(), lm.decoder.device)
-        self.trainer = Trainer(self.engine, self.train, self.held, settings.schedule, folder)
+        self.trainer = Trainer(self.engine, self.train, self.held, settings.schedule, folder, ranks)
 
     def _gradients(self) -> PackGradients:
         lora, decoder = self.settings.lora, self.lm.decoder
