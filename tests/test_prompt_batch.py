@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from models import BASES, model, random_ids, reference, relative_error
 
 from nazx_cli.errors import NazxError
+from nazx_cli.kernels.native.step import Step
 from nazx_cli.model.attention.batch import PromptBatch
+from nazx_cli.model.one_position import OnePosition
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -58,6 +62,33 @@ def test_rows_that_are_kept_go_on_as_before() -> None:
     got = batch.step([11, 12])
     for row, ids in enumerate(([*prompts[2], 11], [*prompts[0], 12])):
         assert relative_error(got[row], reference("llama", "full").logits(ids)[-1]) < 1e-4
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("count", (1, 3, 4, 5))
+def test_few_prompts_go_on_in_compiled_code_as_they_do_without(
+    base: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm = model(base, "full")
+    if OnePosition(lm.decoder).step() is None:
+        pytest.skip("no compiled layers here")
+    prompts = [random_ids(n, seed=n) for n in (7, 1, 12, 4, 9)[:count]]
+    compiled, plain = (PromptBatch(lm.decoder, prompts, room=3) for _ in range(2))
+    ran, run = [0], Step.run
+
+    def counted(self: Step, *given: Any) -> Any:
+        ran[0] += 1
+        return run(self, *given)
+
+    monkeypatch.setattr(Step, "run", counted)
+    for seed in range(3):
+        tokens = random_ids(count, seed=50 + seed)
+        got = compiled.step(tokens)
+        with monkeypatch.context() as without:
+            without.setenv("NAZX_NATIVE", "0")
+            want = plain.step(tokens)
+        assert relative_error(got, want) < 1e-4
+    assert ran[0] == (3 * count if count < 5 else 0)
 
 
 def test_a_windowed_model_within_its_window_attends_as_alone() -> None:

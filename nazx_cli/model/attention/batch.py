@@ -1,5 +1,6 @@
 """Several short prompts answered side by side: run together, what they begin with once, and then
-going on token by token together, so that the weights are read once for a token of every prompt.
+going on token by token together, so that the weights are read once for a token of every prompt. A
+few go on one after another where there are compiled layers, which are quicker still.
 
 For models that attend to running states (``windowed`` and ``full``), and prompts that fit the
 window with their answers: attention is then plainly causal, but for layers with a window of
@@ -14,9 +15,13 @@ import torch
 from torch import Tensor
 
 from nazx_cli.errors import NazxError
-from nazx_cli.model.attention.sights import Turn, rotation
+from nazx_cli.kernels.native.step import Step
+from nazx_cli.model.attention.sights import Turn, rotation, seen_within
 from nazx_cli.model.attention.softmax import Softmax
 from nazx_cli.model.decoder import Attend, Decoder
+from nazx_cli.model.one_position import OnePosition
+
+_FEW = 4  # prompts that are sooner done one after another in compiled code
 
 
 class PromptBatch:
@@ -33,7 +38,8 @@ class PromptBatch:
         config, device = decoder.config, decoder.device
         self.lengths = torch.tensor([len(ids) for ids in prompts], device=device)
         capacity = int(self.lengths.max()) + room
-        shape = (config.num_layers, len(prompts), config.num_kv_heads, capacity, config.head_dim)
+        shape = (len(prompts), config.num_layers, config.num_kv_heads, capacity, config.head_dim)
+        self._one_position = OnePosition(decoder)
         self._keys = torch.zeros(shape, dtype=decoder.dtype, device=device)
         self._values = torch.zeros_like(self._keys)
         with torch.inference_mode():
@@ -41,23 +47,26 @@ class PromptBatch:
             if alike:
                 self._run([prompts[0][:alike]], 0)
                 for held in (self._keys, self._values):
-                    held[:, 1:, :, :alike] = held[:, :1, :, :alike]
+                    held[1:, :, :, :alike] = held[:1, :, :, :alike]
             self.logits = decoder.logits(self._run(prompts, alike))
 
     def step(self, tokens: Sequence[int]) -> Tensor:
         """Add one token to every prompt, in their order; returns the new ``logits``."""
         with torch.inference_mode():
-            ids = torch.tensor(tokens, device=self._decoder.device)
-            h = self._decoder.hidden(self._decoder.embed(ids), self._one_more())
+            h = self._decoder.embed(torch.tensor(tokens, device=self._decoder.device))
+            step = self._one_position.step() if len(tokens) <= _FEW else None
+            if step is None:
+                self.logits = self._decoder.logits(self._decoder.hidden(h, self._one_more()))
+            else:
+                self.logits = self._in_turn(step, h)
             self.lengths += 1
-            self.logits = self._decoder.logits(h)
         return self.logits
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these prompts alone, in this order."""
         at = torch.tensor(rows, dtype=torch.int64, device=self.lengths.device)
         self.lengths, self.logits = self.lengths[at], self.logits[at]
-        self._keys, self._values = self._keys[:, at], self._values[:, at]
+        self._keys, self._values = self._keys[at], self._values[at]
 
     @property
     def nbytes(self) -> int:
@@ -82,8 +91,8 @@ class PromptBatch:
             for row, (q, k, v) in enumerate(zip(*each, strict=True)):
                 length = lengths[row]
                 keys, values = (
-                    self._keys[layer, row, :, :length],
-                    self._values[layer, row, :, :length],
+                    self._keys[row, layer, :, :length],
+                    self._values[row, layer, :, :length],
                 )
                 keys[:, begin:], values[:, begin:] = k.transpose(0, 1), v.transpose(0, 1)
                 mask = seen[kind]
@@ -109,12 +118,25 @@ class PromptBatch:
 
         def attend(layer: int, a: Tensor) -> Tensor:
             q, k, v = self._rotated(layer, a, turns[kinds[layer]])
-            self._keys[layer, rows, :, self.lengths] = k
-            self._values[layer, rows, :, self.lengths] = v
-            keys, values = self._keys[layer, :, :, :longest], self._values[layer, :, :, :longest]
+            self._keys[rows, layer, :, self.lengths] = k
+            self._values[rows, layer, :, self.lengths] = v
+            keys, values = self._keys[:, layer, :, :longest], self._values[:, layer, :, :longest]
             return self._softmax.over_batch(q, keys, values, seen[kinds[layer]])
 
         return attend
+
+    def _in_turn(self, step: Step, states: Tensor) -> Tensor:
+        """(B, V): logits of a further position of every prompt, whose embeddings are ``states``
+        (B, C), run one after another."""
+        decoder, lengths = self._decoder, self.lengths.tolist()
+        longest, kinds = max(lengths) + 1, self._one_position.kinds
+        found = []
+        for row, at in enumerate(lengths):
+            sights = [seen_within(decoder, kind, at, longest) for kind in kinds]
+            keys, values = self._keys[row], self._values[row]
+            out, _ = step.run(states[row : row + 1], keys, values, at, sights)
+            found.append(decoder.scaled(out[0]))
+        return torch.stack(found)
 
     def _rotated(self, layer: int, a: Tensor, turn: Turn) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (T, heads, D) and keys (T, kv_heads, D), both rotated, and values of a (T, C)."""

@@ -182,18 +182,24 @@ def seen_from(
     decoder: Decoder, reach: Reach, cache: LiveCache, kind: LayerKind, at: int, length: int
 ) -> Sight:
     """What layers of this kind see from the one position ``at``."""
-
-    def phases(position: int) -> Tensor | None:
-        if kind.rope is None:
-            return None
-        return decoder.rotaries[kind.rope].phases(position, position + 1, length, "cpu")[0]
-
-    own = reach.of(kind)
+    own, phases = reach.of(kind), _phases(decoder, kind, at, length)
     if own.plain(at + 1):
-        return Sight(phases(at), 0, cache.span(0, at + 1).stop)
+        return Sight(phases, 0, cache.span(0, at + 1).stop)
     rows = cache.span(max(at - cast(int, own.window) + 1, own.sinks), at + 1)
-    capped = phases(cast(int, own.size) - 1) if own.sinks else None
-    return Sight(phases(at), rows.start, rows.stop, own.sinks, capped)
+    capped = _phases(decoder, kind, cast(int, own.size) - 1, length) if own.sinks else None
+    return Sight(phases, rows.start, rows.stop, own.sinks, capped)
+
+
+def seen_within(decoder: Decoder, kind: LayerKind, at: int, length: int) -> Sight:
+    """Likewise where nothing but a window of the kind's own hides a position before."""
+    first = 0 if kind.window is None else max(0, at + 1 - kind.window)
+    return Sight(_phases(decoder, kind, at, length), first, at + 1)
+
+
+def _phases(decoder: Decoder, kind: LayerKind, position: int, length: int) -> Tensor | None:
+    if kind.rope is None:
+        return None
+    return decoder.rotaries[kind.rope].phases(position, position + 1, length, "cpu")[0]
 
 
 def to_sinks(
