@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import LLAMA, write_checkpoint
+from checkpoints import LLAMA, nazx, write_checkpoint
 from cli_helpers import run_nazx
-from models import random_ids
+from models import WINDOWED, random_ids
 from test_training_data import STORIES
 from training_models import fresh, random_pack
 
@@ -276,3 +276,19 @@ def test_what_makes_no_sense_is_told(
     monkeypatch.chdir(tmp_path)
     _, err, code = run_nazx("tune", *arguments)
     assert code == 2 and message in err
+
+
+@pytest.mark.parametrize("command", (["tune"], ["tune", "--far", "inattention"], ["train"]))
+def test_a_folder_that_cannot_be_is_told_before_anything_is_made_for_it(
+    tmp_path: Path, command: list[str]
+) -> None:
+    model = write_checkpoint(tmp_path / "model", nazx(WIDE, WINDOWED))
+    (tmp_path / "file").write_text("x")
+    out = tmp_path / "file" / "run"
+    base = ["-m", str(model)] if command[0] == "tune" else []
+    _, err, code = run_nazx(*command, str(questions(tmp_path)), *base, "--out", str(out))
+    assert code == 5 and err.splitlines()[-1] == (
+        f"error: cannot write to {out}: Not a directory; next: "
+        "name a folder that you may write to: with --out, or NAZX_HOME for what NazX keeps"
+    )
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "file", "questions.jsonl"}

@@ -117,6 +117,16 @@ def explained(place: Path) -> Iterator[None]:
         raise explain(error, place) from None
 
 
+def check_writable(folder: Path) -> None:
+    """Raise what writing to ``folder``, which may be there or not, would raise: before much is
+    computed for it. Nothing is left behind."""
+    there = folder.absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    with explained(folder), tempfile.TemporaryDirectory(prefix=".nazx-", dir=there):
+        pass
+
+
 def explain(error: OSError, place: Path) -> ModelUnavailableError:
     """``error`` of writing to ``place`` as one line with a next step."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -131,7 +141,7 @@ def explain(error: OSError, place: Path) -> ModelUnavailableError:
         )
     return ModelUnavailableError(
         f"cannot write to {place}: {error.strerror or error}",
-        "set NAZX_HOME to a folder that you may write to",
+        "name a folder that you may write to: with --out, or NAZX_HOME for what NazX keeps",
     )
 
 

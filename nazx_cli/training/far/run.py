@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from nazx_cli.checkpoint.adapters.far import write_far_adapter
-from nazx_cli.checkpoint.atomic import explained
+from nazx_cli.checkpoint.atomic import check_writable, explained
 from nazx_cli.checkpoint.write import to_json
 from nazx_cli.context.cost import far_state_bytes
 from nazx_cli.errors import UsageError
@@ -56,6 +56,7 @@ def prepare(
         raise UsageError(
             f"{out} holds a run already", f"go on with it: nazx tune --resume --out {out}"
         )
+    check_writable(out)
     if lm.config.attention.kind != "windowed":
         raise UsageError(
             "a far memory stands beside a window, and this model has none", "use another"

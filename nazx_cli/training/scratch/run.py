@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nazx_cli.checkpoint.atomic import explained
+from nazx_cli.checkpoint.atomic import check_writable, explained
 from nazx_cli.checkpoint.load import load_decoder, resolve_device, resolve_dtype
 from nazx_cli.checkpoint.write import to_json, write_checkpoint
 from nazx_cli.config import ModelConfig
@@ -113,6 +113,7 @@ def prepare(
         raise UsageError(
             f"{out} holds a training already", f"go on with it: nazx train --resume --out {out}"
         )
+    check_writable(out)
     for attention in settings.attention:
         parse_attention(attention)
     start = None if settings.start is None else Path(settings.start)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from nazx_cli.checkpoint.adapters.lora import block_matrices, read_adapter, write_adapter
-from nazx_cli.checkpoint.atomic import explained
+from nazx_cli.checkpoint.atomic import check_writable, explained
 from nazx_cli.checkpoint.checkpoint import Checkpoint
 from nazx_cli.checkpoint.quantized import stored_kind
 from nazx_cli.checkpoint.write import to_json
@@ -112,6 +112,7 @@ def prepare(
         raise UsageError(
             f"{folder} holds a run already", f"go on with it: nazx tune --resume --out {folder}"
         )
+    check_writable(folder)
     longest = min(settings.longest or _LONGEST, reach(lm.config))
     made = make_packs(
         settings.sources,
