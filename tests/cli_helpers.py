@@ -4,8 +4,9 @@ and a tiny checkpoint that the real engine runs."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 from nazx_cli.cli.app import app
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.context import Context
-from nazx_cli.engine.generator import Candidate, Stats, Step
+from nazx_cli.engine.generator import Candidate, Opening, Stats, Step
 from nazx_cli.engine.grounding import Grounding
 from nazx_cli.engine.sampling import Sampling
 from nazx_cli.tokenizer import Tokenizer
@@ -167,14 +168,19 @@ class ScriptedModel:
         max_tokens: int,
         sampling: Sampling,
         stop_ids: frozenset[int] | None = None,
-        opening: int | None = None,
-        most: int | None = None,
+        opening: Opening | None = None,
         grounding: Grounding | None = None,
     ) -> list[Candidate]:
-        """The answers that were scripted, ``TEXT|MEAN``: each token has that log-probability; the
-        ``most`` likeliest of them."""
-        found = []
+        """The answers that were scripted, ``TEXT|MEAN``: each token has that log-probability; those
+        that ``opening`` leaves of them."""
+        found: list[Candidate] = []
+        most, first, enough = len(prompts), len(prompts), 1.0
+        if opening is not None:
+            most, first = opening.most or most, opening.first or first
+            enough = opening.enough
         for number, ids in enumerate(prompts):
+            if number == first and max(each.logprobs[0] for each in found) >= math.log(enough):
+                break
             self.prompts.append(self.tokenizer.decode(ids, skip_special=False))
             self.max_tokens.append(max_tokens)
             self.grounded.append(grounding is not None)
@@ -182,7 +188,9 @@ class ScriptedModel:
             tokens = tuple(self.tokenizer.encode(text))
             finish = "stop" if len(tokens) < max_tokens else "length"
             tokens = tokens[:max_tokens]
-            found.append(Candidate(tokens, (float(mean),) * (len(tokens) + 1), finish, number))
+            told = (float(mean),) * (len(tokens) + 1)
+            found.append(Candidate(tokens, told, finish, number, 0))
+        found = [replace(each, put=len(found)) for each in found]
         likeliest = sorted(found, key=lambda each: -each.logprobs[0])[:most]
         return sorted(likeliest, key=lambda each: each.prompt)
 

@@ -9,7 +9,7 @@ import torch
 from checkpoints import LLAMA, random_tensors, write_checkpoint
 from models import model, random_ids, reference
 
-from nazx_cli.engine.generator import Candidate, answer_each
+from nazx_cli.engine.generator import Candidate, Opening, answer_each
 from nazx_cli.engine.language_model import LanguageModel, load_model
 from nazx_cli.engine.sampling import Sampling
 
@@ -23,9 +23,9 @@ def _alone(ids: list[int], count: int, stops: frozenset[int], number: int = 0) -
         token = int(likely.argmax())
         logprobs.append(float(likely[token]))
         if token in stops:
-            return Candidate(tuple(tokens), tuple(logprobs), "stop", number)
+            return Candidate(tuple(tokens), tuple(logprobs), "stop", number, 1)
         tokens.append(token)
-    return Candidate(tuple(tokens), tuple(logprobs), "length", number)
+    return Candidate(tuple(tokens), tuple(logprobs), "length", number, 1)
 
 
 @pytest.mark.parametrize("lengths", ((5,), (1, 9, 4), (6, 6)))
@@ -59,14 +59,37 @@ def test_the_prompts_after_which_the_opening_is_likeliest_are_answered(most: int
         reference("llama", "full").logits(ids)[-1].log_softmax(-1)[opening] for ids in prompts
     ]
     wanted = sorted(sorted(range(3), key=lambda at: -float(begins[at]))[:most])
-    got = lm.answer_each(prompts, max_tokens=3, stop_ids=frozenset(), opening=opening, most=most)
+    got = lm.answer_each(
+        prompts, max_tokens=3, stop_ids=frozenset(), opening=Opening(opening, most)
+    )
     assert [each.prompt for each in got] == wanted
-    every = lm.answer_each(prompts, max_tokens=3, stop_ids=frozenset(), opening=opening)
+    every = lm.answer_each(prompts, max_tokens=3, stop_ids=frozenset(), opening=Opening(opening))
     for each in got:
         assert each.tokens == every[each.prompt].tokens and each.tokens[0] == opening
         assert each.logprobs[0] == pytest.approx(float(begins[each.prompt]), abs=1e-3)
-    free = lm.answer_each(prompts, max_tokens=1, stop_ids=frozenset(), most=most)
-    assert len(free) == 3  # without an opening there is nothing to choose by
+    assert all(each.put == 3 for each in got)
+
+
+@pytest.mark.parametrize("first", (1, 2, 4, 5, 6))
+@pytest.mark.parametrize("most", (1, 3, None))
+@pytest.mark.parametrize("is_sure", (True, False))
+def test_further_prompts_are_put_only_where_the_first_are_not_enough(
+    first: int, most: int | None, is_sure: bool
+) -> None:
+    prompts = [random_ids(n, seed=40 + n) for n in (4, 1, 9, 3, 7)]
+    lm = model("llama", "full")
+    begins = [reference("llama", "full").logits(ids)[-1].softmax(-1)[17] for ids in prompts]
+    best = float(max(begins[:first]))
+    enough = best * (0.999 if is_sure else 1.001)
+    put = min(first, 5) if is_sure else 5
+    wanted = sorted(sorted(range(put), key=lambda at: -float(begins[at]))[:most])
+    opening = Opening(17, most, first, enough)
+    got = lm.answer_each(prompts, max_tokens=3, stop_ids=frozenset(), opening=opening)
+    assert [each.prompt for each in got] == wanted and all(each.put == put for each in got)
+    every = lm.answer_each(prompts, max_tokens=3, stop_ids=frozenset(), opening=Opening(17))
+    for each in got:
+        assert each.tokens == every[each.prompt].tokens
+        assert each.logprobs == pytest.approx(every[each.prompt].logprobs, abs=1e-3)
 
 
 def test_no_prompts_no_answers() -> None:

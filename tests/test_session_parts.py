@@ -17,7 +17,7 @@ from nazx_cli.reading.plan import groups
 from nazx_cli.reading.recall import rank
 from nazx_cli.session.citation import NOT_SAID, Quotation, is_open, parse, write
 from nazx_cli.session.events import Answer, Delta, Notice, Reading, RunnerUp
-from nazx_cli.session.parts import APART, PartAnswer, part_answer
+from nazx_cli.session.parts import APART, PUT_FIRST, PartAnswer, part_answer
 from nazx_cli.session.prompt import Prompt, user_message
 from nazx_cli.session.session import Session
 from nazx_cli.session.settings import SessionSettings
@@ -53,12 +53,12 @@ def asked(chat: Session, question: str) -> Answer:
 
 
 def test_the_surest_part_answers_and_is_cited() -> None:
-    said = ["[1] Pike.|-1", "[1] Frogs.|-2.0", "[1] Trout.|-0.1", f"{NOT_SAID}|-0.01"]
+    said = ["[1] Pike.|-1", "[1] Frogs.|-2.0", "[1] Trout.|-0.2", f"{NOT_SAID}|-0.3"]
     chat = session([*said, *["[1] Worms.|-1"] * (PROMPTS - 4)])
     answer = asked(chat, "What does the otter eat in the river?")
     assert answer.text == "Trout."
     assert answer.cited is not None and answer.sources[0] is answer.cited
-    assert answer.confidence == pytest.approx(1 / (1 + math.exp(0.1 + 0.1 + 0.2 - 1)))
+    assert answer.confidence == pytest.approx(1 / (1 + math.exp(0.2 + 0.2 + 0.2 - 1)))
     (quotation,) = answer.quotations
     assert quotation.text and quotation.text in " ".join(answer.cited.text.split())
     assert [turn.answer for turn in chat.turns] == ["Trout."]
@@ -66,6 +66,17 @@ def test_the_surest_part_answers_and_is_cited() -> None:
     assert isinstance(lm, ScriptedModel) and len(lm.prompts) == 1 + APART
     assert min(map(len, lm.prompts)) < len(lm.prompts[0]) == max(map(len, lm.prompts))
     assert all("[1]" in prompt and "[2]" not in prompt for prompt in lm.prompts[1:])
+
+
+def test_where_the_first_prompts_are_enough_no_others_are_put() -> None:
+    said = ["[1] Pike.|-1", "[1] Frogs.|-2.0", "[1] Trout.|-0.1", f"{NOT_SAID}|-0.3"]
+    chat = session(said)
+    events = list(chat.ask("What does the otter eat in the river?"))
+    found, answer = events[0], events[-1]
+    assert isinstance(found, Reading) and isinstance(answer, Answer)
+    assert answer.text == "Trout." and len(chat.lm.prompts) == PUT_FIRST  # type: ignore[union-attr]
+    assert len(answer.sources) < len(found.passages)  # what was not put was not read
+    assert set(answer.sources) < set(found.passages)
 
 
 def test_a_limit_counts_the_words_of_an_answer_and_not_the_number_before_it() -> None:
@@ -100,7 +111,7 @@ def test_a_question_that_points_back_carries_the_turn_before() -> None:
     chat = session(["[1] Trout.|-0.1"] * (2 * PROMPTS))
     asked(chat, "What does the otter eat?")
     asked(chat, "Where does it live?")
-    asked_of = chat.lm.prompts[PROMPTS]  # type: ignore[union-attr]
+    asked_of = chat.lm.prompts[PUT_FIRST]  # type: ignore[union-attr]
     assert "What does the otter eat?" in asked_of and "Trout." in asked_of
     assert "river" in asked_of  # recall looked for the otter
 
@@ -110,7 +121,7 @@ def test_a_question_that_only_points_back_is_none_about_the_whole(question: str)
     chat = session(["[1] Trout.|-0.1"] * (2 * PROMPTS))
     asked(chat, "What does the otter eat?")
     answer = asked(chat, question)
-    assert answer.confidence is not None and len(chat.lm.prompts) == 2 * PROMPTS  # type: ignore[union-attr]
+    assert answer.confidence is not None and len(chat.lm.prompts) == 2 * PUT_FIRST  # type: ignore[union-attr]
     first = session(["Of animals."])
     assert asked(first, question).confidence is None  # there was nothing before it
 
@@ -125,7 +136,7 @@ def test_a_question_that_stands_alone_carries_no_turn() -> None:
     chat = session(["[1] Trout.|-0.1"] * (2 * PROMPTS))
     asked(chat, "What does the otter eat?")
     asked(chat, "What does the badger eat?")
-    assert "otter eat?" not in chat.lm.prompts[PROMPTS]  # type: ignore[union-attr]
+    assert "otter eat?" not in chat.lm.prompts[PUT_FIRST]  # type: ignore[union-attr]
 
 
 def test_a_long_chat_in_parts_gives_up_no_turns_since_its_prompts_carry_none() -> None:
@@ -163,7 +174,7 @@ def test_a_name_beside_one_that_they_have_is_left_to_the_model() -> None:
 
 
 def test_what_is_read_is_told_before_the_answer() -> None:
-    events = list(session(["[1] Trout.|-0.1"] * PROMPTS).ask("What does the otter eat?"))
+    events = list(session(["[1] Trout.|-0.2"] * PROMPTS).ask("What does the otter eat?"))
     assert isinstance(events[0], Reading) and events[0].mode == "recall"
     assert isinstance(events[-1], Answer)
     assert set(events[0].passages) == set(events[-1].sources)
@@ -227,7 +238,7 @@ def taken_apart(text: str, passages: tuple[Passage, ...], *logprobs: float) -> P
     prompt = Prompt("Who?", user_message("Who?", passages), "recall", passages)
     tokens = tuple(map(ord, text))
     told = (*logprobs, *(-0.1,) * (len(tokens) + 1 - len(logprobs)))
-    said = Candidate(tokens, told, "stop", 0)
+    said = Candidate(tokens, told, "stop", 0, 1)
     return part_answer([prompt], said, lambda ids: "".join(map(chr, ids)))
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from nazx_cli.context.context import Context
@@ -131,7 +132,7 @@ def _speed(count: int, seconds: float) -> float:
 
 @dataclass(frozen=True)
 class Candidate:
-    """The answer to the ``prompt``-th of several prompts, counted from 0.
+    """The answer to the ``prompt``-th of several prompts, counted from 0; ``put`` of them were put.
 
     ``tokens`` are without the stop token; ``logprobs`` (natural logarithms, of the model's own
     distribution) are with it, where there was one. ``finish`` is as for ``Step``; of one that is
@@ -142,6 +143,21 @@ class Candidate:
     logprobs: tuple[float, ...]
     finish: str
     prompt: int
+    put: int
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What every answer begins with, whatever the model would say first: ``token``.
+
+    Only ``most`` prompts are answered, those after which it is likeliest. The ``first`` prompts
+    are put first, and the others only if it is less likely than ``enough`` after each of them.
+    """
+
+    token: int
+    most: int | None = None
+    first: int | None = None
+    enough: float = 1.0
 
 
 def answer_each(
@@ -152,61 +168,111 @@ def answer_each(
     max_tokens: int,
     sampling: Sampling,
     stop_ids: frozenset[int],
-    opening: int | None = None,
-    most: int | None = None,
+    opening: Opening | None = None,
     grounding: Grounding | None = None,
     on_token: Callable[[int], None] | None = None,
 ) -> list[Candidate]:
-    """One answer of 1 to ``max_tokens`` tokens for each prompt, in their order.
+    """One answer of 1 to ``max_tokens`` tokens for each prompt, or for those that ``opening``
+    leaves, in their order.
 
-    With ``opening`` every answer begins with that token, whatever the model would say first; and
-    with ``most`` only so many prompts are answered: those after which it is likeliest.
     ``grounding`` as for ``generate``, and so an answer that goes round in circles ends.
     ``on_token`` is told after every round how many tokens the longest answer has. Prompts must
     fit the model's window together with ``max_tokens``; each row draws with its own generator of
     the same seed, so a prompt's answer does not depend on its neighbours.
     """
-    if not prompts:
-        return []
-    batch = PromptBatch(decoder, prompts, max_tokens)
-    samplers = [Sampler(sampling, grounding) for _ in prompts]
-    said = [_Said(tokenizer) for _ in prompts]
-    logprobs: list[list[float]] = [[] for _ in prompts]
-    finish = ["length"] * len(prompts)
-    running = list(range(len(prompts)))
-    if opening is not None and most is not None and most < len(prompts):
-        begins = batch.logits.log_softmax(-1)[:, opening]
-        running = sorted(begins.topk(most).indices.tolist())
-        batch.keep(running)
-    answered = tuple(running)
-    for count in range(1, max_tokens + 1):
-        likely = batch.logits.log_softmax(-1)
-        going: list[int] = []  # rows of the batch
-        for at, row in enumerate(running):
-            if opening is not None and count == 1:
-                token = samplers[row].begin(opening)
-            else:
-                token = samplers[row].choose(batch.logits[at], said[row].tokens)
-            logprobs[row].append(float(likely[at, token]))
-            if token in stop_ids:
-                finish[row] = "stop"
-                continue
-            said[row].push(token)
-            if said[row].repeats.is_loop:
-                finish[row] = "loop"
-            else:
-                going.append(at)
-        if on_token:
-            on_token(count)
-        if not going or count == max_tokens:
-            break
-        if len(going) < len(running):
-            batch.keep(going)
-            running = [running[at] for at in going]
-        batch.step([said[row].tokens[-1] for row in running])
-    return [_candidate(said[row], logprobs[row], finish[row], row) for row in answered]
+    batches = _begun(decoder, prompts, max_tokens, opening)
+    put = sum(len(batch.lengths) for batch in batches)
+    chosen = list(range(put))
+    if opening is not None and opening.most is not None and opening.most < put:
+        begins = torch.cat([batch.logits.log_softmax(-1)[:, opening.token] for batch in batches])
+        chosen = sorted(begins.topk(opening.most).indices.tolist())
+    found: list[Candidate] = []
+    before = 0
+    for batch in batches:
+        after = before + len(batch.lengths)
+        rows = [row for row in chosen if before <= row < after]
+        if rows:
+            batch.keep([row - before for row in rows])
+            answers = _Answers(tokenizer, len(rows), sampling, grounding, stop_ids)
+            answers.go(batch, max_tokens, None if opening is None else opening.token, on_token)
+            found += [answers.candidate(at, row, put) for at, row in enumerate(rows)]
+        before = after
+    return found
 
 
-def _candidate(said: _Said, logprobs: list[float], finish: str, prompt: int) -> Candidate:
-    kept = said.repeats.kept if finish == "loop" else None
-    return Candidate(tuple(said.tokens[:kept]), tuple(logprobs[:kept]), finish, prompt)
+def _begun(
+    decoder: Decoder, prompts: Sequence[Sequence[int]], room: int, opening: Opening | None
+) -> list[PromptBatch]:
+    """The prompts that are put, in their order."""
+    first = len(prompts) if opening is None or opening.first is None else opening.first
+    batches = [PromptBatch(decoder, prompts[:first], room)] if prompts else []
+    if opening is not None and first < len(prompts):
+        likely = batches[0].logits.softmax(-1)[:, opening.token]
+        if float(likely.max()) < opening.enough:
+            batches.append(PromptBatch(decoder, prompts[first:], room))
+    return batches
+
+
+class _Answers:
+    """Answers that are given side by side, as far as they are."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        count: int,
+        sampling: Sampling,
+        grounding: Grounding | None,
+        stop_ids: frozenset[int],
+    ) -> None:
+        self._samplers = [Sampler(sampling, grounding) for _ in range(count)]
+        self._said = [_Said(tokenizer) for _ in range(count)]
+        self._logprobs: list[list[float]] = [[] for _ in range(count)]
+        self._finish = ["length"] * count
+        self._stop_ids = stop_ids
+
+    def go(
+        self,
+        batch: PromptBatch,
+        max_tokens: int,
+        opening: int | None,
+        on_token: Callable[[int], None] | None,
+    ) -> None:
+        """Go on from ``batch``, of a row for each, to the end of all; it is used up."""
+        running = list(range(len(self._said)))
+        for count in range(1, max_tokens + 1):
+            likely = batch.logits.log_softmax(-1)
+            going = [
+                at
+                for at, row in enumerate(running)
+                if self._goes_on(row, batch.logits[at], likely[at], opening if count == 1 else None)
+            ]
+            if on_token:
+                on_token(count)
+            if not going or count == max_tokens:
+                return
+            if len(going) < len(running):
+                batch.keep(going)
+                running = [running[at] for at in going]
+            batch.step([self._said[row].tokens[-1] for row in running])
+
+    def _goes_on(self, row: int, logits: Tensor, likely: Tensor, opening: int | None) -> bool:
+        """Take the next token of ``row``, which is ``opening`` where there is one; whether another
+        one follows."""
+        sampler, said = self._samplers[row], self._said[row]
+        token = sampler.choose(logits, said.tokens) if opening is None else sampler.begin(opening)
+        self._logprobs[row].append(float(likely[token]))
+        if token in self._stop_ids:
+            self._finish[row] = "stop"
+            return False
+        said.push(token)
+        if said.repeats.is_loop:
+            self._finish[row] = "loop"
+            return False
+        return True
+
+    def candidate(self, at: int, prompt: int, put: int) -> Candidate:
+        """The ``at``-th answer, which is that to the ``prompt``-th of ``put`` prompts."""
+        said, finish = self._said[at], self._finish[at]
+        kept = said.repeats.kept if finish == "loop" else None
+        tokens, logprobs = tuple(said.tokens[:kept]), tuple(self._logprobs[at][:kept])
+        return Candidate(tokens, logprobs, finish, prompt, put)

@@ -19,7 +19,7 @@ from nazx_cli.context.context import Context, as_ids
 from nazx_cli.context.ranks.sharing import ALONE
 from nazx_cli.engine.fitting import MemoryLimit, plan_here
 from nazx_cli.engine.following import Held, check_alike, device_of_rank
-from nazx_cli.engine.generator import Candidate, Step, answer_each, generate
+from nazx_cli.engine.generator import Candidate, Opening, Step, answer_each, generate
 from nazx_cli.engine.grounding import Grounding
 from nazx_cli.engine.lookup import MOST_DRAFTS
 from nazx_cli.engine.sampling import Sampling, published_sampling
@@ -379,11 +379,10 @@ class LanguageModel:
         max_tokens: int,
         sampling: Sampling | None = None,
         stop_ids: frozenset[int] | None = None,
-        opening: int | None = None,
-        most: int | None = None,
+        opening: Opening | None = None,
         grounding: Grounding | None = None,
     ) -> list[Candidate]:
-        """One answer for each prompt, or ``most`` of them, side by side: ``engine.generator``."""
+        """One answer for each prompt, or for some of them, side by side: ``engine.generator``."""
         return answer_each(
             self.decoder,
             self.tokenizer,
@@ -392,7 +391,6 @@ class LanguageModel:
             sampling=sampling or Sampling(),
             stop_ids=self.tokenizer.stop_ids if stop_ids is None else stop_ids,
             opening=opening,
-            most=most,
             grounding=grounding,
             on_token=lambda _: self.heed(),
         )

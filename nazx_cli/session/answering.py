@@ -20,7 +20,7 @@ from nazx_cli.reading.grounding import DocumentGrounding, Ordinary
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import quoted
 from nazx_cli.session.calibration import Calibration
-from nazx_cli.session.citation import Quotation, mark_tokens, opening, quoted_first
+from nazx_cli.session.citation import Quotation, mark_tokens, quoted_first
 from nazx_cli.session.earlier import EarlierTurns, followed_turn
 from nazx_cli.session.events import (
     Answer,
@@ -35,9 +35,9 @@ from nazx_cli.session.events import (
 )
 from nazx_cli.session.parts import (
     ANSWER_TOKENS,
-    ANSWERED,
     PartAnswer,
     choose,
+    opening_of,
     part_answer,
     speak_of_nobody,
 )
@@ -57,6 +57,7 @@ from nazx_cli.session.synced import SyncedContext
 if TYPE_CHECKING:
     from nazx_cli.context.context import Context
     from nazx_cli.engine.language_model import LanguageModel
+    from nazx_cli.reading.passages import Passage
     from nazx_cli.session.settings import SessionSettings
 
 
@@ -251,11 +252,10 @@ class Answerer:
         followed: Sequence[Message],
         keep: Callable[[State], None],
     ) -> Iterator[Event]:
-        """Put all of ``prompts`` at once and take the surest answer."""
+        """Put ``prompts``, as many as it takes, and take the surest answer."""
         question, tokenizer = prompts[0].question, self.lm.tokenizer
         begin = perf_counter()
-        read = tuple(dict.fromkeys(p for prompt in prompts for p in prompt.passages))
-        yield Reading("recall", read)
+        yield Reading("recall", _passages(prompts))
         ids = [setup.prompter.ids(followed, prompt.message) for prompt in prompts]
         sampling = setup.settings.sampling.over(default_sampling(self.lm, has_documents=True))
         candidates = self.lm.answer_each(
@@ -263,8 +263,7 @@ class Answerer:
             max_tokens=min(mark_tokens(tokenizer) + setup.settings.max_tokens, ANSWER_TOKENS),
             sampling=replace(sampling, repeat_penalty=1.0),
             stop_ids=self._speaker.stop_ids,
-            opening=opening(tokenizer),
-            most=ANSWERED,
+            opening=opening_of(tokenizer),
             grounding=self._grounding(setup, question, followed),
         )
         answers = [part_answer(prompts, each, tokenizer.decode) for each in candidates]
@@ -278,12 +277,13 @@ class Answerer:
         if chosen.second is not None:
             other, chance = chosen.second
             second = RunnerUp(other.text, chance, _quotation(other, question))
-        sources = quoted_first(quotes, read)
+        put = candidates[0].put
+        sources = quoted_first(quotes, _passages(prompts[:put]))
         said = Turn(question, part.prompt.message, sources, chosen.text, interrupted=False)
         keep(replace(state, history=state.history.with_turn(said)))
         seconds = perf_counter() - begin
         count = sum(len(candidate.tokens) for candidate in candidates)
-        asked = sum(map(len, ids))
+        asked = sum(map(len, ids[:put]))
         speed = count / seconds
         stats = Stats(len(context), context.nbytes, count, seconds, speed, prompt=asked)
         yield Delta(chosen.text, stats)
@@ -380,6 +380,11 @@ class Answerer:
         except BaseException:  # cut short by Ctrl-C or out of memory: half done
             self._synced = None
             raise
+
+
+def _passages(prompts: Sequence[Prompt]) -> tuple[Passage, ...]:
+    """What ``prompts`` hold, each once."""
+    return tuple(dict.fromkeys(p for prompt in prompts for p in prompt.passages))
 
 
 def _quotation(part: PartAnswer, question: str) -> Quotation | None:

@@ -1,8 +1,9 @@
 """Reading little at a time, for models with a reading adapter.
 
 The best few passages go before the model in one prompt, and each of the best in a prompt of its
-own: a small reader is better asked several times about little than once about much. The prompt
-after which it is surest that it can answer gives the answer; two more are made to answer beside it,
+own: a small reader is better asked several times about little than once about much. Where it is
+sure that it can answer from the first few of them, the others are not put. The prompt
+after which it is surest of that gives the answer; two more are made to answer beside it,
 also where the model would rather say that they do not tell, for what is said there tells how sure
 an answer may be. By that measure another of the three may be the likelier one: it tells right
 answers from wrong ones as well as the first does, and right passages less well.
@@ -15,10 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nazx_cli.engine.generator import Stats
+from nazx_cli.engine.generator import Opening, Stats
 from nazx_cli.reading.words import STOP_WORDS, stem, words
 from nazx_cli.session.calibration import Calibration, differs, is_unsure, surest_first
-from nazx_cli.session.citation import NOT_SAID, parse
+from nazx_cli.session.citation import NOT_SAID, opening, parse
 from nazx_cli.session.events import Answer, Delta, Event, Notice, Reading
 from nazx_cli.session.prompt import Prompt, user_message
 from nazx_cli.session.state import Turn
@@ -26,6 +27,7 @@ from nazx_cli.session.state import Turn
 if TYPE_CHECKING:
     from nazx_cli.engine.generator import Candidate
     from nazx_cli.reading.passages import Passage
+    from nazx_cli.tokenizer import Tokenizer
 
 Decode = Callable[[Sequence[int]], str]
 """The text of tokens."""
@@ -35,11 +37,22 @@ APART = 10
 """Passages that have a prompt of their own, at most."""
 ANSWERED = 3
 """Prompts that are made to answer."""
+PUT_FIRST = 1 + TOGETHER
+"""Prompts that are put first: the best passages together, and each of these alone."""
+ENOUGH = 0.9
+"""Where the model answers after one of those with this probability, no others are put."""
 ROOM = 900
 """Tokens that the passages of one prompt take, at most."""
 ANSWER_TOKENS = 96
 """Tokens of an answer, at most: a reading adapter is trained on short ones."""
 _STRANGE = 0.95  # the chance that documents do not say anything of a name that they do not have
+
+
+def opening_of(tokenizer: Tokenizer) -> Opening | None:
+    """What the answers to a question's prompts begin with, and which prompts are put; None where
+    that is no single token."""
+    token = opening(tokenizer)
+    return None if token is None else Opening(token, ANSWERED, PUT_FIRST, ENOUGH)
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,7 @@ from nazx_cli.evaluation.data.stories import Story
 from nazx_cli.evaluation.words import token_f1
 from nazx_cli.reading.library import Library
 from nazx_cli.session.calibration import FEATURES, Calibration, features
-from nazx_cli.session.citation import opening
-from nazx_cli.session.parts import ANSWER_TOKENS, ANSWERED, PartAnswer, part_answer
+from nazx_cli.session.parts import ANSWER_TOKENS, PartAnswer, opening_of, part_answer
 from nazx_cli.session.prompt import Prompter
 from nazx_cli.session.reader import Reader
 from nazx_cli.session.settings import SessionSettings
@@ -119,7 +118,6 @@ def _answers(lm: LanguageModel, reader: Reader, question: str) -> tuple[PartAnsw
         max_tokens=ANSWER_TOKENS,
         sampling=Sampling(),
         stop_ids=stop_ids(lm.tokenizer),
-        opening=opening(lm.tokenizer),
-        most=ANSWERED,
+        opening=opening_of(lm.tokenizer),
     )
     return tuple(part_answer(prompts, each, lm.tokenizer.decode) for each in candidates)
