@@ -150,7 +150,7 @@ def test_sessions_are_listed_opened_and_gone_on_with(page: Page) -> None:
     one = page("#session-title").text
     page("#new").click()
     page.wait(lambda: page("#session-title").text == "New session" and not page.all(".turn"))
-    assert page.active == page("#question")
+    page.wait(lambda: page.active == page("#question"))
     page.ask("Two?")
     page.wait_for_sessions()
     two = page("#session-title").text
