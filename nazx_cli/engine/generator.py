@@ -176,7 +176,8 @@ def answer_each(
     leaves, in their order.
 
     ``grounding`` as for ``generate``, and so an answer that goes round in circles ends.
-    ``on_token`` is told after every round how many tokens the longest answer has. Prompts must
+    ``on_token`` is told after every round how many tokens the longest answer has, of prompts that
+    were put together. Prompts must
     fit the model's window together with ``max_tokens``; each row draws with its own generator of
     the same seed, so a prompt's answer does not depend on its neighbours.
     """
@@ -193,9 +194,10 @@ def answer_each(
         rows = [row for row in chosen if before <= row < after]
         if rows:
             batch.keep([row - before for row in rows])
-            answers = _Answers(tokenizer, len(rows), sampling, grounding, stop_ids)
-            answers.go(batch, max_tokens, None if opening is None else opening.token, on_token)
-            found += [answers.candidate(at, row, put) for at, row in enumerate(rows)]
+            answers = [_Answer(_Said(tokenizer), Sampler(sampling, grounding)) for _ in rows]
+            token = None if opening is None else opening.token
+            _go_on(batch, answers, max_tokens, stop_ids, token, on_token)
+            found += [each.candidate(row, put) for each, row in zip(answers, rows, strict=True)]
         before = after
     return found
 
@@ -213,66 +215,59 @@ def _begun(
     return batches
 
 
-class _Answers:
-    """Answers that are given side by side, as far as they are."""
+@dataclass
+class _Answer:
+    """The answer to one of several prompts, as far as it goes."""
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        count: int,
-        sampling: Sampling,
-        grounding: Grounding | None,
-        stop_ids: frozenset[int],
-    ) -> None:
-        self._samplers = [Sampler(sampling, grounding) for _ in range(count)]
-        self._said = [_Said(tokenizer) for _ in range(count)]
-        self._logprobs: list[list[float]] = [[] for _ in range(count)]
-        self._finish = ["length"] * count
-        self._stop_ids = stop_ids
+    said: _Said
+    sampler: Sampler
+    logprobs: list[float] = field(default_factory=list)
+    finish: str = "length"
 
-    def go(
-        self,
-        batch: PromptBatch,
-        max_tokens: int,
-        opening: int | None,
-        on_token: Callable[[int], None] | None,
-    ) -> None:
-        """Go on from ``batch``, of a row for each, to the end of all; it is used up."""
-        running = list(range(len(self._said)))
-        for count in range(1, max_tokens + 1):
-            likely = batch.logits.log_softmax(-1)
-            going = [
-                at
-                for at, row in enumerate(running)
-                if self._goes_on(row, batch.logits[at], likely[at], opening if count == 1 else None)
-            ]
-            if on_token:
-                on_token(count)
-            if not going or count == max_tokens:
-                return
-            if len(going) < len(running):
-                batch.keep(going)
-                running = [running[at] for at in going]
-            batch.step([self._said[row].tokens[-1] for row in running])
-
-    def _goes_on(self, row: int, logits: Tensor, likely: Tensor, opening: int | None) -> bool:
-        """Take the next token of ``row``, which is ``opening`` where there is one; whether another
-        one follows."""
-        sampler, said = self._samplers[row], self._said[row]
-        token = sampler.choose(logits, said.tokens) if opening is None else sampler.begin(opening)
-        self._logprobs[row].append(float(likely[token]))
-        if token in self._stop_ids:
-            self._finish[row] = "stop"
+    def takes(self, token: int, likely: float, stop_ids: frozenset[int]) -> bool:
+        """Take the next token, of log-probability ``likely``; whether another one follows."""
+        self.logprobs.append(likely)
+        if token in stop_ids:
+            self.finish = "stop"
             return False
-        said.push(token)
-        if said.repeats.is_loop:
-            self._finish[row] = "loop"
+        self.said.push(token)
+        if self.said.repeats.is_loop:
+            self.finish = "loop"
             return False
         return True
 
-    def candidate(self, at: int, prompt: int, put: int) -> Candidate:
-        """The ``at``-th answer, which is that to the ``prompt``-th of ``put`` prompts."""
-        said, finish = self._said[at], self._finish[at]
-        kept = said.repeats.kept if finish == "loop" else None
-        tokens, logprobs = tuple(said.tokens[:kept]), tuple(self._logprobs[at][:kept])
-        return Candidate(tokens, logprobs, finish, prompt, put)
+    def candidate(self, prompt: int, put: int) -> Candidate:
+        """The same as that to the ``prompt``-th of ``put`` prompts."""
+        kept = self.said.repeats.kept if self.finish == "loop" else None
+        tokens, logprobs = tuple(self.said.tokens[:kept]), tuple(self.logprobs[:kept])
+        return Candidate(tokens, logprobs, self.finish, prompt, put)
+
+
+def _go_on(
+    batch: PromptBatch,
+    answers: Sequence[_Answer],
+    max_tokens: int,
+    stop_ids: frozenset[int],
+    opening: int | None,
+    on_token: Callable[[int], None] | None,
+) -> None:
+    """Give ``answers``, one for each row of ``batch``, to their ends; the batch is used up."""
+    running = list(answers)
+    for count in range(1, max_tokens + 1):
+        likely = batch.logits.log_softmax(-1)
+        going: list[int] = []  # rows of the batch
+        for at, answer in enumerate(running):
+            if opening is not None and count == 1:
+                token = answer.sampler.begin(opening)
+            else:
+                token = answer.sampler.choose(batch.logits[at], answer.said.tokens)
+            if answer.takes(token, float(likely[at, token]), stop_ids):
+                going.append(at)
+        if on_token:
+            on_token(count)
+        if not going or count == max_tokens:
+            return
+        if len(going) < len(running):
+            batch.keep(going)
+            running = [running[at] for at in going]
+        batch.step([answer.said.tokens[-1] for answer in running])

@@ -1,16 +1,20 @@
-"""What ``nazx tune`` and ``nazx train`` share: how long and how often, and telling how it goes."""
+"""What ``nazx tune`` and ``nazx train`` share: how long and how often, and telling how it goes and
+how it goes on."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from nazx_cli.cli.shared.options import count_option, option
+from nazx_cli.cli.shared.options import Report, count_option, option
 from nazx_cli.errors import UsageError
 from nazx_cli.names import DTYPES
+from nazx_cli.ranks import rank
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from nazx_cli.training.trainer import Progress
 
@@ -44,6 +48,24 @@ class LengthOptions:
         """``UsageError`` where two options limit the run."""
         if self.steps is not None and self.minutes is not None:
             raise UsageError("--steps and --minutes both limit the run", "leave one of them out")
+
+
+def report_of_first(*, json: bool, quiet: bool) -> Report:
+    """What tells how a training goes: of several processes the first one alone speaks."""
+    first = rank() == 0
+    report = Report(json=json and first, quiet=quiet or not first)
+    report.screen.start_computing()
+    return report
+
+
+@contextmanager
+def resumable(command: str, out: Path, report: Report) -> Iterator[None]:
+    """Where this is stopped, tell how ``nazx command`` goes on in ``out``."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        report.tell({}, note=f"stopped; go on with: nazx {command} --resume --out {out}")
+        raise
 
 
 def teller(update: Callable[..., None], name: str = "") -> Callable[[Progress], None]:

@@ -17,9 +17,14 @@ from nazx_cli.cli.shared.options import (
     count_option,
     option,
 )
-from nazx_cli.cli.training.length import Arithmetic, LengthOptions, teller
+from nazx_cli.cli.training.length import (
+    Arithmetic,
+    LengthOptions,
+    report_of_first,
+    resumable,
+    teller,
+)
 from nazx_cli.errors import UsageError
-from nazx_cli.ranks import rank
 from nazx_cli.ui.terminal.interrupts import terminable
 
 if TYPE_CHECKING:
@@ -119,9 +124,7 @@ def train(
             "a training begins with files, or goes on with --resume",
             f"nazx train stories.txt --out {out}, or nazx train --resume --out {out}",
         )
-    first = rank() == 0  # of several processes one alone speaks
-    report = Report(json=json and first, quiet=quiet or not first)
-    report.screen.start_computing()
+    report = report_of_first(json=json, quiet=quiet)
     from nazx_cli.training.ranks import Ranks
 
     with Ranks.joined() as ranks:
@@ -132,11 +135,8 @@ def train(
             with report.progress("reading the files") as update:
                 prepare(out, settings, lambda done, total: update("tokenizing", done, total))
         ranks.wait()
-        try:
+        with resumable("train", out, report):
             _train_all(out, read_settings(out), report, ranks)
-        except KeyboardInterrupt:
-            report.tell({}, note=f"stopped; go on with: nazx train --resume --out {out}")
-            raise
 
 
 def _train_all(out: Path, settings: TrainSettings, report: Report, ranks: Ranks) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,14 +22,19 @@ from nazx_cli.cli.shared.options import (
 from nazx_cli.cli.shared.ranks import refuse_ranks
 from nazx_cli.cli.training.base import load_base
 from nazx_cli.cli.training.far import FarOptions, is_far_run, tune_far
-from nazx_cli.cli.training.length import Arithmetic, LengthOptions, teller
+from nazx_cli.cli.training.length import (
+    Arithmetic,
+    LengthOptions,
+    report_of_first,
+    resumable,
+    teller,
+)
 from nazx_cli.errors import UsageError
 from nazx_cli.names import DEFAULT_MODEL
-from nazx_cli.ranks import rank
 from nazx_cli.ui.terminal.interrupts import terminable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from nazx_cli.engine.language_model import LanguageModel
     from nazx_cli.training.far.settings import FarSettings
@@ -131,9 +135,7 @@ def tune(
             "a run begins with files, or goes on with --resume",
             f"nazx tune questions.jsonl --out {out}, or nazx tune --resume --out {out}",
         )
-    first = rank() == 0  # of several processes one alone speaks
-    report = Report(json=json and first, quiet=quiet or not first)
-    report.screen.start_computing()
+    report = report_of_first(json=json, quiet=quiet)
     if options.far or (resume and is_far_run(out)):
         refuse_ranks("tune --far")
         wanted = None if resume else _far(data or [], options, (model, revision), device, dtype)
@@ -150,13 +152,13 @@ def tune(
         ranks.wait()  # what all others go on from is there now
         settings, lm = begun or _begun(out, None, None, report, offline)
         run = Run(out, settings, lm, ranks)
-        with _resumable(out, report):
+        with resumable("tune", out, report):
             if not export:
                 with report.progress("tuning") as update:
                     run.go(teller(update))
-    if not first:
+    if not ranks.is_first:
         return
-    with _resumable(out, report), report.progress("writing") as update:
+    with resumable("tune", out, report), report.progress("writing") as update:
         made = run.export(lambda done, total: update("calibrating", done, total))
     _tell(report, run.trainer.counters, made, settings)
 
@@ -179,16 +181,6 @@ def _begun(
             update(f"making prompts of {name}", done, total)
 
         return prepare(out, wishes, lm, told), lm
-
-
-@contextmanager
-def _resumable(out: Path, report: Report) -> Iterator[None]:
-    """Where this is stopped, tell how it goes on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        report.tell({}, note=f"stopped; go on with: nazx tune --resume --out {out}")
-        raise
 
 
 def _settings(
