@@ -83,16 +83,19 @@ def shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     for i in range(config["num_hidden_layers"]):
         p = f"model.layers.{i}."
         out[f"{p}input_layernorm.weight"] = out[f"{p}post_attention_layernorm.weight"] = (c,)
-        for name, rows, columns in (
-            ("self_attn.q_proj", q, c),
-            ("self_attn.k_proj", kv, c),
-            ("self_attn.v_proj", kv, c),
-            ("self_attn.o_proj", c, q),
-            ("mlp.gate_proj", inner, c),
-            ("mlp.up_proj", inner, c),
-            ("mlp.down_proj", c, inner),
+        attends, feeds = config.get("attention_bias"), config.get("mlp_bias")
+        for name, rows, columns, biased in (
+            ("self_attn.q_proj", q, c, attends or family == "qwen2"),
+            ("self_attn.k_proj", kv, c, attends or family == "qwen2"),
+            ("self_attn.v_proj", kv, c, attends or family == "qwen2"),
+            ("self_attn.o_proj", c, q, attends),
+            ("mlp.gate_proj", inner, c, feeds),
+            ("mlp.up_proj", inner, c, feeds),
+            ("mlp.down_proj", c, inner, feeds),
         ):
             out[f"{p}{name}.weight"] = (rows, columns)
+            if biased:
+                out[f"{p}{name}.bias"] = (rows,)
     out["model.norm.weight"] = (c,)
     if not config.get("tie_word_embeddings"):
         out["lm_head.weight"] = (v, c)

@@ -41,12 +41,13 @@ def test_a_branch_is_the_prompt_that_it_would_be_alone(
     assert layout.targets.tolist() == [token for b in each.branches for token in b.answer]
 
 
+@pytest.mark.parametrize("base", ("llama", "llama-biased", "qwen2"))
 @pytest.mark.parametrize("targets", ((), ("q_proj", "down_proj"), ("k_proj", "v_proj")))
 @pytest.mark.parametrize(("prefix", "branches"), ((0, 2), (5, 1), (140, 4)))
 def test_the_written_out_gradients_are_those_of_autograd(
-    tmp_path: Path, targets: tuple[str, ...], prefix: int, branches: int
+    tmp_path: Path, base: str, targets: tuple[str, ...], prefix: int, branches: int
 ) -> None:
-    lm = fresh(tmp_path / "model")
+    lm = fresh(tmp_path / "model", base)
     adapted = with_random_additions(lm, LoraSettings(4, 8.0, targets))
     layout = lay_out(random_pack(7, prefix, branches))
     weights = torch.rand(len(layout.targets), generator=torch.Generator().manual_seed(3))

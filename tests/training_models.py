@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from checkpoints import LLAMA, write_checkpoint
@@ -14,12 +15,16 @@ from nazx_cli.engine.language_model import LanguageModel
 from nazx_cli.training.lora import Adapted, LoraSettings, attach
 from nazx_cli.training.packing import Branch, Pack
 
+BIASED: dict[str, dict[str, Any]] = {
+    "qwen2": {**LLAMA, "model_type": "qwen2"},
+    "llama-biased": {**LLAMA, "attention_bias": True, "mlp_bias": True},
+}
 WIDE = {**LLAMA, "max_position_embeddings": 4096}
 
 
 def fresh(folder: Path, base: str = "llama", dtype: str = "float32") -> LanguageModel:
     """A model of its own, since training changes it."""
-    config = {**BASES[base], "max_position_embeddings": 4096}
+    config = {**(BASES | BIASED)[base], "max_position_embeddings": 4096}
     if not folder.exists():
         write_checkpoint(folder, config)
     return load_model(folder, dtype=dtype)
