@@ -235,6 +235,27 @@ def test_every_common_type_is_read_exactly(tmp_path: Path, kind: Kind) -> None:
         assert np.array_equal(permuted(found, heads) if heads else found, expected)
 
 
+def test_quantized_tensors_become_bfloat16_where_that_is_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "m.gguf"
+    write_gguf(file, llama(tied=True), dict.fromkeys(("token_embd", "ffn_up", "attn_q"), Kind.Q8_0))
+    for dtype in ("float32", "bfloat16"):
+        assert convert(file, tmp_path / dtype, "--dtype", dtype)[2] == 0
+    exact, rounded = (Checkpoint.open(tmp_path / dtype) for dtype in ("float32", "bfloat16"))
+    assert exact.shapes == rounded.shapes
+    for name in exact.shapes:
+        whole, was_quantized = (
+            exact.read(name),
+            any(stem in name for stem in ("embed_tokens", "up_proj", "q_proj")),
+        )
+        kept = torch.bfloat16 if was_quantized else torch.float32
+        assert torch.equal(rounded.read(name), whole.to(kept)), name
+        assert rounded.read(name).dtype == kept
+    config = json.loads((tmp_path / "bfloat16" / "config.json").read_text())
+    assert config["torch_dtype"] == "bfloat16"
+    found = load_model(tmp_path / "bfloat16", dtype="float32").logits([1, 2, 3])
+    assert torch.isfinite(found).all()
+
+
 def test_a_gpt_neox_gguf_comes_back_bit_for_bit(tmp_path: Path) -> None:
     model = gpt_neox()
     write_neox_gguf(tmp_path / "m.gguf", model, {})

@@ -52,6 +52,7 @@ def convert_model(
     *,
     revision: str | None = None,
     quantize: str | None = None,
+    dequantized: str = "F32",
     replace: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Path:
@@ -60,7 +61,8 @@ def convert_model(
     Without ``attention`` a NazX checkpoint keeps its own and any other becomes windowed. A window
     of 0, or one that nobody asked for, is as long as the model was trained for. ``dest`` appears
     whole or not at all; one that is there already is refused, or replaced on request.
-    ``revision`` is what the source was asked for by, for the note on where it came from. With
+    ``revision`` is what the source was asked for by, for the note on where it came from;
+    ``dequantized`` what quantized tensors of a GGUF file become, F32 or BF16. With
     ``quantize`` (int8 or nf4) the matrices of the blocks are kept so, and the rest in bfloat16;
     errors then as ``quantize_checkpoint``.
     """
@@ -70,7 +72,7 @@ def convert_model(
         raise UsageError(f"{dest} is or lies in what is converted", "name another folder")
     with building_checkpoint(dest, replace=replace) as new:
         if source.is_file():
-            convert_gguf(source, new, attention, on_progress, quantize)
+            convert_gguf(source, new, attention, on_progress, quantize, dequantized)
             _check_made_tokenizer(new, source)
             origin = Origin("gguf", str(source.absolute()))
         else:
@@ -143,14 +145,15 @@ def convert_gguf(
     attention: AttentionConfig | None,
     on_progress: OnProgress | None = None,
     quantize: str | None = None,
+    dequantized: str = "F32",
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Make ``dest``, a NazX checkpoint, from a GGUF file.
 
-    Tensors are dequantized one at a time as they are written, and quantized anew with
-    ``quantize``. ``dest`` must not exist.
+    Tensors are dequantized one at a time as they are written, to F32 or BF16, and quantized anew
+    with ``quantize``. ``dest`` must not exist.
     """
-    file = GgufFile.open(source)
+    file = GgufFile.open(source, "F32" if quantize else dequantized)
     config = ModelConfig.from_dict(file.config())
     config = replaced(config, attention=_attention(config, attention))
     tensors, files = file.tensors(), tokenizer_files(file)

@@ -23,6 +23,9 @@ Dest = Annotated[Path, typer.Argument(metavar="DEST", help="Folder to make.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a checkpoint at DEST.")]
 
 
+_DEQUANTIZED = {"float32": "F32", "bfloat16": "BF16"}
+
+
 class Attention(str, Enum):
     """The attention kinds that a model can be converted to."""
 
@@ -62,6 +65,10 @@ def convert(
         str | None,
         option("--quantize", "Keep the matrices as int8, or nf4 for 4 bits.", choices=KINDS),
     ] = None,
+    dtype: Annotated[
+        str,
+        option("--dtype", "What quantized GGUF tensors become.", choices=tuple(_DEQUANTIZED)),
+    ] = "float32",
     force: Force = False,
     *,
     revision: Revision = None,
@@ -72,9 +79,9 @@ def convert(
     """Make a NazX checkpoint of another model.
 
     From a model of any supported family, or a GGUF file of one. Weights keep their values: only
-    what attends to what changes. Quantized GGUF tensors become float32, which takes much room,
-    or with --quantize int8 or nf4 without a copy of the whole in between. DEST appears once it
-    is whole.
+    what attends to what changes. Quantized GGUF tensors become float32, which is exact and takes
+    much room; with --dtype bfloat16 they take half of it, or with --quantize int8 or nf4 less,
+    without a copy of the whole in between. DEST appears once it is whole.
 
     Example: nazx convert EleutherAI/pythia-160m ./mine --attention windowed --window 1024
     """
@@ -94,6 +101,7 @@ def convert(
             chosen,
             revision=asked,
             quantize=quantize,
+            dequantized=_DEQUANTIZED[dtype],
             replace=force,
             on_progress=partial(on_progress, "converting"),
         )
