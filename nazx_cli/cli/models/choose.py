@@ -111,6 +111,8 @@ def first_choice(model: ModelOptions, output: OutputOptions, screen: Screen) -> 
     if len(offers) == 1:
         screen.say(_taken(problem or "no larger model fits this machine"))
         return model
+    if problem:
+        screen.say(f"{problem}\n")
     _show(screen, machine, offers)
     name = _asked(screen, [offer.entry.name for offer in offers])
     return replace(model, model=name)
@@ -169,7 +171,7 @@ def _hub_problem() -> str:
     try:
         check_reachable()
     except ModelUnavailableError as error:
-        return f"{error.message}, so that only the smallest model can be had"
+        return f"{error.message}, so that only models of the package index can be had"
     return ""
 
 
