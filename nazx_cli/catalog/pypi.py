@@ -42,11 +42,15 @@ def fetch_gguf(
     """
     place, path, before = kept or folder / "wheels", folder / "model.gguf", 0
     with explained(folder), path.open("wb") as gguf:
+        missing = [wheel for wheel in source.wheels if not _is_whole(place / wheel.file, wheel)]
+        environment = _environment(folder) if missing else {}
         for wheel in source.wheels:
             there = place / wheel.file
-            if not (there.is_file() and sha256_of(there) == wheel.sha256):
+            if wheel in missing:
                 seen = on_progress and _behind(on_progress, before, source.nbytes)
-                found = _fetch(wheel, folder, seen)
+                found = _download(wheel, folder, environment, seen)
+                if not _is_whole(found, wheel):
+                    raise _wrong_hash(wheel.file)
                 place.mkdir(exist_ok=True)
                 found.replace(there)
             before += wheel.nbytes
@@ -60,21 +64,22 @@ def _behind(on_progress: OnProgress, before: int, total: int) -> Callable[[int],
     return lambda done: on_progress(before + done, total)
 
 
-def _fetch(wheel: Wheel, folder: Path, on_grown: Callable[[int], None] | None) -> Path:
-    """The wheel, downloaded into ``folder`` and of the hash that it must have."""
-    found = _download(wheel, folder, on_grown)
-    if sha256_of(found) != wheel.sha256:
-        raise _wrong_hash(wheel.file)
-    return found
+def _is_whole(path: Path, wheel: Wheel) -> bool:
+    return path.is_file() and sha256_of(path) == wheel.sha256
 
 
-def _download(source: Wheel, folder: Path, on_grown: Callable[[int], None] | None) -> Path:
-    scratch, out = folder / "pip-tmp", folder / "wheel"
-    scratch.mkdir(exist_ok=True)
+def _download(
+    wheel: Wheel,
+    folder: Path,
+    environment: dict[str, str],
+    on_grown: Callable[[int], None] | None,
+) -> Path:
+    """What pip brings into ``folder`` as the wheel."""
+    scratch, out = _scratch(folder), folder / "wheel"
     out.mkdir(exist_ok=True)
     requirements = folder / "requirements.txt"
     requirements.write_text(
-        f"{source.package}=={source.version} --hash=sha256:{source.sha256}\n", encoding="utf-8"
+        f"{wheel.package}=={wheel.version} --hash=sha256:{wheel.sha256}\n", encoding="utf-8"
     )
     options = [
         *("--no-deps", "--only-binary", ":all:", "--require-hashes"),
@@ -83,30 +88,34 @@ def _download(source: Wheel, folder: Path, on_grown: Callable[[int], None] | Non
         *("--progress-bar", "off", "--retries", str(_RETRIES)),
         *("--dest", str(out), "--requirement", str(requirements)),
     ]
-    environment = _environment(scratch, folder)
-
-    pace = Pace(f"downloading {source.package}", _STILL_SECONDS, 1)
+    pace = Pace(f"downloading {wheel.package}", _STILL_SECONDS, 1)
 
     def watch() -> None:
         tops = [*os.walk(scratch), *os.walk(out)]
         found = [Path(top, name) for top, _, names in tops for name in names]
         # pip may remove some while we look.
         grown = max((path.stat().st_size for path in found if path.is_file()), default=0)
-        if grown > source.nbytes + _SLACK:
-            raise _wrong_hash(source.file)
+        if grown > wheel.nbytes + _SLACK:
+            raise _wrong_hash(wheel.file)
         pace.see(grown)
         if on_grown:
-            on_grown(min(grown, source.nbytes))
+            on_grown(min(grown, wheel.nbytes))
 
     code, output = _run(["-m", "pip", "download", *options], environment, folder, watch)
-    wheel = out / source.file
-    if code != 0 or not wheel.is_file():
-        raise _failure(source, output)
-    return wheel
+    path = out / wheel.file
+    if code != 0 or not path.is_file():
+        raise _failure(wheel, output)
+    return path
 
 
-def _environment(scratch: Path, folder: Path) -> dict[str, str]:
+def _scratch(folder: Path) -> Path:
+    return folder / "pip-tmp"
+
+
+def _environment(folder: Path) -> dict[str, str]:
     """The environment for pip, with a private copy of pip where this Python has none."""
+    scratch = _scratch(folder)
+    scratch.mkdir()
     environment = dict(os.environ) | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))
     # Nothing is installed, so the rule against installing outside a virtual environment is kept.
     environment.pop("PIP_REQUIRE_VIRTUALENV", None)
@@ -117,9 +126,8 @@ def _environment(scratch: Path, folder: Path) -> dict[str, str]:
 
 def _private_pip(environment: dict[str, str], folder: Path) -> Path:
     """Unpack the pip that comes with Python under ``folder``; the folder to import it from."""
-    root, code = folder / "ensurepip", 0
-    if not root.is_dir():
-        code, _ = _run(["-m", "ensurepip", "--root", str(root)], environment, folder, lambda: None)
+    root = folder / "ensurepip"
+    code, _ = _run(["-m", "ensurepip", "--root", str(root)], environment, folder, lambda: None)
     found = next(root.rglob("pip/__main__.py"), None)
     if code != 0 or found is None:
         raise ModelUnavailableError(
@@ -157,10 +165,10 @@ def _run(
         process.wait()
 
 
-def _failure(source: Wheel, output: str) -> ModelUnavailableError:
+def _failure(wheel: Wheel, output: str) -> ModelUnavailableError:
     lines = [line.strip() for line in output.splitlines()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
-    what = source.name
+    what = wheel.name
     if "No space left on device" in output:
         return DiskFullError(
             f"the disk is full: pip could not download {what}",

@@ -42,14 +42,13 @@ class RegistryFetch:
                 current = Origin.read(target) if there else None
                 if new := self._from_first_source(scratch, current):
                     put_in_place(new, target, scratch)
-                if self.revision is None:  # those of a revision come from the Hub
-                    shutil.rmtree(self._wheels, ignore_errors=True)
+                shutil.rmtree(self._wheels, ignore_errors=True)
         return target
 
     @property
     def _wheels(self) -> Path:
         """Where wheels stay that came down whole, should this run be stopped."""
-        return wheels_folder(converted_folder(self.entry.name))
+        return wheels_folder(converted_folder(self.entry.name, self.revision))
 
     def _from_first_source(self, scratch: Path, current: Origin | None) -> Path | None:
         """The finished folder, from the first source that works; None where the ``current``

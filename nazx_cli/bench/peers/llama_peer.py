@@ -160,8 +160,7 @@ def published(model: str, chosen: str, note: Callable[[str], None]) -> Path:
         raise ModelUnavailableError(
             f"no GGUF file of {model} is known: name one with --gguf FILE", "--gguf FILE"
         )
-    # Of several pieces the first one's name will do: no other model has it.
-    kept = nazx_home() / "bench" / Path(source.wheels[0].member).with_suffix(".gguf").name
+    kept = nazx_home() / "bench" / f"{model.lower()}.gguf"
     if not kept.is_file():
         note(f"fetching {source.name} for llama.cpp")
         kept.parent.mkdir(parents=True, exist_ok=True)

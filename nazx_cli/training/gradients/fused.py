@@ -58,18 +58,6 @@ class _Merged:
         """(T, in) to (T, out)."""
         return F.linear(x, self.weight, self.bias)
 
-    def _pieces(self) -> Iterator[tuple[LoraLinear, int, slice, slice]]:
-        """(layer, number of an addition, its rows, its ranks)."""
-        if (layer := self._added) is None:
-            return
-        row = number = 0
-        for count, use in zip(layer.rows, layer.chosen, strict=True):
-            if use:
-                first = number * layer.rank
-                yield layer, number, slice(row, row + count), slice(first, first + layer.rank)
-                number += 1
-            row += count
-
     @torch.no_grad()
     def refresh(self) -> None:
         """Merge the masters anew."""
@@ -78,7 +66,7 @@ class _Merged:
         dtype, ranks = self.weight.dtype, len(layer.down)
         self.down = layer.down.detach().to(dtype)
         self.up = self.weight.new_zeros(len(self.weight), ranks)
-        for layer, number, rows, low in self._pieces():
+        for number, rows, low in _pieces(layer):
             down, up = layer.down.detach()[low], layer.up[number].detach()
             merged = torch.addmm(self.base[rows].float(), up, down, alpha=layer.scale)
             self.weight[rows] = merged.to(dtype)
@@ -91,8 +79,19 @@ class _Merged:
         inner = F.linear(x, self.down)  # (T, R)
         back = dy @ self.up  # (T, R)
         _accumulate(layer.down, (back.t() @ x).float(), layer.scale)
-        for layer, number, rows, low in self._pieces():
+        for number, rows, low in _pieces(layer):
             _accumulate(layer.up[number], (dy[:, rows].t() @ inner[:, low]).float(), layer.scale)
+
+
+def _pieces(layer: LoraLinear) -> Iterator[tuple[int, slice, slice]]:
+    """(number, rows, ranks) of each addition of ``layer``."""
+    row = number = 0
+    for count, use in zip(layer.rows, layer.chosen, strict=True):
+        if use:
+            first = number * layer.rank
+            yield number, slice(row, row + count), slice(first, first + layer.rank)
+            number += 1
+        row += count
 
 
 def _accumulate(parameter: Tensor, gradient: Tensor, scale: float) -> None:
