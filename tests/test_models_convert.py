@@ -256,6 +256,20 @@ def test_quantized_tensors_become_bfloat16_where_that_is_asked_for(tmp_path: Pat
     assert torch.isfinite(found).all()
 
 
+def test_dtype_is_refused_where_it_would_change_nothing(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "folder", LLAMA)
+    file = tmp_path / "m.gguf"
+    write_gguf(file, llama(tied=True), {"ffn_up": Kind.Q8_0})
+    bfloat16 = ("--dtype", "bfloat16")
+    for arguments, told in (
+        ((tmp_path / "folder", tmp_path / "made", *bfloat16), "is no GGUF file"),
+        ((file, tmp_path / "made", *bfloat16, "--quantize", "int8"), "--dtype and --quantize"),
+    ):
+        _, err, code = convert(*arguments)
+        assert (code, told in err) == (2, True), err
+        assert not (tmp_path / "made").exists()
+
+
 def test_a_gpt_neox_gguf_comes_back_bit_for_bit(tmp_path: Path) -> None:
     model = gpt_neox()
     write_neox_gguf(tmp_path / "m.gguf", model, {})

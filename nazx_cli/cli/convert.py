@@ -66,9 +66,13 @@ def convert(
         option("--quantize", "Keep the matrices as int8, or nf4 for 4 bits.", choices=KINDS),
     ] = None,
     dtype: Annotated[
-        str,
-        option("--dtype", "What quantized GGUF tensors become.", choices=tuple(_DEQUANTIZED)),
-    ] = "float32",
+        str | None,
+        option(
+            "--dtype",
+            "What quantized tensors of a GGUF file become. Default: float32.",
+            choices=tuple(_DEQUANTIZED),
+        ),
+    ] = None,
     force: Force = False,
     *,
     revision: Revision = None,
@@ -86,6 +90,12 @@ def convert(
     Example: nazx convert EleutherAI/pythia-160m ./mine --attention windowed --window 1024
     """
     chosen = _attention(attention, window, sinks)
+    if dtype and quantize:
+        raise UsageError("--dtype and --quantize both say what becomes of tensors", "use one")
+    if dtype and not _is_file(source):
+        raise UsageError(
+            f"{source} is no GGUF file, and only tensors of those change", "leave --dtype out"
+        )
     from nazx_cli.checkpoint.checkpoint import folder_bytes
     from nazx_cli.checkpoint.convert import convert_model
     from nazx_cli.checkpoint.write import check_dest
@@ -101,7 +111,7 @@ def convert(
             chosen,
             revision=asked,
             quantize=quantize,
-            dequantized=_DEQUANTIZED[dtype],
+            dequantized=_DEQUANTIZED[dtype or "float32"],
             replace=force,
             on_progress=partial(on_progress, "converting"),
         )
@@ -126,8 +136,8 @@ def _find(
     """The GGUF file or checkpoint folder ``source``, and the revision it was asked for by."""
     from nazx_cli.catalog.model_ref import ModelRef
 
-    file = Path(source).expanduser()
-    if file.is_file() or file.suffix.lower() == ".gguf":
+    if _is_file(source):
+        file = Path(source).expanduser()
         if not file.is_file():
             raise UsageError(f"there is no file {source}", "check the path")
         if revision:
@@ -135,6 +145,12 @@ def _find(
         return file, None
     model = ModelRef.parse(source, revision)
     return model.fetch(offline=offline, on_progress=on_progress), model.revision
+
+
+def _is_file(source: str) -> bool:
+    """Whether ``source`` is, or by its name would be, a GGUF file; else it is a model."""
+    file = Path(source).expanduser()
+    return file.is_file() or file.suffix.lower() == ".gguf"
 
 
 def _attention(

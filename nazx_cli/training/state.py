@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from nazx_cli.checkpoint.atomic import explained
+from nazx_cli.checkpoint.atomic import check_writable, explained
 from nazx_cli.checkpoint.checkpoint import Checkpoint, read_header
-from nazx_cli.checkpoint.write import Origin, write_tensors
+from nazx_cli.checkpoint.write import Origin, to_json, write_tensors
 from nazx_cli.errors import NazxError, UsageError, first_line
 
 STATE_FILE = "state.safetensors"
@@ -45,6 +45,23 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def check_new(path: Path, command: str) -> None:
+    """``UsageError`` where a run's file ``path`` is there already, or its folder cannot be
+    written; ``command`` goes on with such a run."""
+    folder = path.parent
+    if path.exists():
+        raise UsageError(
+            f"{folder} holds a run already", f"go on with it: {command} --resume --out {folder}"
+        )
+    check_writable(folder)
+
+
+def write_asked(path: Path, asked: Mapping[str, Any]) -> None:
+    """Keep what a run was asked for; written last, it makes the folder a whole one."""
+    with explained(path):
+        path.write_bytes(to_json(asked))
 
 
 def read_asked(path: Path, parse: Callable[[dict[str, Any]], T]) -> T:

@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from nazx_cli.checkpoint.adapters.far import write_far_adapter
-from nazx_cli.checkpoint.atomic import check_writable, explained
-from nazx_cli.checkpoint.write import to_json
 from nazx_cli.context.cost import far_state_bytes
 from nazx_cli.errors import UsageError
 from nazx_cli.training.far.card import card
@@ -28,7 +26,7 @@ from nazx_cli.training.far.copying import CopyingLesson
 from nazx_cli.training.far.lesson import Lesson
 from nazx_cli.training.far.settings import ASKED_FILE, FarSettings
 from nazx_cli.training.far.texts import Piece, collect, count_positions
-from nazx_cli.training.state import load_best, notes_on
+from nazx_cli.training.state import check_new, load_best, notes_on, write_asked
 from nazx_cli.training.trainer import OnProgress, Trainer, held_out_loss
 
 if TYPE_CHECKING:
@@ -52,11 +50,7 @@ def prepare(
     ``UsageError`` where ``out`` holds a run already, the model has no window, or no text is long
     enough.
     """
-    if (out / ASKED_FILE).exists():
-        raise UsageError(
-            f"{out} holds a run already", f"go on with it: nazx tune --resume --out {out}"
-        )
-    check_writable(out)
+    check_new(out / ASKED_FILE, "nazx tune")
     if lm.config.attention.kind != "windowed":
         raise UsageError(
             "a far memory stands beside a window, and this model has none", "use another"
@@ -69,8 +63,7 @@ def prepare(
         raise UsageError("no text is long enough to teach a far memory by", "name whole books")
     schedule = settings.schedule.lasting(settings.epochs * tokens)
     settings = replace(settings, schedule=schedule)
-    with explained(out):
-        (out / ASKED_FILE).write_bytes(to_json(asdict(settings)))  # last: now it is whole
+    write_asked(out / ASKED_FILE, asdict(settings))
     return settings
 
 

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from nazx_cli.checkpoint.atomic import check_writable, explained
+from nazx_cli.checkpoint.atomic import explained
 from nazx_cli.checkpoint.load import load_decoder, resolve_device, resolve_dtype
-from nazx_cli.checkpoint.write import to_json, write_checkpoint
+from nazx_cli.checkpoint.write import write_checkpoint
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import UsageError
 from nazx_cli.model.decoder import Decoder
@@ -40,7 +40,7 @@ from nazx_cli.training.scratch.corpus import (
     read_ids,
 )
 from nazx_cli.training.scratch.initial import Shape, new_decoder, parse_attention
-from nazx_cli.training.state import load_best, read_asked
+from nazx_cli.training.state import check_new, load_best, read_asked, write_asked
 from nazx_cli.training.trainer import Schedule, Trainer
 
 ASKED_FILE, CORPUS = "train.json", "corpus"
@@ -109,11 +109,7 @@ def prepare(
 
     ``UsageError`` where ``out`` holds a training already or the files too little text.
     """
-    if (out / ASKED_FILE).exists():
-        raise UsageError(
-            f"{out} holds a training already", f"go on with it: nazx train --resume --out {out}"
-        )
-    check_writable(out)
+    check_new(out / ASKED_FILE, "nazx train")
     for attention in settings.attention:
         parse_attention(attention)
     start = None if settings.start is None else Path(settings.start)
@@ -137,9 +133,7 @@ def prepare(
             )
     schedule = settings.schedule.lasting(settings.epochs * sizes[TRAIN])
     settings = replace(settings, schedule=schedule)
-    with explained(out):
-        # Last: a folder with it is whole.
-        (out / ASKED_FILE).write_bytes(to_json(asdict(settings)))
+    write_asked(out / ASKED_FILE, asdict(settings))
     return settings
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from nazx_cli.checkpoint.adapters.lora import block_matrices, read_adapter, write_adapter
-from nazx_cli.checkpoint.atomic import check_writable, explained
+from nazx_cli.checkpoint.atomic import explained
 from nazx_cli.checkpoint.checkpoint import Checkpoint
 from nazx_cli.checkpoint.quantized import stored_kind
 from nazx_cli.checkpoint.write import to_json
@@ -37,7 +37,14 @@ from nazx_cli.training.gradients.forward import reach
 from nazx_cli.training.lora import Adapted, LoraSettings, attach, begin_from, pairs
 from nazx_cli.training.packing import Pack, read_packs, write_packs
 from nazx_cli.training.ranks import ALONE, Ranks
-from nazx_cli.training.state import Counters, load_best, notes_on, read_asked
+from nazx_cli.training.state import (
+    Counters,
+    check_new,
+    load_best,
+    notes_on,
+    read_asked,
+    write_asked,
+)
 from nazx_cli.training.trainer import OnProgress, Schedule, Trainer
 from nazx_cli.training.tuning.books import split_held
 from nazx_cli.training.tuning.calibrating import OnQuestion, fit, try_out
@@ -108,11 +115,7 @@ def prepare(
 
     ``UsageError`` where ``folder`` holds a run already or the data give nothing to train on.
     """
-    if (folder / RUN_FILE).exists():
-        raise UsageError(
-            f"{folder} holds a run already", f"go on with it: nazx tune --resume --out {folder}"
-        )
-    check_writable(folder)
+    check_new(folder / RUN_FILE, "nazx tune")
     longest = min(settings.longest or _LONGEST, reach(lm.config))
     made = make_packs(
         settings.sources,
@@ -139,8 +142,7 @@ def _keep(folder: Path, settings: RunSettings, made: Split, lm: LanguageModel) -
         write_packs(folder / _HELD, made.held)
         asked = held_questions(made.stories, lm.tokenizer, settings.questions)
         (folder / ASKED_FILE).write_bytes(to_json([asdict(each) for each in asked]))
-        # Last: a folder with it is whole.
-        (folder / RUN_FILE).write_bytes(to_json(settings.to_json()))
+    write_asked(folder / RUN_FILE, settings.to_json())
 
 
 def read_settings(folder: Path) -> RunSettings:
