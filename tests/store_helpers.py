@@ -57,6 +57,7 @@ def turn_of(number: int, text: str = "") -> Turn:
         (passage, Passage("b.txt", 1, 2, 3, 4, "plain")),
         f"answer {number} {text}",
         interrupted=bool(number % 2),
+        confidence=number / 4,
     )
 
 

@@ -330,6 +330,9 @@ def test_an_unsure_answer_is_told_with_another_and_its_source() -> None:
     assert other["answer"] == "Blue frogs." and other["cited"]["file"] == "animals.txt"
     assert other["quote"] == answer.runner_up.quotation.text
     assert [turn.answer for turn in chat.turns] == ["Trout."]  # it is no part of the conversation
+    assert chat.turns[0].confidence == pytest.approx(
+        json.loads(out.getvalue())["confidence"], abs=1e-4
+    )
 
 
 def test_what_lies_within_a_cited_passage_is_no_other_passage() -> None:

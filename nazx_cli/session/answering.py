@@ -279,7 +279,8 @@ class Answerer:
             second = RunnerUp(other.text, chance, _quotation(other, question))
         put = candidates[0].put
         sources = quoted_first(quotes, _passages(prompts[:put]))
-        said = Turn(question, part.prompt.message, sources, chosen.text, interrupted=False)
+        sure = chosen.confidence
+        said = Turn(question, part.prompt.message, sources, chosen.text, False, sure)
         keep(replace(state, history=state.history.with_turn(said)))
         seconds = perf_counter() - begin
         count = sum(len(candidate.tokens) for candidate in candidates)
@@ -287,7 +288,6 @@ class Answerer:
         speed = count / seconds
         stats = Stats(len(context), context.nbytes, count, seconds, speed, prompt=asked)
         yield Delta(chosen.text, stats)
-        sure = chosen.confidence
         yield Answer(chosen.text, sources, part.finish, stats, "recall", quotes, sure, second)
 
     def _answer(

@@ -145,7 +145,7 @@ def speak_of_nobody(
     """Answer that the document does not say: it has none of the ``names`` in ``question``."""
     told = " and no ".join(f'"{name}"' for name in names)
     yield Notice(f"the documents have no {told}")
-    keep(Turn(question, user_message(question), (), NOT_SAID, interrupted=False))
+    keep(Turn(question, user_message(question), (), NOT_SAID, False, _STRANGE))
     stats = Stats(0, 0, 0, 0.0, 0.0)
     yield Reading("recall", ())
     yield Delta(NOT_SAID, stats)

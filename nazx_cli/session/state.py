@@ -39,13 +39,15 @@ class Message:
 
 @dataclass(frozen=True)
 class Turn:
-    """A question and its answer; ``interrupted`` where the answer did not reach its end."""
+    """A question and its answer; ``interrupted`` where the answer did not reach its end,
+    ``confidence`` as of ``events.Answer``."""
 
     question: str
     message: Message
     sources: tuple[Passage, ...] = ()
     answer: str = ""
     interrupted: bool = True
+    confidence: float | None = None
 
     @property
     def record(self) -> bytes:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from nazx_cli.documents.control import strip_control
 from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.reading.passages import source_line, source_record
+from nazx_cli.session.calibration import is_unsure
 
 if TYPE_CHECKING:
     from nazx_cli.session.saving.conversation import Conversation
@@ -59,6 +60,7 @@ def as_data(said: Conversation) -> dict[str, Any]:
                 "question": turn.question,
                 "answer": turn.answer.strip(),
                 "interrupted": turn.interrupted,
+                "confidence": None if turn.confidence is None else round(turn.confidence, 4),
                 "sources": [source_record(passage) for passage in turn.sources],
             }
             for turn in said.turns
@@ -82,6 +84,8 @@ def _blocks(said: Conversation) -> Iterator[str]:
         yield turn.answer.strip()
         if turn.interrupted:
             yield "*(stopped before its end)*"
+        if is_unsure(turn.confidence):
+            yield "*(unsure)*"
         if turn.sources:
             yield "Sources:"
             yield _numbered(map(source_line, turn.sources))

@@ -59,10 +59,11 @@ async function open() {
   await list().catch(fail);
 }
 
-function saidBefore({ question, answer, interrupted, sources }) {
+function saidBefore({ question, answer, interrupted, unsure, sources }) {
   const turn = new Turn(question, passages);
   turn.add(answer);
   turn.end(interrupted ? "stopped" : "", sources, 1); // what was read, its own sources first
+  if (unsure) turn.doubt(null);
   return turn.element;
 }
 
