@@ -47,6 +47,19 @@ def test_defaults_are_set_listed_and_taken_away(file: Path) -> None:
     assert nazx("config", "get", "model")[2] == 2
 
 
+def test_all_else_of_a_file_that_is_changed_stays_as_it_stands(file: Path) -> None:
+    mine = '# mine\nfile = [\n  "a.txt",\n  "b c.txt",\n]\nquiet = true  # always\n'
+    file.write_text(mine + "\n[extra]\nx = 1\n")
+    assert nazx("config", "set", "max-tokens", "5")[2] == 0
+    assert nazx("config", "get", "max-tokens")[0] == "5\n"
+    assert file.read_text() == f"{mine}max-tokens = 5\n\n[extra]\nx = 1\n"
+    assert nazx("config", "unset", "file")[2] == 0
+    assert file.read_text().startswith("# mine\nquiet = true  # always\nmax-tokens = 5\n")
+    file.write_text("# nothing yet\n")
+    assert nazx("config", "set", "quiet", "true")[2] == 0
+    assert file.read_text() == "# nothing yet\nquiet = true\n"
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs limits of file sizes")
 def test_where_nothing_can_be_written_what_was_set_stays_and_removing_works(file: Path) -> None:
     nazx("config", "set", "max-tokens", "7")
@@ -98,11 +111,24 @@ def test_a_file_that_is_wrong_is_one_line_and_can_be_mended(
     assert nazx("config", "path")[2] == 0
 
 
-@pytest.mark.parametrize(("key", "value"), [("modle", "x"), ("max-tokens", "x"), ("read", "x")])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("modle", "x"), ("max-tokens", "x"), ("read", "x"), ("vram-limit", "1"), ("index-size", "x")],
+)
 def test_what_is_no_option_or_no_value_is_not_set(key: str, value: str, file: Path) -> None:
     _, err, code = nazx("config", "set", key, value)
     assert code == 2 and err.count("\n") == 1
     assert not file.exists()
+
+
+def test_a_variable_has_one_value_a_line(tmp_path: Path, model: str) -> None:
+    for name in ("my book.txt", "other.txt"):
+        (tmp_path / name).write_text("The otter eats trout.\n")
+    files = "".join(f"{tmp_path / name}\n" for name in ("my book.txt", "other.txt"))
+    ask = ("ask", "-m", model, "--max-tokens", "2", "--read", "recall", "--json", "trout?")
+    out, err, code = nazx(*ask, env={"NAZX_FILE": files})
+    assert code == 0, err
+    assert {each["file"] for each in json.loads(out)["sources"]} == set(files.splitlines())
 
 
 def test_a_prompt_by_name_is_asked_before_the_question(model: str, file: Path) -> None:

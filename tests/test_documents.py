@@ -206,6 +206,12 @@ def test_a_missing_file_names_the_nearest_one() -> None:
     assert error.hint == "did you mean books/alice.txt?"
 
 
+@pytest.mark.parametrize("spec", ["", " "])
+def test_an_empty_name_is_not_the_present_folder(spec: str) -> None:
+    write("a.txt")
+    assert failure(spec).message == "a document's name is empty"
+
+
 def test_a_missing_folder_is_named() -> None:
     assert "nowhere" in failure("nowhere/a.txt").hint
 

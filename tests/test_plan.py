@@ -100,7 +100,7 @@ def by_model_command(first: Path, then: Path, book: Path, limit: int, ctx: int |
     takes."""
     chat = Opening(
         (str(book),),
-        ModelOptions(model=str(first), dtype="bfloat16", vram_limit=str(limit)),
+        ModelOptions(model=str(first), dtype="bfloat16", vram_limit=limit),
         AnswerOptions(ctx=ctx, max_tokens=1),
         OutputOptions(quiet=True),
         ChatOptions(no_save=True),

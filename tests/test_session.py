@@ -123,6 +123,18 @@ def test_a_question_longer_than_the_window_names_both_counts() -> None:
     assert caught.value.exit_code == 4
 
 
+def test_a_context_that_no_question_fits_is_told_with_what_it_takes() -> None:
+    session = Session(ScriptedModel([], window=300), settings=SessionSettings(ctx=10))
+    with pytest.raises(ContextOverflowError) as caught:
+        list(session.ask("Why?"))
+    assert "a context of 10 tokens has no room" in caught.value.message
+    needed = int(caught.value.hint.split(":")[0].rsplit(" ", 1)[1].replace(",", ""))
+    enough, less = SessionSettings(ctx=needed), SessionSettings(ctx=needed - 1)
+    list(Session(ScriptedModel(["So."], window=300), settings=enough).ask("Why?"))
+    with pytest.raises(ContextOverflowError):
+        list(Session(ScriptedModel([], window=300), settings=less).ask("Why?"))
+
+
 def test_a_system_message_longer_than_the_window_is_named_as_the_cause() -> None:
     session = Session(ScriptedModel([], window=300), settings=SessionSettings(system="so " * 250))
     with pytest.raises(ContextOverflowError, match="the system message has 750 tokens"):

@@ -108,6 +108,9 @@ def test_removing_asks_first(work: Store) -> None:
     _, err, code = nazx("sessions", "rm", "work", "none", "--yes")
     assert code == 2 and "no session named none" in err
     assert len(work.names()) == 3
+    with work.open("other", create=False):
+        _, err, code = nazx("sessions", "rm", "work", "other", "--yes")
+    assert code != 0 and "session other is open" in err and len(work.names()) == 3
     assert told("rm", "work", "bad", "work", "--yes") == {"removed": ["work", "bad"]}
     assert work.names() == ["other"]
 

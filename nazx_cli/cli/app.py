@@ -91,7 +91,7 @@ def _root(
 ) -> None:
     """Chat locally with documents far bigger than the context window.
 
-    Every option can be set by an environment variable: --max-tokens by NAZX_MAX_TOKENS.
+    Options can be set by environment variables: --max-tokens by NAZX_MAX_TOKENS.
     """
     # Who mends the file, or reads about it, must not be stopped by it.
     if context.invoked_subcommand not in ("config", "help", None):

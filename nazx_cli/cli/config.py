@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import json as _json
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nazx_cli.cli.shared.options import Json, Report
-from nazx_cli.documents.control import escape_control
 from nazx_cli.errors import NazxError, UsageError
+
+if TYPE_CHECKING:
+    from tomlkit import TOMLDocument
 
 _SUFFIX = ".txt"
 _EXAMPLE = "nazx config set model nazx-smol-360m"
@@ -42,13 +43,14 @@ def _file() -> Path:
 
 def read() -> dict[str, Any]:
     """What the file says; ``UsageError`` where it cannot be read."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     path = _file()
     try:
-        return dict(tomllib.loads(path.read_text(encoding="utf-8")))
+        text = path.read_text(encoding="utf-8")
+        if sys.version_info >= (3, 11):
+            import tomllib  # quicker: every command reads this
+
+            return tomllib.loads(text)
+        return _parsed(text).unwrap()
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
@@ -133,26 +135,31 @@ def _typed(parameter: Any, text: str) -> Any:
     return text
 
 
-def _write(text: str) -> None:
+def _write(document: TOMLDocument) -> None:
     from nazx_cli.checkpoint.atomic import write_whole
 
     path = _file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_whole(path, text)
+        write_whole(path, document.as_string())
     except OSError as error:
         raise NazxError(
             f"{path} cannot be written: {error.strerror or error}", "look at the folder"
         ) from None
 
 
-def _without(key: str) -> list[str]:
-    """The file's lines but for the one of ``key``, comments kept."""
-    try:
-        lines = _file().read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    return [line for line in lines if not re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line)]
+def _parsed(text: str) -> TOMLDocument:
+    """TOML that can be changed, all else of it kept as it stands."""
+    import tomlkit
+
+    return tomlkit.parse(text)
+
+
+def _document() -> TOMLDocument:
+    """The file, to be changed; one that is damaged is not written over: ``UsageError``."""
+    read()
+    path = _file()
+    return _parsed(path.read_text(encoding="utf-8") if path.exists() else "")
 
 
 def _canonical(key: str) -> str:
@@ -212,10 +219,10 @@ def set_one(
 
 
 def keep(key: str, value: Any) -> None:
-    """Write a default down; one that is damaged is not written over: ``UsageError``."""
-    read()
-    line = f"{key} = {escape_control(_json.dumps(value, ensure_ascii=False))}"
-    _write("\n".join([*_without(key), line]) + "\n")
+    """Write a default down; errors as ``read``."""
+    document = _document()
+    document[key] = value
+    _write(document)
 
 
 def unset(key: Key) -> None:
@@ -226,7 +233,9 @@ def unset(key: Key) -> None:
     key = _canonical(key)
     if key not in read():
         raise UsageError(f"no default is set for {key}", "list them: nazx config list")
-    _write("".join(f"{line}\n" for line in _without(key)))
+    document = _document()
+    del document[key]
+    _write(document)
 
 
 def path() -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from nazx_cli.cli.shared.options import Device, Json, OutputOptions, make_screen
+from nazx_cli.cli.shared.options import Device, Json, OutputOptions, make_screen, option
 from nazx_cli.ui.phrases import size_text
 from nazx_cli.ui.terminal.interrupts import InterruptGuard, importing
 from nazx_cli.ui.terminal.tables import Table
@@ -23,9 +21,9 @@ _WIDTH = 80  # columns where there is no terminal
 
 def gauge(
     device: Device = "auto",
-    watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C.")] = False,
+    watch: Annotated[bool, option("--watch", "Go on until Ctrl-C.")] = False,
     interval: Annotated[
-        float, typer.Option("--interval", help="Seconds between two readings.", min=0.1)
+        float, option("--interval", "Seconds between two readings.", min=0.1)
     ] = 1.0,
     *,
     json: Json = False,

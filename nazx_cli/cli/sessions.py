@@ -141,8 +141,7 @@ def rm(
         store.require(each)
     if not yes:
         confirm(", ".join(names))
-    for each in names:
-        store.remove(each)
+    store.remove(*names)
     Report(json=json).tell({"removed": names}, *(f"removed {each}" for each in names))
 
 

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from nazx_cli.amounts import parse_bytes
 from nazx_cli.cli.shared.documents import Given, IndexOptions
 from nazx_cli.cli.shared.options import (
@@ -78,7 +76,7 @@ def vram_estimate(
     index: IndexOptions,
     vram: Annotated[
         list[str] | None,
-        typer.Option("--vram", help="A card's memory, as 8GB. May be repeated.", metavar="SIZE"),
+        option("--vram", "A card's memory, as 8GB. May be repeated.", metavar="SIZE"),
     ] = None,
     revision: Revision = None,
     json: Json = False,
@@ -107,6 +105,8 @@ def vram_estimate(
             )
         config = as_inattention(config)
     report = Report(json=json)
+    if file and options.distinct is not None:
+        raise UsageError("--distinct is counted where files are named", "leave --distinct out")
     if file:
         documents = _count(file, index, options.model, revision, config, report.screen)
         talk = options.ctx

@@ -55,6 +55,8 @@ def listed(specs: Sequence[str], stdin_text: str | None = None) -> Listing:
         if is_url(spec):
             listing.add_url(spec)
             continue
+        if not spec.strip():  # else the present folder, which nobody named
+            raise DocumentError("a document's name is empty", "name a file, folder, glob or URL")
         try:
             _add(listing, spec, Path(os.path.expanduser(spec)))  # noqa: PTH111 Path's raises
         except OSError as error:  # a name too long, a folder on the way that is closed to us

@@ -176,7 +176,8 @@ class Prompter:
         return len(self.ids(history, message))
 
     def check(self, question: str) -> None:
-        """Raise ``ContextOverflowError`` for a question that leaves no room for an answer."""
+        """Raise ``ContextOverflowError`` for a question that leaves no room for an answer, and
+        where there is none for any."""
         if self.window is None:
             return
         least = min(LEAST_ANSWER, self.most_tokens)
@@ -186,6 +187,12 @@ class Prompter:
         texts = [("question", question), *(("system message", m.content) for m in self._system)]
         counts = {name: len(self.tokenizer.encode(text)) for name, text in texts}
         longest = max(counts, key=lambda name: counts[name])
+        if over >= counts[longest]:
+            raise ContextOverflowError(
+                f"a context of {self.window:,} tokens has no room for the question and an answer",
+                f"they take {self.window + over:,}: use a larger --ctx, in a chat "
+                "/set parameter ctx, or a model with a longer context",
+            )
         raise ContextOverflowError(
             f"the {longest} has {counts[longest]:,} tokens; the model's window takes "
             f"{self.window:,}, its answer included",

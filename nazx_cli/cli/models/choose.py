@@ -149,14 +149,12 @@ def _taken(reason: str) -> str:
     return f"{reason}: using {entry.name} ({about}); nazx use NAME takes another"
 
 
-def _look(vram_limit: str | None) -> tuple[Hardware, Sequence[Offer], str]:
+def _look(limit: int | None) -> tuple[Hardware, Sequence[Offer], str]:
     """This machine, what to offer, and why the Hub's models cannot be had; empty where they can."""
-    from nazx_cli.amounts import parse_bytes
     from nazx_cli.catalog.hub import has_token
     from nazx_cli.memory.choosing import suggestions
     from nazx_cli.memory.machine import this_machine
 
-    limit = None if vram_limit is None else parse_bytes(vram_limit)
     with ThreadPoolExecutor(1) as pool:
         hub = pool.submit(_hub_problem)  # while memory is measured
         machine = this_machine()

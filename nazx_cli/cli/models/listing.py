@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from nazx_cli.amounts import parse_bytes
 from nazx_cli.cli.shared.options import Json, Report, VramLimit, option
 from nazx_cli.ui.phrases import rate_text, size_text
 from nazx_cli.ui.terminal.tables import Table
@@ -78,14 +77,13 @@ def _row(model: StoredModel) -> tuple[str, ...]:
     return model.name, size_text(model.nbytes), kind, dtype, where
 
 
-def _tell_all(report: Report, models: list[StoredModel], limit: str | None, note: str) -> None:
+def _tell_all(report: Report, models: list[StoredModel], most: int | None, note: str) -> None:
     """The models that are here, and those that are known, and how each runs on this machine."""
     from nazx_cli.catalog.registry import Registry
     from nazx_cli.memory.choosing import fit
     from nazx_cli.memory.machine import this_machine
 
     machine, registry = this_machine(), Registry.load()
-    most = None if limit is None else parse_bytes(limit)
 
     def fitted(config: ModelConfig | None) -> Fit | None:
         return fit(config, machine, most) if config else None

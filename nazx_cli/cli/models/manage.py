@@ -18,7 +18,7 @@ from nazx_cli.cli.shared.options import (
     Yes,
     confirm,
 )
-from nazx_cli.errors import ModelUnavailableError, UsageError
+from nazx_cli.errors import ModelUnavailableError, NazxError, UsageError
 from nazx_cli.names import ADAPTER_CONFIG
 from nazx_cli.ui.phrases import size_text
 from nazx_cli.ui.terminal.tables import Table
@@ -298,8 +298,7 @@ def rm(
         names = ", ".join(removal.name for removal in removals)
         confirm(names, f", {size_text(freed)}")
     if not dry_run:
-        for removal in removals:
-            removal.execute()
+        _execute(removals)
     facts = {
         "removed": [removal.name for removal in removals],
         "paths": [str(folder) for removal in removals for folder in removal.folders],
@@ -310,6 +309,20 @@ def rm(
     gone = [f"{verb} {each.name}: {', '.join(map(str, each.folders))}" for each in removals]
     freed_text = f"{size_text(freed)} {'would be ' if dry_run else ''}freed"
     Report(json=json).tell(facts, *gone, freed_text, note=_kept_note(removals))
+
+
+def _execute(removals: Sequence[Removal]) -> None:
+    """Remove one after another; where one fails, those before it are told."""
+    for number, removal in enumerate(removals):
+        try:
+            removal.execute()
+        except NazxError as error:
+            if not number:
+                raise
+            gone = ", ".join(each.name for each in removals[:number])
+            raise NazxError(
+                f"{error.message}; {gone} had been removed before", error.hint
+            ) from None
 
 
 def _kept_note(removals: Sequence[Removal]) -> str:

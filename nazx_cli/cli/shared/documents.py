@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from nazx_cli.cli.shared.options import option
+from nazx_cli.cli.shared.options import option, size_option
 from nazx_cli.names import INDEXING
 
 if TYPE_CHECKING:
@@ -28,16 +28,15 @@ class IndexOptions:
         str, option("--index", "Keep documents in an index on disk.", choices=INDEXING)
     ] = "auto"
     index_size: Annotated[
-        str, option("--index-size", "Most disk space of the index, as 20GB.", metavar="SIZE")
-    ] = "20GB"
+        int, size_option("--index-size", "Most disk space of the index.", show_default="20GB")
+    ] = 20_000_000_000
 
     def index_of(self) -> Index:
         """The index."""
-        from nazx_cli.amounts import parse_bytes
         from nazx_cli.index.room import index_folder
         from nazx_cli.index.shelf import Index
 
-        return Index(index_folder(), parse_bytes(self.index_size), self.index)
+        return Index(index_folder(), self.index_size, self.index)
 
 
 @dataclass(frozen=True)

@@ -38,10 +38,9 @@ def models_of(
     options: ModelOptions, screen: Screen, group: Group | None = None, by: Share = ALONE
 ) -> Models:
     """Models as the options want them held, and shared by ``group``."""
-    from nazx_cli.amounts import parse_bytes
     from nazx_cli.memory.plan import LoadOptions
 
-    limit = None if options.vram_limit is None else parse_bytes(options.vram_limit)
+    limit = options.vram_limit
     held = LoadOptions(
         options.device, options.dtype, options.quantize, options.layout, limit, by=by
     )

@@ -1,6 +1,7 @@
 """What commands share: options, as fields of frozen dataclasses, and the report of what was found.
 
-Every option ``--some-name`` can also be set by the environment variable ``NAZX_SOME_NAME``.
+Every option ``--some-name`` but those that confirm or overwrite can also be set by the environment
+variable ``NAZX_SOME_NAME``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from nazx_cli.amounts import parse_count
+from nazx_cli.amounts import parse_bytes, parse_count
 from nazx_cli.documents.control import strip_control
 from nazx_cli.errors import UsageError
 from nazx_cli.names import (
@@ -54,13 +55,25 @@ def option(flag: str, help: str, *more: str, choices: Iterable[str] = (), **sett
 def count_option(flag: str, help: str, *more: str, least: int = 1, **settings: Any) -> Any:
     """An option that takes a number of things, as people write it: ``100k``, ``100,000``."""
 
-    def count(typed: object) -> int:
+    count = _checked(lambda typed: parse_count(typed, least))
+    return option(flag, help, *more, parser=count, metavar="N", **settings)
+
+
+def size_option(flag: str, help: str, **settings: Any) -> Any:
+    """An option that takes a number of bytes, as people write it: ``8GB``."""
+    return option(flag, help, parser=_checked(parse_bytes), metavar="SIZE", **settings)
+
+
+def _checked(parse: Callable[[str], int]) -> Callable[[object], int]:
+    """``parse`` for the option parser, which tells what is wrong in its own way."""
+
+    def checked(typed: object) -> int:
         try:
-            return parse_count(str(typed), least)  # a default comes as the number it is
+            return parse(str(typed))  # a default comes as the number it is
         except UsageError as error:
             raise typer.BadParameter(f"{error.message}: {error.hint}") from None
 
-    return option(flag, help, *more, parser=count, metavar="N", **settings)
+    return checked
 
 
 def _one_of(words: Sequence[str], typed: str) -> str:
@@ -122,11 +135,9 @@ Device = Annotated[
     ),
 ]
 VramLimit = Annotated[
-    str | None,
-    option(
-        "--vram-limit",
-        "Most memory to use, as 8GB. Default: what is free, less a margin.",
-        metavar="SIZE",
+    int | None,
+    size_option(
+        "--vram-limit", "Most memory to use, as 8GB. Default: what is free, less a margin."
     ),
 ]
 Revision = Annotated[

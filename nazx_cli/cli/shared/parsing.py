@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import typer
@@ -55,7 +56,17 @@ _EXPLAINED: Mapping[str, Mapping[str, str]] = {
 
 
 class Command(typer.core.TyperCommand):
-    """A command that lists its options by groups, where there are many and each has one."""
+    """A command that lists its options by groups, where there are many and each has one.
+
+    Of an option that may be repeated the environment has one value a line: names have spaces.
+    """
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        each: Any
+        for each in self.params:
+            if getattr(each, "multiple", False):
+                each.value_from_envvar = partial(_lines, each)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Take the arguments apart."""
@@ -110,6 +121,12 @@ class Group(typer.core.TyperGroup):
             [(n, c.get_short_help_str(200)) for n, c in self.commands.items()],
             formatter,
         )
+
+
+def _lines(parameter: Any, ctx: Any) -> list[str] | None:
+    """What the environment has for ``parameter``, which else would be split at its spaces."""
+    value = parameter.resolve_envvar_value(ctx)
+    return None if value is None else [each for each in value.splitlines() if each.strip()]
 
 
 @contextmanager

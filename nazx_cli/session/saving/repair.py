@@ -140,12 +140,16 @@ class _Salvage:
     def of(cls, scratch: Path, path: Path) -> _Salvage:
         """What is left in the file at ``scratch``, a copy of the one at ``path``."""
         try:
-            found = cls._from(scratch, path)
+            found: _Salvage | None = cls._from(scratch, path)
         except _UNREADABLE:
             _mend_header(scratch)
-            with damage_explained(path):
+            try:
                 found = cls._from(scratch, path)
-        if not found.turns and not found.documents:
+            except sqlite3.OperationalError:  # the disk's fault, say
+                raise
+            except _UNREADABLE:
+                found = None
+        if found is None or not (found.turns or found.documents):
             raise NazxError(
                 f"nothing of session {path.stem} can be read; it is left as it is",
                 f"remove it with: nazx sessions rm {path.stem}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from contextlib import ExitStack
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -125,18 +126,18 @@ class Store:
         """``UsageError`` where there is no session ``name``."""
         self._require(self._path(name))
 
-    def remove(self, name: str) -> None:
-        """Delete the session ``name``, which nobody may have open."""
-        path = self._path(name)
-        self._require(path)
-        lock = self._lock(path)
-        try:
-            with explained(path):
-                delete(before(path))
-                delete(path)
-                readings_of(path).unlink(missing_ok=True)
-        finally:
-            lock.release()
+    def remove(self, *names: str) -> None:
+        """Delete sessions, all or none where one is not there or somebody has it open."""
+        paths = [self._path(name) for name in names]
+        with ExitStack() as held:
+            for path in paths:
+                self._require(path)
+                held.callback(self._lock(path).release)
+            for path in paths:
+                with explained(path):
+                    delete(before(path))
+                    delete(path)
+                    readings_of(path).unlink(missing_ok=True)
 
     def repair(self, name: str) -> Repair:
         """Make the session ``name``, which nobody may have open, one that opens again.
@@ -186,7 +187,7 @@ class Store:
                 ) from None
             raise SessionOpenError(
                 f"session {path.stem} is open in another process (pid {error.pid or 'unknown'})",
-                "close it there, or choose another with --session NAME",
+                "close it there, or name another session",
             ) from None
 
     def _try_lock(self, path: Path) -> ProcessLock:
