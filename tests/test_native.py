@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 from typing import Any, cast
@@ -171,6 +172,23 @@ def test_the_library_is_compiled_once_and_found_again(
         library = compiler.compile_library(source, {"ANSWER": value}, ["answer"])
         assert library is not None and library.answer() == value
     assert len(list((tmp_path / "kernels").iterdir())) == 2
+
+
+@needs_compiler
+def test_what_a_killed_process_left_is_swept_and_what_is_being_made_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAZX_KERNELS", str(tmp_path))
+    left, fresh = (tmp_path / f"making-{name}.so" for name in ("left", "fresh"))
+    for path in (left, fresh):
+        path.touch()
+    os.utime(left, (0, 0))
+    source = tmp_path / "one.c"
+    source.write_text("int one(void) { return 1; }")
+    library = compiler.compile_library(source, {}, ("one",))
+    assert library is not None and library.one() == 1
+    assert fresh.exists() and not left.exists()
+    assert len([*tmp_path.glob("*.so")]) == 2
 
 
 @needs_compiler

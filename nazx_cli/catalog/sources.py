@@ -123,9 +123,10 @@ class RegistryFetch:
     def _failed(self, failures: list[ModelUnavailableError]) -> ModelUnavailableError:
         name = self.entry.name
         if self.offline:
+            pinned = f"{name}@{self.revision}" if self.revision else name
             return ModelUnavailableError(
-                f"{name} is not on this machine, and NazX is offline",
-                f"run once without --offline to fetch it: nazx pull {name}",
+                f"{pinned} is not on this machine, and NazX is offline",
+                f"run once without --offline to fetch it: nazx pull {pinned}",
             )
         tried = "; ".join(failure.message for failure in failures)
         if is_complete(converted_folder(name, self.revision)):

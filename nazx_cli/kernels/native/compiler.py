@@ -14,7 +14,9 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,6 +26,7 @@ _COMPILERS = ("cc", "gcc", "clang")
 _COMMON = ("-O3", "-fno-math-errno", "-ffp-contract=fast", "-w", "-shared", "-fPIC")
 _NATIVE = (("-march=native",), ("-mcpu=native",), ())  # x86, ARM, neither
 _TIMEOUT = 120  # seconds; a compiler that hangs is as good as none
+_SCRATCH = "making-"
 _OPEN = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _DESCRIPTORS = Path("/proc/self/fd")
 
@@ -131,7 +134,8 @@ def _made(
     """Compile to a file of its own and rename it: no process loads a half-written library.
 
     ``processors`` are flags of which the first that the compiler takes are right."""
-    handle, name = tempfile.mkstemp(dir=made.parent, suffix=".so")
+    _sweep(made.parent)
+    handle, name = tempfile.mkstemp(dir=made.parent, prefix=_SCRATCH, suffix=".so")
     os.close(handle)
     scratch = Path(name)
     try:
@@ -152,6 +156,14 @@ def _made(
         return library
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that were killed while they compiled have left."""
+    for left in folder.glob(f"{_SCRATCH}*.so"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > 4 * _TIMEOUT:
+                left.unlink()
 
 
 def find_compiler() -> str | None:
