@@ -280,7 +280,9 @@ class Answerer:
         put = candidates[0].put
         sources = quoted_first(quotes, _passages(prompts[:put]))
         sure = chosen.confidence
-        said = Turn(question, part.prompt.message, sources, chosen.text, False, sure)
+        said = Turn(
+            question, part.prompt.message, sources, chosen.text, interrupted=False, confidence=sure
+        )
         keep(replace(state, history=state.history.with_turn(said)))
         seconds = perf_counter() - begin
         count = sum(len(candidate.tokens) for candidate in candidates)

@@ -145,7 +145,8 @@ def speak_of_nobody(
     """Answer that the document does not say: it has none of the ``names`` in ``question``."""
     told = " and no ".join(f'"{name}"' for name in names)
     yield Notice(f"the documents have no {told}")
-    keep(Turn(question, user_message(question), (), NOT_SAID, False, _STRANGE))
+    message = user_message(question)
+    keep(Turn(question, message, (), NOT_SAID, interrupted=False, confidence=_STRANGE))
     stats = Stats(0, 0, 0, 0.0, 0.0)
     yield Reading("recall", ())
     yield Delta(NOT_SAID, stats)
