@@ -48,8 +48,8 @@ def part_of(name: str, text: str, *, bytewise: bool = False, **fields: object) -
     return TokenizedDocument.build(Document(name, text, "text", **fields), tokenizer)  # type: ignore[arg-type]
 
 
-def turn_of(number: int, text: str = "") -> Turn:
-    """A turn with a value of its own in every field."""
+def turn_of(number: int, text: str = "", confidence: float | None = None) -> Turn:
+    """A turn with a value of its own in every field that all have."""
     passage = Passage("a.pdf", number, number + 1, 5, 9 + number, text, "page 1", "page 2")
     return Turn(
         f"question {number} {text}",
@@ -57,7 +57,7 @@ def turn_of(number: int, text: str = "") -> Turn:
         (passage, Passage("b.txt", 1, 2, 3, 4, "plain")),
         f"answer {number} {text}",
         interrupted=bool(number % 2),
-        confidence=number / 4,
+        confidence=confidence,
     )
 
 

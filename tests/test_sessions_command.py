@@ -34,7 +34,9 @@ def store(isolated_home: Path) -> Store:
 @pytest.fixture
 def work(store: Store) -> Store:
     """Two sessions, one of which tells of an umbrella, and one that is damaged."""
-    turns = tuple(turn_of(n, "The heron bought\na RED umbrella. " * (n == 2)) for n in range(3))
+    turns = tuple(
+        turn_of(n, "The heron bought\na RED umbrella. " * (n == 2), n / 4) for n in range(3)
+    )
     save(store, "work", State((part_of("a.txt", "some text"),), History(turns)))
     save(store, "other", full_state())
     save(store, "bad", full_state())

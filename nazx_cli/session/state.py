@@ -51,8 +51,12 @@ class Turn:
 
     @property
     def record(self) -> bytes:
-        """All of the turn as JSON."""
-        return dumps(asdict(self))
+        """All of the turn as JSON; one without a confidence as before there was any, so that it
+        keeps its name."""
+        fields = asdict(self)
+        if self.confidence is None:
+            del fields["confidence"]
+        return dumps(fields)
 
     @cached_property
     def content_key(self) -> str:
