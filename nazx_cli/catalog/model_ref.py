@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from nazx_cli.catalog.registry import AdapterChoice, HubSource, Registry, RegistryEntry
-from nazx_cli.catalog.stored import Removal, cached_removal, converted_folder, converted_removal
+from nazx_cli.catalog.stored import (
+    Removal,
+    cached_removal,
+    converted_folder,
+    converted_removal,
+    pinned_name,
+)
 from nazx_cli.checkpoint.adapters import is_far_adapter
 from nazx_cli.checkpoint.checkpoint import Checkpoint, folder_bytes, is_complete
 from nazx_cli.checkpoint.quantized import weights_dtype
@@ -69,7 +75,7 @@ class ModelRef(ABC):
     @property
     def pinned(self) -> str:
         """The name with its revision, as ``parse`` takes it."""
-        return f"{self.name}@{self.revision}" if self.revision else self.name
+        return pinned_name(self.name, self.revision)
 
     @abstractmethod
     def present(self) -> Path | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nazx_cli.catalog.registry import HubSource, PyPISource, RegistryEntry, Source
-from nazx_cli.catalog.stored import converted_folder, wheels_folder
+from nazx_cli.catalog.stored import converted_folder, pinned_name, wheels_folder
 from nazx_cli.checkpoint.atomic import DiskFullError, building, put_in_place, sha256_of
 from nazx_cli.checkpoint.checkpoint import is_complete
 from nazx_cli.checkpoint.convert import convert_folder, convert_gguf
@@ -123,7 +123,7 @@ class RegistryFetch:
     def _failed(self, failures: list[ModelUnavailableError]) -> ModelUnavailableError:
         name = self.entry.name
         if self.offline:
-            pinned = f"{name}@{self.revision}" if self.revision else name
+            pinned = pinned_name(name, self.revision)
             return ModelUnavailableError(
                 f"{pinned} is not on this machine, and NazX is offline",
                 f"run once without --offline to fetch it: nazx pull {pinned}",

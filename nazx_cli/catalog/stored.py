@@ -38,6 +38,11 @@ def models_folder() -> Path:
     return nazx_home() / "models"
 
 
+def pinned_name(name: str, revision: str | None) -> str:
+    """A model's name with its revision, as ``ModelRef.parse`` takes it."""
+    return f"{name}@{revision}" if revision else name
+
+
 def converted_folder(name: str, revision: str | None = None) -> Path:
     """Where the converted checkpoint of the registry's ``name`` lies, once it is there."""
     suffix = "@" + re.sub(r"[^\w.-]", "-", revision) if revision else ""

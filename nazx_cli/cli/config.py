@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -21,6 +21,7 @@ from nazx_cli.errors import NazxError, UsageError
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
 
+_T = TypeVar("_T")
 _SUFFIX = ".txt"
 _EXAMPLE = "nazx config set model nazx-smol-360m"
 
@@ -43,16 +44,27 @@ def _file() -> Path:
 
 def read() -> dict[str, Any]:
     """What the file says; ``UsageError`` where it cannot be read."""
+    if sys.version_info >= (3, 11):
+        import tomllib  # quicker: every command reads this
+
+        return _parsed(tomllib.loads)
+    return _document().unwrap()
+
+
+def _document() -> TOMLDocument:
+    """The file, to be changed, all else of it kept as it stands; errors as ``read``."""
+    import tomlkit
+
+    return _parsed(tomlkit.parse)
+
+
+def _parsed(parse: Callable[[str], _T]) -> _T:
+    """The file by ``parse``; one that is not there is empty."""
     path = _file()
     try:
-        text = path.read_text(encoding="utf-8")
-        if sys.version_info >= (3, 11):
-            import tomllib  # quicker: every command reads this
-
-            return tomllib.loads(text)
-        return _parsed(text).unwrap()
+        return parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return {}
+        return parse("")
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{path} cannot be read: {reason}", "mend it, or remove it") from None
@@ -148,20 +160,6 @@ def _write(document: TOMLDocument) -> None:
         ) from None
 
 
-def _parsed(text: str) -> TOMLDocument:
-    """TOML that can be changed, all else of it kept as it stands."""
-    import tomlkit
-
-    return tomlkit.parse(text)
-
-
-def _document() -> TOMLDocument:
-    """The file, to be changed; one that is damaged is not written over: ``UsageError``."""
-    read()
-    path = _file()
-    return _parsed(path.read_text(encoding="utf-8") if path.exists() else "")
-
-
 def _canonical(key: str) -> str:
     return key.removeprefix("--").replace("_", "-").lower()
 
@@ -231,9 +229,9 @@ def unset(key: Key) -> None:
     Example: nazx config unset model
     """
     key = _canonical(key)
-    if key not in read():
-        raise UsageError(f"no default is set for {key}", "list them: nazx config list")
     document = _document()
+    if key not in document:
+        raise UsageError(f"no default is set for {key}", "list them: nazx config list")
     del document[key]
     _write(document)
 

@@ -13,7 +13,7 @@ from nazx_cli.reading.passages import source_line, source_record
 from nazx_cli.serving.desk import End, Piece, Source
 from nazx_cli.serving.logprobs import TokenChances, of_chat, of_completion
 from nazx_cli.serving.requests import ChatRequest, CompletionRequest
-from nazx_cli.session.calibration import is_unsure
+from nazx_cli.session.calibration import is_unsure, rounded
 
 DONE = b"data: [DONE]\n\n"
 
@@ -133,7 +133,7 @@ class Reply:
         own: dict[str, Any] = {
             "mode": end.mode,
             "finish": end.finish,
-            "confidence": None if end.confidence is None else round(end.confidence, 4),
+            "confidence": rounded(end.confidence),
             "unsure": is_unsure(end.confidence),
             "notices": list(end.notices),
         }
@@ -143,7 +143,7 @@ class Reply:
             other, source = end.second.runner_up, end.second.source
             own["runner_up"] = {
                 "answer": other.text,
-                "confidence": round(other.confidence, 4),
+                "confidence": rounded(other.confidence),
                 "citation": None if source is None else citation(source),
             }
         cited = [citation(each) for each in end.sources]

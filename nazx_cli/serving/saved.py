@@ -10,7 +10,7 @@ from nazx_cli.reading.passages import distinct, quoted
 from nazx_cli.serving.desk import Source
 from nazx_cli.serving.errors import naming_a_session, no_document
 from nazx_cli.serving.replies import citation
-from nazx_cli.session.calibration import is_unsure
+from nazx_cli.session.calibration import is_unsure, rounded
 
 if TYPE_CHECKING:
     from nazx_cli.documents.document import Document
@@ -73,7 +73,7 @@ def _turn(turn: Turn, said: Conversation, files: Mapping[str, str]) -> dict[str,
         "question": turn.question,
         "answer": turn.answer.strip(),
         "interrupted": turn.interrupted,
-        "confidence": None if turn.confidence is None else round(turn.confidence, 4),
+        "confidence": rounded(turn.confidence),
         "unsure": is_unsure(turn.confidence),
         "sources": [
             citation(

@@ -86,6 +86,11 @@ def is_unsure(confidence: float | None) -> bool:
     return confidence is not None and confidence < UNSURE
 
 
+def rounded(confidence: float | None) -> float | None:
+    """A confidence as JSON has it."""
+    return None if confidence is None else round(confidence, 4)
+
+
 def differs(one: str, other: str) -> bool:
     """Whether two answers say different things: fewer than half of their words of content are the
     same."""

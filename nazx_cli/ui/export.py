@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from nazx_cli.documents.control import strip_control
 from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.reading.passages import source_line, source_record
-from nazx_cli.session.calibration import is_unsure
+from nazx_cli.session.calibration import is_unsure, rounded
 
 if TYPE_CHECKING:
     from nazx_cli.session.saving.conversation import Conversation
@@ -60,7 +60,7 @@ def as_data(said: Conversation) -> dict[str, Any]:
                 "question": turn.question,
                 "answer": turn.answer.strip(),
                 "interrupted": turn.interrupted,
-                "confidence": None if turn.confidence is None else round(turn.confidence, 4),
+                "confidence": rounded(turn.confidence),
                 "sources": [source_record(passage) for passage in turn.sources],
             }
             for turn in said.turns

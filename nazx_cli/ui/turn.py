@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from nazx_cli.documents.control import ControlFilter
 from nazx_cli.names import EXTRACT
 from nazx_cli.reading.passages import source_line, source_record
+from nazx_cli.session.calibration import rounded
 from nazx_cli.session.events import (
     Answer,
     Delta,
@@ -65,11 +66,9 @@ class Outcome:
         if self.answer is not None and self.answer.cites:
             quotes = [_quoted(each) for each in self.answer.quotations]
             cited = quotes[0] if quotes else _quoted(None)
-            sure = self.answer.confidence
-            cited |= {"confidence": None if sure is None else round(sure, 4)}
+            cited |= {"confidence": rounded(self.answer.confidence)}
             if (second := self.answer.runner_up) is not None:
-                sure = round(second.confidence, 4)
-                other = {"answer": second.text, "confidence": sure}
+                other = {"answer": second.text, "confidence": rounded(second.confidence)}
                 cited["runner_up"] = other | _quoted(second.quotation)
             if len(quotes) > 1:
                 cited["further_quotes"] = quotes[1:]

@@ -40,9 +40,13 @@ def models_of(
     """Models as the options want them held, and shared by ``group``."""
     from nazx_cli.memory.plan import LoadOptions
 
-    limit = options.vram_limit
     held = LoadOptions(
-        options.device, options.dtype, options.quantize, options.layout, limit, by=by
+        options.device,
+        options.dtype,
+        options.quantize,
+        options.layout,
+        options.vram_limit,
+        by=by,
     )
     return Models(
         held,
