@@ -26,8 +26,8 @@ from nazx_cli.evaluation.contestants.nazx import NazxContestant, Shelf
 from nazx_cli.evaluation.contestants.peers import FIRST, PASSAGES, PeerContestant
 from nazx_cli.evaluation.perplexity import read_through, summarize
 from nazx_cli.evaluation.records import AnswerFile
-from nazx_cli.reading.extract import DAMPING
 from nazx_cli.reading.sentences import sentences
+from nazx_cli.reading.summaries.extract import DAMPING
 from nazx_cli.session.settings import SessionSettings
 
 WORDS = ("king", "queen", "castle", "forest", "wolf", "the", "of", "river", "stone", "mill")

@@ -13,8 +13,8 @@ import numpy as np
 
 from nazx_cli.evaluation.contestants.base import Reply, code_identity, model_identity
 from nazx_cli.evaluation.data.stories import SUMMARY
-from nazx_cli.reading.extract import WordRows
 from nazx_cli.reading.sentences import sentences
+from nazx_cli.reading.summaries.extract import WordRows
 from nazx_cli.reading.words import STOP_WORDS, stem, words
 
 if TYPE_CHECKING:
