@@ -122,7 +122,7 @@ def test_the_person_sees_what_is_quoted_and_where() -> None:
     out, err = io.StringIO(), io.StringIO()
     outcome = show_turn(session.ask("How many pennies?"), "m", Screen(out, err, sources=True))
     assert out.getvalue() == "Eight there.\n"
-    assert "\nsource: 1.txt:1  “eight pennies”\nsource: 2.txt:1-2  “old mill”\n" in err.getvalue()
+    assert "\nsource: 1.txt:1  “eight pennies”\nsource: 2.txt:1  “old mill”\n" in err.getvalue()
     data = json.loads(json.dumps(outcome.as_data("m")))
     assert (data["cited"]["file"], data["quote"], data["confidence"]) == (
         "1.txt",

@@ -11,8 +11,9 @@ from cli_helpers import ScriptedModel
 
 from nazx_cli.documents.document import Document
 from nazx_cli.engine.generator import Candidate, Stats
+from nazx_cli.reading.attribution import quoted
 from nazx_cli.reading.library import Library
-from nazx_cli.reading.passages import Passage, quoted
+from nazx_cli.reading.passages import Passage
 from nazx_cli.reading.plan import groups
 from nazx_cli.reading.recall import rank
 from nazx_cli.session.citation import NOT_SAID, Quotation, is_open, parse, write

@@ -31,7 +31,7 @@ class Record:
     passages        what was read; None where that cannot be told
     gold            where in the document the right sections stand
     stands          whether those hold an answer's words; None where one of the two is unknown
-    cites, cited    whether the model can cite, and the passage that it cited
+    cites, cited    whether the answer can have a source, and the passage that is named for it first
     confidence      0 to 1; None where the model tells none
     runner_up       the other answer that it gave because it was unsure; None where it gave none
     names, unknown  names and numbers in the answer; those that neither document nor question has

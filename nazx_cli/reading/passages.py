@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from nazx_cli.reading.words import STOP_WORDS, stem, words
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -28,7 +26,6 @@ _SHORTEST, _LONGEST = 0.6, 1.2  # of the aim
 _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
 _LINE = re.compile(r"\n\s*")
 _SENTENCE = re.compile(r"[.!?…][\"'”’)\]*_]*\s+|[。！？]")
-_QUOTABLE = re.compile(r".+?(?:[.!?][\"'’”)]*(?=\s)|\n\s*\n|$)", re.DOTALL)
 _PAGE = "page "  # how the places of paged documents begin
 
 
@@ -162,26 +159,29 @@ def short_names(passages: Iterable[Passage]) -> dict[str, str]:
 
 def source_line(passage: Passage, quote: str = "", name: str | None = None) -> str:
     """``alice.txt:1345-1347  “'The Queen of Hearts, she made some tarts,…”``, or with ``quote``
-    in place of the first words, and ``name`` in that of the document's own.
+    and its lines in place of the first words and the passage's, and ``name`` in that of the
+    document's own.
 
     A document that has pages or chapters is shown with those: ``book.pdf, pages 12-13  “…”``.
     Not stripped of control sequences: what shows it does that.
     """
-    return f"{name or passage.document}{_where(passage)}  “{quote or passage.opening}”"
+    return f"{name or passage.document}{place(passage, quote)}  “{quote or passage.opening}”"
 
 
 def places_line(passages: Sequence[Passage]) -> str:
     """``alice.txt:12, 40-42, 77``: one document and the places of several passages in it."""
-    wheres = dict.fromkeys(_where(passage) for passage in passages)
+    wheres = dict.fromkeys(place(passage) for passage in passages)
     first, *others = wheres
     return passages[0].document + ", ".join([first, *(where.lstrip(":, ") for where in others)])
 
 
-def _where(passage: Passage) -> str:
+def place(passage: Passage, quote: str = "") -> str:
+    """Where a passage stands in its document, or where ``quote`` does in it: ``:12-14``, or
+    ``, page 3``."""
     first, last = passage.first_place, passage.last_place
     if last is None:
-        more = f"-{passage.last_line}" if passage.last_line > passage.first_line else ""
-        return f":{passage.first_line}{more}"
+        top, bottom = _lines(passage, quote)
+        return f":{top}-{bottom}" if bottom > top else f":{top}"
     if first is None or first == last:
         return f", {last}"
     if first.startswith(_PAGE) and last.startswith(_PAGE):
@@ -189,14 +189,13 @@ def _where(passage: Passage) -> str:
     return f", {first} – {last}"
 
 
-def quoted(passage: Passage, answer: str, question: str = "") -> str:
-    """The sentence of ``passage`` that shares most with ``answer``, and then with ``question``,
-    on one line."""
-    said, asked = ({stem(w) for w in words(text)} - STOP_WORDS for text in (answer, question))
-    sentences = [" ".join(found.split()) for found in _QUOTABLE.findall(passage.text)]
-
-    def shared(sentence: str) -> float:
-        own = {stem(word) for word in words(sentence)}
-        return 3 * len(own & said) + len(own & (asked - said)) - 0.01 * len(own)
-
-    return max(filter(None, sentences), key=shared, default=passage.opening)
+def _lines(passage: Passage, quote: str) -> tuple[int, int]:
+    """The first and the last line of ``quote``, words of the passage on one line; the passage's
+    where it has them not."""
+    text = passage.text.lstrip()
+    words = quote.split()
+    found = re.search(r"\s+".join(map(re.escape, words)), text) if words else None
+    if found is None:
+        return passage.first_line, passage.last_line
+    top = passage.first_line + text.count("\n", 0, found.start())
+    return top, top + found.group().count("\n")

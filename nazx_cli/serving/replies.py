@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from nazx_cli.reading.passages import source_line, source_record
+from nazx_cli.reading.passages import place, source_record
 from nazx_cli.serving.desk import End, Piece, Source
 from nazx_cli.serving.logprobs import TokenChances, of_chat, of_completion
 from nazx_cli.serving.requests import ChatRequest, CompletionRequest
@@ -159,12 +159,11 @@ def event(data: dict[str, Any]) -> bytes:
 def citation(source: Source) -> dict[str, Any]:
     """Where the passage of a source stands and what it says."""
     passage = source.passage
-    place = source_line(passage, " ").removeprefix(passage.document).partition("  “")[0]
     return {
         "file_id": source.file,
         "document": source.document,
         "filename": passage.document,
-        "place": place.lstrip(":, "),
+        "place": place(passage, source.quote).lstrip(":, "),
         "first_line": passage.first_line,
         "last_line": passage.last_line,
         "quote": source.quote,

@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nazx_cli.reading.passages import distinct, quoted
+from nazx_cli.reading.attribution import quoted
+from nazx_cli.reading.passages import distinct
 from nazx_cli.serving.desk import Source
 from nazx_cli.serving.errors import naming_a_session, no_document
 from nazx_cli.serving.replies import citation

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from nazx_cli.engine.generator import Stats
 from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.model.libraries import give_back
+from nazx_cli.reading.attribution import quoted
 from nazx_cli.reading.grounding import DocumentGrounding, Ordinary
 from nazx_cli.reading.library import Library
-from nazx_cli.reading.passages import quoted
 from nazx_cli.session.calibration import Calibration
 from nazx_cli.session.citation import Quotation, mark_tokens, quoted_first
 from nazx_cli.session.earlier import EarlierTurns, followed_turn
@@ -323,7 +323,9 @@ class Answerer:
             interrupted = False
         finally:
             quotes = self._speaker.quotations(said, prompt.passages)
-            sources = quoted_first(quotes, prompt.passages)
+            if likely := not interrupted and not self._speaker.quotes:
+                quotes = setup.reader.evidence(prompt, shown)
+            sources = self._speaker.ordered(quotes, prompt.passages)
             if said:
                 text = self._speaker.kept(said)
                 turn = Turn(prompt.question, prompt.message, sources, text, interrupted)
@@ -331,7 +333,9 @@ class Answerer:
         if step is None:
             raise NazxError("the model gave no answer", "ask again, or use another model")
         finish = step.finish or "stop"
-        yield Answer(shown.rstrip(), sources, finish, step.stats, prompt.mode, quotations=quotes)
+        yield Answer(
+            shown.rstrip(), sources, finish, step.stats, prompt.mode, quotes, likely=likely
+        )
 
     def _say(self, message: Message, max_tokens: int) -> str:
         """Answer a message outside of the conversation, on a context of its own."""

@@ -90,7 +90,8 @@ class Answer:
     were read. A model that was trained for it tells on what its answer stands: ``quotations``,
     whose passages are then the first of them. With a reading adapter that is one sentence at most,
     and how sure the model is: ``confidence``, 0 to 1, see ``session.parts``. Where that is not
-    much, ``runner_up`` is the next answer that says something else, if one was given.
+    much, ``runner_up`` is the next answer that says something else, if one was given. Of any other
+    model ``quotations`` are what its answer stands on by its words: ``likely`` is then set.
     """
 
     text: str
@@ -101,6 +102,7 @@ class Answer:
     quotations: tuple[Quotation, ...] = ()
     confidence: float | None = None
     runner_up: RunnerUp | None = None
+    likely: bool = False
 
     @property
     def unsure(self) -> bool:
@@ -109,12 +111,12 @@ class Answer:
 
     @property
     def cites(self) -> bool:
-        """Whether the model told on what its answer stands, or that it stands on nothing."""
+        """Whether it is told on what the answer stands, or that it stands on nothing."""
         return bool(self.quotations) or self.confidence is not None
 
     @property
     def cited(self) -> Passage | None:
-        """The passage that it names first; None where it names none."""
+        """The passage that is named first; None where none is."""
         return self.quotations[0].passage if self.quotations else None
 
 

@@ -43,13 +43,14 @@ _AS_FILE = "put the long text in a file and name it with --file, or /read in a c
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question ready to be answered: the message to send, the read mode it came from, and
-    the passages that it holds."""
+    """A question ready to be answered: the message to send, the read mode it came from, the
+    passages that it holds, and whether it is about the whole of the documents."""
 
     question: str
     message: Message
     mode: str = "none"
     passages: tuple[Passage, ...] = ()
+    overview: bool = False
 
 
 def user_message(

@@ -13,6 +13,7 @@ import numpy as np
 from nazx_cli.engine.generator import Stats
 from nazx_cli.errors import ContextOverflowError, NazxError
 from nazx_cli.names import EXTRACT
+from nazx_cli.reading.attribution import attributed
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.mapreduce import Partial, blocks, condense, map_reduce
 from nazx_cli.reading.overview import is_overview, wants_account
@@ -20,6 +21,7 @@ from nazx_cli.reading.passages import Passage
 from nazx_cli.reading.plan import Selection, fitting, groups, select
 from nazx_cli.reading.recall import rank
 from nazx_cli.reading.summaries.digest import Digest, digest
+from nazx_cli.session.citation import Quotation
 from nazx_cli.session.earlier import named_in
 from nazx_cli.session.events import Answer, Delta, Event, Finding, Notice, Progress
 from nazx_cli.session.parts import APART, ROOM, TOGETHER
@@ -43,6 +45,7 @@ Prompting = Generator[Event, None, Prompt]
 """Yields what there is to tell, and returns the prompt."""
 PART_TOKENS = 96
 """Most tokens of the answer that one block gives."""
+_LOOKED_AT = 16  # passages, for where an answer stands that was made from all of the documents
 
 
 class Reader:
@@ -99,7 +102,7 @@ class Reader:
         if standing and earlier is None and self._library is not None:
             overview = is_overview(self._library, question)
             message = user_message(question, overview=overview, standing=True)
-            return Prompt(question, message, "recall", self._whole)
+            return Prompt(question, message, "recall", self._whole, overview)
         prompt = self._select(question, history, self._mode, earlier, followed)
         if prompt.mode != "all" or self._library is None:
             return prompt
@@ -114,6 +117,22 @@ class Reader:
         if not wants_account(library, question):
             return None
         return digest(library, question, self.prompter.most_tokens)
+
+    def evidence(self, prompt: Prompt, answer: str) -> tuple[Quotation, ...]:
+        """What of the documents an ``answer`` to ``prompt`` stands on by its words, for a model
+        that does not tell; none where it is about the whole of them.
+
+        That is looked for in the passages that it was given. Where the model attended to the
+        documents, or was given their blocks, it is in those that rank best for both.
+        """
+        if self._library is None or prompt.overview:
+            return ()
+        passages = prompt.passages
+        if prompt.mode in ("resident", "all"):
+            both = f"{prompt.question} {answer}"
+            best = rank(self._library, both, _LOOKED_AT).order.tolist()
+            passages = tuple(self._library.passages[i] for i in best[:_LOOKED_AT])
+        return tuple(Quotation(*each) for each in attributed(answer, prompt.question, passages))
 
     @property
     def makes_parts(self) -> bool:
@@ -170,7 +189,7 @@ class Reader:
             )
             excess = -self.prompter.room(history, message)
             if excess <= 0 or not passages:
-                return Prompt(question, message, chosen.mode, passages)
+                return Prompt(question, message, chosen.mode, passages, chosen.overview)
             budget = min(budget, sum(map(self._cost, passages))) - excess
         if earlier is not None:
             return self._select(question, history, mode, followed=followed)
@@ -255,7 +274,7 @@ class Reader:
         parts = blocks(library, budget, self._cost)
         if len(parts) == 1 and self.prompter.room(history, user_message(question, parts[0])) >= 0:
             message = user_message(question, parts[0], overview=overview, form=form)
-            return Prompt(question, message, "all", parts[0])
+            return Prompt(question, message, "all", parts[0], overview)
 
         def ask(question: str, passages: tuple[Passage, ...]) -> str:
             message = part_message(question, passages, overview=overview, form=form)
@@ -273,7 +292,7 @@ class Reader:
             yield Notice("no part of the documents gave an answer; asking the likeliest passages")
             return self._select(question, history, "recall")
         message = notes_message(question, [note.text for note in notes], form=form)
-        return Prompt(question, message, "all", _sources(library, partials))
+        return Prompt(question, message, "all", _sources(library, partials), overview)
 
     def _condense(
         self, question: str, history: Sequence[Message], partials: Sequence[Partial]

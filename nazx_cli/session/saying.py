@@ -17,6 +17,7 @@ from nazx_cli.session.citation import (
     Quotation,
     is_open,
     quotations,
+    quoted_first,
     without_citation,
     without_references,
 )
@@ -87,7 +88,7 @@ class Speaker:
     def shown(self, said: str, *, ended: bool) -> str:
         """What a person sees of an answer, or of the beginning of one: neither the space that
         belongs to the template's form nor what the answer refers to."""
-        if self.lm.tokenizer.takes_sources:
+        if self.quotes:
             return without_references(said, ended=ended).lstrip()
         if self.lm.cites:
             return "" if is_open(said) else without_citation(said)
@@ -95,16 +96,30 @@ class Speaker:
 
     def kept(self, said: str) -> str:
         """What later prompts have of an answer: references not, as they have not the sources."""
-        return without_references(said) if self.lm.tokenizer.takes_sources else said
+        return without_references(said) if self.quotes else said
+
+    @property
+    def quotes(self) -> bool:
+        """Whether the model is trained to quote what it was given."""
+        return self.lm.tokenizer.takes_sources
 
     def quotations(self, said: str, passages: Sequence[Passage]) -> tuple[Quotation, ...]:
         """What an answer quotes of the ``passages`` of its prompt."""
-        return tuple(quotations(said, passages)) if self.lm.tokenizer.takes_sources else ()
+        return tuple(quotations(said, passages)) if self.quotes else ()
+
+    def ordered(
+        self, quotes: Sequence[Quotation], passages: Sequence[Passage]
+    ) -> tuple[Passage, ...]:
+        """The ``passages`` of a prompt and those that are quoted, each once: the quoted ones first
+        but where an answer may speak of the others by their numbers."""
+        if self.quotes or not passages:
+            return quoted_first(quotes, passages)
+        return tuple(dict.fromkeys([*passages, *(quote.passage for quote in quotes)]))
 
     def numbered(self, passages: Sequence[Passage]) -> list[Message]:
         """What an answer may say of the ``passages`` beside their text: the numbers by which it
         refers to them."""
-        count = len(passages) if self.lm.tokenizer.takes_sources else 0
+        count = len(passages) if self.quotes else 0
         return [Message("source", str(number)) for number in range(1, count + 1)]
 
     def say(

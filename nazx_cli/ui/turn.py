@@ -66,7 +66,7 @@ class Outcome:
         if self.answer is not None and self.answer.cites:
             quotes = [_quoted(each) for each in self.answer.quotations]
             cited = quotes[0] if quotes else _quoted(None)
-            cited |= {"confidence": rounded(self.answer.confidence)}
+            cited |= {"confidence": rounded(self.answer.confidence), "likely": self.answer.likely}
             if (second := self.answer.runner_up) is not None:
                 other = {"answer": second.text, "confidence": rounded(second.confidence)}
                 cited["runner_up"] = other | _quoted(second.quotation)

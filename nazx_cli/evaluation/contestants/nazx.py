@@ -12,6 +12,7 @@ from nazx_cli.errors import ContextOverflowError
 from nazx_cli.evaluation.contestants.base import Reply, code_identity, model_identity
 from nazx_cli.evaluation.data.stories import ANSWER, SUMMARY
 from nazx_cli.evaluation.records import Read
+from nazx_cli.names import EXTRACT
 from nazx_cli.reading.library import Library
 from nazx_cli.session.events import Answer, Reading
 from nazx_cli.session.session import Session
@@ -178,7 +179,7 @@ def _reply(library: Library, answer: Answer) -> Reply:
         answer.mode,
         answer.finish,
         tokens=answer.stats.generated,
-        cites=answer.cites,
+        cites=answer.mode not in ("none", EXTRACT),
         cited=found[0] if found else None,
         confidence=answer.confidence,
         runner_up=answer.runner_up.text if answer.runner_up is not None else None,

@@ -130,9 +130,9 @@ class Screen:
         from nazx_cli.reading.passages import distinct, short_names, source_line
 
         names = short_names(answer.sources)
-        unsure = "unsure; " if answer.unsure else ""
+        manner = "unsure; " if answer.unsure else "likely " if answer.likely else ""
         quotes = (source_line(p, text, names[p.document]) for p, text in answer.quotations)
-        lines = [f"{unsure}source: {quote}" for quote in quotes] or ["unsure"]
+        lines = [f"{manner}source: {quote}" for quote in quotes] or ["unsure"]
         cited = {passage for passage, _ in answer.quotations}
         if (second := answer.runner_up) is not None:
             line = f"or perhaps: {second.text}"
