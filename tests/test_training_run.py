@@ -234,7 +234,11 @@ def test_the_command_makes_an_adapter_that_ask_takes(tmp_path: Path) -> None:
     out, err, code = run_nazx("tune", "--resume", "--export", "--out", run)
     assert code == 0 and "is ready" in out
     path, mean = facts["path"], str(tmp_path / "mean")
-    again = [*arguments[:4], mean, "--rank", "2", "--held-share", "4", "--steps", "0", "--json"]
+    again = [*arguments[:4], mean, "--held-share", "4", "--steps", "0", "--json"]
+    _, err, code = run_nazx("tune", *again, "--start", path, "--rank", "4")
+    assert code == 2 and "has rank 2; next: add --rank 2" in err and not Path(mean).exists()
+    _, err, code = run_nazx("tune", *again, "--start", str(tmp_path / "none"))
+    assert code == 5 and not Path(mean).exists()
     out, err, code = run_nazx("tune", *again, "--start", path, "--start", path)
     assert code == 0, err
     facts = json.loads(out)

@@ -186,7 +186,7 @@ def begin_from(adapted: Sequence[Adapted], adapters: Sequence[Adapter]) -> None:
     A matrix that none of them has stays as it is. ``UsageError`` where they differ in what they
     have, or in rank from what is trained.
     """
-    _check_alike(adapted, adapters)
+    check_alike(adapters, adapted[0].layer.rank)
     with torch.no_grad():
         for each in adapted:
             rank, number = each.layer.rank, 0
@@ -211,8 +211,9 @@ def begin_from(adapted: Sequence[Adapted], adapters: Sequence[Adapter]) -> None:
             each.layer.refresh(each.layer.dtype)
 
 
-def _check_alike(adapted: Sequence[Adapted], adapters: Sequence[Adapter]) -> None:
-    rank, first = adapted[0].layer.rank, adapters[0]
+def check_alike(adapters: Sequence[Adapter], rank: int) -> None:
+    """Raise ``UsageError`` where a training of ``rank`` cannot begin from ``adapters``."""
+    first = adapters[0]
     for adapter in adapters:
         if adapter.pairs.keys() != first.pairs.keys():
             raise UsageError(

@@ -67,6 +67,11 @@ class Adapter:
         return self.notes.get("answers") == "cited"
 
     @property
+    def rank(self) -> int:
+        """The greatest of its modules'."""
+        return max(len(pair.down) for pair in self.pairs.values())
+
+    @property
     def num_parameters(self) -> int:
         """Numbers that it adds."""
         return sum(pair.down.numel() + pair.up.numel() for pair in self.pairs.values())

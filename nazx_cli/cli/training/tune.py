@@ -47,7 +47,9 @@ class TuneOptions(FarOptions, LengthOptions):
     """What is trained, on how much, and how fast."""
 
     full: Annotated[bool, option("--full", "Tune all weights, not an adapter.")] = False
-    rank: Annotated[int, count_option("--rank", "Rank of the adapter.")] = 16
+    rank: Annotated[
+        int | None, count_option("--rank", "Rank of the adapter. Default: that of --start, or 16.")
+    ] = None
     alpha: Annotated[
         float | None, option("--alpha", "Its scale times its rank. Default: 2 x rank.", metavar="A")
     ] = None
@@ -190,16 +192,19 @@ def _settings(
     device: str,
     dtype: str,
 ) -> RunSettings:
+    from nazx_cli.checkpoint.adapters.lora import read_adapter
     from nazx_cli.training.lora import LoraSettings
     from nazx_cli.training.tuning.data import Source
     from nazx_cli.training.tuning.run import RunSettings
 
     if options.full and options.start:
         raise UsageError("--full tunes no adapter, so it begins from none", "leave --start out")
+    start = tuple(Path(each).expanduser().absolute() for each in options.start or ())
     lora = None
     if not options.full:
-        alpha = 2.0 * options.rank if options.alpha is None else options.alpha
-        lora = LoraSettings(options.rank, alpha, tuple(options.target or ()))
+        rank = options.rank or (read_adapter(start[0]).rank if start else LoraSettings().rank)
+        alpha = 2.0 * rank if options.alpha is None else options.alpha
+        lora = LoraSettings(rank, alpha, tuple(options.target or ()))
     schedule = _schedule(options, 2e-5 if options.full else 1e-3)
     sources = tuple(Source.parse(each) for each in data)
     return RunSettings(
@@ -208,7 +213,7 @@ def _settings(
         sources=tuple(Source(s.path.expanduser().absolute(), s.times) for s in sources),
         schedule=schedule,
         lora=lora,
-        start=tuple(str(Path(each).expanduser().absolute()) for each in options.start or ()),
+        start=tuple(map(str, start)),
         longest=options.longest,
         held_share=options.held_share,
         questions=options.questions,

@@ -19,7 +19,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from nazx_cli.checkpoint.adapters.lora import block_matrices, read_adapter, write_adapter
+from nazx_cli.checkpoint.adapters.lora import (
+    Adapter,
+    block_matrices,
+    read_adapter,
+    write_adapter,
+)
 from nazx_cli.checkpoint.atomic import explained
 from nazx_cli.checkpoint.checkpoint import Checkpoint
 from nazx_cli.checkpoint.quantized import stored_kind
@@ -34,7 +39,7 @@ from nazx_cli.training.gradients.engines import (
     lora_engine,
 )
 from nazx_cli.training.gradients.forward import reach
-from nazx_cli.training.lora import Adapted, LoraSettings, attach, begin_from, pairs
+from nazx_cli.training.lora import Adapted, LoraSettings, attach, begin_from, check_alike, pairs
 from nazx_cli.training.packing import Pack, read_packs, write_packs
 from nazx_cli.training.ranks import ALONE, Ranks
 from nazx_cli.training.state import (
@@ -113,9 +118,11 @@ def prepare(
 ) -> RunSettings:
     """Make the packs of a new run; the settings with what was left open filled in.
 
-    ``UsageError`` where ``folder`` holds a run already or the data give nothing to train on.
+    ``UsageError`` where ``folder`` holds a run already, the data give nothing to train on, or what
+    is trained cannot begin from what it is to begin from.
     """
     check_new(folder / RUN_FILE, "nazx tune")
+    _starts(settings, lm)
     longest = min(settings.longest or _LONGEST, reach(lm.config))
     made = make_packs(
         settings.sources,
@@ -133,6 +140,16 @@ def prepare(
     settings = replace(settings, longest=longest, schedule=settings.schedule.lasting(tokens))
     _keep(folder, settings, made, lm)
     return settings
+
+
+def _starts(settings: RunSettings, lm: LanguageModel) -> list[Adapter]:
+    """The adapters to begin from, which fit the model and the adapter that is trained."""
+    adapters = [read_adapter(Path(each)) for each in settings.start]
+    for adapter in adapters:
+        adapter.check(lm.config)
+    if adapters and settings.lora is not None:
+        check_alike(adapters, settings.lora.rank)
+    return adapters
 
 
 def _keep(folder: Path, settings: RunSettings, made: Split, lm: LanguageModel) -> None:
@@ -178,9 +195,7 @@ class Run:
         if lora is None:
             return FullByAutograd(decoder)
         self._adapted = attach(decoder, lora)
-        if starts := [read_adapter(Path(each)) for each in self.settings.start]:
-            for start in starts:
-                start.check(decoder.config)
+        if starts := _starts(self.settings, self.lm):
             begin_from(self._adapted, starts)
         return lora_engine(decoder, self._adapted, self._exact())
 
