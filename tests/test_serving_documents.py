@@ -304,9 +304,11 @@ def test_the_gauge_tells_memory_and_window(server: Server, client: openai.OpenAI
     assert gauge["queue"] == {"waiting": 0, "running": 0}
 
 
-def answered(tmp_path: Path, said: list[str], *stops: str) -> tuple[dict[str, Any], Held]:
-    """The message that a model which reads in parts gives, and its document."""
-    lm = ScriptedModel(said, can_cite=True)
+def answered(
+    tmp_path: Path, said: list[str], *stops: str, can_cite: bool = True
+) -> tuple[dict[str, Any], Held]:
+    """The message that a model gives, which reads in parts if it can cite, and its document."""
+    lm = ScriptedModel(said, can_cite=can_cite)
     text = "The otter eats trout in the river every day of the year.\n\n" * 90
     document = TokenizedDocument.build(Document("a.txt", text, "text"), lm.tokenizer)
     held = Held(document, len(text), "user_data")
@@ -325,6 +327,17 @@ def test_an_unsure_answer_is_sent_with_another_and_where_that_stands(tmp_path: P
     assert 0 < other["confidence"] <= told["nazx"]["confidence"] < 0.5 and told["nazx"]["unsure"]
     assert other["citation"].keys() == told["annotations"][0]["file_citation"].keys()
     assert (other["citation"]["file_id"], other["citation"]["filename"]) == (held.id, "a.txt")
+
+
+@pytest.mark.parametrize(("said", "likely"), [("It eats trout.", True), ("Beans.", False)])
+def test_of_a_model_that_names_no_source_the_likely_one_is_sent(
+    tmp_path: Path, said: str, likely: bool
+) -> None:
+    told, _ = answered(tmp_path, [said], can_cite=False)
+    assert (told["nazx"]["likely"], told["nazx"]["confidence"]) == (likely, None)
+    cited = [each["file_citation"]["quote"] for each in told["annotations"]]
+    sentence = "The otter eats trout in the river every day of the year."
+    assert (cited == [sentence]) is likely and sentence in cited[0]
 
 
 def test_an_answer_that_a_stop_ends_has_the_source_of_the_whole(tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ class End:
     sources: tuple[Source, ...] = ()
     read: tuple[Passage, ...] = ()
     confidence: float | None = None
+    likely: bool = False
     second: Second | None = None
     notices: tuple[str, ...] = ()
 
@@ -354,10 +355,8 @@ class Desk:
 
 def _end(heard: _Heard, session: Session, held: Sequence[Held], passing: Set[str]) -> End:
     answer = heard.answer
-    quoted: Iterable[tuple[Passage, str]]
-    if answer is not None and answer.cites:
-        quoted = answer.quotations
-    else:
+    quoted: Iterable[tuple[Passage, str]] = answer.quotations if answer is not None else ()
+    if answer is None or not answer.cites:
         quoted = [(passage, "") for _, passage in distinct(heard.passages)]
     ids = {each.document.key: each.id for each in reversed(held)}
     documents = session.library.documents if session.library is not None else ()
@@ -377,6 +376,7 @@ def _end(heard: _Heard, session: Session, held: Sequence[Held], passing: Set[str
         sources=sources,
         read=heard.passages,
         confidence=answer.confidence if answer is not None else None,
+        likely=answer is not None and answer.likely and answer.cites,
         second=second,
         notices=tuple(heard.notices),
     )

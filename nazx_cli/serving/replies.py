@@ -135,6 +135,7 @@ class Reply:
             "finish": end.finish,
             "confidence": rounded(end.confidence),
             "unsure": is_unsure(end.confidence),
+            "likely": end.likely,
             "notices": list(end.notices),
         }
         if self.asked.sources:

@@ -93,7 +93,8 @@ async function ask(text) {
     );
     const seconds = ((performance.now() - began) / 1000).toFixed(1);
     const cut = end.finish === "length" ? ["cut off at its longest"] : [];
-    turn.end([...cut, ...end.notices, `${seconds} s`].join(" · "), end.sources);
+    const title = end.likely ? "Likely sources" : undefined;
+    turn.end([...cut, ...end.notices, `${seconds} s`].join(" · "), end.sources, undefined, title);
     if (end.unsure) turn.doubt(end.other);
     tell(turn.text === "" ? "The answer is empty." : "The answer is here.");
     await documents.taken(files);
@@ -120,7 +121,8 @@ function take(event, turn, end) {
   if (near) talk.scrollTop = talk.scrollHeight;
   if (!annotations) return end;
   const sources = annotations.map((each) => each.file_citation);
-  return { ...end, finish: choice.finish_reason, notices: nazx.notices, sources, unsure: nazx.unsure, other: nazx.runner_up };
+  const { notices, likely, unsure, runner_up: other } = nazx;
+  return { ...end, finish: choice.finish_reason, notices, sources, likely, unsure, other };
 }
 
 // What the last answer changed beside itself.

@@ -35,12 +35,12 @@ export class Turn {
   }
 
   // Of the sources the first `shown` are in sight, the others folded away.
-  end(note, sources = [], shown = SHOWN) {
+  end(note, sources = [], shown = SHOWN, title = "Sources") {
     this.#answer.setAttribute("aria-busy", "false");
     this.#note.textContent = note;
     if (sources.length === 0) return;
     const items = sources.map((source) => make("li", {}, this.#source(source)));
-    this.#beside.replaceChildren(make("h4", {}, "Sources"), make("ul", {}, ...items.splice(0, shown)));
+    this.#beside.replaceChildren(make("h4", {}, title), make("ul", {}, ...items.splice(0, shown)));
     if (items.length > 0) {
       this.#beside.append(make("details", {},
         make("summary", {}, `${items.length} more that ${items.length === 1 ? "was" : "were"} read`),
