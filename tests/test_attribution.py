@@ -18,7 +18,7 @@ from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import Passage, place
 from nazx_cli.reading.sentences import sentences
 from nazx_cli.reading.words import QUESTION_WORDS, STOP_WORDS, stem, words
-from nazx_cli.session.events import Answer, Reading
+from nazx_cli.session.events import Answer, Notice, Reading
 from nazx_cli.session.session import Session
 from nazx_cli.session.settings import SessionSettings
 from nazx_cli.ui.terminal.screen import Screen
@@ -170,6 +170,18 @@ def test_of_any_model_the_likely_source_is_named(mode: str) -> None:
     assert data["cited"] in data["sources"]
     answer = list(session.ask("Who wept?"))[-1]
     assert isinstance(answer, Answer) and answer.quotations == () and not answer.cites
+
+
+def test_it_is_told_that_the_documents_have_not_whom_a_question_names() -> None:
+    lm = ScriptedModel(["A captain.", "The King."])
+    text = "The old King of that country sat all day in his garden and grew roses there. " * 9
+    session = Session(lm, Library.build([Document("a.txt", text, "text")], lm.tokenizer))  # type: ignore[arg-type]
+    events = list(session.ask("Who is Captain Nemo?"))
+    assert [each.text for each in events if isinstance(each, Notice)] == [
+        'the documents have no "Nemo"'
+    ]
+    assert isinstance(events[-1], Answer) and events[-1].text == "A captain."
+    assert not any(isinstance(each, Notice) for each in session.ask("Who is the King?"))
 
 
 def test_passages_keep_the_numbers_that_an_answer_may_speak_of() -> None:

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING
 from nazx_cli.engine.generator import Stats
 from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.model.libraries import give_back
-from nazx_cli.reading.attribution import quoted
 from nazx_cli.reading.grounding import DocumentGrounding, Ordinary
 from nazx_cli.reading.library import Library
 from nazx_cli.session.calibration import Calibration
-from nazx_cli.session.citation import Quotation, mark_tokens, quoted_first
+from nazx_cli.session.citation import mark_tokens, quoted_first
 from nazx_cli.session.earlier import EarlierTurns, followed_turn
 from nazx_cli.session.events import (
     Answer,
@@ -35,8 +34,8 @@ from nazx_cli.session.events import (
 )
 from nazx_cli.session.parts import (
     ANSWER_TOKENS,
-    PartAnswer,
     choose,
+    has_none_of,
     opening_of,
     part_answer,
     speak_of_nobody,
@@ -219,10 +218,12 @@ class Answerer:
         if (found := setup.reader.extract(question)) is not None:
             yield from quote(found, question, keep_turn)
             return
-        if self.lm.can_cite:
-            if names := setup.strange_names(question):
-                yield from speak_of_nobody(question, names, keep_turn)
+        if names := setup.strange_names(question):
+            yield Notice(has_none_of(names))
+            if self.lm.can_cite:
+                yield from speak_of_nobody(question, keep_turn)
                 return
+        if self.lm.can_cite:
             prompts = setup.reader.parts(question, followed)
             # Whatever is not answered in parts is the model's own to answer, without its reader.
             if self.lm.about_documents(bool(prompts)):
@@ -271,12 +272,12 @@ class Answerer:
         part = chosen.part
         tokens = candidates[answers.index(part)].tokens
         context = self._begun(setup, [*ids[part.rank], *tokens])
-        quote = None if chosen.says_not else _quotation(part, question)
+        quote = None if chosen.says_not else part.quotation
         quotes = () if quote is None else (quote,)
         second = None
         if chosen.second is not None:
             other, chance = chosen.second
-            second = RunnerUp(other.text, chance, _quotation(other, question))
+            second = RunnerUp(other.text, chance, other.quotation)
         put = candidates[0].put
         sources = quoted_first(quotes, _passages(prompts[:put]))
         sure = chosen.confidence
@@ -391,9 +392,3 @@ class Answerer:
 def _passages(prompts: Sequence[Prompt]) -> tuple[Passage, ...]:
     """What ``prompts`` hold, each once."""
     return tuple(dict.fromkeys(p for prompt in prompts for p in prompt.passages))
-
-
-def _quotation(part: PartAnswer, question: str) -> Quotation | None:
-    """The sentence that the answer of ``part`` stands on, if it names a passage."""
-    cited = part.cited
-    return None if cited is None else Quotation(cited, quoted(cited, part.text, question))

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nazx_cli.engine.generator import Opening, Stats
+from nazx_cli.reading.attribution import quoted
 from nazx_cli.reading.words import STOP_WORDS, stem, words
 from nazx_cli.session.calibration import Calibration, differs, is_unsure, surest_first
-from nazx_cli.session.citation import NOT_SAID, opening, parse
-from nazx_cli.session.events import Answer, Delta, Event, Notice, Reading
+from nazx_cli.session.citation import NOT_SAID, Quotation, opening, parse
+from nazx_cli.session.events import Answer, Delta, Event, Reading
 from nazx_cli.session.prompt import Prompt, user_message
 from nazx_cli.session.state import Turn
 
@@ -71,6 +72,13 @@ class PartAnswer:
     logprobs: tuple[float, ...]
     finish: str
     rank: int
+
+    @property
+    def quotation(self) -> Quotation | None:
+        """The sentence that it stands on, if it names a passage."""
+        if self.cited is None:
+            return None
+        return Quotation(self.cited, quoted(self.cited, self.text, self.prompt.question))
 
 
 def part_answer(prompts: Sequence[Prompt], candidate: Candidate, decode: Decode) -> PartAnswer:
@@ -139,12 +147,14 @@ def choose(answers: Sequence[PartAnswer], calibration: Calibration) -> Chosen:
     return Chosen(answers[best], text, False, sure[best], second)
 
 
-def speak_of_nobody(
-    question: str, names: Sequence[str], keep: Callable[[Turn], None]
-) -> Iterator[Event]:
-    """Answer that the document does not say: it has none of the ``names`` in ``question``."""
+def has_none_of(names: Sequence[str]) -> str:
+    """What is told of names in a question that the documents have not."""
     told = " and no ".join(f'"{name}"' for name in names)
-    yield Notice(f"the documents have no {told}")
+    return f"the documents have no {told}"
+
+
+def speak_of_nobody(question: str, keep: Callable[[Turn], None]) -> Iterator[Event]:
+    """Answer that the document does not say: it has none of the names in ``question``."""
     message = user_message(question)
     keep(Turn(question, message, (), NOT_SAID, interrupted=False, confidence=_STRANGE))
     stats = Stats(0, 0, 0, 0.0, 0.0)

@@ -278,7 +278,7 @@ class Setup:
         return self.documents == state.documents and self.settings == state.settings
 
     def strange_names(self, question: str) -> tuple[str, ...]:
-        """See ``reading.grounding``; () where questions are not asked in parts."""
+        """See ``reading.grounding``; () where documents are not read by recall."""
         if self.library is None or not self.reader.makes_parts:
             return ()
         return strange_names(self.library, question)
