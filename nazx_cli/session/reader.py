@@ -45,7 +45,8 @@ Prompting = Generator[Event, None, Prompt]
 """Yields what there is to tell, and returns the prompt."""
 PART_TOKENS = 96
 """Most tokens of the answer that one block gives."""
-_LOOKED_AT = 16  # passages, for where an answer stands that was made from all of the documents
+_LOOKED_AT = 16  # passages, for where an answer stands that was made from all of the documents ...
+_LOOKED_FOR = 160  # ... and characters of the answer, by which they are found
 
 
 class Reader:
@@ -123,13 +124,14 @@ class Reader:
         that does not tell; none where it is about the whole of them.
 
         That is looked for in the passages that it was given. Where the model attended to the
-        documents, or was given their blocks, it is in those that rank best for both.
+        documents, or was given their blocks, it is in those that rank best for the question and the
+        answer's beginning.
         """
         if self._library is None or prompt.overview:
             return ()
         passages = prompt.passages
         if prompt.mode in ("resident", "all"):
-            both = f"{prompt.question} {answer}"
+            both = f"{prompt.question} {answer[:_LOOKED_FOR]}"  # each word takes its time
             best = rank(self._library, both, _LOOKED_AT).order.tolist()
             passages = tuple(self._library.passages[i] for i in best[:_LOOKED_AT])
         return tuple(Quotation(*each) for each in attributed(answer, prompt.question, passages))
