@@ -164,6 +164,7 @@ def test_of_any_model_the_likely_source_is_named(mode: str) -> None:
     assert out.getvalue() == "A Dormouse was asleep.\n"
     named = "likely source: alice.txt:3  “A Dormouse was fast asleep at the table.”\n"
     assert named in err.getvalue()
+    assert ("given to the model" in err.getvalue()) is (mode != "resident")
     data = json.loads(json.dumps(outcome.as_data("m")))
     assert data["quote"] == "A Dormouse was fast asleep at the table."
     assert (data["cited"]["file"], data["likely"], data["confidence"]) == ("alice.txt", True, None)

@@ -158,7 +158,7 @@ def _show_sources(outcome: Outcome, screen: Screen, every: str) -> None:
         return
     if answer is not None and answer.cites:
         screen.show_citation(answer)
-        if not screen.sources:
+        if not screen.sources or answer.mode == "resident":  # where no passage is given
             return
     screen.show_sources(outcome.sources, every=every)
 
