@@ -50,7 +50,7 @@ def test_an_unknown_workload_names_those_that_there_are() -> None:
     (
         (("read",), 2, "needs a document"),
         (("read", "-f", "no-such-book.txt"), 1, "no file no-such-book.txt"),
-        (("memory", "--layout", "piles"), 2, "choose from ids, "),
+        (("memory", "--layout", "piles"), 2, "is not one of 'auto', "),
         (("memory", "--output", "no-such-folder/bench.json"), 2, "cannot be written"),
         (("memory", "--output", "/dev/null"), 2, "cannot be written"),
     ),

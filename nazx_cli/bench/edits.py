@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from nazx_cli.documents.document import Document
 from nazx_cli.engine.language_model import LanguageModel
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.tokenized import TokenizedDocument
+from nazx_cli.session.events import Delta
 from nazx_cli.session.session import Session
 from nazx_cli.session.settings import SessionSettings
 from nazx_cli.tokenizer import Tokenizer
@@ -111,7 +113,9 @@ class _Case:
     def _first_token(self) -> float:
         """Seconds from a question to its first token; the turn, if one came of it, is undone."""
         turns = len(self.session.turns)
-        seconds, _ = clock(lambda: list(self.session.ask("Who?")))
+        with closing(self.session.ask("Who?")) as events:
+            first = (each for each in events if isinstance(each, Delta))
+            seconds, _ = clock(lambda: next(first, None))
         if len(self.session.turns) > turns:
             self.session.undo()
         return seconds

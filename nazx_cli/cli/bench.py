@@ -15,14 +15,13 @@ from nazx_cli.cli.shared.options import (
     ModelName,
     OutputOptions,
     count_option,
-    layout_names,
     make_screen,
     option,
 )
 from nazx_cli.config import MAX_INITIAL_WINDOW
 from nazx_cli.context.ranks.sharing import BLOCK
 from nazx_cli.errors import NazxError, UsageError
-from nazx_cli.names import DEFAULT_MODEL, DTYPES, WORKLOADS
+from nazx_cli.names import DEFAULT_MODEL, DTYPES, LAYOUTS, WORKLOADS
 from nazx_cli.ui.phrases import counted
 from nazx_cli.ui.terminal.tables import Table
 
@@ -78,8 +77,7 @@ class BenchOptions:
         option(
             "--layout",
             "Memory layout of the random models, in place of a workload's own. May be repeated.",
-            metavar="NAME",
-            autocompletion=layout_names,
+            choices=tuple(LAYOUTS),
         ),
     ] = None
     processes: Annotated[

@@ -16,12 +16,11 @@ from nazx_cli.cli.shared.options import (
     Report,
     Revision,
     count_option,
-    layout_names,
     option,
 )
 from nazx_cli.cli.shared.ranks import SharingOptions
 from nazx_cli.errors import UsageError
-from nazx_cli.names import DEFAULT_MODEL
+from nazx_cli.names import DEFAULT_MODEL, LAYOUTS
 from nazx_cli.quantization.cost import KINDS
 from nazx_cli.ui.phrases import size_text
 from nazx_cli.ui.terminal.tables import Table
@@ -52,8 +51,7 @@ class EstimateOptions:
         option(
             "--layout",
             "InAttention's layout: what the shapes cost under it.",
-            metavar="NAME",
-            autocompletion=layout_names,
+            choices=tuple(LAYOUTS),
         ),
     ] = "auto"
     distinct: Annotated[
@@ -88,7 +86,6 @@ def vram_estimate(
     from nazx_cli.catalog.model_ref import ModelRef
     from nazx_cli.checkpoint.adapters import with_adapter
     from nazx_cli.checkpoint.quantized import stored_kind
-    from nazx_cli.context.cost import LAYOUT_BYTES
     from nazx_cli.memory.estimate import as_inattention
     from nazx_cli.memory.plan import LoadOptions
 
@@ -98,11 +95,6 @@ def vram_estimate(
     if (memory := model.adapters(options.adapter).far if options.adapter else None) is not None:
         config = with_adapter(config, memory)
     if options.layout != "auto":
-        if options.layout not in LAYOUT_BYTES:
-            raise UsageError(
-                f"there is no layout {options.layout!r}",
-                f"choose auto or one of {', '.join(LAYOUT_BYTES)}",
-            )
         config = as_inattention(config)
     report = Report(json=json)
     if file and options.distinct is not None:

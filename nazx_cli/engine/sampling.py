@@ -10,6 +10,16 @@ from pathlib import Path
 from nazx_cli.errors import ModelUnavailableError, UsageError
 from nazx_cli.foreign import FETCH_AGAIN, Fields, read_object
 
+BOUNDS: dict[str, tuple[float, float]] = {
+    "temperature": (0.0, 100.0),
+    "top_k": (0, 1 << 31),
+    "top_p": (0.0, 1.0),
+    "min_p": (0.0, 1.0),
+    "repeat_penalty": (0.01, 100.0),
+    "seed": (0, (1 << 63) - 1),
+}
+"""The least and the greatest value of each setting."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -31,13 +41,11 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        _bounded("temperature", self.temperature, 0.0, 100.0)
-        _bounded("top-k", self.top_k, 0, 1 << 31)
-        _bounded("top-p", self.top_p, 0.0, 1.0)
-        _bounded("min-p", self.min_p, 0.0, 1.0)
-        _bounded("repeat-penalty", self.repeat_penalty, 0.01, 100.0)
-        if self.seed is not None:
-            _bounded("seed", self.seed, 0, (1 << 63) - 1)
+        for name, (low, high) in BOUNDS.items():
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and low <= value <= high):
+                told = name.replace("_", "-")
+                raise UsageError(f"{told} {value} is out of range", f"choose {low:g} to {high:g}")
 
 
 def published_sampling(folder: Path) -> Sampling | None:
@@ -58,14 +66,9 @@ def published_sampling(folder: Path) -> Sampling | None:
     if not fields.flag("do_sample", False):
         return None
     return Sampling(
-        fields.number("temperature", 1.0, 0.0, 100.0),
+        fields.number("temperature", 1.0, *BOUNDS["temperature"]),
         fields.count("top_k", 0, minimum=0),
-        fields.number("top_p", 1.0, 0.0, 1.0),
-        fields.number("min_p", 0.0, 0.0, 1.0),
-        fields.number("repetition_penalty", 1.0, 0.01, 100.0),
+        fields.number("top_p", 1.0, *BOUNDS["top_p"]),
+        fields.number("min_p", 0.0, *BOUNDS["min_p"]),
+        fields.number("repetition_penalty", 1.0, *BOUNDS["repeat_penalty"]),
     )
-
-
-def _bounded(name: str, value: float, low: float, high: float) -> None:
-    if not (math.isfinite(value) and low <= value <= high):
-        raise UsageError(f"{name} {value} is out of range", f"choose {low:g} to {high:g}")

@@ -127,7 +127,7 @@ class Reader:
         documents, or was given their blocks, it is in those that rank best for the question and the
         answer's beginning.
         """
-        if self._library is None or prompt.overview:
+        if self._library is None or prompt.overview or not answer.strip():
             return ()
         passages = prompt.passages
         if prompt.mode in ("resident", "all"):

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from nazx_cli.cli.shared.options import count_option, option
+from nazx_cli.engine.sampling import BOUNDS
 from nazx_cli.names import READ_MODES, SUMMARIES, THINKING
 
 if TYPE_CHECKING:
     from nazx_cli.session.settings import SessionSettings
+
+
+def _bounded(flag: str, help: str, metavar: str) -> Any:
+    """An option for one of the settings of ``Sampling``, held to its bounds."""
+    low, high = BOUNDS[flag.removeprefix("--").replace("-", "_")]
+
+    def check(value: float | None) -> float | None:
+        if value is not None and not low <= value <= high:
+            raise typer.BadParameter(f"{value:g} is out of range; choose {low:g} to {high:g}")
+        return value
+
+    return option(flag, help, metavar=metavar, callback=check)
 
 
 @dataclass(frozen=True)
@@ -39,7 +54,7 @@ class AnswerOptions:
     ctx: Annotated[int | None, count_option("--ctx", "Most tokens the context may hold.")] = None
     temperature: Annotated[
         float | None,
-        option(
+        _bounded(
             "--temperature",
             "0 takes the likeliest token. Default, as of the next four: what the model's makers "
             "say, where no documents are asked about; else 0.",
@@ -47,23 +62,23 @@ class AnswerOptions:
         ),
     ] = None
     top_k: Annotated[
-        int | None, option("--top-k", "Draw from the K likeliest; 0: from all.", metavar="K")
+        int | None, _bounded("--top-k", "Draw from the K likeliest; 0: from all.", metavar="K")
     ] = None
     top_p: Annotated[
-        float | None, option("--top-p", "Draw from the likeliest that sum to P.", metavar="P")
+        float | None, _bounded("--top-p", "Draw from the likeliest that sum to P.", metavar="P")
     ] = None
     min_p: Annotated[
-        float | None, option("--min-p", "Leave out below P times the likeliest.", metavar="P")
+        float | None, _bounded("--min-p", "Leave out below P times the likeliest.", metavar="P")
     ] = None
     repeat_penalty: Annotated[
         float | None,
-        option(
+        _bounded(
             "--repeat-penalty",
             "Above 1 discourages repetition; 1 is off. Default: 1.1, or the makers'.",
             metavar="R",
         ),
     ] = None
-    seed: Annotated[int | None, option("--seed", "Same seed, same answer.", metavar="N")] = None
+    seed: Annotated[int | None, _bounded("--seed", "Same seed, same answer.", metavar="N")] = None
     no_grounding: Annotated[
         bool,
         option("--no-grounding", "Let answers have names and numbers that the documents have not."),

@@ -110,11 +110,6 @@ def model_names() -> list[str]:
     return sorted({*Registry.load().names, *here})
 
 
-def layout_names() -> list[tuple[str, str]]:
-    """Memory layouts and what each keeps, for completion."""
-    return list(LAYOUTS.items())
-
-
 ModelArgument = Annotated[
     str,
     typer.Argument(metavar="NAME", help="Name, org/repo or folder.", autocompletion=model_names),
@@ -165,12 +160,7 @@ class ModelOptions:
     device: Device = "auto"
     layout: Annotated[
         str,
-        option(
-            "--layout",
-            "Memory layout of the context, or auto.",
-            metavar="NAME",
-            autocompletion=layout_names,
-        ),
+        option("--layout", "Memory layout of the context.", choices=LAYOUTS),
     ] = "auto"
     revision: Revision = None
     offline: Offline = False
