@@ -152,6 +152,7 @@ def test_ls_all_tells_for_this_machine_what_fits(monkeypatch: pytest.MonkeyPatch
     assert DEFAULT in fitting and "nazx-2.8b" not in fitting
     assert {each["fit"]["limit_bytes"] for each in limited} == {1_200_000_000}
     out, err, _ = nazx("ls", "--all", "--vram-limit", "1.2GB")
+    assert nazx("ls", "--vram-limit", "1.2GB")[0] == out
     assert "nazx-2.8b" in out and "1.20 GB" in err
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
+from nazx_cli.cli.shared.opening import named_options
 from nazx_cli.cli.shared.options import Json, Report, VramLimit, option
 from nazx_cli.ui.phrases import rate_text, size_text
 from nazx_cli.ui.terminal.tables import Table
@@ -22,6 +25,7 @@ _SPARE = (2, 3, 4, 5, 6)  # what is left out where it is narrow, the last first
 
 
 def ls(
+    context: typer.Context,
     all: Annotated[bool, option("--all", "Also known models that are not here.")] = False,
     *,
     vram_limit: VramLimit = None,
@@ -31,7 +35,8 @@ def ls(
 
     Those that NazX converted, and those in the Hub's cache that it can use as they are. With
     --all those that NazX knows, too: whether they fit this machine, in which precision, how many
-    tokens they write in a second at most, and how many a prompt may have.
+    tokens they write in a second at most, and how many a prompt may have; --vram-limit asks that
+    of a card of this size.
 
     Example: nazx ls --all
     """
@@ -44,7 +49,7 @@ def ls(
     ]
     note = "\n".join(filter(None, corrections))
     report = Report(json=json)
-    if all:
+    if all or "vram_limit" in named_options(context):
         _tell_all(report, models, vram_limit, note)
     elif models:
         table = Table([*map(_row, models)], _HEADINGS, right=(1,))
