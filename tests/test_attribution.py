@@ -144,6 +144,17 @@ def test_a_sentence_is_quoted_on_one_line_though_nothing_fits() -> None:
     assert quoted(Passage("a.txt", 1, 1, 0, 1, ""), "text") == ""
 
 
+@pytest.mark.parametrize("at", [0, 1, 79, 80, 150, 299])
+def test_of_a_sentence_without_end_the_part_with_the_answer_is_quoted(at: int) -> None:
+    parts = [f"filler{n}" for n in range(300)]
+    parts[at] = "Dormouse"
+    passage = Passage("a.txt", 1, 1, 0, 300, " ".join(parts))
+    shown = quoted(passage, "The Dormouse.").split()
+    first = max(0, at - 79)
+    assert shown == parts[first : first + 80]
+    assert quoted(passage, "Nobody").split() == parts[:80]
+
+
 def test_a_quotation_is_shown_with_its_own_lines() -> None:
     text = "\n\nOne.\nTwo is (so)\nto say  here.\n\nThree."
     passage = Passage("a.txt", 7, 11, 0, 20, text)

@@ -27,14 +27,15 @@ MOST = 3
 _SAID = 3.0  # a word of the answer against one that the question asks about
 _AROUND = 0.5  # a word elsewhere in the passage, against one in the sentence
 _ENOUGH = 0.5  # share of an answer's own words that its passage has: else it does not stand there
+_WIDEST = 80  # words of a sentence that are quoted; tables and lists have sentences without end
 _LONG = 0.01  # for each word of a sentence: of equals the shorter one
 _SHAPING = frozenset(map(stem, QUESTION_WORDS))
 _NUMBER = re.compile(r"\[\d+\]")  # of a passage, where an answer names it
 
 
 class Evidence(NamedTuple):
-    """A sentence of a passage, on one line, and the share of what was said that the passage has:
-    0 to 1, words weighted by rarity, those of the question left out."""
+    """A sentence of a passage, on one line, of a very long one a part, and the share of what was
+    said that the passage has: 0 to 1, words weighted by rarity, those of the question left out."""
 
     passage: Passage
     sentence: str
@@ -100,7 +101,19 @@ class Grounds:
         found = int(np.argmax(own + _AROUND * around[self._of]))
         passage = int(self._of[found])
         share = self._share(passage, said - asked - _SHAPING or said or asked)
-        return Evidence(self._passages[passage], self._sentences[found], share)
+        sentence = self._clipped(self._sentences[found], said)
+        return Evidence(self._passages[passage], sentence, share)
+
+    def _clipped(self, sentence: str, said: Set[str]) -> str:
+        """Of a long sentence the first ``_WIDEST`` words in a row that hold most of ``said``."""
+        parts = sentence.split()
+        if len(parts) <= _WIDEST:
+            return sentence
+        stems = ({stem(word) for word in words(part)} & said for part in parts)
+        worth = np.array([sum(map(self._weight, sorted(each))) for each in stems])
+        sums = np.convolve(worth, np.ones(_WIDEST), "valid")
+        first = int(np.argmax(sums > sums.max() - 1e-9))
+        return " ".join(parts[first : first + _WIDEST])
 
     def _share(self, passage: int, own: Set[str]) -> float:
         """Of words ``own``, by their weights, those in a passage."""
