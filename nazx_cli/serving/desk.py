@@ -376,7 +376,7 @@ def _end(heard: _Heard, session: Session, held: Sequence[Held], passing: Set[str
         sources=sources,
         read=heard.passages,
         confidence=answer.confidence if answer is not None else None,
-        likely=answer is not None and answer.likely and answer.cites,
+        likely=answer is not None and answer.likely,
         second=second,
         notices=tuple(heard.notices),
     )

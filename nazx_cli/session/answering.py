@@ -324,7 +324,7 @@ class Answerer:
             interrupted = False
         finally:
             quotes = self._speaker.quotations(said, prompt.passages)
-            if likely := not interrupted and not self._speaker.quotes:
+            if not interrupted and not self._speaker.quotes:
                 quotes = setup.reader.evidence(prompt, shown)
             sources = self._speaker.ordered(quotes, prompt.passages)
             if said:
@@ -334,6 +334,7 @@ class Answerer:
         if step is None:
             raise NazxError("the model gave no answer", "ask again, or use another model")
         finish = step.finish or "stop"
+        likely = bool(quotes) and not self._speaker.quotes
         yield Answer(
             shown.rstrip(), sources, finish, step.stats, prompt.mode, quotes, likely=likely
         )

@@ -133,7 +133,7 @@ class Reader:
         if prompt.mode in ("resident", "all"):
             both = f"{prompt.question} {answer[:_LOOKED_FOR]}"  # each word takes its time
             best = rank(self._library, both, _LOOKED_AT).order.tolist()
-            passages = tuple(self._library.passages[i] for i in best[:_LOOKED_AT])
+            passages = tuple(self._library.passages[i] for i in best)
         return tuple(Quotation(*each) for each in attributed(answer, prompt.question, passages))
 
     @property
