@@ -96,6 +96,7 @@ def test_a_flag_beats_the_environment_which_beats_the_file(model: str, file: Pat
         ("max-tokens = 'many'\n", "max-tokens cannot be 'many'"),
         ("max-tokens = 0\n", "max-tokens cannot be 0"),
         ("read = 'fast'\n", "read cannot be 'fast'"),
+        ("device = 'gpu'\n", "device cannot be 'gpu'"),
         ("= =\n", "cannot be read"),
         ("[model]\nx = 1\n", ""),
     ],
@@ -152,4 +153,4 @@ def test_a_question_without_quotes_says_that_they_are_missing() -> None:
 def test_an_unknown_device_answers_with_those_there_are() -> None:
     _, err, code = nazx("gauge", "--device", "gpu")
     assert code == 2
-    assert "there is no device 'gpu'" in err and "auto, cpu, cuda, mps" in err
+    assert "'gpu' is not one of 'auto', 'cpu', 'cuda', 'mps'" in err

@@ -52,6 +52,8 @@ def test_the_index_is_shown_and_emptied(model: str, birds: str) -> None:
     out, _, code = nazx("index", "clear", "--yes")
     assert code == 0 and out.startswith("removed ")
     assert json.loads(nazx("index", "--json")[0])["bytes"] == 0
+    out, _, code = nazx("index", "clear", "--yes")  # nothing is left to empty
+    assert code == 0 and out == "removed 0 bytes\n"
 
 
 def test_an_index_without_room_is_one_line(model: str, birds: str) -> None:

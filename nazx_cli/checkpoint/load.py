@@ -114,7 +114,7 @@ def resolve_device(name: str) -> torch.device:
             known = ", ".join(("auto", *DEVICES))
             raise UsageError(f"there is no device {name!r}", f"choose one of {known}") from None
         raise UsageError(
-            f"the device {name!r} cannot be used: {first_line(error)}",
+            f"the device {name!r} cannot be used: {first_line(error).partition('. ')[0]}",
             "try --device cpu",
         ) from None
     return device

@@ -31,12 +31,13 @@ def num_segments(folder: Path) -> int:
 
 def clear(folder: Path) -> None:
     """Remove all of it; who is using it goes on with what is open."""
-    with suppress(FileNotFoundError):
-        try:
-            shutil.rmtree(folder)
-        except OSError as error:
-            told = f"{folder} cannot be removed: {error.strerror or error}"
-            raise NazxError(told, "look who may write there") from None
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        pass  # there was none
+    except OSError as error:
+        told = f"{folder} cannot be removed: {error.strerror or error}"
+        raise NazxError(told, "look who may write there") from None
 
 
 def used(path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from nazx_cli.quantization.cost import KINDS
 from nazx_cli.ui.terminal.screen import Screen
 from nazx_cli.ui.terminal.tables import Table
 
+_DEVICES = ("auto", *DEVICES)
 _SHOWN_WORDS = 24  # cells of words behind a flag, with the bars between them
 
 
@@ -74,6 +76,11 @@ def _checked(parse: Callable[[str], int]) -> Callable[[object], int]:
             raise typer.BadParameter(f"{error.message}: {error.hint}") from None
 
     return checked
+
+
+def _device(typed: str) -> str:
+    """A device's name; whether this machine has it is told where it is used."""
+    return typed if re.fullmatch(r"cuda:\d+", typed) else _one_of(_DEVICES, typed)
 
 
 def _one_of(words: Sequence[str], typed: str) -> str:
@@ -125,8 +132,9 @@ Device = Annotated[
     option(
         "--device",
         "auto, cpu, cuda, cuda:N or mps.",
+        parser=_device,
         metavar="NAME",
-        autocompletion=lambda: ["auto", *DEVICES],
+        autocompletion=lambda: list(_DEVICES),
     ),
 ]
 VramLimit = Annotated[
