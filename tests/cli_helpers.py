@@ -86,6 +86,7 @@ class ScriptedModel:
     cites: bool = False
     writes_summaries: bool = True
     published_sampling: Sampling | None = None
+    notes: dict[str, object] = field(default_factory=dict)
     prompts: list[str] = field(default_factory=list)
     contexts: list[Context] = field(default_factory=list)
     max_tokens: list[int] = field(default_factory=list)
@@ -156,10 +157,10 @@ class ScriptedModel:
 
     @property
     def reader_notes(self) -> dict[str, object]:
-        """Answers count by how sure the model is to answer at all and of its words, less a little
-        for each part before."""
+        """``notes``, and that answers count by how sure the model is to answer at all and of its
+        words, less a little for each part before."""
         weights = {"constant": 1.0, "opens": 1.0, "mean": 1.0, "rank": -0.1}
-        return {"choice": {"weights": weights, "refuse": 0.1, "refuse_one": 0.1}}
+        return {"choice": {"weights": weights, "refuse": 0.1, "refuse_one": 0.1}, **self.notes}
 
     def answer_each(
         self,

@@ -13,6 +13,17 @@ from nazx_cli.reading.library import Library
 from nazx_cli.tokenizer import Tokenizer
 
 ALICE = Path(__file__).parent / "data" / "alice.txt"
+FACTS = [
+    f"The {animal} lives in the {place}. It eats {food} every morning and sleeps all the long day. "
+    * 4
+    for animal, place, food in [
+        ("heron", "marsh", "frogs"),
+        ("badger", "wood", "worms"),
+        ("otter", "river", "trout"),
+        ("falcon", "tower", "pigeons"),
+    ]
+]
+"""A passage about each of four animals."""
 
 
 @cache

@@ -30,7 +30,7 @@ from nazx_cli.serving.desk import Desk, Served
 from nazx_cli.serving.replies import Reply
 from nazx_cli.serving.requests import ChatRequest, Manner, chat_request
 from nazx_cli.serving.shelf import Held, Shelf, Upload
-from nazx_cli.session.parts import APART
+from nazx_cli.session.parts import Asking
 from nazx_cli.session.saving.session_file import ModelTag
 from nazx_cli.session.saving.store import Store
 from nazx_cli.session.settings import SessionSettings
@@ -321,7 +321,7 @@ def answered(
 
 
 def test_an_unsure_answer_is_sent_with_another_and_where_that_stands(tmp_path: Path) -> None:
-    told, held = answered(tmp_path, ["[1] Trout.|-1.5", *["[1] Blue frogs.|-2"] * APART])
+    told, held = answered(tmp_path, ["[1] Trout.|-1.5", *["[1] Blue frogs.|-2"] * Asking().apart])
     other = told["nazx"]["runner_up"]
     assert (told["content"], other["answer"]) == ("Trout.", "Blue frogs.")
     assert 0 < other["confidence"] <= told["nazx"]["confidence"] < 0.5 and told["nazx"]["unsure"]
@@ -341,7 +341,7 @@ def test_of_a_model_that_names_no_source_the_likely_one_is_sent(
 
 
 def test_an_answer_that_a_stop_ends_has_the_source_of_the_whole(tmp_path: Path) -> None:
-    said = ["[1] Fresh trout.|-0.1", *["[1] Blue frogs.|-2"] * APART]
+    said = ["[1] Fresh trout.|-0.1", *["[1] Blue frogs.|-2"] * Asking().apart]
     whole, _ = answered(tmp_path / "1", [*said])
     cut, _ = answered(tmp_path / "2", [*said], "trout")
     assert (cut["content"], cut["nazx"]["finish"]) == ("Fresh", "stop")

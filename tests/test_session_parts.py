@@ -8,34 +8,24 @@ import math
 
 import pytest
 from cli_helpers import ScriptedModel
+from reading_helpers import FACTS
 
 from nazx_cli.documents.document import Document
 from nazx_cli.engine.generator import Candidate, Stats
 from nazx_cli.reading.attribution import quoted
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import Passage
-from nazx_cli.reading.plan import groups
-from nazx_cli.reading.recall import rank
 from nazx_cli.session.citation import NOT_SAID, Quotation, is_open, parse, write
 from nazx_cli.session.events import Answer, Delta, Notice, Reading, RunnerUp
-from nazx_cli.session.parts import APART, PUT_FIRST, PartAnswer, part_answer
+from nazx_cli.session.parts import Asking, PartAnswer, part_answer
 from nazx_cli.session.prompt import Prompt, user_message
 from nazx_cli.session.session import Session
 from nazx_cli.session.settings import SessionSettings
 from nazx_cli.ui.terminal.screen import Screen
 from nazx_cli.ui.turn import show_turn
 
+APART, PUT_FIRST = Asking().apart, Asking().first
 PROMPTS = 1 + APART
-FACTS = [
-    f"The {animal} lives in the {place}. It eats {food} every morning and sleeps all the long day. "
-    * 4
-    for animal, place, food in [
-        ("heron", "marsh", "frogs"),
-        ("badger", "wood", "worms"),
-        ("otter", "river", "trout"),
-        ("falcon", "tower", "pigeons"),
-    ]
-]
 
 
 def session(
@@ -179,37 +169,6 @@ def test_what_is_read_is_told_before_the_answer() -> None:
     assert isinstance(events[0], Reading) and events[0].mode == "recall"
     assert isinstance(events[-1], Answer)
     assert set(events[0].passages) == set(events[-1].sources)
-
-
-def animals(text: str) -> Library:
-    return Library.build([Document("animals.txt", text, "text")], ScriptedModel([]).tokenizer)
-
-
-def test_the_best_passages_stand_together_and_each_apart() -> None:
-    library, question = animals("\n\n".join(FACTS * 6)), "What does the otter eat?"
-    together, *apart = groups(library, question, together=3, apart=5, budget=10_000)
-    order = rank(library, question, 5).order.tolist()
-    assert apart == [(library.passages[at],) for at in order]
-    assert sum(map(len, together)) == sum(len(library.passages[at]) for at in order[:3])
-    assert [p.start for p in together] == sorted(p.start for p in together)
-    sizes = sorted(len(library.passages[at]) for at in order)
-    first, *short = groups(library, question, together=3, apart=5, budget=sizes[2])
-    assert sum(map(len, first)) <= sizes[2]
-    assert short == [group for group in apart if len(group[0]) <= sizes[2] and group != first]
-    assert groups(library, question, together=3, apart=5, budget=0) == []
-
-
-@pytest.mark.parametrize(("together", "wanted"), [(1, [1, 1]), (2, [2]), (3, [2])])
-def test_documents_of_few_passages_are_put_whole(together: int, wanted: list[int]) -> None:
-    library = animals("Otters eat. " * 13)
-    assert len(library.passages) == 2
-
-    def counted(question: str, budget: int) -> list[int]:
-        found = groups(library, question, together=together, apart=3, budget=budget)
-        return [round(sum(map(len, group)) / 78) for group in found]
-
-    assert counted("otters", 156) == wanted
-    assert counted("pike", 155) == [1] * min(together, 2)  # no word of it, and no room for all
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from nazx_cli.checkpoint.adapters.far import attach_far, detach_far, read_far_adapter
-from nazx_cli.checkpoint.adapters.lora import Adapter, read_adapter
+from nazx_cli.checkpoint.adapters.lora import Adapter, read_adapter, read_notes
 from nazx_cli.checkpoint.load import change_adapter, load_decoder
 from nazx_cli.config import ModelConfig
 from nazx_cli.context.context import Context, as_ids
@@ -261,8 +261,11 @@ class LanguageModel:
 
     @property
     def reader_notes(self) -> Mapping[str, Any]:
-        """What the merged adapter keeps for reading: see ``session.calibration``."""
-        return {} if self.adapter is None else self.adapter.notes
+        """What the adapter that is merged, or is to be while documents are asked about, keeps for
+        reading: see ``session.parts`` and ``session.calibration``. Errors as for reading it."""
+        if self.adapter is not None:
+            return self.adapter.notes
+        return {} if self.reader is None else read_notes(self.reader)
 
     @property
     def writes_summaries(self) -> bool:

@@ -34,9 +34,9 @@ from nazx_cli.session.events import (
 )
 from nazx_cli.session.parts import (
     ANSWER_TOKENS,
+    Asking,
     choose,
     has_none_of,
-    opening_of,
     part_answer,
     speak_of_nobody,
 )
@@ -224,12 +224,13 @@ class Answerer:
                 yield from speak_of_nobody(question, keep_turn)
                 return
         if self.lm.can_cite:
-            prompts = setup.reader.parts(question, followed)
+            asking = Asking.of(self.lm.reader_notes)
+            prompts = setup.reader.parts(question, followed, asking)
             # Whatever is not answered in parts is the model's own to answer, without its reader.
             if self.lm.about_documents(bool(prompts)):
                 self.release()
             if prompts:
-                yield from self._answer_in_parts(setup, state, prompts, followed, keep)
+                yield from self._answer_in_parts(setup, state, prompts, asking, followed, keep)
                 return
         history = setup.fitted(state.history, question)
         if history.left_out > state.history.left_out:
@@ -250,6 +251,7 @@ class Answerer:
         setup: Setup,
         state: State,
         prompts: Sequence[Prompt],
+        asking: Asking,
         followed: Sequence[Message],
         keep: Callable[[State], None],
     ) -> Iterator[Event]:
@@ -264,7 +266,7 @@ class Answerer:
             max_tokens=min(mark_tokens(tokenizer) + setup.settings.max_tokens, ANSWER_TOKENS),
             sampling=replace(sampling, repeat_penalty=1.0),
             stop_ids=self._speaker.stop_ids,
-            opening=opening_of(tokenizer),
+            opening=asking.opening(tokenizer),
             grounding=self._grounding(setup, question, followed),
         )
         answers = [part_answer(prompts, each, tokenizer.decode) for each in candidates]

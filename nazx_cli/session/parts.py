@@ -1,7 +1,8 @@
 """Reading little at a time, for models with a reading adapter.
 
 The best few passages go before the model in one prompt, and each of the best in a prompt of its
-own: a small reader is better asked several times about little than once about much. Where it is
+own: a small reader is better asked several times about little than once about much. How many of
+each an adapter may say for its own model (``Asking``): a larger one reads more at once. Where it is
 sure that it can answer from the first few of them, the others are not put. The prompt
 after which it is surest of that gives the answer; two more are made to answer beside it,
 also where the model would rather say that they do not tell, for what is said there tells how sure
@@ -12,9 +13,9 @@ answers from wrong ones as well as the first does, and right passages less well.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nazx_cli.engine.generator import Opening, Stats
 from nazx_cli.reading.attribution import quoted
@@ -32,28 +33,46 @@ if TYPE_CHECKING:
 
 Decode = Callable[[Sequence[int]], str]
 """The text of tokens."""
-TOGETHER = 3
-"""Passages of the first prompt; documents of no more are put whole."""
-APART = 10
-"""Passages that have a prompt of their own, at most."""
 ANSWERED = 3
-"""Prompts that are made to answer."""
-PUT_FIRST = 1 + TOGETHER
-"""Prompts that are put first: the best passages together, and each of these alone."""
+"""Prompts that are made to answer, at most."""
 ENOUGH = 0.9
-"""Where the model answers after one of those with this probability, no others are put."""
-ROOM = 900
-"""Tokens that the passages of one prompt take, at most."""
+"""Where the model answers after one of the first prompts with this probability, no others are
+put."""
+PASSAGE_ROOM = 300
+"""Tokens for each passage of a prompt, on average at most."""
 ANSWER_TOKENS = 96
 """Tokens of an answer, at most: a reading adapter is trained on short ones."""
 _STRANGE = 0.95  # the chance that documents do not say anything of a name that they do not have
 
 
-def opening_of(tokenizer: Tokenizer) -> Opening | None:
-    """What the answers to a question's prompts begin with, and which prompts are put; None where
-    that is no single token."""
-    token = opening(tokenizer)
-    return None if token is None else Opening(token, ANSWERED, PUT_FIRST, ENOUGH)
+@dataclass(frozen=True)
+class Asking:
+    """How many passages a model is asked about at a time: the ``together`` best in one prompt
+    (documents of no more are put whole), and each of the ``apart`` best in one of its own."""
+
+    together: int = 3
+    apart: int = 10
+
+    @classmethod
+    def of(cls, notes: Mapping[str, Any]) -> Asking:
+        """That of an adapter's notes; the default where they hold none that makes sense."""
+        try:
+            own = notes["asking"]
+            found = cls(int(own["together"]), int(own["apart"]))
+        except (KeyError, TypeError, ValueError):
+            return cls()
+        return found if found.together > 0 <= found.apart else cls()
+
+    @property
+    def first(self) -> int:
+        """Prompts that are put first: the best passages together, and each of these alone."""
+        return 1 + min(self.together, self.apart)
+
+    def opening(self, tokenizer: Tokenizer) -> Opening | None:
+        """What the answers to a question's prompts begin with, and which prompts are put; None
+        where that is no single token."""
+        token = opening(tokenizer)
+        return None if token is None else Opening(token, ANSWERED, self.first, ENOUGH)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from nazx_cli.reading.summaries.digest import Digest, digest
 from nazx_cli.session.citation import Quotation
 from nazx_cli.session.earlier import named_in
 from nazx_cli.session.events import Answer, Delta, Event, Finding, Notice, Progress
-from nazx_cli.session.parts import APART, ROOM, TOGETHER
+from nazx_cli.session.parts import PASSAGE_ROOM, Asking
 from nazx_cli.session.prompt import (
     Prompt,
     Prompter,
@@ -142,9 +142,11 @@ class Reader:
         may = self._mode in ("auto", "recall") and self.prompter.form == "chat"
         return may and self._library is not None
 
-    def parts(self, question: str, followed: Sequence[Message]) -> tuple[Prompt, ...]:
-        """A prompt with the best few passages, and one for each of the best; none where the
-        question is about the whole of the documents, or they are not read by recall.
+    def parts(
+        self, question: str, followed: Sequence[Message], asking: Asking
+    ) -> tuple[Prompt, ...]:
+        """A prompt with the best few passages, and one for each of the best, as ``asking`` has it;
+        none where the question is about the whole of the documents, or they are not read by recall.
 
         ``followed`` is the turn that the question speaks of, if it does.
         """
@@ -155,10 +157,8 @@ class Reader:
         if self._mode == "auto" and overview:
             return ()
         room = self.prompter.room(followed, user_message(question)) - self._overhead
-        budget = min(ROOM, room)
-        found = groups(
-            library, about, together=TOGETHER, apart=APART, budget=budget, cost=self._cost
-        )
+        budget = min(PASSAGE_ROOM * asking.together, room)
+        found = groups(library, about, asking.together, asking.apart, budget, self._cost)
         return tuple(
             Prompt(question, user_message(question, passages), "recall", passages)
             for passages in found

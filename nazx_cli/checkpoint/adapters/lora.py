@@ -173,6 +173,11 @@ def read_adapter(folder: Path) -> Adapter:
     return Adapter(folder.name, pairs, scales, config)
 
 
+def read_notes(folder: Path) -> Mapping[str, Any]:
+    """The notes of an adapter folder, without its weights; errors as ``read_adapter``."""
+    return notes_of(_read_config(folder))
+
+
 def write_adapter(
     folder: Path,
     pairs: Iterable[tuple[str, LoraPair]],

@@ -21,7 +21,7 @@ from nazx_cli.evaluation.data.stories import Story
 from nazx_cli.evaluation.words import token_f1
 from nazx_cli.reading.library import Library
 from nazx_cli.session.calibration import FEATURES, Calibration, features
-from nazx_cli.session.parts import ANSWER_TOKENS, PartAnswer, opening_of, part_answer
+from nazx_cli.session.parts import ANSWER_TOKENS, Asking, PartAnswer, part_answer
 from nazx_cli.session.prompt import Prompter
 from nazx_cli.session.reader import Reader
 from nazx_cli.session.settings import SessionSettings
@@ -112,12 +112,13 @@ def _reader(lm: LanguageModel, text: str) -> Reader:
 
 
 def _answers(lm: LanguageModel, reader: Reader, question: str) -> tuple[PartAnswer, ...]:
-    prompts = reader.parts(question, ())
+    asking = Asking.of(lm.reader_notes)
+    prompts = reader.parts(question, (), asking)
     candidates = lm.answer_each(
         [reader.prompter.ids([], prompt.message) for prompt in prompts],
         max_tokens=ANSWER_TOKENS,
         sampling=Sampling(),
         stop_ids=stop_ids(lm.tokenizer),
-        opening=opening_of(lm.tokenizer),
+        opening=asking.opening(lm.tokenizer),
     )
     return tuple(part_answer(prompts, each, lm.tokenizer.decode) for each in candidates)
