@@ -12,7 +12,7 @@ from nazx_cli.evaluation.data.stories import Question, Section, Story
 from nazx_cli.reading.passages import Passage
 from nazx_cli.session.calibration import FEATURES, Calibration, features
 from nazx_cli.session.citation import NOT_SAID
-from nazx_cli.session.parts import PartAnswer, choose
+from nazx_cli.session.parts import Asking, PartAnswer, choose
 from nazx_cli.session.prompt import Prompt, user_message
 from nazx_cli.training.tuning.calibrating import Tried, fit, try_out
 
@@ -156,7 +156,7 @@ def test_trying_out_puts_questions_to_a_book_and_to_their_own_story_and_scores_a
     ]
     lm = ScriptedModel(["[1] In the marsh.|-0.1"] * 40, can_cite=True)
     told: list[tuple[int, int]] = []
-    tried = try_out(lm, stories, 10, lambda done, of: told.append((done, of)))  # type: ignore[arg-type]
+    tried = try_out(lm, stories, 10, Asking(), lambda done, of: told.append((done, of)))  # type: ignore[arg-type]
     assert told == [(1, 2), (2, 2)] and len(tried) == 2
     assert {each.question for each in tried} == {q.text for s in stories for q in s.questions}
     marsh = next(each for each in tried if "heron" in each.question)

@@ -224,6 +224,7 @@ def test_the_command_makes_an_adapter_that_ask_takes(tmp_path: Path) -> None:
     assert "questions.jsonl" in card and "rank 2" in card and "| 4 |" in card
     adapter = read_adapter(Path(facts["path"]))
     assert adapter.notes["base"] == model and adapter.is_reader
+    assert adapter.notes["asking"] == {"together": 3, "apart": 10}
     book = tmp_path / "book.txt"
     book.write_text(STORIES[0].text)
     asked = ["ask", "-m", model, "-f", str(book), "--max-tokens", "4", "Where is the kettle?"]
@@ -231,7 +232,8 @@ def test_the_command_makes_an_adapter_that_ask_takes(tmp_path: Path) -> None:
     assert code == 0, err
     _, err, code = run_nazx(*asked, "--adapter", str(tmp_path))
     assert code == 5 and "is no adapter" in err
-    out, err, code = run_nazx("tune", "--resume", "--export", "--out", run)
+    passages = ("--together", "6", "--apart", "0")
+    out, err, code = run_nazx("tune", "--resume", "--export", "--out", run, *passages)
     assert code == 0 and "is ready" in out
     path, mean = facts["path"], str(tmp_path / "mean")
     again = [*arguments[:4], mean, "--held-share", "4", "--steps", "0", "--json"]
@@ -244,6 +246,7 @@ def test_the_command_makes_an_adapter_that_ask_takes(tmp_path: Path) -> None:
     facts = json.loads(out)
     assert facts["steps"] == 0 and facts["held_out"] > 0
     same = read_adapter(Path(facts["path"]))
+    assert same.notes["asking"] == {"together": 6, "apart": 0}  # as those that it began from
     for module, pair in adapter.pairs.items():
         assert torch.equal(pair.up, same.pairs[module].up)
     assert "the mean of those with SHA-256" in (Path(facts["path"]) / "README.md").read_text()

@@ -63,6 +63,10 @@ class Asking:
             return cls()
         return found if found.together > 0 <= found.apart else cls()
 
+    def to_json(self) -> dict[str, int]:
+        """As an adapter's notes hold it."""
+        return {"together": self.together, "apart": self.apart}
+
     @property
     def first(self) -> int:
         """Prompts that are put first: the best passages together, and each of these alone."""

@@ -93,6 +93,21 @@ class TuneOptions(FarOptions, LengthOptions):
             least=0,
         ),
     ] = None
+    together: Annotated[
+        int | None,
+        count_option(
+            "--together",
+            "Best passages of the first prompt of a question. Default: those of --start, or 3.",
+        ),
+    ] = None
+    apart: Annotated[
+        int | None,
+        count_option(
+            "--apart",
+            "Passages with a prompt of their own. Default: those of --start, or 10.",
+            least=0,
+        ),
+    ] = None
 
 
 @terminable()
@@ -150,9 +165,9 @@ def tune(
     with Ranks.joined() as ranks:
         begun = None
         if ranks.is_first:
-            begun = _begun(out, wishes, options.calibrate, report, offline)
+            begun = _begun(out, wishes, options, report, offline)
         ranks.wait()  # what all others go on from is there now
-        settings, lm = begun or _begun(out, None, None, report, offline)
+        settings, lm = begun or _begun(out, None, options, report, offline)
         run = Run(out, settings, lm, ranks)
         with resumable("tune", out, report):
             if not export:
@@ -166,15 +181,17 @@ def tune(
 
 
 def _begun(
-    out: Path, wishes: RunSettings | None, calibrate: int | None, report: Report, offline: bool
+    out: Path, wishes: RunSettings | None, options: TuneOptions, report: Report, offline: bool
 ) -> tuple[RunSettings, LanguageModel]:
-    """The run in ``out``, which is made of ``wishes`` where there are such, and its base."""
+    """The run in ``out``, which is made of ``wishes`` where there are such, and its base; of one
+    that goes on ``options`` change what is told of its adapter."""
     from nazx_cli.training.tuning.run import prepare, read_settings
 
     if wishes is None:
         settings = read_settings(out)
-        if calibrate is not None:
-            settings = replace(settings, calibrate=calibrate)
+        wanted = {name: getattr(options, name) for name in ("calibrate", "together", "apart")}
+        given = {name: value for name, value in wanted.items() if value is not None}
+        settings = replace(settings, **given)
         return settings, load_base(settings, report, offline)
     lm = load_base(wishes, report, offline)
     with report.progress("making prompts of the data") as update:
@@ -218,6 +235,8 @@ def _settings(
         held_share=options.held_share,
         questions=options.questions,
         calibrate=options.calibrate or 0,
+        together=options.together,
+        apart=options.apart,
         epochs=options.epochs,
         device=device,
         dtype=dtype,

@@ -51,11 +51,12 @@ def try_out(
     lm: LanguageModel,
     stories: Sequence[Story],
     count: int,
+    asking: Asking,
     on_question: OnQuestion | None = None,
 ) -> list[Tried]:
     """Put ``count`` questions of ``stories``: a third of them to a book of all stories, a third
-    to their own story, a third to its right sections alone; the same ones in every run. ``lm``
-    must have a reader merged."""
+    to their own story, a third to its right sections alone, as ``asking`` has it; the same ones in
+    every run. ``lm`` must have a reader merged."""
     asked = drawn(stories, lambda question: question.answers)[:count]
     book = _reader(lm, BETWEEN.join(story.text for story in stories))
     tried: list[Tried] = []
@@ -65,7 +66,7 @@ def try_out(
             spans = story.spans(question.sections) if number % 3 == 2 else ()
             text = "\n\n".join(story.text[first:last] for first, last in spans)
             reader = _reader(lm, text or story.text)
-        found = _answers(lm, reader, " ".join(question.text.split()))
+        found = _answers(lm, reader, " ".join(question.text.split()), asking)
         if found:
             scores = tuple(max(token_f1(a.text, r) for r in question.answers) for a in found)
             tried.append(Tried(question.text, found, scores))
@@ -111,8 +112,9 @@ def _reader(lm: LanguageModel, text: str) -> Reader:
     return Reader(library, prompter, "recall", lambda message, limit: "")
 
 
-def _answers(lm: LanguageModel, reader: Reader, question: str) -> tuple[PartAnswer, ...]:
-    asking = Asking.of(lm.reader_notes)
+def _answers(
+    lm: LanguageModel, reader: Reader, question: str, asking: Asking
+) -> tuple[PartAnswer, ...]:
     prompts = reader.parts(question, (), asking)
     candidates = lm.answer_each(
         [reader.prompter.ids([], prompt.message) for prompt in prompts],

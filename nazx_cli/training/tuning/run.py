@@ -23,6 +23,7 @@ from nazx_cli.checkpoint.adapters.lora import (
     Adapter,
     block_matrices,
     read_adapter,
+    read_notes,
     write_adapter,
 )
 from nazx_cli.checkpoint.atomic import explained
@@ -31,6 +32,7 @@ from nazx_cli.checkpoint.quantized import stored_kind
 from nazx_cli.checkpoint.write import to_json
 from nazx_cli.errors import NazxError, UsageError, first_line
 from nazx_cli.evaluation.data.files import read_data
+from nazx_cli.session.parts import Asking
 from nazx_cli.training.full import write_full
 from nazx_cli.training.gradients.engines import (
     FullByAutograd,
@@ -76,6 +78,8 @@ class RunSettings:
     longest           most tokens of a prompt with its answer; None: what the model attends to
     held_share        one document in so many is held out
     questions         held-out questions that are answered at each check
+    together, apart   passages that the model is asked about at a time (``session.parts``); None:
+                      as many as the adapter to begin from says
     epochs            passes over all packs, where the schedule has no steps or minutes
     """
 
@@ -89,6 +93,8 @@ class RunSettings:
     held_share: int = 16
     questions: int = 0
     calibrate: int = 0
+    together: int | None = None
+    apart: int | None = None
     epochs: float = 1.0
     device: str = "auto"
     dtype: str = "auto"
@@ -254,14 +260,25 @@ class Run:
         self._answer_as_tuned()
         known = read_data([source.path for source in self.settings.sources]).stories
         held = split_held(known, self.settings.held_share)[1]
-        tried = try_out(self.lm, held, self.settings.calibrate, on_question)
+        tried = try_out(self.lm, held, self.settings.calibrate, self._asking(), on_question)
         return {"choice": fit(tried).to_json()} if tried else {}
 
     def _notes(self, counters: Counters) -> dict[str, Any]:
         notes = notes_on(self.settings.model, self.lm.folder, counters)
         if any(b.answer for p in self.train for b in p.branches if p.kind and p.prefix):
             notes["answers"] = "cited"
+            notes["asking"] = self._asking().to_json()
         return notes
+
+    def _asking(self) -> Asking:
+        """How many passages the model is to be asked about at a time."""
+        start = self.settings.start
+        usual = Asking.of(read_notes(Path(start[0])) if start else {})
+        together, apart = self.settings.together, self.settings.apart
+        return Asking(
+            usual.together if together is None else together,
+            usual.apart if apart is None else apart,
+        )
 
 
 def _base_name(lm: LanguageModel) -> str:
