@@ -21,10 +21,10 @@ from nazx_cli.index.library import IndexedLibrary
 from nazx_cli.index.segment import Segment
 from nazx_cli.reading import recall
 from nazx_cli.reading.library import Library
-from nazx_cli.reading.overview import is_overview
 from nazx_cli.reading.plan import groups, select, typical_passages
 from nazx_cli.reading.recall import rank
 from nazx_cli.reading.summaries.digest import digest
+from nazx_cli.reading.summaries.overview import is_overview
 from nazx_cli.reading.tokenized import TokenizedDocument
 from nazx_cli.reading.words import stem, words
 

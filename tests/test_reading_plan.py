@@ -9,9 +9,9 @@ from nazx_cli.errors import ContextOverflowError, UsageError
 from nazx_cli.names import READ_MODES
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.mapreduce import NOTHING_FOUND, Partial, blocks, condense, map_reduce
-from nazx_cli.reading.overview import is_overview
 from nazx_cli.reading.passages import Passage, distinct, short_names, source_line, source_record
 from nazx_cli.reading.plan import Selection, mode_for, select, typical_passages
+from nazx_cli.reading.summaries.overview import is_overview
 
 
 def chosen(

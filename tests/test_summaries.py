@@ -13,11 +13,11 @@ from nazx_cli.documents.document import Document
 from nazx_cli.errors import UsageError
 from nazx_cli.names import EXTRACT
 from nazx_cli.reading.library import Library
-from nazx_cli.reading.overview import Length, wants_account
 from nazx_cli.reading.passages import places_line
 from nazx_cli.reading.sentences import sentence_spans, sentences, spoken
 from nazx_cli.reading.summaries.digest import USUAL_WORDS, digest
 from nazx_cli.reading.summaries.extract import Extractor
+from nazx_cli.reading.summaries.overview import Length, wants_account
 from nazx_cli.session.events import Answer, Delta, Finding
 from nazx_cli.session.session import Session
 from nazx_cli.session.settings import SessionSettings

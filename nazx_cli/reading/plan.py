@@ -16,9 +16,9 @@ import numpy as np
 from nazx_cli.errors import UsageError
 from nazx_cli.names import READ_MODES
 from nazx_cli.reading.library import Library
-from nazx_cli.reading.overview import has_content_of, is_overview
 from nazx_cli.reading.passages import Passage
 from nazx_cli.reading.recall import occurrences, question_terms, rank
+from nazx_cli.reading.summaries.overview import has_content_of, is_overview
 
 Cost = Callable[[Passage], int]
 """Tokens that a passage takes in a prompt, what formatting adds included."""

@@ -18,6 +18,7 @@ from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.model.libraries import give_back
 from nazx_cli.reading.grounding import DocumentGrounding, Ordinary
 from nazx_cli.reading.library import Library
+from nazx_cli.reading.spelling import mended
 from nazx_cli.session.calibration import Calibration
 from nazx_cli.session.citation import mark_tokens, quoted_first
 from nazx_cli.session.earlier import EarlierTurns, followed_turn
@@ -39,6 +40,7 @@ from nazx_cli.session.parts import (
     has_none_of,
     part_answer,
     speak_of_nobody,
+    taken_for,
 )
 from nazx_cli.session.prompt import (
     Prompt,
@@ -212,6 +214,9 @@ class Answerer:
         def keep_turn(turn: Turn) -> None:
             keep(replace(state, history=state.history.with_turn(turn)))
 
+        if slips := setup.slips(question, state.history, self._ordinary):
+            yield Notice(taken_for(slips))
+            question = mended(question, slips)
         setup.prompter.check(question)
         followed = followed_turn(question, state.history)
         self.lm.attend_far(setup.attends)
@@ -238,8 +243,7 @@ class Answerer:
         earlier = self._earlier.library(history)
         standing = setup.reader.stands(history)
         read = setup.reader.read(question, history.messages(), earlier, standing, followed)
-        reading = Kept(read, question)
-        prompt = yield from reading.events(keep_turn)
+        prompt = yield from Kept(read, question).events(keep_turn)
         if prompt.mode != "none":
             yield Reading(prompt.mode, prompt.passages)
         yield from self._answer(
@@ -290,8 +294,7 @@ class Answerer:
         seconds = perf_counter() - begin
         count = sum(len(candidate.tokens) for candidate in candidates)
         asked = sum(map(len, ids[:put]))
-        speed = count / seconds
-        stats = Stats(len(context), context.nbytes, count, seconds, speed, prompt=asked)
+        stats = Stats(len(context), context.nbytes, count, seconds, count / seconds, prompt=asked)
         yield Delta(chosen.text, stats)
         yield Answer(chosen.text, sources, part.finish, stats, "recall", quotes, sure, second)
 

@@ -176,6 +176,12 @@ def has_none_of(names: Sequence[str]) -> str:
     return f"the documents have no {told}"
 
 
+def taken_for(slips: Mapping[str, str]) -> str:
+    """What is told of words in a question that were taken for others."""
+    told = ", ".join(f'no "{typed}": taken for "{meant}"' for typed, meant in slips.items())
+    return f"the documents have {told}"
+
+
 def speak_of_nobody(question: str, keep: Callable[[Turn], None]) -> Iterator[Event]:
     """Answer that the document does not say: it has none of the names in ``question``."""
     message = user_message(question)

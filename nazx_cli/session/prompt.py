@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Literal
 from nazx_cli.context.ranks.sharing import FAR_IS_ALONE
 from nazx_cli.errors import ContextOverflowError, ModelUnavailableError, UsageError
 from nazx_cli.index.shelf import is_indexed
-from nazx_cli.reading.grounding import strange_names
+from nazx_cli.reading.grounding import Ordinary, strange_names
 from nazx_cli.reading.mapreduce import NOTHING_FOUND
 from nazx_cli.reading.plan import mode_for
+from nazx_cli.reading.spelling import slips
+from nazx_cli.reading.words import words
 from nazx_cli.session.settings import SessionSettings
 from nazx_cli.session.state import History, Message, State
 from nazx_cli.session.templating.templates import render, source_block
@@ -282,6 +284,16 @@ class Setup:
         if self.library is None or not self.reader.makes_parts:
             return ()
         return strange_names(self.library, question)
+
+    def slips(self, question: str, history: History, ordinary: Ordinary) -> dict[str, str]:
+        """See ``reading.spelling``; {} where documents are not read by recall. What was said
+        before is not taken for a slip."""
+        if self.library is None or not self.reader.makes_parts:
+            return {}
+        if found := slips(self.library, ordinary, question):
+            said = {w for turn in history.turns for w in words(f"{turn.question} {turn.answer}")}
+            found = {typed: meant for typed, meant in found.items() if typed.casefold() not in said}
+        return found
 
     def fitted(self, history: History, question: str) -> History:
         """``history``, old turns given up where the prompt would not fit."""

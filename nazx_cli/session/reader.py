@@ -16,11 +16,11 @@ from nazx_cli.names import EXTRACT
 from nazx_cli.reading.attribution import attributed
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.mapreduce import Partial, blocks, condense, map_reduce
-from nazx_cli.reading.overview import is_overview, wants_account
 from nazx_cli.reading.passages import Passage
 from nazx_cli.reading.plan import Selection, fitting, groups, select
 from nazx_cli.reading.recall import rank
 from nazx_cli.reading.summaries.digest import Digest, digest
+from nazx_cli.reading.summaries.overview import is_overview, wants_account
 from nazx_cli.session.citation import Quotation
 from nazx_cli.session.earlier import named_in
 from nazx_cli.session.events import Answer, Delta, Event, Finding, Notice, Progress

@@ -18,7 +18,7 @@ from nazx_cli.errors import ContextOverflowError
 from nazx_cli.evaluation.contestants.base import Reply, code_identity, model_identity
 from nazx_cli.evaluation.contestants.nazx import Found, NazxContestant
 from nazx_cli.evaluation.data.stories import ANSWER, SUMMARY
-from nazx_cli.reading.overview import is_overview
+from nazx_cli.reading.summaries.overview import is_overview
 from nazx_cli.session.prompt import form_of, user_message
 from nazx_cli.session.state import Message
 from nazx_cli.session.templating.templates import render, stop_ids

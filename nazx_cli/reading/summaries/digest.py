@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nazx_cli.reading.overview import Length, focus
 from nazx_cli.reading.passages import Passage
 from nazx_cli.reading.recall import occurrences
 from nazx_cli.reading.summaries.extract import Extractor
+from nazx_cli.reading.summaries.overview import Length, focus
 from nazx_cli.reading.tallies import Positions
 
 if TYPE_CHECKING:
