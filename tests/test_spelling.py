@@ -65,6 +65,8 @@ def distance(one: str, two: str) -> int:
         ("Qui est Néwton?", {}),
         ("Who asked why?", {}),
         ("Which nmae?", {}),  # too short
+        ('Where did "St. Lawerence" go, and “Newtno”?', {}),
+        ('Where did "Lawrence go, Netwon?', {"Netwon": "Newton"}),
         ("", {}),
     ],
 )

@@ -274,7 +274,8 @@ def test_the_command_tunes_a_whole_model(tmp_path: Path) -> None:
         (["--resume", "--out", "run"], "holds no run"),
         (["data.jsonl", "--out", "run", "--export"], "nothing to export"),
         (["data.jsonl", "--out", "run", "--steps", "2", "--minutes", "2"], "both limit"),
-        (["data.jsonl", "--out", "run", "--full", "--start", "x"], "begins from none"),
+        (["data.jsonl", "--out", "run", "--full", "--start", "x"], "which --start is for"),
+        (["data.jsonl", "--out", "run", "--full", "--together", "6"], "which --together is for"),
     ),
 )
 def test_what_makes_no_sense_is_told(

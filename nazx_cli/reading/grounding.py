@@ -61,9 +61,9 @@ def strange_names(library: Library, question: str) -> tuple[str, ...]:
     """The names in ``question`` where the documents have none of them: of whom they do not speak
     they say nothing. () where it names nobody, or where a capital tells no name.
 
-    Of FairytaleQA's 9,573 questions, which all have answers, 30 have such names, misspelt ones, of
-    which ``reading.spelling`` leaves 3 or so; of SQuAD 2.0's (half of its dev split, a paragraph each) 1.5 % of those that have one and 3.7 % of
-    those that have none.
+    Of FairytaleQA's 9,573 questions, which all have answers, 30 have such names, misspelt ones
+    (most of them ``reading.spelling`` puts right before); of SQuAD 2.0's (half of its dev split, a
+    paragraph each) 1.5 % of those that have one and 3.7 % of those that have none.
     """
     question = _SHORTENED.sub(r"\1 ", question)  # no end of a sentence
     none = (STOP_WORDS, QUESTION_WORDS, _TITLES, library.title_words)

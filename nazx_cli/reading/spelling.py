@@ -2,11 +2,13 @@
 
 A word that the documents have no form of is looked for once more, with a letter left out, put in
 or changed, or two letters beside each other that change places: by their posting lists, so in
-documents of any size. Common words are left as they are, for their writer knew them.
+documents of any size. Common words are left as they are, for their writer knew them, and so is
+what stands in quotation marks.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from itertools import chain
 from string import ascii_lowercase
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from nazx_cli.reading.grounding import Ordinary
     from nazx_cli.reading.library import Library
 
+_QUOTED = re.compile(r'"[^"]*"|“[^”]*”')  # meant as it is typed
 _SHORTEST = 5  # letters: shorter words are a letter from too many others
 _LOOKED_AT = 64  # places where a stem stands, for how the word is written there
 _TOKENS = 16  # that a word takes, at most
@@ -33,7 +36,7 @@ def slips(library: Library, ordinary: Ordinary, question: str) -> dict[str, str]
     found: dict[str, str] = {}
     if not ordinary:  # it cannot tell which words are common
         return found
-    for typed in dict.fromkeys(WORD.findall(question)):
+    for typed in dict.fromkeys(WORD.findall(_QUOTED.sub(" ", question))):
         word = typed.casefold()
         if len(word) < _SHORTEST or not (word.isascii() and word.isalpha()):
             continue

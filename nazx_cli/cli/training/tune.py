@@ -214,8 +214,8 @@ def _settings(
     from nazx_cli.training.tuning.data import Source
     from nazx_cli.training.tuning.run import RunSettings
 
-    if options.full and options.start:
-        raise UsageError("--full tunes no adapter, so it begins from none", "leave --start out")
+    if options.full:
+        _refuse_of_adapters(options)
     start = tuple(Path(each).expanduser().absolute() for each in options.start or ())
     lora = None
     if not options.full:
@@ -241,6 +241,15 @@ def _settings(
         device=device,
         dtype=dtype,
     )
+
+
+def _refuse_of_adapters(options: TuneOptions) -> None:
+    """``UsageError`` for what means nothing where no adapter is tuned."""
+    for name in ("start", "calibrate", "together", "apart"):
+        if getattr(options, name):
+            raise UsageError(
+                f"--full tunes no adapter, which --{name} is for", f"leave --{name} out"
+            )
 
 
 def _far(
