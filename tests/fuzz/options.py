@@ -35,6 +35,7 @@ _USUAL = {  # what a command is given where no other value is drawn
     "convert": (MODEL, "out"),
     "quantize": (MODEL, "out", "--kind", "int8"),
 }
+_ENDING = {"serve": ("--file", "none.txt")}  # with which a command that would wait does not
 _LEFT_OUT = frozenset({"--install-completion", "--show-completion", *values.ENDLESS})
 
 
@@ -129,7 +130,10 @@ def _case(rng: random.Random, command: _Command, rest: list[str]) -> Case:
 
 def _arguments(rng: random.Random, command: _Command) -> list[str]:
     """Mostly what the command needs; else values that are drawn, too many or too few."""
-    usual = _USUAL.get(" ".join(command.words))
+    name = " ".join(command.words)
+    if name in _ENDING:
+        return list(_ENDING[name])
+    usual = _USUAL.get(name)
     if usual is not None and rng.random() < 0.7:
         return list(usual)
     if rng.random() < 0.1:
