@@ -83,6 +83,12 @@ def test_common_words_are_what_their_writer_meant() -> None:
     assert slips(library, ordinary, "Where is the hattry?") == {"hattry": "hattery"}
 
 
+def test_documents_in_another_language_are_left_alone() -> None:
+    german = "Der Müller wohnte am Bach und hatte einen Esel, den er Donnerwetter nannte. "
+    assert slips(*tale(german * 5), "Wo wohnt der Müller mit Donnerweter?") == {}
+    assert slips(*tale(german + "In the mill, said the miller. " * 5), "Donnerweter?") != {}
+
+
 def test_a_tokenizer_that_cannot_tell_what_is_common_finds_none() -> None:
     library = library_of(TALE, vocab=300)
     assert slips(library, Ordinary(library.tokenizer), "Where did Lawerence go?") == {}

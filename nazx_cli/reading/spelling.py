@@ -3,7 +3,7 @@
 A word that the documents have no form of is looked for once more, with a letter left out, put in
 or changed, or two letters beside each other that change places: by their posting lists, so in
 documents of any size. Common words are left as they are, for their writer knew them, and so is
-what stands in quotation marks.
+what stands in quotation marks. Common words are known in English alone.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _QUOTED = re.compile(r'"[^"]*"|“[^”]*”')  # meant as it is typed
 _SHORTEST = 5  # letters: shorter words are a letter from too many others
+_ARTICLES = 0.005  # of the tokens of a text, at least: English prose has 0.04
 _LOOKED_AT = 64  # places where a stem stands, for how the word is written there
 _TOKENS = 16  # that a word takes, at most
 
@@ -46,12 +47,18 @@ def slips(library: Library, ordinary: Ordinary, question: str) -> dict[str, str]
         if meant := _nearest(library, word):
             plain = meant.islower() or meant.isupper()
             found[typed] = meant.capitalize() if typed[0].isupper() and plain else meant
-    return found
+    return found if found and _is_english(library) else {}
 
 
 def mended(question: str, found: Mapping[str, str]) -> str:
     """``question`` with the words that ``slips`` found in place of those that were typed."""
     return WORD.sub(lambda match: found.get(match.group(), match.group()), question)
+
+
+def _is_english(library: Library) -> bool:
+    """Whether the documents are in the language whose common words are known: where they are not,
+    a word that they lack may well be another form of one that they have."""
+    return library.matcher.tally("the").total >= _ARTICLES * library.num_tokens
 
 
 def _nearest(library: Library, word: str) -> str:
