@@ -107,7 +107,7 @@ def _worthwhile(machine: Hardware, limit: int | None, hub: bool, gated: bool) ->
 def better_model(
     name: str, limit: int | None = None, machine: Hardware | None = None
 ) -> str | None:
-    """One line that names the best model of the registry that fits ``machine`` (None: this one),
+    """One line that names the largest model to suggest that fits ``machine`` (None: this one),
     where it is larger than ``name``, and the command to get it; None where there is none."""
     entry = Registry.load().find(name)
     if entry is None:
@@ -116,7 +116,6 @@ def better_model(
     if best.parameters <= entry.parameters:
         return None
     return (
-        f"{best.name} ({best.parameters / 1e9:.1f} billion weights, {found.precision}, "
-        f"{found.plan.estimate.total / 1e9:.1f} GB) would fit too and answers better: "
-        f"nazx pull {best.name}"
+        f"a larger model would fit: {best.name} ({best.parameters / 1e9:.1f} billion weights, "
+        f"{found.precision}, {found.plan.estimate.total / 1e9:.1f} GB): nazx pull {best.name}"
     )
