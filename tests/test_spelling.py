@@ -159,8 +159,8 @@ def test_the_question_is_asked_as_it_was_meant_and_that_is_told(
     can_cite: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Ordinary, "_ids", {"which": 0})
-    said = "[1] To the church.|-0.1" if can_cite else "To the church."
-    lm = ScriptedModel([said] * 8, can_cite=can_cite)
+    said = ["To the church."] * 4 + ["To Lawerence."] * 2
+    lm = ScriptedModel([f"[1] {s}|-0.1" if can_cite else s for s in said], can_cite=can_cite)
     document = Document("tale.txt", TALE, "text")
     chat = Session(lm, Library.build([document], lm.tokenizer))  # type: ignore[arg-type]
     notices, answer = asked(chat, "Where did Saint Lawerence go?")
@@ -170,3 +170,9 @@ def test_the_question_is_asked_as_it_was_meant_and_that_is_told(
     assert chat.turns[0].question == "Where did Saint Lawrence go?"
     notices, _ = asked(chat, "Which churhc?")
     assert notices == []  # it is near a word of the conversation alone
+    notices, _ = asked(chat, "Did Lawerence sail?")
+    assert len(notices) == 1  # as typed before, and as wrong
+    lm.answers = lm.answers[-1:] * 2
+    asked(chat, "Where did Saint Lawrence sail?")
+    notices, _ = asked(chat, "Did Lawerence ask?")
+    assert notices == []  # an answer had it

@@ -286,12 +286,12 @@ class Setup:
         return strange_names(self.library, question)
 
     def slips(self, question: str, history: History, ordinary: Ordinary) -> dict[str, str]:
-        """See ``reading.spelling``; {} where documents are not read by recall. What was said
-        before is not taken for a slip."""
+        """See ``reading.spelling``; {} where documents are not read by recall. What was answered
+        before is not taken for a slip; what was asked may have been one."""
         if self.library is None or not self.reader.makes_parts:
             return {}
         if found := slips(self.library, ordinary, question):
-            said = {w for turn in history.turns for w in words(f"{turn.question} {turn.answer}")}
+            said = {word for turn in history.turns for word in words(turn.answer)}
             found = {typed: meant for typed, meant in found.items() if typed.casefold() not in said}
         return found
 
