@@ -134,7 +134,7 @@ FAR_UPDATES = MappingProxyType(
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 """Number formats of weights and arithmetic (``--dtype``)."""
 
-DEVICES = ("cpu", "cuda", "mps")
+DEVICES = ("auto", "cpu", "cuda", "mps")
 """Kinds of devices (``--device``); ``cuda:1`` is the second of its kind."""
 
 MAIN_BRANCH = "main"

@@ -111,7 +111,7 @@ def resolve_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         if name.split(":")[0] not in DEVICES:
-            known = ", ".join(("auto", *DEVICES))
+            known = ", ".join(DEVICES)
             raise UsageError(f"there is no device {name!r}", f"choose one of {known}") from None
         raise UsageError(
             f"the device {name!r} cannot be used: {first_line(error).partition('. ')[0]}",

@@ -19,7 +19,6 @@ from nazx_cli.reading.words import (
     WORD,
     begins_sentence,
     is_unspaced,
-    related_stems,
     script,
     stem,
     words,
@@ -74,8 +73,7 @@ def strange_names(library: Library, question: str) -> tuple[str, ...]:
         and not any(match.group().casefold() in each for each in none)
         and not begins_sentence(question, match.start())
     ]
-    has = library.matcher.has
-    if not tells_names(library) or any(has(s) for n in names for s in related_stems(n.casefold())):
+    if not tells_names(library) or any(library.has_form(name.casefold()) for name in names):
         return ()
     return tuple(dict.fromkeys(names))
 

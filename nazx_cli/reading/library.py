@@ -15,7 +15,7 @@ from nazx_cli.reading.matcher import Matcher, Words, telling
 from nazx_cli.reading.passages import PASSAGE_TOKENS, Passage
 from nazx_cli.reading.tallies import Blocks, Positions
 from nazx_cli.reading.tokenized import TokenizedDocument, tokenize_documents
-from nazx_cli.reading.words import words
+from nazx_cli.reading.words import related_stems, words
 from nazx_cli.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -102,6 +102,10 @@ class Library:
     def matcher(self) -> Words:
         """Finds words on the posting lists."""
         return Matcher(self)
+
+    def has_form(self, word: str) -> bool:
+        """Whether the documents have a form of the case-folded ``word``."""
+        return any(self.matcher.has(each) for each in related_stems(word))
 
     @cached_property
     def title_words(self) -> frozenset[str]:

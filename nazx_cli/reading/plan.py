@@ -82,7 +82,7 @@ def mode_for(mode: str, reads_resident: bool, prefers_resident: bool | None = No
 
 
 def groups(
-    library: Library, question: str, together: int, apart: int, budget: int, cost: Cost = len
+    library: Library, question: str, *, together: int, apart: int, budget: int, cost: Cost = len
 ) -> list[tuple[Passage, ...]]:
     """The ``together`` best passages for ``question`` in one group, in document order, then each
     of the ``apart`` best by itself, the best first. No group costs more than ``budget``.

@@ -14,7 +14,7 @@ from itertools import chain
 from string import ascii_lowercase
 from typing import TYPE_CHECKING
 
-from nazx_cli.reading.words import WORD, related_stems, stem
+from nazx_cli.reading.words import WORD, stem
 
 if TYPE_CHECKING:
     from nazx_cli.reading.grounding import Ordinary
@@ -34,20 +34,27 @@ def slips(library: Library, ordinary: Ordinary, question: str) -> dict[str, str]
 
     Of FairytaleQA's 8,548 training questions 89 have such words, 87 of them rightly so.
     """
-    found: dict[str, str] = {}
     if not ordinary:  # it cannot tell which words are common
-        return found
-    for typed in dict.fromkeys(WORD.findall(_QUOTED.sub(" ", question))):
-        word = typed.casefold()
-        if len(word) < _SHORTEST or not (word.isascii() and word.isalpha()):
-            continue
-        known = any(library.matcher.has(each) for each in related_stems(word))
-        if known or ordinary.has(word, whole=True) or ordinary.is_name(typed):
-            continue
-        if meant := _nearest(library, word):
+        return {}
+    asked = dict.fromkeys(WORD.findall(_QUOTED.sub(" ", question)))
+    unknown = [typed for typed in asked if _is_unknown(library, ordinary, typed)]
+    if not unknown or not _is_english(library):
+        return {}
+    found: dict[str, str] = {}
+    for typed in unknown:
+        if meant := _nearest(library, typed.casefold()):
             plain = meant.islower() or meant.isupper()
             found[typed] = meant.capitalize() if typed[0].isupper() and plain else meant
-    return found if found and _is_english(library) else {}
+    return found
+
+
+def _is_unknown(library: Library, ordinary: Ordinary, typed: str) -> bool:
+    """Whether ``typed`` is long enough for a slip and neither the documents' nor a common word."""
+    word = typed.casefold()
+    if len(word) < _SHORTEST or not (word.isascii() and word.isalpha()):
+        return False
+    common = ordinary.has(word, whole=True) or ordinary.is_name(typed)
+    return not common and not library.has_form(word)
 
 
 def mended(question: str, found: Mapping[str, str]) -> str:

@@ -279,18 +279,21 @@ class Setup:
         """Whether all of this follows from ``state`` too."""
         return self.documents == state.documents and self.settings == state.settings
 
+    @property
+    def _recalled(self) -> Library | None:
+        """The documents, where they are read by recall."""
+        return self.library if self.reader.makes_parts else None
+
     def strange_names(self, question: str) -> tuple[str, ...]:
         """See ``reading.grounding``; () where documents are not read by recall."""
-        if self.library is None or not self.reader.makes_parts:
-            return ()
-        return strange_names(self.library, question)
+        return () if self._recalled is None else strange_names(self._recalled, question)
 
     def slips(self, question: str, history: History, ordinary: Ordinary) -> dict[str, str]:
         """See ``reading.spelling``; {} where documents are not read by recall. What was answered
         before is not taken for a slip; what was asked may have been one."""
-        if self.library is None or not self.reader.makes_parts:
+        if self._recalled is None:
             return {}
-        if found := slips(self.library, ordinary, question):
+        if found := slips(self._recalled, ordinary, question):
             said = {word for turn in history.turns for word in words(turn.answer)}
             found = {typed: meant for typed, meant in found.items() if typed.casefold() not in said}
         return found

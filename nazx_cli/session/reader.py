@@ -157,8 +157,10 @@ class Reader:
         if self._mode == "auto" and overview:
             return ()
         room = self.prompter.room(followed, user_message(question)) - self._overhead
-        budget = min(PASSAGE_ROOM * asking.together, room)
-        found = groups(library, about, asking.together, asking.apart, budget, self._cost)
+        budget, cost = min(PASSAGE_ROOM * asking.together, room), self._cost
+        found = groups(
+            library, about, together=asking.together, apart=asking.apart, budget=budget, cost=cost
+        )
         return tuple(
             Prompt(question, user_message(question, passages), "recall", passages)
             for passages in found

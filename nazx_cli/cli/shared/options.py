@@ -31,7 +31,6 @@ from nazx_cli.quantization.cost import KINDS
 from nazx_cli.ui.terminal.screen import Screen
 from nazx_cli.ui.terminal.tables import Table
 
-_DEVICES = ("auto", *DEVICES)
 _SHOWN_WORDS = 24  # cells of words behind a flag, with the bars between them
 
 
@@ -80,7 +79,7 @@ def _checked(parse: Callable[[str], int]) -> Callable[[object], int]:
 
 def _device(typed: str) -> str:
     """A device's name; whether this machine has it is told where it is used."""
-    return typed if re.fullmatch(r"cuda:\d+", typed) else _one_of(_DEVICES, typed)
+    return typed if re.fullmatch(r"cuda:\d+", typed) else _one_of(DEVICES, typed)
 
 
 def _one_of(words: Sequence[str], typed: str) -> str:
@@ -134,7 +133,7 @@ Device = Annotated[
         "auto, cpu, cuda, cuda:N or mps.",
         parser=_device,
         metavar="NAME",
-        autocompletion=lambda: list(_DEVICES),
+        autocompletion=lambda: list(DEVICES),
     ),
 ]
 VramLimit = Annotated[
