@@ -12,7 +12,9 @@ from cli_helpers import make_tokenizer
 
 from nazx_cli.errors import DocumentError, UsageError
 from nazx_cli.evaluation.data.stories import SUMMARY, Question, Section, Story
+from nazx_cli.reading.plan import groups
 from nazx_cli.session.citation import NOT_SAID, parse
+from nazx_cli.session.parts import Asking
 from nazx_cli.session.prompt import user_message
 from nazx_cli.session.state import Message
 from nazx_cli.session.templating.templates import render
@@ -58,7 +60,7 @@ STORIES = [story(number) for number in range(8)]
 
 @pytest.fixture(scope="module")
 def packs() -> list[Pack]:
-    return list(Asker(TOKENIZER, 4000, random.Random(1)).packs(STORIES * 3, "test"))
+    return list(Asker(TOKENIZER, 4000, random.Random(1), Asking()).packs(STORIES * 3, "test"))
 
 
 def rows(packs: list[Pack]) -> Iterator[tuple[str, str]]:
@@ -113,10 +115,25 @@ def test_shares_are_those_of_use(packs: list[Pack]) -> None:
     assert min(counts) >= 1 and max(counts) <= 10 and sum(c > 1 for c in counts) > len(counts) / 3
 
 
+def test_a_model_that_is_asked_once_is_taught_what_it_will_be_shown() -> None:
+    book = Book(STORIES[:4], TOKENIZER, random.Random(0))
+    asker = Asker(TOKENIZER, 4000, random.Random(0), Asking(together=4, apart=0))
+    same, swapped = 0, 0
+    asked = [each for each in book.asked if each.question.kind != SUMMARY]
+    for each in asked:
+        given = asker._passages(book, asker._choose(book, [each]))
+        text = each.question.text
+        (best,) = groups(book.library, text, together=4, apart=0, budget=4000)
+        same += given == best
+        swapped += given != best and len(set(given) & set(best)) > 0
+    assert same > 0.6 * len(asked)
+    assert same + swapped < len(asked), "now and then the right section alone"
+
+
 def test_prompts_are_the_sessions_own() -> None:
     book = Book([STORIES[0]], TOKENIZER, random.Random(0))
     passages = book.passages([0, 2], merged=True)
-    asker = Asker(TOKENIZER, 4000, random.Random(0))
+    asker = Asker(TOKENIZER, 4000, random.Random(0), Asking())
     prompt, answer = asker._row("Where is it?", passages, "[1] Here.")
     assert prompt == render(TOKENIZER, [user_message("Where is it?", passages)])
     assert answer == [*TOKENIZER.encode("[1] Here."), *end_of_answer(TOKENIZER)]
@@ -193,7 +210,7 @@ def test_files_of_all_kinds_become_packs(tmp_path: Path) -> None:
     text.write_text(FILLER * 30)
     names = [f"{questions}=1", f"{chat}", f"{dolly}=3", f"{text}=2"]
     sources = [Source.parse(name) for name in names]
-    made = make_packs(sources, TOKENIZER, longest=2000, held_share=0)
+    made = make_packs(sources, TOKENIZER, longest=2000, asking=Asking(), held_share=0)
     kinds = {pack.kind.rpartition("/")[2] for pack in made.train}
     assert {"questions", "chat", "dolly", "text"} <= kinds
     assert sum(pack.kind.endswith("dolly") for pack in made.train) == 3
@@ -204,7 +221,7 @@ def test_files_of_all_kinds_become_packs(tmp_path: Path) -> None:
     ids = [i for p in plain[: len(plain) // 2] for b in p.branches for i in (*b.prompt, *b.answer)]
     assert sorted(ids) == sorted(TOKENIZER.encode(FILLER * 30))
     assert max(pack.longest for pack in made.train) <= 2000
-    again = make_packs(sources, TOKENIZER, longest=2000, held_share=0)
+    again = make_packs(sources, TOKENIZER, longest=2000, asking=Asking(), held_share=0)
     assert again.train == made.train
 
 
@@ -214,7 +231,7 @@ def test_what_is_judged_by_stays_small(tmp_path: Path, files: int) -> None:
     sources = [Source(tmp_path / f"{number}.txt") for number in range(files)]
     for source in sources:
         source.path.write_text("x" * 90_000)  # a token each
-    made = make_packs(sources, TOKENIZER, longest=2000, held_share=2)
+    made = make_packs(sources, TOKENIZER, longest=2000, asking=Asking(), held_share=2)
     judged, taught = (sum(pack.tokens for pack in packs) for packs in (made.held, made.train))
     if files == 1:
         assert judged > 40_000  # all that is held out
@@ -230,10 +247,10 @@ def test_wrong_files_and_counts_are_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no number of times"):
         Source.parse("a.jsonl=0")
     with pytest.raises(DocumentError, match="cannot read"):
-        make_packs([Source(tmp_path / "none.jsonl")], TOKENIZER, longest=100)
+        make_packs([Source(tmp_path / "none.jsonl")], TOKENIZER, longest=100, asking=Asking())
     (tmp_path / "odd.jsonl").write_text('{"nothing": 1}\n')
     with pytest.raises(DocumentError):
-        make_packs([Source(tmp_path / "odd.jsonl")], TOKENIZER, longest=100)
+        make_packs([Source(tmp_path / "odd.jsonl")], TOKENIZER, longest=100, asking=Asking())
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """Packs of questions about passages, as the session asks them.
 
 The mix is that of use: passages of the right section, alone or among others; groups of passages
-by rank, as the parts of a question are; questions that the passages shown do not answer;
-questions about a whole text; second questions that say "she" for the princess.
+by rank, as the parts of a question are, or for a model that is asked once the best ones together;
+questions that the passages shown do not answer; questions about a whole text; second questions that
+say "she" for the princess.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from nazx_cli.evaluation.data.stories import SUMMARY, Question, Story
 from nazx_cli.reading.plan import typical_passages
 from nazx_cli.session.citation import NOT_SAID, write
+from nazx_cli.session.parts import PASSAGE_ROOM, Asking
 from nazx_cli.session.prompt import form_of, user_message
 from nazx_cli.session.state import Message
 from nazx_cli.session.templating.templates import render, stop_ids
@@ -29,7 +31,9 @@ LONGEST_ANSWER = 220  # characters
 LONGEST_SUMMARY = 420
 _GIVEN = 0.38  # share of packs whose passages are those of a section, not those of recall
 _MERGED = 0.6  # share of packs in which passages that follow on each other are one
+_GIVEN_ONCE = 0.15  # and where the model is asked once
 _SIZES = (2, 3, 3, 3, 4, 4, 6)  # passages of a part
+_PREFIX = 1100  # tokens before the first question of a pack
 _LOOKED_AT = 16  # passages of a ranking that are divided into parts
 _ASKED_OF = 12  # passages of a ranking that a question is put to in use
 _MOST = 9  # questions of a pack that are answered
@@ -45,13 +49,18 @@ Rows = list[tuple[list[int], list[int]]]
 
 
 class Asker:
-    """Makes packs of stories."""
+    """Makes packs of stories, for a model that is asked as ``asking`` has it."""
 
-    def __init__(self, tokenizer: Tokenizer, longest: int, rng: random.Random) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, longest: int, rng: random.Random, asking: Asking
+    ) -> None:
         self._tokenizer = tokenizer
         self._longest = longest
         self._rng = rng
         self._end = end_of_answer(tokenizer)
+        self._once = asking.apart == 0
+        self._sizes = (asking.together,) if self._once else _SIZES
+        self._prefix = max(_PREFIX, PASSAGE_ROOM * asking.together)
 
     def packs(self, stories: Sequence[Story], kind: str) -> Iterator[Pack]:
         """Packs of all stories, each asked about once, in books of a few sizes."""
@@ -67,12 +76,12 @@ class Asker:
     def _fitting(self, rows: Rows, kind: str) -> Iterator[Pack]:
         if rows:
             made = pack(rows, kind)
-            if made.longest <= self._longest and len(made.prefix) <= 1100:
+            if made.longest <= self._longest and len(made.prefix) <= self._prefix:
                 yield made
 
     def _anchors(self, book: Book) -> Iterator[list[Asked]]:
         """One question for each stretch of evidence, several of them together where stretches
-        have but one or two questions of their own."""
+        have but one or two questions of their own and passages need not be those by rank."""
         by_place: dict[object, list[Asked]] = {}
         for asked in book.asked:
             if asked.question.kind != SUMMARY:
@@ -83,43 +92,46 @@ class Asker:
         self._rng.shuffle(groups)
         at = 0
         while at < len(groups):
-            count = self._rng.choice(_TOGETHER) if few else 1
+            count = self._rng.choice(_TOGETHER) if few and not self._once else 1
             yield [self._rng.choice(group) for group in groups[at : at + count]]
             at += count
 
     def _about(self, book: Book, anchors: list[Asked]) -> Rows:
         """Rows on passages for ``anchors``: these and the other questions that they bear on."""
         numbers = self._choose(book, anchors)
-        passages = book.passages(numbers, self._rng.random() < _MERGED)
-        yes: Rows = []
-        no: Rows = []
+        passages = self._passages(book, numbers)
+        yes: list[tuple[str, str]] = []
+        no: list[tuple[str, str]] = []
         for asked in self._pool(book, anchors, numbers):
             answer = self._answer(asked.question)
             if answer is None:
                 continue
-            if not asked.question.answers:
-                if asked.evidence and found(book, asked, "", passages).held:
-                    no.append(self._row(asked.question.text, passages, NOT_SAID))
-                continue
+            question = asked.question.text
             judged = found(book, asked, answer, passages)
-            if judged.held:
-                text = write(answer, judged.number)
-                yes.append(self._row(asked.question.text, passages, text))
+            if not asked.question.answers:
+                if judged.held:
+                    no.append((question, NOT_SAID))
+            elif judged.held:
+                yes.append((question, write(answer, judged.number)))
             elif judged.absent and answer not in ("Yes.", "No."):
-                no.append(self._row(asked.question.text, passages, NOT_SAID))
+                no.append((question, NOT_SAID))
         self._rng.shuffle(yes)
         answered = yes[:_MOST]
         kept = int(len(answered) * _REFUSED + self._rng.random()) if answered else _ALONE
-        rows = answered + no[:kept]
-        self._rng.shuffle(rows)
-        return rows
+        chosen = answered + no[:kept]
+        self._rng.shuffle(chosen)
+        return [self._row(question, passages, answer) for question, answer in chosen]
+
+    def _passages(self, book: Book, numbers: Sequence[int]) -> tuple[Passage, ...]:
+        return book.passages(numbers, self._once or self._rng.random() < _MERGED)
 
     def _choose(self, book: Book, anchors: Sequence[Asked]) -> list[int]:
         rng, anchor = self._rng, anchors[0]
         evidence = [span for asked in anchors for span in asked.evidence]
         gold = set(book.holding(evidence))
         size = sum(b - a for a, b in evidence)
-        given = _GIVEN if len(anchors) == 1 else 1.0
+        usual = _GIVEN_ONCE if self._once else _GIVEN
+        given = usual if len(anchors) == 1 else 1.0
         if gold and rng.random() < given and size < _LONG_SECTION:
             numbers = sorted(gold)
             if rng.random() < 0.4:
@@ -127,8 +139,10 @@ class Asker:
                 numbers += order[: rng.randint(1, 2)]
             return numbers
         order = book.ranked(anchor.question.text, _LOOKED_AT)
-        each = rng.choice(_SIZES)
+        each = rng.choice(self._sizes)
         parts = [order[at : at + each] for at in range(0, len(order), each)]
+        if self._once:
+            parts = parts[:1]
         good = [part for part in parts if gold.intersection(part)]
         if good and rng.random() > _EMPTY:
             return rng.choice(good)
@@ -181,7 +195,7 @@ class Asker:
             name, text = said
             firsts = [a for a in asked if a is not second and name in a.question.text]
             answer = self._answer(second.question)
-            passages = book.passages(self._choose(book, [second]), self._rng.random() < _MERGED)
+            passages = self._passages(book, self._choose(book, [second]))
             if not firsts or answer is None or not passages:
                 continue
             judged = found(book, second, answer, passages)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from nazx_cli.errors import DocumentError, UsageError
 from nazx_cli.evaluation.data.files import check_ends, read_data
 from nazx_cli.evaluation.data.stories import Story
+from nazx_cli.session.parts import Asking
 from nazx_cli.session.state import Message, Role
 from nazx_cli.session.templating.templates import render
 from nazx_cli.training.packing import Branch, Pack, pack
@@ -71,11 +72,13 @@ def make_packs(
     tokenizer: Tokenizer,
     *,
     longest: int,
+    asking: Asking,
     held_share: int = 16,
     seed: int = 0,
     on_file: OnFile | None = None,
 ) -> Split:
-    """Read ``sources``; no prompt with its answer has more than ``longest`` tokens.
+    """Read ``sources``, for a model that is asked as ``asking`` has it; no prompt with its answer
+    has more than ``longest`` tokens.
 
     One document in about ``held_share`` is held out; of their packs so many are judged by as have
     ``HELD_TOKENS`` together. ``DocumentError`` names what cannot be read.
@@ -88,7 +91,7 @@ def make_packs(
             on_file(source.path.name, number, len(sources))
         # Its own numbers for each file: another file in the mix leaves these packs as they are.
         rng = random.Random(f"{seed} {source.path.name}")
-        made = _of_file(source, tokenizer, longest, held_share, rng)
+        made = _of_file(source, tokenizer, longest, asking, held_share, rng)
         train.extend(made.train)
         held.extend(made.held)
         stories.extend(made.stories)
@@ -98,7 +101,12 @@ def make_packs(
 
 
 def _of_file(
-    source: Source, tokenizer: Tokenizer, longest: int, held_share: int, rng: random.Random
+    source: Source,
+    tokenizer: Tokenizer,
+    longest: int,
+    asking: Asking,
+    held_share: int,
+    rng: random.Random,
 ) -> Split:
     kind = f"{source.path.parent.name}/{source.path.stem}"
     chats = _chats(source.path)
@@ -113,7 +121,7 @@ def _of_file(
             pieces, source.times, held_share, rng, lambda piece: [_text_pack(piece, kind)]
         )
     known, kept = split_held(data.stories, held_share)
-    asker = Asker(tokenizer, longest, rng)
+    asker = Asker(tokenizer, longest, rng, asking)
     train: list[Pack] = []
     for stories in _rounds(known, source.times, rng):
         train.extend(asker.packs(stories, kind))

@@ -99,6 +99,14 @@ class RunSettings:
     device: str = "auto"
     dtype: str = "auto"
 
+    def asking(self) -> Asking:
+        """How many passages the model is to be asked about at a time."""
+        usual = Asking.of(read_notes(Path(self.start[0])) if self.start else {})
+        return Asking(
+            usual.together if self.together is None else self.together,
+            usual.apart if self.apart is None else self.apart,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """As ``run.json`` has it."""
         data = asdict(self)
@@ -134,6 +142,7 @@ def prepare(
         settings.sources,
         lm.tokenizer,
         longest=longest,
+        asking=settings.asking(),
         held_share=settings.held_share,
         seed=settings.schedule.seed,
         on_file=on_file,
@@ -260,25 +269,15 @@ class Run:
         self._answer_as_tuned()
         known = read_data([source.path for source in self.settings.sources]).stories
         held = split_held(known, self.settings.held_share)[1]
-        tried = try_out(self.lm, held, self.settings.calibrate, self._asking(), on_question)
+        tried = try_out(self.lm, held, self.settings.calibrate, self.settings.asking(), on_question)
         return {"choice": fit(tried).to_json()} if tried else {}
 
     def _notes(self, counters: Counters) -> dict[str, Any]:
         notes = notes_on(self.settings.model, self.lm.folder, counters)
         if any(b.answer for p in self.train for b in p.branches if p.kind and p.prefix):
             notes["answers"] = "cited"
-            notes["asking"] = self._asking().to_json()
+            notes["asking"] = self.settings.asking().to_json()
         return notes
-
-    def _asking(self) -> Asking:
-        """How many passages the model is to be asked about at a time."""
-        start = self.settings.start
-        usual = Asking.of(read_notes(Path(start[0])) if start else {})
-        together, apart = self.settings.together, self.settings.apart
-        return Asking(
-            usual.together if together is None else together,
-            usual.apart if apart is None else apart,
-        )
 
 
 def _base_name(lm: LanguageModel) -> str:
