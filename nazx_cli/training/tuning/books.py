@@ -113,7 +113,8 @@ class Book:
 
     def holding(self, spans: Sequence[Span]) -> list[int]:
         """Numbers of the passages that hold something of ``spans``, in order."""
-        return [i for i, place in enumerate(self.places) if overlap(place, spans) > _TOUCHES]
+        least = min(_TOUCHES, sum(last - first for first, last in spans) / 2)
+        return [i for i, place in enumerate(self.places) if overlap(place, spans) > least]
 
     def ranked(self, question: str, count: int) -> list[int]:
         """The ``count`` best passages for a question, best first; at most ``_RANKED``."""
