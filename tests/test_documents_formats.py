@@ -65,6 +65,27 @@ def test_a_page_is_read_as_its_words() -> None:
     assert places_of(document) == [("A tale", "A tale"), ("The Pool", "The Pool")]
 
 
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ("<nav><ul><li>a</li></ul></nav>words", "words"),
+        ("<nav><table><tr><td>a<td>b</table></nav>words", "words"),
+        ("<div role=navigation><h3>Navigation</h3><ul><li>a</ul></div>words", "words"),
+        ("<form role=search>Go</form>words", "words"),
+        ("<div class=navheader><table><tr><td>Prev<td>Next</table></div>words", "words"),
+        ("<h2>One<a class='x headerlink' href='#one'>\u00b6</a></h2>words", "One\n\nwords"),
+        ("<table><tr><td>[<a>&lt;&lt;</a>]<td>[<a>Up</a>]<td><td>[<a>Index</a>]</table>a", "a"),
+        ("<p>[a] [b]</p><pre>[a] [b] [c]</pre>", "[a] [b]\n\n[a] [b] [c]"),
+        ("<ul><li></li></ul>words", "words"),
+        ("<div role=main class=header><ul><li>words</ul></div>", "- words"),
+    ],
+)
+def test_what_leads_through_a_site_is_no_part_of_a_page(body: str, text: str) -> None:
+    document = document_of(page(body))
+    assert document.text == text + "\n"
+    assert all("\u00b6" not in place.label for place in document.places)
+
+
 def test_a_place_holds_until_the_next() -> None:
     document = document_of(page("<p>before</p><h2>I<br>One</h2><p>aa</p><h3>II</h3><p>bb</p>"))
     text = document.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import BinaryIO
 
 from nazx_cli.documents.document import LINE, PARAGRAPH, Advance, Text, TextBuilder, settled
@@ -31,6 +32,11 @@ _DROPPED = _tags(
     "script style nav noscript template iframe object svg select textarea button audio video "
     "canvas annotation datalist"
 )
+_DROPPED_ROLES = _tags("navigation search")
+_DROPPED_CLASSES = _tags("headerlink navheader navfooter")
+"""What links to a heading (Sphinx, MkDocs), and to other pages (DocBook)."""
+_NAVIGATION = re.compile(r"(?:\[[^\[\]]{1,24}\]\s*){3,}")
+"""A line of nothing but words in brackets: ``[Top] [Contents] [Index]``."""
 _HEADINGS = _tags("h1 h2 h3 h4 h5 h6")
 _PARAGRAPHS = _HEADINGS | _tags(
     "address article aside blockquote center dl details fieldset figure footer form header hgroup "
@@ -102,13 +108,15 @@ class _Page:
         self._dropped_from: int | None = None  # depth of the element that is being left out
         self._headings = self._verbatim = 0  # how many are open
 
-    def start(self, tag: str, attributes: object) -> None:
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         """An element begins."""
         self._settle(tag)
         self._depth += 1
         self._headings += tag in _HEADINGS
         self._verbatim += tag == "pre"
-        if tag in _DROPPED and self._dropped_from is None:
+        if self._dropped_from is not None:
+            return
+        if _is_dropped(tag, attributes):
             self._dropped_from = self._depth
         elif tag in _CELLS:
             self._words.append(_CELL)
@@ -119,6 +127,7 @@ class _Page:
         """An element ends."""
         if self._dropped_from is None:
             self._end_block(tag)
+            self._bullet = self._bullet and tag != "li"
         elif self._dropped_from == self._depth:
             self._dropped_from = None
         self._depth -= 1
@@ -148,7 +157,7 @@ class _Page:
         text = "".join(self._words)
         self._words.clear()
         text = text.strip("\n") if self._verbatim else _settled(text)
-        if not text or text.isspace():
+        if not text or text.isspace() or (not self._verbatim and _NAVIGATION.fullmatch(text)):
             return
         if heading:
             self._builder.heading(_settled(text))
@@ -166,6 +175,13 @@ class _Page:
                 self._gap = PARAGRAPH
         elif tag in _LINES:
             self._flush()
+
+
+def _is_dropped(tag: str, attributes: Mapping[str, str]) -> bool:
+    """Whether an element is no part of what the page says."""
+    if tag in _DROPPED or attributes.get("role") in _DROPPED_ROLES:
+        return True
+    return not _DROPPED_CLASSES.isdisjoint(attributes.get("class", "").split())
 
 
 def _settled(text: str) -> str:
