@@ -127,7 +127,8 @@ class _Page:
         """An element ends."""
         if self._dropped_from is None:
             self._end_block(tag)
-            self._bullet = self._bullet and tag != "li"
+            if tag == "li":
+                self._bullet = False
         elif self._dropped_from == self._depth:
             self._dropped_from = None
         self._depth -= 1

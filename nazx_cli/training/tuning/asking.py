@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nazx_cli.evaluation.data.stories import SUMMARY, Question, Story
@@ -29,12 +30,7 @@ if TYPE_CHECKING:
 
 LONGEST_ANSWER = 220  # characters
 LONGEST_SUMMARY = 420
-_GIVEN = 0.38  # share of packs whose passages are those of a section, not those of recall
-_MERGED = 0.6  # share of packs in which passages that follow on each other are one
-_GIVEN_ONCE = 0.15  # and where the model is asked once
-_SIZES = (2, 3, 3, 3, 4, 4, 6)  # passages of a part
 _PREFIX = 1100  # tokens before the first question of a pack
-_LOOKED_AT = 16  # passages of a ranking that are divided into parts
 _ASKED_OF = 12  # passages of a ranking that a question is put to in use
 _MOST = 9  # questions of a pack that are answered
 _EMPTY = 0.15  # share of parts that are taken although they do not hold the answer
@@ -42,10 +38,36 @@ _HARD = 8  # questions of a pack that recall would put to its passages, which do
 _REFUSED = 0.25  # questions that are not answered, for each that is (0.8 made answers worse),
 _ALONE = 2  # and so many of them where none is
 _FEW = 2.5  # questions of a stretch: with fewer, stretches are asked about together
-_TOGETHER = (1, 2, 3, 3)
 _LONG_SECTION = 2400  # characters: of a longer one, recall has to find the place
 
 Rows = list[tuple[list[int], list[int]]]
+
+
+@dataclass(frozen=True)
+class _Mix:
+    """What passages are shown.
+
+    given     share of packs whose passages are those of a section, not those of recall
+    merged    share of packs in which passages that follow on each other are one
+    ranked    passages of a ranking that are divided into parts
+    sizes     passages of a part
+    anchors   stretches that are asked about together, where they have few questions
+    """
+
+    given: float
+    merged: float
+    ranked: int
+    sizes: tuple[int, ...]
+    anchors: tuple[int, ...]
+
+    @classmethod
+    def of(cls, asking: Asking) -> _Mix:
+        """A model that is asked once is shown the best passages, as they will be: one part."""
+        if asking.apart == 0:
+            best = asking.together
+            return cls(given=0.15, merged=1.0, ranked=best, sizes=(best,), anchors=(1,))
+        sizes, anchors = (2, 3, 3, 3, 4, 4, 6), (1, 2, 3, 3)
+        return cls(given=0.38, merged=0.6, ranked=16, sizes=sizes, anchors=anchors)
 
 
 class Asker:
@@ -58,8 +80,7 @@ class Asker:
         self._longest = longest
         self._rng = rng
         self._end = end_of_answer(tokenizer)
-        self._once = asking.apart == 0
-        self._sizes = (asking.together,) if self._once else _SIZES
+        self._mix = _Mix.of(asking)
         self._prefix = max(_PREFIX, PASSAGE_ROOM * asking.together)
 
     def packs(self, stories: Sequence[Story], kind: str) -> Iterator[Pack]:
@@ -92,7 +113,7 @@ class Asker:
         self._rng.shuffle(groups)
         at = 0
         while at < len(groups):
-            count = self._rng.choice(_TOGETHER) if few and not self._once else 1
+            count = self._rng.choice(self._mix.anchors) if few else 1
             yield [self._rng.choice(group) for group in groups[at : at + count]]
             at += count
 
@@ -123,26 +144,23 @@ class Asker:
         return [self._row(question, passages, answer) for question, answer in chosen]
 
     def _passages(self, book: Book, numbers: Sequence[int]) -> tuple[Passage, ...]:
-        return book.passages(numbers, self._once or self._rng.random() < _MERGED)
+        return book.passages(numbers, self._rng.random() < self._mix.merged)
 
     def _choose(self, book: Book, anchors: Sequence[Asked]) -> list[int]:
         rng, anchor = self._rng, anchors[0]
         evidence = [span for asked in anchors for span in asked.evidence]
         gold = set(book.holding(evidence))
         size = sum(b - a for a, b in evidence)
-        usual = _GIVEN_ONCE if self._once else _GIVEN
-        given = usual if len(anchors) == 1 else 1.0
+        given = self._mix.given if len(anchors) == 1 else 1.0
         if gold and rng.random() < given and size < _LONG_SECTION:
             numbers = sorted(gold)
             if rng.random() < 0.4:
                 order = [i for i in book.ranked(anchor.question.text, 12) if i not in gold]
                 numbers += order[: rng.randint(1, 2)]
             return numbers
-        order = book.ranked(anchor.question.text, _LOOKED_AT)
-        each = rng.choice(self._sizes)
+        order = book.ranked(anchor.question.text, self._mix.ranked)
+        each = rng.choice(self._mix.sizes)
         parts = [order[at : at + each] for at in range(0, len(order), each)]
-        if self._once:
-            parts = parts[:1]
         good = [part for part in parts if gold.intersection(part)]
         if good and rng.random() > _EMPTY:
             return rng.choice(good)
