@@ -104,6 +104,22 @@ def test_what_is_not_shown_is_not_said(packs: list[Pack]) -> None:
     assert refused > 5
 
 
+@pytest.mark.parametrize("asking", [Asking(), Asking(together=6, apart=0)])
+def test_what_no_section_answers_is_taught_to_be_refused(asking: Asking) -> None:
+    """A page's questions without an answer may name no section: none of it answers them."""
+
+    def page(number: int) -> Story:
+        made = story(number)
+        asked = (*made.questions[:4], Question(f"Who ate the lantern{number} at dawn?", ()))
+        return Story(made.title, made.sections, asked)
+
+    asker = Asker(TOKENIZER, 4000, random.Random(2), asking)
+    pages = [page(number) for number in range(8)] * 4
+    said = [said for asked, said in rows(list(asker.packs(pages, "t"))) if "at dawn?" in asked]
+    assert len(said) > 3
+    assert all(NOT_SAID in answer for answer in said)
+
+
 def test_shares_are_those_of_use(packs: list[Pack]) -> None:
     answers = [answer for _, answer in rows(packs)]
     refusals = sum(NOT_SAID in answer for answer in answers) / len(answers)

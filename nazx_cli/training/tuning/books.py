@@ -180,7 +180,10 @@ def word_share(part: str, whole: str) -> float:
 
 
 def _evidence(story: Story, question: Question) -> tuple[Span, ...]:
-    """The sentence that the data names if the text has it, else the sections."""
+    """The sentence that the data names if the text has it, else the sections; the whole story for
+    a question that it does not answer and that names no section."""
     if question.evidence and (at := story.text.find(question.evidence)) >= 0:
         return ((at, at + len(question.evidence)),)
+    if not question.answers and not question.sections:
+        return ((0, len(story.text)),)
     return story.spans(question.sections)
