@@ -101,7 +101,8 @@ class RunSettings:
 
     def asking(self) -> Asking:
         """How many passages the model is to be asked about at a time."""
-        usual = Asking.of(read_notes(Path(self.start[0])) if self.start else {})
+        left = self.together is None or self.apart is None
+        usual = Asking.of(read_notes(Path(self.start[0])) if left and self.start else {})
         return Asking(
             usual.together if self.together is None else self.together,
             usual.apart if self.apart is None else self.apart,
@@ -138,11 +139,12 @@ def prepare(
     check_new(folder / RUN_FILE, "nazx tune")
     _starts(settings, lm)
     longest = min(settings.longest or _LONGEST, reach(lm.config))
+    asking = settings.asking()
     made = make_packs(
         settings.sources,
         lm.tokenizer,
         longest=longest,
-        asking=settings.asking(),
+        asking=asking,
         held_share=settings.held_share,
         seed=settings.schedule.seed,
         on_file=on_file,
@@ -152,7 +154,13 @@ def prepare(
             "there is nothing to train on in these files", "name files with questions or text"
         )
     tokens = settings.epochs * sum(pack.tokens for pack in made.train)
-    settings = replace(settings, longest=longest, schedule=settings.schedule.lasting(tokens))
+    settings = replace(
+        settings,
+        longest=longest,
+        schedule=settings.schedule.lasting(tokens),
+        together=asking.together,
+        apart=asking.apart,
+    )
     _keep(folder, settings, made, lm)
     return settings
 
