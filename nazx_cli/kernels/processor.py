@@ -22,6 +22,11 @@ def multiplies_bfloat16() -> bool:
     return not processor_flags().isdisjoint(("avx512_bf16", "bf16"))
 
 
+def multiplies_int8() -> bool:
+    """Whether sums of products of int8 are one instruction, exact in 32 bits: VNNI or AMX."""
+    return not processor_flags().isdisjoint(("avx512_vnni", "avx_vnni", "amx_int8"))
+
+
 def usable_cores() -> int:
     """How many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):

@@ -5,9 +5,10 @@ head, norms and biases stay in the compute type. Weights count as they are in th
 that the quantized matrix does not depend on the compute type or the device.
 
 A product on CUDA is bitsandbytes' own (LLM.int8() with outliers above 6 kept apart; 4-bit).
-Elsewhere activations are never quantized: the matrix is dequantized piece by piece, or, for up to
-eight rows on a CPU, multiplied as it is: by compiled code of our own (``kernels.native.products``),
-or where that cannot be had, in bfloat16, by torch's kernel for int8 and bitsandbytes' for nf4.
+Elsewhere the matrix is dequantized piece by piece, or, for up to eight rows on a CPU, multiplied as
+it is: by compiled code of our own (``kernels.native.products``), or where that cannot be had, in
+bfloat16, by torch's kernel for int8 and bitsandbytes' for nf4. Activations are quantized in one
+case: a long prompt through int8 on a CPU that multiplies int8 (``Int8Linear.forward``).
 """
 
 from __future__ import annotations
