@@ -15,11 +15,12 @@ from nazx_cli.config import ModelConfig
 from nazx_cli.errors import ModelUnavailableError, UsageError, first_line
 from nazx_cli.kernels.processor import multiplies_bfloat16
 from nazx_cli.model.decoder import Decoder
-from nazx_cli.model.libraries import give_back, keep_little
+from nazx_cli.model.libraries import loading
 from nazx_cli.model.offload import keep_in_host_memory
 from nazx_cli.names import DEVICES, DTYPES
 
 
+@loading()
 def load_decoder(
     folder: Path,
     device: str,
@@ -41,7 +42,6 @@ def load_decoder(
     one parameter at a time, so that no second copy of the model is held. ``ModelUnavailableError``
     names what is broken, ``UsageError`` a wrong device, type or quantization.
     """
-    keep_little()
     config = ModelConfig.from_folder(folder)
     checkpoint = Checkpoint.open(folder)
     stored = stored_kind(config)
@@ -74,10 +74,10 @@ def load_decoder(
         decoder.head.weight = decoder.embed.weight
     if decoder.far is not None:
         decoder.far.prepare(decoder.embed)
-    give_back()
     return decoder.eval()
 
 
+@loading()
 def change_adapter(
     decoder: Decoder, folder: Path, before: Adapter | None, after: Adapter | None
 ) -> None:
@@ -96,7 +96,6 @@ def change_adapter(
             _quantized(decoder, checkpoint, recipe, kind, where, what, packed=False)
         else:
             _assign(decoder, checkpoint, recipe, decoder.device, decoder.dtype)
-    give_back()
 
 
 def resolve_device(name: str) -> torch.device:
