@@ -9,13 +9,16 @@ import pytest
 import torch
 from checkpoints import LLAMA, write_checkpoint
 from cli_helpers import run_nazx
-from models import random_ids
+from models import random_ids, relative_error
 from safetensors.torch import load_file, save_file
 from training_models import fresh, with_random_additions
 
 from nazx_cli import load_model
 from nazx_cli.checkpoint.adapters import verify_adapter
-from nazx_cli.checkpoint.adapters.lora import LoraPair, read_adapter, write_adapter
+from nazx_cli.checkpoint.adapters.lora import LoraPair, adapted, read_adapter, write_adapter
+from nazx_cli.checkpoint.checkpoint import Checkpoint
+from nazx_cli.checkpoint.recipes import recipes
+from nazx_cli.config import ModelConfig
 from nazx_cli.errors import ModelUnavailableError, UsageError
 from nazx_cli.training.lora import LoraSettings, begin_from, pairs
 
@@ -53,6 +56,33 @@ def test_merged_logits_are_those_of_training(
     assert (lm.logits(IDS) - want).abs().max() < 1e-4
     assert (load_model(model).logits(IDS) - want).abs().max() > 1e-2
     assert lm.cites
+
+
+@pytest.mark.parametrize("wanted", (torch.float32, torch.bfloat16), ids=str)
+@pytest.mark.parametrize("base", ("llama", "neox-sequential"))
+def test_matrices_are_merged_in_float32_in_their_places(
+    tmp_path: Path, base: str, wanted: torch.dtype
+) -> None:
+    targets = ("v_proj",) if base == "llama" else ("query_key_value",)
+    model, where = trained(tmp_path, base, LoraSettings(3, 5.0, targets))
+    config, adapter = ModelConfig.from_folder(model), read_adapter(where)
+    plain = Checkpoint.open(model)
+    merged = adapted(plain, config, adapter)
+    added = 0
+    for recipe in recipes(config):
+        out = recipe.read_into(merged, torch.empty(recipe.shape, dtype=wanted))
+        parts = []
+        for name, _ in recipe.sources:
+            pair = adapter.pairs.get(name.removesuffix(".weight"))
+            part = plain.read(name).double()
+            if pair is not None and name.endswith(".weight"):
+                part += 5 / 3 * pair.up.double() @ pair.down.double()
+                added += 1
+            parts.append(part)
+        want = recipe.arrange(parts) if recipe.arrange else parts[0]
+        assert relative_error(out, want) < (1e-6 if wanted == torch.float32 else 4e-3)
+        assert recipe.type_in(merged) == recipe.read(merged).dtype
+    assert added == config.num_layers
 
 
 @pytest.mark.parametrize("base", ("llama", "neox-sequential"))

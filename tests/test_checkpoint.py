@@ -60,6 +60,37 @@ def test_names_shapes_types_and_values_come_back(folder: Path) -> None:
     assert torch.equal(checkpoint.read("embed.weight", slice(2, 5)), TENSORS["embed.weight"][2:5])
 
 
+@pytest.mark.parametrize("stored", (torch.float32, torch.bfloat16, torch.float16), ids=str)
+@pytest.mark.parametrize("wanted", (torch.float32, torch.bfloat16), ids=str)
+@pytest.mark.parametrize("shape", ((0,), (0, 3), (3, 0), (1,), (7, 5), (700, 401), (3, 200_001)))
+def test_tensors_are_read_into_their_places(
+    tmp_path: Path, stored: torch.dtype, wanted: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    tensor = torch.randn(shape, generator=torch.Generator().manual_seed(5)).to(stored)
+    save_file({"a": torch.ones(3), "b": tensor}, tmp_path / "model.safetensors")
+    checkpoint = Checkpoint.open(tmp_path)
+    assert checkpoint.type_of("b") == stored
+    around = torch.full((shape[0] + 2, *shape[1:]), 7.0, dtype=wanted)
+    checkpoint.read_into("b", around[1:-1])
+    assert torch.equal(around[1:-1], tensor.to(wanted))
+    assert bool((around[[0, -1]] == 7).all())
+    across = torch.zeros(*shape[::-1], dtype=wanted).t() if len(shape) == 2 else torch.zeros(shape)
+    checkpoint.read_into("b", across)  # not one row after another
+    assert torch.equal(across, tensor.to(across.dtype))
+
+
+@pytest.mark.parametrize("wanted", (torch.float32, torch.bfloat16), ids=str)
+def test_a_file_that_shrinks_while_it_is_read_is_named(folder: Path, wanted: torch.dtype) -> None:
+    checkpoint = Checkpoint.open(folder)
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ModelUnavailableError, match=r"model\.safetensors ends too early"):
+        checkpoint.read_into("embed.weight", torch.empty(6, 4, dtype=wanted))
+    path.unlink()
+    with pytest.raises(ModelUnavailableError, match="cannot read"):
+        checkpoint.read_into("embed.weight", torch.empty(6, 4, dtype=wanted))
+
+
 def test_shards_are_read_through_their_index(tmp_path: Path) -> None:
     for file, name in (("a.safetensors", "embed.weight"), ("b.safetensors", "norm.weight")):
         save_file({name: TENSORS[name]}, tmp_path / file)

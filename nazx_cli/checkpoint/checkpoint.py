@@ -27,6 +27,7 @@ FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float6
 """The types that NazX computes with, by safetensors' names: torch's names for them."""
 
 _TORCH_NAMES = {**FLOATS, "I8": "int8", "U8": "uint8"}
+_PIECE = 1 << 17  # numbers that are converted at a time; malloc keeps so little at hand
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _FOREIGN = f"the weights do not belong to its config.json; {FETCH_AGAIN}"
 SMALL_FILES = (
@@ -147,24 +148,39 @@ class Checkpoint:
 
         entry = self.entries[name]
         start, stop, shape = entry.start, entry.stop, entry.shape
+        dtype = getattr(torch, _TORCH_NAMES[entry.dtype])
         if rows is not None:
             first, last, _ = rows.indices(shape[0])
             per_row = (stop - start) // max(shape[0], 1)
             shape = (max(last - first, 0), *shape[1:])
             start, stop = start + first * per_row, start + max(last, first) * per_row
-        data = bytearray(stop - start)
-        try:
-            with entry.file.open("rb") as file:
-                file.seek(start)
-                got = file.readinto(data)
-        except OSError as error:
-            raise ModelUnavailableError(f"cannot read {entry.file}: {error}", FETCH_AGAIN) from None
-        if got != len(data):
-            raise ModelUnavailableError(f"{entry.file} ends too early", FETCH_AGAIN)
-        dtype = getattr(torch, _TORCH_NAMES[entry.dtype])
-        if not data:
-            return torch.empty(shape, dtype=dtype)
-        return torch.frombuffer(data, dtype=dtype).view(shape)
+        tensor = torch.empty(shape, dtype=dtype)
+        _read_bytes(entry, start, tensor)
+        return tensor
+
+    def read_into(self, name: str, out: torch.Tensor) -> None:
+        """Fill ``out``, on the CPU and of the tensor's shape, in whatever type it is: without
+        anything beside it where that is the type in the file, else a piece at a time."""
+        self._check_dtype(name)
+        entry = self.entries[name]
+        if str(out.dtype) == f"torch.{_TORCH_NAMES[entry.dtype]}" and out.is_contiguous():
+            _read_bytes(entry, entry.start, out)
+        else:
+            self._convert_into(name, out)
+
+    def _convert_into(self, name: str, out: torch.Tensor) -> None:
+        rows = len(out)
+        step = max(1, _PIECE * rows // max(out.numel(), 1))
+        for at in range(0, rows, step):
+            part = slice(at, min(at + step, rows))
+            out[part] = self.read(name, part)
+
+    def type_of(self, name: str) -> torch.dtype:
+        """The type in which ``read`` gives the tensor ``name``."""
+        import torch
+
+        found: torch.dtype = getattr(torch, _TORCH_NAMES[self.entries[name].dtype])
+        return found
 
     def _check_dtype(self, name: str, wanted: str | None = None) -> None:
         entry = self.entries[name]
@@ -178,6 +194,23 @@ class Checkpoint:
                 f"{entry.file}: {name} is stored as {entry.dtype}, which NazX cannot compute with",
                 f"use a checkpoint in {', '.join(tuple(FLOATS)[:3])}",
             )
+
+
+def _read_bytes(entry: TensorEntry, start: int, out: torch.Tensor) -> None:
+    """Fill ``out``, which is contiguous, with the bytes of the file from ``start`` on."""
+    import torch
+
+    if not out.numel():
+        return
+    data = out.view(-1).view(torch.uint8).numpy().data
+    try:
+        with entry.file.open("rb") as file:
+            file.seek(start)
+            got = file.readinto(data)
+    except OSError as error:
+        raise ModelUnavailableError(f"cannot read {entry.file}: {error}", FETCH_AGAIN) from None
+    if got != len(data):
+        raise ModelUnavailableError(f"{entry.file} ends too early", FETCH_AGAIN)
 
 
 def _text_name(name: str) -> str:

@@ -17,7 +17,10 @@ from nazx_cli.kernels.processor import multiplies_bfloat16
 from nazx_cli.model.decoder import Decoder
 from nazx_cli.model.libraries import loading
 from nazx_cli.model.offload import keep_in_host_memory
+from nazx_cli.model.pages import empty
 from nazx_cli.names import DEVICES, DTYPES
+
+_CPU = torch.device("cpu")
 
 
 @loading()
@@ -173,7 +176,8 @@ def _quantized(
             for key, stored in stored_tensors(recipe, kind).items()
         }
     else:
-        tensors = quantize_matrix(recipe.read(checkpoint), kind, device)
+        held = empty(recipe.shape, recipe.type_in(checkpoint), _CPU)
+        tensors = quantize_matrix(recipe.read_into(checkpoint, held), kind, device)
     layer = restore_linear(tensors, recipe.matrix_shape, None, kind, dtype, device)
     layer.bias = bias
     setattr(decoder.get_submodule(parent), leaf, layer)
@@ -195,12 +199,13 @@ def _assign(
         from nazx_cli.model.split import like, part_of
 
         part, place = part_of(current), like
-    joined = recipe.read(checkpoint, part)
     kept = torch.float32 if recipe.offset else dtype
-    # A copy even where nothing changes: the file behind a mapped tensor may be replaced.
-    tensor = joined.to(device, kept, copy=True).contiguous()
-    if part is None and (current is None or tuple(current.shape) != tuple(tensor.shape)):
+    if part is not None:
+        tensor = recipe.read(checkpoint, part).to(device, kept).contiguous()
+    elif current is None or tuple(current.shape) != recipe.shape:
         raise ModelUnavailableError(f"the weights of {name} do not fit this version of NazX")
+    else:
+        tensor = recipe.read_into(checkpoint, empty(recipe.shape, kept, _CPU)).to(device)
     setattr(module, leaf, place(current, tensor))
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING
 
 from nazx_cli.checkpoint.checkpoint import Checkpoint
 from nazx_cli.config import ModelConfig
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, dtype
 
     from nazx_cli.model.split import Part
 
@@ -47,9 +48,15 @@ class Recipe:
         return self.parameter.startswith("blocks.") and len(self.sources[0][1]) == 2
 
     @property
+    def shape(self) -> Shape:
+        """The parameter's: the rows of its sources, one after another."""
+        return sum(shape[0] for _, shape in self.sources), *self.sources[0][1][1:]
+
+    @property
     def matrix_shape(self) -> tuple[int, int]:
         """(out, in) of a matrix."""
-        return sum(shape[0] for _, shape in self.sources), self.sources[0][1][1]
+        rows, columns = self.shape
+        return rows, columns
 
     def read(self, checkpoint: Checkpoint, part: Part | None = None) -> Tensor:
         """The parameter, put together, in the type it is stored in; a ``part`` of it is put
@@ -64,6 +71,24 @@ class Recipe:
                 tensors.append(checkpoint.read(name)[:, own])
         joined = self.arrange(tensors) if self.arrange else tensors[0]
         return joined.float() + self.offset if self.offset else joined
+
+    def read_into(self, checkpoint: Checkpoint, out: Tensor) -> Tensor:
+        """Fill ``out``, on the CPU and of ``shape``, in whatever type it is, with the whole
+        parameter; ``out`` again. Rows that are only stacked are read in their places."""
+        if self.arrange not in (None, _join) or self.offset:
+            return out.copy_(self.read(checkpoint))
+        at = 0
+        for name, shape in self.sources:
+            checkpoint.read_into(name, out[at : at + shape[0]])
+            at += shape[0]
+        return out
+
+    def type_in(self, checkpoint: Checkpoint) -> dtype:
+        """The type in which ``read`` gives it."""
+        import torch
+
+        found = (checkpoint.type_of(name) for name, _ in self.sources)
+        return torch.float32 if self.offset else reduce(torch.promote_types, found)
 
 
 def recipes(config: ModelConfig) -> Iterator[Recipe]:

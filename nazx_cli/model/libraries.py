@@ -21,8 +21,7 @@ _CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")  # oneDNN's,
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of <malloc.h>
 _LARGE = 1 << 20
 _LARGEST = 1 << 25  # what glibc takes at most as a threshold of mmap
-_FEW = 1 << 17  # bytes that glibc keeps at its end, as it comes
-_READING = 1 << 28
+_LOADING, _READING = 1 << 24, 1 << 28  # bytes that are kept at the end of the heap
 _NEVER = (1 << 31) - 1
 
 
@@ -38,7 +37,7 @@ def loading() -> Iterator[None]:
     prompt asks for as much again.
     """
     _keep_code(_SHAPES)
-    _set((_MMAP_THRESHOLD, _LARGE), (_TRIM_THRESHOLD, _FEW))
+    _set((_MMAP_THRESHOLD, _LARGE), (_TRIM_THRESHOLD, _LOADING))
     try:
         yield
     finally:

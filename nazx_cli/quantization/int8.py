@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from nazx_cli.kernels.native.products import Matrix
 from nazx_cli.kernels.processor import multiplies_int8
 from nazx_cli.model.layers import multiply
+from nazx_cli.model.pages import empty
 from nazx_cli.quantization.cost import PIECE
 from nazx_cli.quantization.piecewise import FEW, PiecewiseLinear, distance, probe, spans
 
@@ -116,9 +117,9 @@ def quantize_int8(weight: Tensor, device: torch.device) -> dict[str, Tensor]:
     from bitsandbytes.functional import int8_vectorwise_quant
 
     rows, columns = weight.shape
-    data = torch.empty(rows, columns, dtype=torch.int8, device=device)
+    data = empty((rows, columns), torch.int8, device)
     scale = torch.empty(rows, dtype=torch.float32, device=device)
-    for start, stop in spans(0, rows, columns):
+    for start, stop in spans(0, rows, columns, PIECE // 4):  # freed memory is kept for so much
         # float16 is what bitsandbytes quantizes from.
         piece = weight[start:stop].to(device, torch.float16)
         data[start:stop], scale[start:stop], _ = int8_vectorwise_quant(piece)

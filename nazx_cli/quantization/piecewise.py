@@ -105,11 +105,11 @@ class PiecewiseLinear(QuantizedLinear):
         raise NotImplementedError
 
 
-def spans(start: int, stop: int, columns: int) -> Iterator[tuple[int, int]]:
-    """Rows start..stop in pieces of about ``PIECE`` weights; each but the last has whole groups
+def spans(start: int, stop: int, columns: int, piece: int = PIECE) -> Iterator[tuple[int, int]]:
+    """Rows start..stop in pieces of about ``piece`` weights; each but the last has whole groups
     and blocks, counted from ``start``."""
     unit = math.lcm(GROUP, BLOCK // math.gcd(BLOCK, columns))
-    step = max(PIECE // columns // unit, 1) * unit
+    step = max(piece // columns // unit, 1) * unit
     for at in range(start, stop, step):
         yield at, min(at + step, stop)
 

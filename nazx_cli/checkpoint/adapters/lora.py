@@ -94,12 +94,12 @@ class Adapter:
                     f"{pair.up.shape[0]} by {pair.down.shape[1]} in the adapter",
                 )
 
-    def delta(self, module: str) -> Tensor | None:
-        """(out, in) float32: what is added to a module's matrix; None where nothing is."""
-        pair = self.pairs.get(module)
-        if pair is None:
-            return None
-        return (pair.up.float() @ pair.down.float()).mul_(self.scales[module])
+    def delta(self, module: str, rows: slice | None = None) -> Tensor:
+        """(out, in) float32: what is added to the matrix of one of its modules, or ``rows`` of
+        it."""
+        pair = self.pairs[module]
+        up = pair.up if rows is None else pair.up[rows]
+        return (up.float() @ pair.down.float()).mul_(self.scales[module])
 
 
 class AdaptedCheckpoint(Checkpoint):
@@ -111,10 +111,23 @@ class AdaptedCheckpoint(Checkpoint):
 
     def read(self, name: str, rows: slice | None = None, *, stored_as: str | None = None) -> Tensor:
         tensor = super().read(name, rows, stored_as=stored_as)
-        delta = self.adapter.delta(name.removesuffix(".weight"))
-        if delta is None or not name.endswith(".weight"):
+        if (module := self._added(name)) is None:
             return tensor
-        return tensor.float() + (delta if rows is None else delta[rows])
+        return tensor.float().add_(self.adapter.delta(module, rows))
+
+    def read_into(self, name: str, out: Tensor) -> None:
+        if self._added(name) is None:
+            super().read_into(name, out)
+        else:
+            self._convert_into(name, out)
+
+    def type_of(self, name: str) -> torch.dtype:
+        return super().type_of(name) if self._added(name) is None else torch.float32
+
+    def _added(self, name: str) -> str | None:
+        """The module whose matrix ``name`` is, where the adapter adds to it."""
+        module = name.removesuffix(".weight")
+        return module if module != name and module in self.adapter.pairs else None
 
 
 def adapted(checkpoint: Checkpoint, config: ModelConfig, adapter: Adapter) -> Checkpoint:
