@@ -146,6 +146,8 @@ class Checkpoint:
         self._check_dtype(name, stored_as)
         import torch
 
+        from nazx_cli.model.pages import empty
+
         entry = self.entries[name]
         start, stop, shape = entry.start, entry.stop, entry.shape
         dtype = getattr(torch, _TORCH_NAMES[entry.dtype])
@@ -154,7 +156,7 @@ class Checkpoint:
             per_row = (stop - start) // max(shape[0], 1)
             shape = (max(last - first, 0), *shape[1:])
             start, stop = start + first * per_row, start + max(last, first) * per_row
-        tensor = torch.empty(shape, dtype=dtype)
+        tensor = empty(shape, dtype, torch.device("cpu"))
         _read_bytes(entry, start, tensor)
         return tensor
 
