@@ -70,7 +70,8 @@ def test_matrices_are_merged_in_float32_in_their_places(
     merged = adapted(plain, config, adapter)
     added = 0
     for recipe in recipes(config):
-        out = recipe.read_into(merged, torch.empty(recipe.shape, dtype=wanted))
+        out = recipe.read(merged, wanted=wanted)
+        assert out.dtype == wanted and tuple(out.shape) == recipe.shape
         parts = []
         for name, _ in recipe.sources:
             pair = adapter.pairs.get(name.removesuffix(".weight"))
@@ -81,7 +82,10 @@ def test_matrices_are_merged_in_float32_in_their_places(
             parts.append(part)
         want = recipe.arrange(parts) if recipe.arrange else parts[0]
         assert relative_error(out, want) < (1e-6 if wanted == torch.float32 else 4e-3)
-        assert recipe.type_in(merged) == recipe.read(merged).dtype
+        assert (
+            recipe.read(merged).dtype
+            == torch.cat([merged.read(name) for name, _ in recipe.sources]).dtype
+        )
     assert added == config.num_layers
 
 

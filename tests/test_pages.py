@@ -101,11 +101,11 @@ _ANSWER = """
 import sys, threading, torch
 sys.path.append(sys.argv[3])
 from test_pages import in_large_pages
-from nazx_cli.checkpoint import load
 from nazx_cli.engine.language_model import load_model
+from nazx_cli.model import pages
 
 if sys.argv[2] == "none":  # as where the system has no large pages left
-    load.empty = lambda shape, dtype, device: torch.empty(shape, dtype=dtype, device=device)
+    pages.empty = lambda shape, dtype, device: torch.empty(shape, dtype=dtype, device=device)
 lm = load_model(sys.argv[1])
 context = lm.new_context()
 context.append([1, 2, 3])

@@ -64,6 +64,14 @@ class TensorEntry:
         """Bytes that the tensor takes in the file."""
         return self.stop - self.start
 
+    @property
+    def torch_type(self) -> torch.dtype:
+        """``dtype``, as torch knows it."""
+        import torch
+
+        found: torch.dtype = getattr(torch, _TORCH_NAMES[self.dtype])
+        return found
+
 
 class Checkpoint:
     """The weights of a folder, opened but not read: only headers have been looked at."""
@@ -150,13 +158,12 @@ class Checkpoint:
 
         entry = self.entries[name]
         start, stop, shape = entry.start, entry.stop, entry.shape
-        dtype = getattr(torch, _TORCH_NAMES[entry.dtype])
         if rows is not None:
             first, last, _ = rows.indices(shape[0])
             per_row = (stop - start) // max(shape[0], 1)
             shape = (max(last - first, 0), *shape[1:])
             start, stop = start + first * per_row, start + max(last, first) * per_row
-        tensor = empty(shape, dtype, torch.device("cpu"))
+        tensor = empty(shape, entry.torch_type, torch.device("cpu"))
         _read_bytes(entry, start, tensor)
         return tensor
 
@@ -165,7 +172,7 @@ class Checkpoint:
         anything beside it where that is the type in the file, else a piece at a time."""
         self._check_dtype(name)
         entry = self.entries[name]
-        if str(out.dtype) == f"torch.{_TORCH_NAMES[entry.dtype]}" and out.is_contiguous():
+        if out.dtype == entry.torch_type and out.is_contiguous():
             _read_bytes(entry, entry.start, out)
         else:
             self._convert_into(name, out)
@@ -179,10 +186,7 @@ class Checkpoint:
 
     def type_of(self, name: str) -> torch.dtype:
         """The type in which ``read`` gives the tensor ``name``."""
-        import torch
-
-        found: torch.dtype = getattr(torch, _TORCH_NAMES[self.entries[name].dtype])
-        return found
+        return self.entries[name].torch_type
 
     def _check_dtype(self, name: str, wanted: str | None = None) -> None:
         entry = self.entries[name]

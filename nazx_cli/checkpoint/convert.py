@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from nazx_cli.checkpoint.atomic import explained
 from nazx_cli.checkpoint.checkpoint import (
-    FLOATS,
     INDEX_FILE,
     SINGLE_FILE,
     SMALL_FILES,
@@ -179,11 +178,14 @@ class PendingCheckpoint(Checkpoint):
         import torch
 
         tensor = self._pending[name]
-        dtype = getattr(torch, FLOATS[tensor.dtype])
+        dtype = self.entries[name].torch_type
         data = tensor.load()
         writable = bytearray(data) if data.readonly else data
         whole = torch.frombuffer(writable, dtype=dtype).view(tensor.shape)
         return whole if rows is None else whole[rows]
+
+    def read_into(self, name: str, out: torch.Tensor) -> None:
+        out.copy_(self.read(name))
 
 
 def _attention(config: ModelConfig, wanted: AttentionConfig | None) -> AttentionConfig:

@@ -17,10 +17,7 @@ from nazx_cli.kernels.processor import multiplies_bfloat16
 from nazx_cli.model.decoder import Decoder
 from nazx_cli.model.libraries import loading
 from nazx_cli.model.offload import keep_in_host_memory
-from nazx_cli.model.pages import empty
 from nazx_cli.names import DEVICES, DTYPES
-
-_CPU = torch.device("cpu")
 
 
 @loading()
@@ -176,8 +173,7 @@ def _quantized(
             for key, stored in stored_tensors(recipe, kind).items()
         }
     else:
-        held = empty(recipe.shape, recipe.type_in(checkpoint), _CPU)
-        tensors = quantize_matrix(recipe.read_into(checkpoint, held), kind, device)
+        tensors = quantize_matrix(recipe.read(checkpoint), kind, device)
     layer = restore_linear(tensors, recipe.matrix_shape, None, kind, dtype, device)
     layer.bias = bias
     setattr(decoder.get_submodule(parent), leaf, layer)
@@ -200,12 +196,9 @@ def _assign(
 
         part, place = part_of(current), like
     kept = torch.float32 if recipe.offset else dtype
-    if part is not None:
-        tensor = recipe.read(checkpoint, part).to(device, kept).contiguous()
-    elif current is None or tuple(current.shape) != recipe.shape:
+    tensor = recipe.read(checkpoint, part, kept).to(device).contiguous()
+    if part is None and (current is None or tuple(current.shape) != tuple(tensor.shape)):
         raise ModelUnavailableError(f"the weights of {name} do not fit this version of NazX")
-    else:
-        tensor = recipe.read_into(checkpoint, empty(recipe.shape, kept, _CPU)).to(device)
     setattr(module, leaf, place(current, tensor))
 
 

@@ -58,10 +58,31 @@ class Recipe:
         rows, columns = self.shape
         return rows, columns
 
-    def read(self, checkpoint: Checkpoint, part: Part | None = None) -> Tensor:
-        """The parameter, put together, in the type it is stored in; a ``part`` of it is put
-        together of the same part of each source. For a part of the columns all of a matrix is read,
-        since in the file they lie side by side."""
+    def read(
+        self, checkpoint: Checkpoint, part: Part | None = None, wanted: dtype | None = None
+    ) -> Tensor:
+        """The parameter, put together, on the CPU in the type ``wanted``, else in the one that it
+        is stored in. Rows that are only stacked are read in their places."""
+        import torch
+
+        from nazx_cli.model.pages import empty
+
+        kept = wanted or self._type_in(checkpoint)
+        if part is not None:
+            return self._joined(checkpoint, part).to(kept)
+        out = empty(self.shape, kept, torch.device("cpu"))
+        if self.arrange not in (None, _join) or self.offset:
+            return out.copy_(self._joined(checkpoint))
+        at = 0
+        for name, shape in self.sources:
+            checkpoint.read_into(name, out[at : at + shape[0]])
+            at += shape[0]
+        return out
+
+    def _joined(self, checkpoint: Checkpoint, part: Part | None = None) -> Tensor:
+        """The parameter in the type it is stored in; a ``part`` of it is put together of the same
+        part of each source. For a part of the columns all of a matrix is read, since in the file
+        they lie side by side."""
         tensors = []
         for name, shape in self.sources:
             own = slice(None) if part is None else part.of(shape)
@@ -72,19 +93,7 @@ class Recipe:
         joined = self.arrange(tensors) if self.arrange else tensors[0]
         return joined.float() + self.offset if self.offset else joined
 
-    def read_into(self, checkpoint: Checkpoint, out: Tensor) -> Tensor:
-        """Fill ``out``, on the CPU and of ``shape``, in whatever type it is, with the whole
-        parameter; ``out`` again. Rows that are only stacked are read in their places."""
-        if self.arrange not in (None, _join) or self.offset:
-            return out.copy_(self.read(checkpoint))
-        at = 0
-        for name, shape in self.sources:
-            checkpoint.read_into(name, out[at : at + shape[0]])
-            at += shape[0]
-        return out
-
-    def type_in(self, checkpoint: Checkpoint) -> dtype:
-        """The type in which ``read`` gives it."""
+    def _type_in(self, checkpoint: Checkpoint) -> dtype:
         import torch
 
         found = (checkpoint.type_of(name) for name, _ in self.sources)

@@ -13,7 +13,10 @@ BLOCK = 64
 """Weights that share one scale in nf4."""
 
 PIECE = 1 << 20
-"""Weights that are dequantized, or quantized, at a time: the float workspace of a product."""
+"""Weights that are dequantized at a time: the float workspace of a product."""
+
+SMALL_PIECE = 1 << 18
+"""Weights, or activations, that are quantized at a time: malloc keeps so much at hand."""
 
 
 def check_kind(kind: str) -> str:

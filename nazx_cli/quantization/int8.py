@@ -11,7 +11,7 @@ from nazx_cli.kernels.native.products import Matrix
 from nazx_cli.kernels.processor import multiplies_int8
 from nazx_cli.model.layers import multiply
 from nazx_cli.model.pages import empty
-from nazx_cli.quantization.cost import PIECE
+from nazx_cli.quantization.cost import SMALL_PIECE
 from nazx_cli.quantization.piecewise import FEW, PiecewiseLinear, distance, probe, spans
 
 MANY = 64
@@ -119,7 +119,7 @@ def quantize_int8(weight: Tensor, device: torch.device) -> dict[str, Tensor]:
     rows, columns = weight.shape
     data = empty((rows, columns), torch.int8, device)
     scale = torch.empty(rows, dtype=torch.float32, device=device)
-    for start, stop in spans(0, rows, columns, PIECE // 4):  # freed memory is kept for so much
+    for start, stop in spans(0, rows, columns, SMALL_PIECE):
         # float16 is what bitsandbytes quantizes from.
         piece = weight[start:stop].to(device, torch.float16)
         data[start:stop], scale[start:stop], _ = int8_vectorwise_quant(piece)
@@ -131,7 +131,7 @@ def _codes(x: Tensor, apart: Tensor) -> tuple[Tensor, Tensor]:
     ``apart``. A piece at a time, which the caches hold."""
     codes = torch.empty(x.shape, dtype=torch.int8)
     scale = torch.empty(len(x), 1)
-    step = max(1, PIECE // 4 // x.shape[1])
+    step = max(1, SMALL_PIECE // x.shape[1])
     for rows in (slice(at, at + step) for at in range(0, len(x), step)):
         rest = x[rows].index_fill(1, apart, 0).float()
         scale[rows] = rest.abs().amax(1, keepdim=True).clamp_(min=1e-30).div_(127)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from nazx_cli.kernels.native.products import Matrix
-from nazx_cli.quantization.cost import BLOCK
+from nazx_cli.model.pages import empty
+from nazx_cli.quantization.cost import BLOCK, SMALL_PIECE
 from nazx_cli.quantization.piecewise import (
     FEW,
     GROUP,
@@ -140,9 +141,9 @@ def quantize_nf4(weight: Tensor, device: torch.device) -> dict[str, Tensor]:
 
     rows, columns = weight.shape
     count = rows * columns
-    data = torch.empty(-(-count // 2), 1, dtype=torch.uint8, device=device)
+    data = empty((-(-count // 2), 1), torch.uint8, device)
     absmax = torch.empty(-(-count // BLOCK), dtype=torch.float32, device=device)
-    for start, stop in spans(0, rows, columns):
+    for start, stop in spans(0, rows, columns, SMALL_PIECE):
         piece = weight[start:stop].to(device, torch.float32)
         codes, state = quantize_4bit(piece, blocksize=BLOCK, quant_type="nf4")
         at = start * columns
