@@ -159,9 +159,9 @@ def test_a_hub_that_is_away_leaves_what_the_package_index_has_and_that_is_said(
     monkeypatch.setattr(machines, "_measure_cpu", lambda: 1e11)
     this_machine()
     terminal = Terminal("ask", "Who?", columns=200)
-    shown = terminal.until("Press 1 to 2")
+    shown = terminal.until(ASKED)
     rows = [line.split() for line in shown.splitlines() if re.match(r"\d  ", line)]
-    assert [row[1] for row in rows] == ["qwen2.5-coder-1.5b", DEFAULT]
+    assert [row[1] for row in rows] == ["qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b", DEFAULT]
     assert "cannot be reached" in shown
     terminal.kill()
     assert kept(isolated_home) == ""
