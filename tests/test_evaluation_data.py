@@ -163,6 +163,8 @@ def test_plain_text_is_told_from_records_by_what_it_holds(tmp_path: Path) -> Non
         (['{"what": 1}'], ":1 has none of the forms"),
         ([json.dumps(QED), "[1]"], ":2 has none of the forms"),
         ([json.dumps({**QED, "question": " "})], "a question is empty"),
+        ([json.dumps({**QED, "passage": " \n"})], "no text to ask about"),
+        ([json.dumps({**SQUALITY, "document": ""})], "no text to ask about"),
         ([json.dumps({**FAIRYTALE, "qa": [{"question": "Who?"}]})], "it has no 'answers'"),
         ([json.dumps({**SQUALITY, "questions": [{"question": "Who?"}]})], "not marked"),
         ([""], "is empty"),

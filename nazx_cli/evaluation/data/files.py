@@ -77,7 +77,7 @@ def _stories(path: Path, text: str) -> list[Story]:
                 f"give it the keys of one of these: {known}",
             )
         try:
-            stories = list(form.read(with_text(record, path.parent)))
+            stories = [_filled(story) for story in form.read(with_text(record, path.parent))]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             raise DocumentError(
@@ -92,6 +92,13 @@ def _stories(path: Path, text: str) -> list[Story]:
                 joined[key] = len(found)
                 found.append(story)
     return found
+
+
+def _filled(story: Story) -> Story:
+    """``story``; ``ValueError`` where there is nothing to ask about."""
+    if not story.text.strip():
+        raise ValueError("there is no text to ask about")
+    return story
 
 
 def _records(path: Path, text: str) -> Iterator[tuple[int, object]]:
