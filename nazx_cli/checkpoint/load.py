@@ -195,10 +195,10 @@ def _assign(
         from nazx_cli.model.split import like, part_of
 
         part, place = part_of(current), like
+    if part is None and (current is None or tuple(current.shape) != recipe.shape):
+        raise ModelUnavailableError(f"the weights of {name} do not fit this version of NazX")
     kept = torch.float32 if recipe.offset else dtype
     tensor = recipe.read(checkpoint, part, kept).to(device).contiguous()
-    if part is None and (current is None or tuple(current.shape) != tuple(tensor.shape)):
-        raise ModelUnavailableError(f"the weights of {name} do not fit this version of NazX")
     setattr(module, leaf, place(current, tensor))
 
 

@@ -96,7 +96,7 @@ def _stories(path: Path, text: str) -> list[Story]:
 
 def _filled(story: Story) -> Story:
     """``story``; ``ValueError`` where there is nothing to ask about."""
-    if not story.text.strip():
+    if not any(section.text.strip() for section in story.sections):
         raise ValueError("there is no text to ask about")
     return story
 
