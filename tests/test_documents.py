@@ -174,6 +174,28 @@ def test_a_glob_reaches_into_folders() -> None:
     assert names("~/x/*.txt") == [str(Path("x/1.txt").resolve())]
 
 
+def test_a_glob_leaves_hidden_names_out_and_enters_no_folder_by_a_link() -> None:
+    for name in ("x/1.txt", "x/y/2.txt", "x/.z/3.txt", "x/y/.4.txt", ".v/w/5.txt"):
+        write(name)
+    for number in range(3):
+        Path(f"x/again{number}").symlink_to(".")
+    assert names("x/**/*.txt") == ["x/1.txt", "x/y/2.txt"]
+    assert names("x/**") == ["x/1.txt", "x/y/2.txt"]
+    assert names("**/2.txt") == ["x/y/2.txt"]
+    assert names(".v/**/*.txt") == [".v/w/5.txt"]
+    assert names("x/**/.*.txt") == ["x/y/.4.txt"]
+    assert names(str(Path.cwd() / "[x]/**/[2-9].txt")) == [str(Path("x/y/2.txt").resolve())]
+
+
+def test_a_binary_file_is_told_from_its_beginning_however_long() -> None:
+    write("a.txt")
+    with Path("disk.img").open("wb") as file:
+        file.truncate(1 << 40)
+    begun = time.process_time()
+    assert [skipped.reason for skipped in gather(["."]).skipped] == ["is a binary file"]
+    assert time.process_time() - begun < 5
+
+
 def test_a_file_whose_name_looks_like_a_glob_is_that_file() -> None:
     write("notes[1].txt", "mine")
     assert names("notes[1].txt") == ["notes[1].txt"]

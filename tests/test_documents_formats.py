@@ -116,6 +116,28 @@ def test_a_locked_book_is_refused_and_one_with_hidden_fonts_is_read() -> None:
             assert "locked" in reason(zip_bytes(members))
 
 
+@pytest.mark.parametrize("encoding", ["gb2312", "GBK", "Shift_JIS", "utf8mb4"])
+def test_xml_in_any_encoding_that_is_known_is_read(encoding: str) -> None:
+    said = f'<?xml version="1.0" encoding="{encoding}"?>'
+    members = epub_members({"a.xhtml": "words"}, {"a.xhtml": "一二三"})
+    for name in ("OEBPS/book.opf", "OEBPS/toc.ncx"):
+        text = said + str(members[name])
+        members[name] = text.encode("gbk" if encoding == "utf8mb4" else encoding)
+    if encoding == "utf8mb4":  # which there is none of
+        assert reason(zip_bytes(members)) == "is a damaged EPUB file"
+    else:
+        assert places_of(document_of(zip_bytes(members))) == [("一二三", "words")]
+    word = docx_members(word_paragraph("一二三"))
+    word["word/document.xml"] = (said + str(word["word/document.xml"])).encode("gbk")
+    if encoding.startswith("G"):
+        assert document_of(zip_bytes(word)).text == "一二三\n"
+
+
+def test_links_that_are_no_addresses_lead_nowhere() -> None:
+    members = epub_members({"a.xhtml": "words"}, {"http://[x#y": "Nowhere", "a.xhtml": "One"})
+    assert places_of(document_of(zip_bytes(members))) == [("One", "words")]
+
+
 # DOCX
 
 

@@ -104,6 +104,15 @@ def test_a_page_is_decoded_as_it_says_or_as_it_is(head: str, encoding: str) -> N
     assert (document.format, document.text) == ("html", words.strip() + "\n")
 
 
+@pytest.mark.parametrize("charset", ["iso-8859-1", "ISO-8859-1", "latin1", "us-ascii"])
+def test_pages_that_say_latin_1_have_the_marks_of_windows(charset: str) -> None:
+    words = "It’s “well” — known, größer, 5 €"
+    head = f"<meta charset={charset}>"
+    assert document_of(page(f"<p>{words}", head).encode("cp1252")).text == words + "\n"
+    data = page("<p>Gr\xf6\x81er", head).encode("latin-1")  # a byte that Windows has not
+    assert document_of(data).text == "Grö\x81er\n"
+
+
 @pytest.mark.parametrize(
     "charset", ["zlib", "rot13", "unicode_escape", "punycode", "undefined", "idna"]
 )

@@ -105,9 +105,11 @@ def test_a_file_that_may_change_unseen_is_looked_into_again(
 def test_faulty_files_are_told_as_without_the_index(texts: Path, take: Take) -> None:
     (texts / "empty.txt").write_text("")
     (texts / "binary.dat").write_bytes(bytes(range(256)) * 40)
+    (texts / "zeros.img").write_bytes(bytes(1000))
     for _ in range(2):
         taken = take(texts)
-        assert taken.skipped == gather([str(texts)]).skipped and len(taken.skipped) == 2
+        assert taken.skipped == gather([str(texts)]).skipped and len(taken.skipped) == 3
+    assert taken.looked_into == 0
     for name in ("empty.txt", "binary.dat"):
         with pytest.raises(DocumentError) as plain:
             gather([str(texts / name)])
@@ -191,11 +193,46 @@ def test_damage_that_shows_later_is_told_in_a_line(texts: Path, take: Take, tmp_
         rank(found, "Who is the Duchess?")
 
 
-def test_a_damaged_catalogue_is_made_again(texts: Path, take: Take, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda data: b"no database" * 1000,
+        lambda data: data[:8192] + os.urandom(len(data) - 8192),
+        lambda data: data[:-4096],
+    ],
+)
+def test_a_damaged_catalogue_is_made_again(
+    harm: Callable[[bytes], bytes], texts: Path, take: Take, tmp_path: Path
+) -> None:
+    for number in range(100):
+        (texts / f"{number:0100}.txt").write_text(f"The {number}th walrus.", encoding="utf-8")
     take(texts)
     (path,) = (tmp_path / "index").rglob("*.db")
-    path.write_bytes(b"no database" * 1000)
-    assert_same(take(texts), texts)
+    path.write_bytes(harm(path.read_bytes()))
+    taken = take(texts)
+    assert taken.new == 106 and taken.looked_into == 108
+    assert take(texts).new == 0
+
+
+def test_names_and_inodes_that_are_no_text_and_no_small_number(
+    texts: Path, take: Take, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (texts / os.fsdecode(b"caf\xe9.txt")).write_text("A walrus sang.", encoding="utf-8")
+    stat = Path.stat
+
+    def large(self: Path, **options: bool) -> os.stat_result:
+        found = stat(self, **options)
+        fields = list(found)
+        fields[1] += 1 << 63
+        kept = {name: getattr(found, name) for name in dir(found) if name.startswith("st_")}
+        return os.stat_result(fields, kept)
+
+    monkeypatch.setattr(Path, "stat", large)
+    taken = take(texts)
+    assert (taken.looked_into, taken.new) == (9, 7)
+    taken = take(texts)
+    assert (taken.looked_into, taken.new) == (0, 0)
+    assert any("walrus" in each.text for each in taken.documents)
 
 
 def test_an_index_of_an_older_version_is_made_again(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import BinaryIO
-from urllib.parse import unquote, urldefrag
+from urllib.parse import unquote
 from xml.parsers import expat
 
 from nazx_cli.documents.document import Advance, Text, TextBuilder
@@ -56,9 +56,7 @@ def _contents(archive: Archive) -> tuple[list[str], dict[str, str]]:
     by_id = {item.get("id"): item for item in items}
     order = [by_id[ref.get("idref")] for ref in spine if ref.get("idref") in by_id]
     pages = [
-        member_beside(package, unquote(urldefrag(item.get("href", "")).url))
-        for item in order
-        if item.get("media-type") in _PAGES
+        _page(package, item.get("href", "")) for item in order if item.get("media-type") in _PAGES
     ]
     locked = _locked_members(archive)
     if any(page in locked for page in pages):
@@ -90,9 +88,13 @@ def _titles(archive: Archive, package: str, items: list[dict[str, str]]) -> dict
         except expat.ExpatError:  # a book reads well without its table of contents
             continue
         for reference, title in contents.entries:
-            page = member_beside(base, unquote(urldefrag(reference).url))
-            titles.setdefault(page, title)
+            titles.setdefault(_page(base, reference), title)
     return titles
+
+
+def _page(base: str, reference: str) -> str:
+    """The member that a link in ``base`` leads to, wherever in it."""
+    return member_beside(base, unquote(reference.partition("#")[0]))
 
 
 class _Contents(XmlHandler):

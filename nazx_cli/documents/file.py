@@ -54,20 +54,32 @@ def read_file(
                 if on_progress:
                     on_progress(min(size, int(done * size)), size)
 
+            reader = _reader_of(file)
             digest = _hash(file, lambda done: report(done / max(1, size) * _HASHING))
             place = os.path.abspath(path)  # noqa: PTH100 a link may lead elsewhere later
             origin = Origin(place, digest, size, state.st_mtime_ns)
-            return _read(name, file, origin, lambda done: report(_HASHING + done * (1 - _HASHING)))
+            rest = 1 - _HASHING
+            return _read(name, file, reader, origin, lambda done: report(_HASHING + done * rest))
 
 
 class UnreadableError(DocumentError):
     """The system does not give the file; what is in it has no part in that."""
 
 
+class NoReaderError(DocumentError):
+    """What is in the file is of no kind that is read."""
+
+    def __init__(self) -> None:
+        super().__init__("is a binary file")
+
+
 def hash_of(path: Path, on_progress: Callable[[int], None]) -> str:
     """The SHA-256 of a file, as its origin has it; ``on_progress`` is told bytes done.
-    ``UnreadableError`` where the system does not give it."""
+    ``UnreadableError`` where the system does not give it, ``NoReaderError`` where its first bytes
+    say that it is no document: such files may be of any size."""
     with _explained(), path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size:
+            _reader_of(file)
         return _hash(file, on_progress)
 
 
@@ -88,25 +100,33 @@ def is_device(mode: int) -> bool:
 
 def read_bytes(name: str, file: BinaryIO) -> Document:
     """The document in bytes that come from no file; errors as those of ``read_file``."""
-    return _read(name, file, None, lambda done: None)
+    return _read(name, file, _reader_of(file), None, lambda done: None)
 
 
 def _hash(file: BinaryIO, on_progress: Callable[[int], None]) -> str:
     digest = hashlib.sha256()
+    file.seek(0)
     while chunk := file.read(_CHUNK):
         digest.update(chunk)
         on_progress(file.tell())
     return digest.hexdigest()
 
 
-def _read(name: str, file: BinaryIO, origin: Origin | None, advance: Advance) -> Document:
+def _reader_of(file: BinaryIO) -> Reader:
+    """What reads it."""
     if not file.seek(0, io.SEEK_END):
         raise DocumentError("is empty")
     file.seek(0)
     head = file.read(HEAD)
     reader = next((reader for reader in READERS if reader.accepts(head, file)), None)
     if reader is None:
-        raise DocumentError("is a binary file")
+        raise NoReaderError
+    return reader
+
+
+def _read(
+    name: str, file: BinaryIO, reader: Reader, origin: Origin | None, advance: Advance
+) -> Document:
     content = reader.read(file, advance)
     if not content.text or content.text.isspace():
         raise DocumentError("is empty")

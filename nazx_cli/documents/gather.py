@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -73,9 +74,7 @@ def _add(plan: Listing, spec: str, path: Path) -> None:
         plan.skipped += skipped
         plan.add_members(spec, files, "has no readable text in it")
     elif has_magic(spec) and not os.path.lexists(path):
-        # glob.glob, for Path.glob takes no absolute patterns and finds hidden files
-        names = sorted(glob(str(path), recursive=True))  # noqa: PTH207
-        files = [(name, Path(name)) for name in names if not Path(name).is_dir()]
+        files = [(name, Path(name)) for name in _globbed(path) if not Path(name).is_dir()]
         plan.add_members(spec, files, "matches no readable text file")
     elif os.path.lexists(path):
         plan.add_file(spec, path)
@@ -234,6 +233,24 @@ def _nearest(name: str, path: Path) -> str:
     for close in difflib.get_close_matches(path.name.lower(), names, n=1):
         return f"did you mean {Path(name).with_name(names[close])}?"
     return "check the path"
+
+
+def _globbed(pattern: Path) -> list[str]:
+    """What matches, sorted; hidden names where the pattern has some. ``**`` enters no folder by a
+    link, which may lead back."""
+    parts = pattern.parts
+    if "**" not in parts:
+        return sorted(glob(str(pattern)))  # noqa: PTH207 which leaves hidden names out
+    plain = next(number for number, part in enumerate(parts) if has_magic(part))
+    base, below = Path(*parts[:plain]), [*parts[plain:], *["*"] * (parts[-1] == "**")]
+    below = [part if part == "**" else re.sub(r"\*+", "*", part) for part in below]
+    hidden = any(part.startswith(".") for part in below)
+    found = base.glob("/".join(below))
+    return sorted(
+        str(path)
+        for path in found
+        if hidden or not any(part.startswith(".") for part in path.parts[plain:])
+    )
 
 
 def _walk(spec: str, folder: Path) -> tuple[list[tuple[str, Path]], list[Skipped]]:

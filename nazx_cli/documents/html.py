@@ -21,6 +21,10 @@ _CHARSET_WITHIN = 4096  # bytes; the standard asks for 1024
 _ASCII = r"<a href='\x41\u0041'>+AGE- xn--a"
 """What an encoding leaves as it is in which what it is called could be read: not UTF-16, and none
 of Python's that stand for something else than characters (``unicode_escape``, ``punycode``)."""
+_WESTERN = ("iso-8859-1", "iso8859-1", "latin1", "latin-1", "us-ascii", "ascii")
+_MEANT = ("cp1252", "latin-1")
+"""What pages that name one of ``_WESTERN`` are in: their quotation marks and dashes are Windows'.
+So the standard has it, and browsers read them."""
 _SLICE = 1 << 18  # characters parsed between two reports of progress
 
 
@@ -85,7 +89,8 @@ def _decode(data: bytes) -> str:
     said = _CHARSET.search(data, 0, _CHARSET_WITHIN)
     if said is None or marked_encoding(data):
         return decode(data)
-    for name in ("utf-8", (said[1] or said[2]).decode("ascii", "replace")):
+    says = (said[1] or said[2]).decode("ascii", "replace").lower()
+    for name in ("utf-8", *(_MEANT if says in _WESTERN else (says,))):
         try:
             if _ASCII.encode().decode(name) == _ASCII:
                 return normalize_newlines(data.decode(name))

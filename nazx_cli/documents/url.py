@@ -11,7 +11,7 @@ import socket
 import ssl
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any, BinaryIO
@@ -37,6 +37,9 @@ MOST_BYTES = 100 << 20
 _REDIRECTS = 5
 _SCHEMES = ("http://", "https://")
 _MOVED = (301, 302, 303, 307, 308)
+_MARKS = "/%:=&?~#+!$,;'@()*[]"  # that stand for themselves in an address
+_GZIP = 31  # what zlib takes for "with gzip's head and end"
+_GZIP_BEGINS = b"\x1f"
 _CHUNK = 1 << 16
 _SHOWN = 60  # characters of a name
 _LATER = "try again later, or save it yourself and give the file"
@@ -149,8 +152,8 @@ def _answer(url: str, deadline: _Deadline) -> HTTPResponse | str:
     host = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
     asked = parts._replace(
         netloc=host,
-        path=quote(parts.path, "/%:=&?~#+!$,;'@()*[]") or "/",
-        query=quote(parts.query, "/%:=&?~+!$,;'@()*[]"),
+        path=quote(parts.path, _MARKS) or "/",
+        query=quote(parts.query, _MARKS),
         fragment="",
     ).geturl()
     headers = {"User-Agent": f"nazx/{__version__}", "Accept-Encoding": "gzip, identity"}
@@ -169,7 +172,7 @@ def _answer(url: str, deadline: _Deadline) -> HTTPResponse | str:
         error.close()
         location = error.headers.get("Location")
         if error.code in _MOVED and location:
-            return urljoin(asked, location)
+            return urljoin(asked, quote(location, safe=_MARKS, encoding="latin-1"))
         raise DocumentError(
             f"is not there: the server says {error.code}", "check the address"
         ) from None
@@ -204,34 +207,56 @@ def _body(response: HTTPResponse, deadline: _Deadline) -> bytes:
     """All that a server sends, unpacked."""
     if (response.length or 0) > MOST_BYTES:
         raise _too_big()
-    unpack = _unpacking(response.headers.get("Content-Encoding", ""))
+    packed = _packed(response.headers.get("Content-Encoding", ""))
     body = bytearray()
     come = 0
     while chunk := response.read1(_CHUNK):
         come += len(chunk)
-        body += unpack(chunk, MOST_BYTES + 1 - len(body))
+        body += packed.unpack(chunk, MOST_BYTES + 1 - len(body)) if packed else chunk
         if max(come, len(body)) > MOST_BYTES:
             raise _too_big()
-    if response.length or deadline.is_over:
-        raise DocumentError("did not come whole", _LATER)
+    if response.length or deadline.is_over or (packed and not packed.is_whole):
+        raise _cut_off()
     return bytes(body)
 
 
-def _unpacking(encoding: str) -> Callable[[bytes, int], bytes]:
-    """What turns the next bytes sent into at most so many of the document."""
-    if encoding.strip().lower() in ("", "identity"):
-        return lambda data, most: data
-    if encoding.strip().lower() not in ("gzip", "x-gzip"):
-        raise DocumentError("is packed in a way that was not asked for", _LATER)
-    packed = zlib.decompressobj(wbits=31)
+class _Gzip:
+    """Turns the next bytes sent into at most so many of the document, which may be packed in
+    several parts."""
 
-    def unpack(data: bytes, most: int) -> bytes:
+    def __init__(self) -> None:
+        self._part = zlib.decompressobj(wbits=_GZIP)
+        self.is_whole = False
+
+    def unpack(self, data: bytes, most: int) -> bytes:
+        unpacked = bytearray()
         try:
-            return packed.decompress(data, most)
+            while data and len(unpacked) < most:
+                if self._part.eof:
+                    if not data.startswith(_GZIP_BEGINS):
+                        break  # what fills up a block, say
+                    self._part = zlib.decompressobj(wbits=_GZIP)
+                unpacked += self._part.decompress(data, most - len(unpacked))
+                data = self._part.unused_data
         except zlib.error:
-            raise DocumentError("did not come whole", _LATER) from None
+            raise _cut_off() from None
+        self.is_whole = self._part.eof
+        return bytes(unpacked)
 
-    return unpack
+
+def _packed(encoding: str) -> _Gzip | None:
+    """What unpacks a ``Content-Encoding``; None for what is sent as it is. Some servers say there
+    how characters are written."""
+    name = encoding.strip().lower()
+    if name in ("gzip", "x-gzip"):
+        return _Gzip()
+    if name in ("", "identity", "none", "binary", "utf-8", "utf8"):
+        return None
+    raise DocumentError("is packed in a way that was not asked for", _LATER)
+
+
+def _cut_off() -> DocumentError:
+    return DocumentError("did not come whole", _LATER)
 
 
 def _too_big() -> DocumentError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import lzma
 import posixpath
+import re
 import struct
 import zipfile
 import zlib
@@ -25,6 +26,8 @@ _RATIO = (
 )
 _ALWAYS = 16 << 20  # bytes that they may come to whatever the file's size
 _DEEPEST = 256  # elements in each other; a table in a table in a table takes a dozen
+
+_ENCODING = re.compile(rb"\s*<\?xml[^>]+encoding\s*=\s*[\"']([\w.:-]{1,40})")
 
 _DAMAGE = (  # what zipfile and the unpackers below it say to damaged files
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
@@ -129,7 +132,23 @@ def parse_xml(data: bytes, handler: XmlHandler) -> None:
     that declares entities, which can unpack to any size, or that nests its elements without end:
     no honest one does. Nothing outside of ``data`` is ever read.
     """
-    parser = expat.ParserCreate(namespace_separator=" ")
+    try:
+        _parse(data, handler)
+    except (LookupError, ValueError):  # of an encoding that expat lacks: before any element
+        _parse(_in_utf8(data), handler, "utf-8")
+
+
+def _in_utf8(data: bytes) -> bytes:
+    """XML in the encoding that it names."""
+    named = _ENCODING.match(data)
+    try:
+        return data.decode(named[1].decode() if named else "utf-8").encode()
+    except (LookupError, ValueError):
+        raise expat.ExpatError("is not in the encoding that it names") from None
+
+
+def _parse(data: bytes, handler: XmlHandler, encoding: str | None = None) -> None:
+    parser = expat.ParserCreate(encoding, namespace_separator=" ")
     parser.buffer_text = True
     depth = 0
 

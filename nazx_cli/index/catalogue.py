@@ -32,10 +32,11 @@ _SETTLED = 2_000_000_000  # nanoseconds: a file system's times are no finer than
 _LITTER = 3600.0  # seconds after which a file that nobody knows is nobody's work in hand
 _FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_LARGEST = (1 << 63) - 1  # number that the database holds; file systems have larger ones
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS files (
-    path TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER, inode INTEGER, hash TEXT
+    path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER, inode INTEGER, hash TEXT
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS contents (
     hash TEXT PRIMARY KEY, segment TEXT, number INTEGER, fault TEXT
@@ -54,7 +55,8 @@ class Seen(NamedTuple):
     @classmethod
     def of(cls, state: os.stat_result) -> Seen:
         """Of what ``stat`` told."""
-        return cls(state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
+        inode = state.st_ino & _LARGEST
+        return cls(state.st_size, state.st_mtime_ns, state.st_ctime_ns, inode)
 
 
 class Lying(NamedTuple):
@@ -84,9 +86,9 @@ class Catalogue:
         self._database.close()
 
     def known(self, paths: Sequence[str]) -> dict[str, tuple[Seen, str]]:
-        """How files were seen last, and the hash they had."""
-        rows = self._rows("SELECT * FROM files WHERE path IN", paths)
-        return {row[0]: (Seen(*row[1:-1]), row[-1]) for row in rows}
+        """How files were seen last, and the hash they had; "" where no reader took them."""
+        rows = self._rows("SELECT * FROM files WHERE path IN", list(map(os.fsencode, paths)))
+        return {os.fsdecode(row[0]): (Seen(*row[1:-1]), row[-1]) for row in rows}
 
     def lying(self, hashes: Iterable[str]) -> dict[str, Lying]:
         """Where contents lie, of those that do."""
@@ -112,7 +114,7 @@ class Catalogue:
         """Note the hashes of files, but of those that may change yet without its being seen."""
         settled = time.time_ns() - _SETTLED
         rows = [
-            (path, *seen, digest)
+            (os.fsencode(path), *seen, digest)
             for path, (seen, digest) in files.items()
             if max(seen.mtime, seen.ctime) < settled
         ]
@@ -144,37 +146,38 @@ class Catalogue:
 
     def small_segments(self, tokens: int) -> list[str]:
         """The names of segments of fewer tokens."""
-        names = self._database.execute("SELECT DISTINCT segment FROM contents WHERE segment != ''")
-        found = ((name, self.segment(name)) for (name,) in names.fetchall())
+        found = ((name, self.segment(name)) for name in self._names())
         return [
             name
             for name, segment in found
             if segment and sum(segment.document(d).tokens for d in range(len(segment))) < tokens
         ]
 
-    def _rows(self, query: str, values: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        for at in range(0, len(values), _AT_ONCE):
-            some = values[at : at + _AT_ONCE]
-            marks = ", ".join("?" * len(some))
-            yield from self._database.execute(f"{query} ({marks})", some)
+    def _names(self) -> list[str]:
+        """Of all segments that something lies in."""
+        with self._explained():
+            rows = self._database.execute("SELECT DISTINCT segment FROM contents")
+            return [name for (name,) in rows if name]
+
+    def _rows(self, query: str, values: Sequence[str | bytes]) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = []
+        with self._explained():
+            for at in range(0, len(values), _AT_ONCE):
+                some = values[at : at + _AT_ONCE]
+                marks = ", ".join("?" * len(some))
+                found += self._database.execute(f"{query} ({marks})", some)
+        return found
 
     def _opened(self) -> sqlite3.Connection:
-        """The database; one that is none is thrown away, for all of it can be made again."""
+        """The database; a damaged one is thrown away, for all of it can be made again."""
         path = self.folder / DATABASE
-        for again in (True, False):
+        database = sqlite3.connect(path, timeout=PATIENCE)
+        if not _is_whole(database):
+            database.close()
+            path.unlink()
             database = sqlite3.connect(path, timeout=PATIENCE)
-            try:
-                database.executescript(_TABLES)
-                for table in ("files", "contents"):
-                    database.execute(f"SELECT * FROM {table} LIMIT 1").fetchone()
-            except sqlite3.DatabaseError as error:
-                database.close()
-                if not again or getattr(error, "sqlite_errorcode", 0) not in _BROKEN:
-                    raise
-                path.unlink()
-            else:
-                return database
-        raise AssertionError
+            database.executescript(_TABLES)
+        return database
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
@@ -188,8 +191,8 @@ class Catalogue:
         except OSError as error:
             raise self._told(error) from None
         except sqlite3.Error as error:
-            full = getattr(error, "sqlite_errorcode", 0) in _FULL
-            what = "disk is full" if full else "index cannot be written"
+            full = _kind(error) in _FULL
+            what = "disk is full" if full else "index cannot be used"
             raise NazxError(
                 f"the {what}: {self.folder}: {error}", "free some space, or run: nazx index clear"
             ) from None
@@ -205,8 +208,25 @@ class Catalogue:
             version = path.name[1:].partition("-")[0]
             if version.isdecimal() and int(version) < _VERSION:
                 shutil.rmtree(path, ignore_errors=True)
-        known = {row[0] for row in self._database.execute("SELECT DISTINCT segment FROM contents")}
+        known = set(self._names())
         for path in (*self.folder.glob("*.safetensors"), *self.folder.glob("*.partial")):
             with suppress(OSError):
                 if path.name not in known and time.time() - path.stat().st_mtime > _LITTER:
                     path.unlink()
+
+
+def _is_whole(database: sqlite3.Connection) -> bool:
+    """Whether all of it can be read; its tables are made where it is new."""
+    try:
+        database.executescript(_TABLES)
+        return bool(database.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
+    except sqlite3.DatabaseError as error:
+        if _kind(error) in _BROKEN:
+            return False
+        database.close()
+        raise
+
+
+def _kind(error: sqlite3.Error) -> int:
+    """What went wrong, without what more is known of it."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF

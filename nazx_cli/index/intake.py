@@ -12,7 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from nazx_cli.documents.document import Origin, Skipped
-from nazx_cli.documents.file import UnreadableError, hash_of, read_file
+from nazx_cli.documents.file import NoReaderError, UnreadableError, hash_of, read_file
 from nazx_cli.documents.gather import Item, Listing, read_item
 from nazx_cli.errors import DocumentError
 from nazx_cli.index.build import SEGMENT_TOKENS, Builder
@@ -118,14 +118,18 @@ class _Intake:
         return None
 
     def _hash(self, files: list[_File]) -> None:
-        """The hash of each file, that of those which have not changed from last time."""
+        """The hash of each file, that of those which have not changed from last time; none where
+        it is no document."""
         known = self.catalogue.known([file.place for file in files])
         unknown: list[_File] = []
         for file in files:
-            seen, file.digest = known.get(file.place, (None, ""))
+            seen, digest = known.get(file.place, (None, ""))
             if seen != file.seen:
-                file.digest = ""
                 unknown.append(file)
+            elif digest:
+                file.digest = digest
+            else:
+                self.skipped.append(file.item.left_out(NoReaderError()))
         self.looked_into = len(unknown)
         total, done, noted = sum(file.seen.size for file in unknown), 0, monotonic()
         fresh: dict[str, tuple[Seen, str]] = {}
@@ -140,6 +144,8 @@ class _Intake:
                 except UnreadableError as error:
                     self.skipped.append(file.item.left_out(error))
                     continue
+                except NoReaderError as error:
+                    self.skipped.append(file.item.left_out(error))
                 fresh[file.place] = (file.seen, file.digest)
                 done += file.seen.size
                 if monotonic() - noted > _NOTED:
@@ -222,12 +228,13 @@ class _Intake:
         small = self.catalogue.small_segments(_SMALL)
         if len(small) <= _MOST_SMALL:
             return
-        builder = Builder(self.tokenizer)
+        builder, held = Builder(self.tokenizer), set[str]()
         for name in small:
             if (segment := self.catalogue.segment(name)) is None:
                 continue
             for d in range(len(segment)):
-                if (digest := segment.hash_of(d)) not in builder.hashes:
+                if (digest := segment.hash_of(d)) not in held:
+                    held.add(digest)
                     origin = Origin("", digest, 0, 0)
                     document = StoredDocument("", segment, d, origin, self.tokenizer)
                     builder.add(digest, TokenizedDocument.build(document.document, self.tokenizer))
@@ -258,6 +265,8 @@ class _Intake:
                 held.add(each.digest)
             documents.append(document)
         listing.check(good)
+        order = {item.name: number for number, item in enumerate(listing.items)}
+        self.skipped.sort(key=lambda left_out: order[left_out.name])
         skipped = (*listing.skipped, *self.skipped)
         return Taken(tuple(documents), skipped, copies, self.looked_into, self.new)
 
