@@ -1,7 +1,7 @@
 """The frozen description of a model: read from ``config.json``, validated, written back.
 
 Reads Hugging Face's keys, old and new, of the families in ``families``, and NazX's own
-``attention`` entry (docs: README, "Checkpoints"). Everything is checked here, before anything is
+``attention`` entry (docs: `nazx help checkpoints`). Everything is checked here, before anything is
 allocated.
 """
 

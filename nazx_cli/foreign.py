@@ -27,6 +27,11 @@ _MAX_TEXT_BYTES = 4 << 20
 _REASON = 200  # characters of a library's own words
 
 
+def expanded(path: str | Path) -> Path:
+    """The path that a person names; one of a user who is not known stays as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 Path's own raises then
+
+
 def read_object(path: Path, hint: str = FETCH_AGAIN) -> dict[str, Any]:
     """The JSON object that the file ``path`` holds.
 

@@ -138,6 +138,22 @@ def test_a_card_counts_where_torch_can_use_it(
         3.4e11,
     )
     assert (found.place.dtype, found.place.free, found.place.held) == ("bfloat16", 11 << 30, 0)
+    for shown, asked in (("1,0", "--id=1"), ("GPU-8a", "--id=GPU-8a"), ("MIG-3", "--query")):
+        tool.write_text(
+            f"#!/bin/sh\ncase $1 in {asked}*) echo 'Card {shown}, 11264, 8.6';; *) exit 1;; esac\n"
+        )
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+        assert this_machine().name == f"Card {shown}"
+    monkeypatch.setattr(machines, "_measure_cuda", lambda: None)  # whatever it was once
+    speeds = isolated_home / "speeds.json"
+    kept = json.loads(speeds.read_text())
+    speeds.write_text(json.dumps({k: v | {"day": "2020-02-02"} for k, v in kept.items()}))
+    assert this_machine().device != "cuda"
+    monkeypatch.setattr(machines, "_measure_cuda", lambda: 3.4e11)
+    for hidden in ("", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert this_machine().device != "cuda"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     tool.write_text("#!/bin/sh\necho 'No devices were found'\n")
     assert this_machine().device != "cuda"
 

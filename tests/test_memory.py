@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +21,11 @@ from nazx_cli.config import ModelConfig
 from nazx_cli.context.cost import Size
 from nazx_cli.engine.language_model import load_planned
 from nazx_cli.errors import MemoryLimitError
+from nazx_cli.kernels import KernelName
+from nazx_cli.memory import probe
 from nazx_cli.memory.estimate import (
     TextSize,
+    as_inattention,
     distinct_tokens,
     estimate,
     longest_context,
@@ -74,7 +78,8 @@ def test_the_longest_context_is_the_last_that_fits(name: str, precision: str) ->
     entry = Registry.load().find(name)
     assert entry is not None
     config, limit = entry.config, 3 * weight_bytes(entry.config, "bfloat16") + 400_000_000
-    longest = longest_context(config, precision, "cached", limit)
+    held = estimate(config, precision, "cached", Size(1, 1))
+    longest = longest_context(config, held, limit, 2)
 
     def total(positions: int) -> int:
         size = Size(positions, distinct_tokens(positions, config.vocab_size))
@@ -85,7 +90,7 @@ def test_the_longest_context_is_the_last_that_fits(name: str, precision: str) ->
 
 def test_nothing_fits_in_nothing() -> None:
     config = ModelConfig.from_dict(GPT_NEOX)
-    assert longest_context(config, "nf4", "cached", 1000) == 0
+    assert longest_context(config, estimate(config, "nf4", "cached", Size(1, 1)), 1000, 2) == 0
 
 
 def test_the_plan_gives_up_as_little_as_it_must() -> None:
@@ -110,6 +115,26 @@ def test_the_plan_gives_up_as_little_as_it_must() -> None:
         within(10**9)
     assert caught.value.exit_code == 3
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("dtype", ("float32", "bfloat16"))
+@pytest.mark.parametrize("kernel", ("torch", "native"))
+@pytest.mark.parametrize("tokens", (0, 200_000))
+def test_a_conversation_that_is_said_to_fit_does(
+    dtype: str, kernel: KernelName, tokens: int
+) -> None:
+    entry = Registry.load().find("nazx-1b")
+    assert entry is not None
+    config = as_inattention(entry.config)
+    documents = TextSize(tokens, distinct_tokens(tokens, config.vocab_size))
+    machine = Machine(dtype, 0, 300_000_000, can_quantize=True, kernel=kernel)
+
+    def planned(ctx: int) -> Plan:
+        return plan(config, documents, LoadOptions(limit=2_300_000_000, ctx=ctx), machine)
+
+    told = re.search(r"tokens of conversation fit: use --ctx (\d+)", planned(10**9).hint)
+    assert told is not None
+    assert planned(int(told[1])).fits and not planned(int(told[1]) + 1).fits
 
 
 def _limited(tmp_path: Path, positions: int, distinct: int, layout: str) -> tuple[Path, int]:
@@ -191,6 +216,35 @@ def test_readings_of_memory_make_sense() -> None:
     reading = read_memory("cpu")
     assert 0 < reading.used <= reading.total
     assert 0 < reading.free <= reading.total
+
+
+@pytest.mark.parametrize(
+    ("row", "files"),
+    [
+        ("0::/", {"memory.max": "3000000\n", "memory.current": "1000000"}),
+        ("0::/a/b", {"a/memory.max": "3000000", "a/memory.current": "1000000"}),
+        (
+            "4:cpu,memory:/gone",
+            {"memory/memory.limit_in_bytes": "3000000", "memory/memory.usage_in_bytes": "1000000"},
+        ),
+    ],
+)
+def test_what_a_container_leaves_is_what_there_is(
+    row: str, files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "cgroup").write_text(f"9:name=systemd:/\n{row}\n")
+    for name, text in {"a/b/memory.max": "max", "a/b/memory.current": "7", **files}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(probe, "_PROC", tmp_path)
+    monkeypatch.setattr(probe, "_GROUPS", tmp_path)
+    reading = read_memory("cpu")
+    assert (reading.free, reading.total) == (2_000_000, 3_000_000)
+    place = next(iter(files)).rpartition("/")[0]
+    stat = "anon 3\ninactive_file 400000\ntotal_inactive_file 400000\n"
+    (tmp_path / place / "memory.stat").write_text(stat)
+    assert read_memory("cpu").free == 2_400_000
 
 
 def test_the_estimate_command_gives_its_table_and_its_json() -> None:

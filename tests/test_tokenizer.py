@@ -87,3 +87,23 @@ def test_broken_tokenizer_files_are_named(tmp_path: Path, damage: str) -> None:
     with pytest.raises(ModelUnavailableError, match=path.name) as caught:
         Tokenizer.from_folder(folder)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_tokens_of_pictures_that_the_model_has_no_row_for_are_left_out(
+    special: bool, tmp_path: Path
+) -> None:
+    folder = write_checkpoint(tmp_path, LLAMA)
+    path = folder / "tokenizer.json"
+    spec = json.loads(path.read_text())
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    beyond = {"id": LLAMA["vocab_size"], "content": "<picture>", "special": special, **flags}
+    spec["added_tokens"] = [*spec.get("added_tokens", []), beyond]
+    path.write_text(json.dumps(spec))
+    if special:
+        tokenizer = Tokenizer.from_folder(folder)
+        assert "<picture>" not in tokenizer.special_ids
+        assert max(tokenizer.encode_markup("a <picture> of it")) < LLAMA["vocab_size"]
+    else:
+        with pytest.raises(ModelUnavailableError, match="do not belong together"):
+            Tokenizer.from_folder(folder)

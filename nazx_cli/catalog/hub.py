@@ -21,6 +21,7 @@ from nazx_cli.catalog.patience import UnreachableError, patiently
 from nazx_cli.checkpoint.atomic import explain
 from nazx_cli.checkpoint.checkpoint import is_complete
 from nazx_cli.errors import ModelUnavailableError, first_line, without_credentials
+from nazx_cli.foreign import expanded
 
 PROBE_SECONDS = 2.5
 # The client moved from requests to httpx; its connection errors come from one of these.
@@ -63,10 +64,10 @@ def _is_address(text: str) -> bool:
 def cache_folder() -> Path:
     """The Hub's cache, as the environment names it; the client is not imported to ask."""
     if chosen := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     if home := os.environ.get("HF_HOME"):
-        return Path(home).expanduser() / "hub"
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huggingface/hub"
+        return expanded(home) / "hub"
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface/hub"
 
 
 def repo_folder(repo: str) -> Path:

@@ -28,6 +28,7 @@ from nazx_cli.checkpoint.quantized import weights_dtype
 from nazx_cli.checkpoint.write import Origin
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import ModelUnavailableError, UsageError
+from nazx_cli.foreign import expanded
 from nazx_cli.names import ADAPTER_CONFIG, NO_ADAPTER, OnNamedProgress
 
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
@@ -116,7 +117,7 @@ class ModelRef(ABC):
             return self._shipped()
         if str(chosen) == NO_ADAPTER:
             return AdapterChoice()
-        folder = Path(chosen).expanduser()
+        folder = expanded(chosen)
         if not (folder / ADAPTER_CONFIG).is_file():
             raise ModelUnavailableError(
                 f"{chosen} is no adapter: it has no {ADAPTER_CONFIG}",
@@ -326,7 +327,7 @@ class HubModel(ModelRef):
 
 def _local(name: str) -> Path | None:
     """The folder that ``name`` is the path of; None where it may be another kind of name."""
-    path = Path(name).expanduser()
+    path = expanded(name)
     explicit = name.startswith(("~", ".", "/")) or path.is_absolute() or "\\" in name
     bare = not explicit and "/" not in name
     if not name or not (explicit or path.exists()):

@@ -20,6 +20,7 @@ from nazx_cli.checkpoint.quantized import weights_dtype
 from nazx_cli.checkpoint.write import Origin
 from nazx_cli.config import ModelConfig
 from nazx_cli.errors import ModelUnavailableError
+from nazx_cli.foreign import expanded
 
 if TYPE_CHECKING:
     from huggingface_hub import HFCacheInfo
@@ -29,7 +30,7 @@ def nazx_home() -> Path:
     """``NAZX_HOME``, else ``nazx`` in the platform's data folder; it need not exist yet."""
     chosen = os.environ.get("NAZX_HOME")
     if chosen:
-        return Path(chosen).expanduser().absolute()
+        return expanded(chosen).absolute()
     return _data_folder() / "nazx"
 
 

@@ -34,7 +34,7 @@ from nazx_cli.checkpoint.write import (
 )
 from nazx_cli.config import AttentionConfig, ModelConfig, as_trained
 from nazx_cli.errors import ModelUnavailableError, UsageError
-from nazx_cli.foreign import FETCH_AGAIN
+from nazx_cli.foreign import FETCH_AGAIN, expanded
 from nazx_cli.names import OnProgress
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def convert_model(
     ``quantize`` (int8 or nf4) the matrices of the blocks are kept so, and the rest in bfloat16;
     errors then as ``quantize_checkpoint``.
     """
-    dest = dest.expanduser().absolute()
+    dest = expanded(dest).absolute()
     check_dest(dest, replace=replace)
     if source.is_dir() and (dest.resolve() == source.resolve() or source.resolve() in dest.parents):
         raise UsageError(f"{dest} is or lies in what is converted", "name another folder")

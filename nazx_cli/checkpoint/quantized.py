@@ -43,6 +43,7 @@ from nazx_cli.checkpoint.write import (
 )
 from nazx_cli.config import AttentionConfig, ConfigError, ModelConfig
 from nazx_cli.errors import UsageError
+from nazx_cli.foreign import expanded
 from nazx_cli.names import OnProgress
 from nazx_cli.quantization.cost import BLOCK, KINDS, check_kind
 
@@ -154,7 +155,7 @@ def quantize_checkpoint(
     quantized already or bitsandbytes is missing.
     """
     check_kind(kind)
-    dest = dest.expanduser().absolute()
+    dest = expanded(dest).absolute()
     check_dest(dest, replace=replace)
     if dest.resolve() == source.resolve() or source.resolve() in dest.parents:
         raise UsageError(f"{dest} is or lies in what is quantized", "name another folder")

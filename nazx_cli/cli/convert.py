@@ -12,6 +12,7 @@ import typer
 
 from nazx_cli.cli.shared.options import Json, Offline, Quiet, Report, Revision, count_option, option
 from nazx_cli.errors import UsageError
+from nazx_cli.foreign import expanded
 from nazx_cli.names import DEFAULT_SINKS, DTYPES
 from nazx_cli.quantization.cost import KINDS
 from nazx_cli.ui.phrases import size_text
@@ -101,7 +102,7 @@ def convert(
     from nazx_cli.checkpoint.write import check_dest
     from nazx_cli.config import ModelConfig
 
-    check_dest(dest.expanduser(), replace=force)
+    check_dest(expanded(dest), replace=force)
     report = Report(json=json, quiet=quiet)
     with report.progress(f"converting {source}") as on_progress:
         found, asked = _find(source, revision, offline, on_progress)
@@ -137,7 +138,7 @@ def _find(
     from nazx_cli.catalog.model_ref import ModelRef
 
     if _is_file(source):
-        file = Path(source).expanduser()
+        file = expanded(source)
         if not file.is_file():
             raise UsageError(f"there is no file {source}", "check the path")
         if revision:
@@ -149,7 +150,7 @@ def _find(
 
 def _is_file(source: str) -> bool:
     """Whether ``source`` is, or by its name would be, a GGUF file; else it is a model."""
-    file = Path(source).expanduser()
+    file = expanded(source)
     return file.is_file() or file.suffix.lower() == ".gguf"
 
 

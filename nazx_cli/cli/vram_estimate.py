@@ -165,8 +165,7 @@ def _longest(config: ModelConfig, row: Row) -> dict[str, int]:
     if config.attention.kind == "windowed":
         return {}
     return {
-        card: longest_context(config, best.precision, best.layout, plan.limit, best.size.by)
-        for card, plan in plans.items()
+        card: longest_context(config, best, plan.limit, plan.width) for card, plan in plans.items()
     }
 
 

@@ -20,6 +20,7 @@ from nazx_cli.documents.ignore import IgnoreRules
 from nazx_cli.documents.text import normalize_newlines
 from nazx_cli.documents.url import fetch, is_url, name_of
 from nazx_cli.errors import DocumentError
+from nazx_cli.foreign import expanded
 
 STDIN = "-"
 """The ``--file`` value that stands for standard input."""
@@ -59,7 +60,7 @@ def listed(specs: Sequence[str], stdin_text: str | None = None) -> Listing:
         if not spec.strip():  # else the present folder, which nobody named
             raise DocumentError("a document's name is empty", "name a file, folder, glob or URL")
         try:
-            _add(listing, spec, Path(os.path.expanduser(spec)))  # noqa: PTH111 Path's raises
+            _add(listing, spec, expanded(spec))
         except OSError as error:  # a name too long, a folder on the way that is closed to us
             shown = spec if len(spec) <= 80 else spec[:79] + "…"
             raise DocumentError(

@@ -54,7 +54,7 @@ def _context(config: ModelConfig, found: Plan) -> int:
     if found.live is not None:
         return found.live
     room = found.limit - found.estimate.process
-    return longest_context(config, found.estimate.precision, found.layout, room)
+    return longest_context(config, found.estimate, room, found.width)
 
 
 class Offer(NamedTuple):

@@ -21,7 +21,6 @@ from nazx_cli.checkpoint.recipes import Recipe, recipes
 from nazx_cli.config import ModelConfig
 from nazx_cli.context import cells, cost
 from nazx_cli.context.cost import Size
-from nazx_cli.context.ranks.sharing import ALONE, Share
 from nazx_cli.kernels import LANES, KernelName
 from nazx_cli.quantization.cost import linear_bytes
 
@@ -33,7 +32,6 @@ PRECISIONS = ("float32", "bfloat16", "float16", "int8", "nf4")
 """Ways to hold weights, most precise first."""
 
 _WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
-_QUANTIZED = ("qkv.weight", "out.weight", "up.weight", "down.weight")
 _RUNTIME = 30_000_000  # measured: libraries' buffers, code loaded on first use, unreturned heap
 _QUANTIZER = 185_000_000  # measured: bitsandbytes and what it imports, and its working memory
 _TRITON = 75_000_000  # measured: Triton, which bitsandbytes imports where it is installed
@@ -202,15 +200,15 @@ def index_bytes(tokens: int, indexed: int = 0) -> int:
     return (tokens - indexed) * _INDEX + indexed * _INDEXED
 
 
-def longest_context(
-    config: ModelConfig, precision: str, layout: str, limit: int, by: Share = ALONE
-) -> int:
+def longest_context(config: ModelConfig, held: Estimate, limit: int, quantized_width: int) -> int:
     """The most positions whose total stays within ``limit`` bytes, of each of the processes that
-    hold them together; 0 where none do. Distinct tokens grow by Heaps' law."""
+    hold them together, where weights and context are held as in ``held``; 0 where none do.
+    Distinct tokens grow by Heaps' law."""
 
     def fits(positions: int) -> bool:
-        size = prose(positions, config).as_context().share(by)
-        return estimate(config, precision, layout, size).total <= limit
+        size = prose(positions, config).as_context(held.size.kernel).share(held.size.by)
+        total = estimate(config, held.precision, held.layout, size, quantized_width).total
+        return total <= limit
 
     return bisect_left(range(1, 1 << 31), True, key=lambda positions: not fits(positions))
 
@@ -225,13 +223,8 @@ def _numbers(part: Recipe) -> int:
 
 
 def _part_bytes(part: Recipe, precision: str, width: int) -> int:
-    if (
-        precision not in _WIDTH
-        and part.parameter.startswith("blocks.")
-        and part.parameter.endswith(_QUANTIZED)
-    ):
-        rows = sum(shape[0] for _, shape in part.sources)
-        return linear_bytes(rows, part.sources[0][1][1], precision)
+    if precision not in _WIDTH and part.is_block_matrix:
+        return linear_bytes(*part.matrix_shape, precision)
     return _numbers(part) * width
 
 

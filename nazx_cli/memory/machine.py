@@ -8,6 +8,7 @@ measured again, since the machine may have been busy, and the best figure stands
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -38,6 +39,7 @@ _GPU_BUFFER = 1 << 29
 _PASSES = 10
 _FASTEST = 1e15  # bytes a second, which no memory has: a file that says so is damaged
 _PATIENCE = 5.0  # seconds for the GPU's own tool
+_ALL = "all"
 _AMPERE = 8.0  # compute capability: the first GPUs that multiply bfloat16
 
 
@@ -75,12 +77,19 @@ def _cpu() -> Hardware:
 
 
 def _gpu() -> Hardware | None:
-    """The first CUDA device, as the driver's own tool tells of it; None where torch has no use
-    for it."""
+    """The first CUDA device that processes are shown, as the driver's own tool tells of it; None
+    where torch has no use for it."""
     tool = shutil.which("nvidia-smi")
-    if tool is None or not _torch_knows_cuda():
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES", _ALL).split(",")[0].strip()
+    if tool is None or shown in ("", "-1") or not _torch_knows_cuda():
         return None
-    asked = [tool, "--query-gpu=name,memory.free,compute_cap", "--format=csv,noheader,nounits"]
+    which = [f"--id={shown}"] if shown.isdecimal() or shown.startswith("GPU-") else []
+    asked = [
+        tool,
+        *which,
+        "--query-gpu=name,memory.free,compute_cap",
+        "--format=csv,noheader,nounits",
+    ]
     try:
         told = subprocess.run(
             asked, capture_output=True, text=True, check=True, timeout=_PATIENCE
@@ -113,10 +122,12 @@ def _known_speed(what: str, measure: Callable[[], float | None]) -> float | None
     today = date.today().isoformat()
     if best and day == today:
         return best
-    speed = max(best, measure() or 0.0)
-    if speed:
-        _write(file, {**kept, what: {"bytes_per_second": round(speed), "day": today}})
-    return speed or None
+    measured = measure()
+    if not measured:
+        return None
+    speed = max(best, measured)
+    _write(file, {**kept, what: {"bytes_per_second": round(speed), "day": today}})
+    return speed
 
 
 def _figure(entry: object) -> tuple[float, str]:

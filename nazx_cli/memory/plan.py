@@ -18,7 +18,6 @@ from nazx_cli.memory.estimate import (
     TextSize,
     estimate,
     layer_bytes,
-    longest_context,
     process_bytes,
     prose,
 )
@@ -190,7 +189,13 @@ def plan(config: ModelConfig, documents: TextSize, options: LoadOptions, machine
     if machine.offloads and (kept := _offloaded(config, smallest, machine, limit)) is not None:
         return replace(kept, host_embedding=apart)
     reason = f"this does not fit in {_gb(limit)}: {_arithmetic(smallest)}"
-    hint = _advice(config, smallest, limit, options.by)
+
+    def with_talk(tokens: int) -> int:
+        size = _context_size(documents, replace(options, ctx=tokens), config, machine)
+        return reckon(smallest.precision, smallest.layout, size).total
+
+    talk = bisect_left(range(1, 1 << 31), True, key=lambda tokens: with_talk(tokens) > limit)
+    hint = _advice(config, smallest, talk)
     return Plan(smallest, machine.dtype, limit, False, reason, hint, False, machine.held)
 
 
@@ -280,15 +285,13 @@ def _width(dtype: str) -> int:
     return 4 if dtype == "float32" else 2
 
 
-def _advice(config: ModelConfig, smallest: Estimate, limit: int, by: Share) -> str:
+def _advice(config: ModelConfig, smallest: Estimate, talk: int) -> str:
+    """What to do; ``talk`` is how long a conversation fits."""
     enough = f"the smallest limit that works is --vram-limit {_enough(smallest.total)}"
-    left = limit - smallest.process
-    longest = longest_context(config, smallest.precision, smallest.layout, left, by)
-    whole = smallest.size.whole or smallest.size.positions
-    if config.attention.kind != "windowed" and longest and longest < whole:
+    if config.attention.kind != "windowed" and talk:
         return (
             f"{enough}; with {smallest.precision} weights and layout {smallest.layout} "
-            f"{longest:,} tokens fit: use --ctx {longest}, or a smaller model"
+            f"{talk:,} tokens of conversation fit: use --ctx {talk}, or a smaller model"
         )
     return f"{enough}; or use a smaller model (nazx ls --all names them)"
 

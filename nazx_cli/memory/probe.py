@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
 _MEMINFO = _PROC / "meminfo"
+_GROUPS = Path("/sys/fs/cgroup")
+_GROUP_FILES = (  # a control group's limit, what it takes, and what of that is given back first
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),  # version 1
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,8 @@ class Reading:
 def read_memory(device: str) -> Reading:
     """A reading of ``device`` (cpu, cuda, cuda:N or mps).
 
-    On a CPU ``used`` is the process's resident memory. Zeros where the system does not tell.
+    On a CPU ``used`` is the process's resident memory; ``free`` and ``total`` are no more than
+    what a control group (a container, say) leaves it. Zeros where the system does not tell.
     """
     kind = device.partition(":")[0]
     if kind == "cuda":
@@ -52,6 +59,8 @@ def read_memory(device: str) -> Reading:
     total = table.get("MemTotal", 0) or _physical_memory()
     free = table.get("MemAvailable", total)
     used = resident_bytes()
+    for limit, taken in _group_limits():
+        free, total = min(free, max(0, limit - taken)), min(total, limit)
     return Reading(device, used, free, total, "resident memory", in_use=max(total - free, used))
 
 
@@ -69,9 +78,8 @@ def peak_resident_bytes(pid: int | None = None) -> int:
 
 def processor_seconds(pid: int) -> float:
     """What a process has computed so far, on all its threads (Linux only, else 0)."""
-    try:
-        told = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
+    told = _text(_PROC / str(pid) / "stat")
+    if not told:
         return 0.0
     user, system = told.rpartition(")")[2].split()[11:13]  # after the name, which may be anything
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
@@ -92,6 +100,23 @@ def _resident_by_ps(pid: int) -> int:
     return int(found) * 1024 if found.isdigit() else 0
 
 
+def _group_limits() -> Iterator[tuple[int, int]]:
+    """Of each control group that this process is in and that has one (Linux): its limit, and what
+    it takes of that and would not give back."""
+    for row in _text(_PROC / "self" / "cgroup").splitlines():
+        _, kinds, path = row.split(":", 2)
+        if kinds and "memory" not in kinds.split(","):
+            continue
+        base = _GROUPS / "memory" if kinds else _GROUPS
+        limit, taken, spare = _GROUP_FILES[bool(kinds)]
+        folder = base / path.lstrip("/")  # which a container may see as the top
+        for group in (folder, *folder.parents[: len(folder.parts) - len(base.parts)]):
+            most, now = _text(group / limit).strip(), _text(group / taken).strip()
+            if most.isdecimal() and now.isdecimal():
+                told = dict(line.split() for line in _text(group / "memory.stat").splitlines())
+                yield int(most), int(now) - int(told.get(spare, 0))
+
+
 def _physical_memory() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -101,9 +126,13 @@ def _physical_memory() -> int:
 
 def _table(path: Path) -> dict[str, int]:
     """``Name: N kB`` lines in bytes; empty where there is no such file."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return {}
-    rows = (line.split() for line in lines)
+    rows = (line.split() for line in _text(path).splitlines())
     return {row[0].rstrip(":"): int(row[1]) * 1024 for row in rows if row[2:] == ["kB"]}
+
+
+def _text(path: Path) -> str:
+    """What a file of the system says; nothing where there is no such file."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from anyio import to_thread
@@ -20,6 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from nazx_cli import __version__
+from nazx_cli.foreign import expanded
 from nazx_cli.serving import saved
 from nazx_cli.serving.desk import Desk, End, Piece, Served
 from nazx_cli.serving.errors import ApiError, as_api_error, is_fault
@@ -69,7 +69,8 @@ class Service:
         lm = served.lm
         self.limits = limits or Limits()
         # A model of a folder goes by its name alone: paths of this machine are nobody's business.
-        self.model = Path(lm.name).name if Path(lm.name).expanduser().is_dir() else lm.name
+        folder = expanded(lm.name)
+        self.model = folder.resolve().name if folder.is_dir() else lm.name
         self.metrics = Metrics(lm)
         self.worker = Worker(self.limits.waiting, on_fault, self.metrics.look)
         attends = read_mode(served.settings, lm) == "resident"  # which needs them in memory

@@ -1,7 +1,7 @@
 """Text to token ids and back, on the `tokenizers` library.
 
 Text of a person or a document never turns into a control token: ``encode`` treats
-``<|im_end|>`` as seven ordinary characters' worth of text. Only ``encode_markup``, which is for
+``<|im_end|>`` as ten characters like any others. Only ``encode_markup``, which is for
 rendered chat templates, recognises special tokens.
 """
 
@@ -67,8 +67,14 @@ class Tokenizer:
             raise ModelUnavailableError(
                 f"{folder} has no tokenizer.json", "fetch the model again or name another folder"
             )
-        backend = Backend.from_file(path)
-        limit = _vocabulary(folder, backend)
+        limit = _vocabulary(folder)
+        backend = Backend.from_file(path).within(limit)
+        largest = max(backend.ids().values(), default=0)
+        if largest >= limit:
+            raise ModelUnavailableError(
+                f"{path} has tokens up to the id {largest:,}, the model's vocabulary has {limit:,}",
+                f"the two files do not belong together; {FETCH_AGAIN}",
+            )
         settings = _settings(folder / "tokenizer_config.json")
         special: dict[str, str] = {}
         for key, value in settings.items():
@@ -209,18 +215,10 @@ def _whole(text: str) -> str:
     return text if text.isascii() else _HALVES.sub("�", text)
 
 
-def _vocabulary(folder: Path, backend: Backend) -> int:
-    """How many ids the model has, as config.json says; the tokenizer may have none beyond."""
+def _vocabulary(folder: Path) -> int:
+    """How many ids the model has, as config.json says."""
     fields = _fields(folder / "config.json")
-    limit = fields.count("vocab_size", MAX_VOCABULARY, 1, MAX_VOCABULARY)
-    largest = max(backend.ids().values(), default=0)
-    if largest >= limit:
-        raise ModelUnavailableError(
-            f"{folder / 'tokenizer.json'} has tokens up to the id {largest:,}, "
-            f"the model's vocabulary has {limit:,}",
-            f"the two files do not belong together; {FETCH_AGAIN}",
-        )
-    return limit
+    return fields.count("vocab_size", MAX_VOCABULARY, 1, MAX_VOCABULARY)
 
 
 def _template(folder: Path, settings: dict[str, Any]) -> str | None:

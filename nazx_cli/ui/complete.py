@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import starmap
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
@@ -16,6 +16,7 @@ from prompt_toolkit.document import Document
 
 from nazx_cli.documents.control import strip_control
 from nazx_cli.errors import NazxError
+from nazx_cli.foreign import expanded
 from nazx_cli.names import READ_MODES, SUMMARIES, THINKING
 from nazx_cli.ui import commands
 from nazx_cli.ui.commands.command import LastWord, last_word
@@ -115,7 +116,7 @@ def settings(chat: Chat, before: Sequence[str]) -> list[Offer]:
 def _paths(chat: Chat, word: str) -> Iterator[Offer]:
     cut = max(word.rfind(separator) for separator in _SEPARATORS) + 1
     typed, start = word[:cut], word[cut:]
-    folder = Path(typed or ".").expanduser()
+    folder = expanded(typed or ".")
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if not entry.name.startswith(start) or (entry.name[0] == "." and not start):
             continue

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from nazx_cli.documents.control import strip_control
 from nazx_cli.errors import NazxError, UsageError
+from nazx_cli.foreign import expanded
 from nazx_cli.reading.passages import source_line, source_record
 from nazx_cli.session.calibration import is_unsure, rounded
 
@@ -31,7 +32,7 @@ def export(text: str, name: str, *, overwrite: bool, how: str) -> Path:
 
     ``UsageError`` where the file is there and may not be overwritten; ``how`` says how it may.
     """
-    path = Path(name).expanduser()
+    path = expanded(name)
     try:
         with path.open("w" if overwrite else "x", encoding="utf-8", newline="\n") as file:
             file.write(text)

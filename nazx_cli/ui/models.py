@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nazx_cli.errors import ModelUnavailableError
+from nazx_cli.foreign import expanded
 from nazx_cli.ui.terminal.screen import Screen
 
 if TYPE_CHECKING:
@@ -107,8 +108,8 @@ class Models:
         from nazx_cli.session.saving.session_file import ModelTag
 
         revision = self._revisions.get(name)
-        if Path(name).expanduser().is_dir():
-            name = str(Path(name).expanduser().absolute())
+        if expanded(name).is_dir():
+            name = str(expanded(name).absolute())
         elif revision and "@" not in name:
             name = f"{name}@{revision}"
         try:

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,6 +23,7 @@ from nazx_cli.cli.shared.options import (
     Report,
     model_names,
 )
+from nazx_cli.foreign import expanded
 from nazx_cli.names import DEFAULT_MODEL, is_offline
 from nazx_cli.ui.phrases import rate_text, size_text
 from nazx_cli.ui.terminal.interrupts import INTERRUPTED
@@ -80,9 +80,7 @@ def _choose(name: str) -> tuple[str, str]:
     from nazx_cli.catalog.model_ref import LocalModel, ModelRef, RegistryModel
 
     model = ModelRef.parse(name)
-    kept = (
-        str(Path(name).expanduser().absolute()) if isinstance(model, LocalModel) else model.pinned
-    )
+    kept = str(expanded(name).absolute()) if isinstance(model, LocalModel) else model.pinned
     config.keep(_KEY, kept)
     if model.present() is not None:
         return kept, ""

@@ -19,6 +19,7 @@ from nazx_cli.cli.shared.options import (
     confirm,
 )
 from nazx_cli.errors import ModelUnavailableError, NazxError, UsageError
+from nazx_cli.foreign import expanded
 from nazx_cli.names import ADAPTER_CONFIG
 from nazx_cli.ui.phrases import size_text
 from nazx_cli.ui.terminal.tables import Table
@@ -89,7 +90,7 @@ def verify(
     from nazx_cli.checkpoint.verify import verify_checkpoint
 
     report = Report(json=json, quiet=quiet)
-    if ((local := Path(name).expanduser()) / ADAPTER_CONFIG).is_file():
+    if ((local := expanded(name)) / ADAPTER_CONFIG).is_file():
         from nazx_cli.checkpoint.adapters import verify_adapter
 
         with report.progress(f"verifying {name}"):
@@ -130,7 +131,7 @@ def show(name: ModelArgument, *, revision: Revision = None, json: Json = False) 
     """
     from nazx_cli.catalog.model_ref import ModelRef
 
-    if ((folder := Path(name).expanduser()) / ADAPTER_CONFIG).is_file():
+    if ((folder := expanded(name)) / ADAPTER_CONFIG).is_file():
         from nazx_cli.checkpoint.adapters import describe_adapter
 
         facts = describe_adapter(folder)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from nazx_cli.cli.shared.options import Json, Quiet, Report, option
+from nazx_cli.foreign import expanded
 from nazx_cli.ui.phrases import counted, size_text
 
 
@@ -42,7 +43,7 @@ def push(
     from nazx_cli.checkpoint.published import published_files, verify_folder
 
     report = Report(json=json, quiet=quiet)
-    folder = folder.expanduser()
+    folder = expanded(folder)
     # What is quickly seen comes first: reading all of a model takes minutes.
     found = published_files(folder)
     card = hub_upload.card_with_licence(folder / CARD_FILE, licence)

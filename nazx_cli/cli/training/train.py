@@ -25,6 +25,7 @@ from nazx_cli.cli.training.length import (
     teller,
 )
 from nazx_cli.errors import UsageError
+from nazx_cli.foreign import expanded
 from nazx_cli.ui.terminal.interrupts import terminable
 
 if TYPE_CHECKING:
@@ -233,14 +234,14 @@ def _settings(
         patience=options.patience,
         seed=options.seed,
     )
-    start = Path(options.start).expanduser().absolute() if options.start else None
+    start = expanded(options.start).absolute() if options.start else None
     if start is not None and not (start / "config.json").is_file():
         raise UsageError(f"{start} is no model", "name a folder that nazx train made")
     kinds = tuple(dict.fromkeys(options.attention or ("inattention",)))
     if start is not None:
         kinds = (spelled(ModelConfig.from_folder(start).attention),)
     return TrainSettings(
-        sources=tuple(str(Path(each).expanduser().absolute()) for each in sources),
+        sources=tuple(str(expanded(each).absolute()) for each in sources),
         attention=kinds,
         shape=Shape(options.layers, options.width, options.context, options.vocab, options.tied),
         schedule=schedule,

@@ -30,6 +30,7 @@ from nazx_cli.cli.training.length import (
     teller,
 )
 from nazx_cli.errors import UsageError
+from nazx_cli.foreign import expanded
 from nazx_cli.names import DEFAULT_MODEL
 from nazx_cli.ui.terminal.interrupts import terminable
 
@@ -216,7 +217,7 @@ def _settings(
 
     if options.full:
         _refuse_of_adapters(options)
-    start = tuple(Path(each).expanduser().absolute() for each in options.start or ())
+    start = tuple(expanded(each).absolute() for each in options.start or ())
     lora = None
     if not options.full:
         rank = options.rank or (read_adapter(start[0]).rank if start else LoraSettings().rank)
@@ -227,7 +228,7 @@ def _settings(
     return RunSettings(
         model=model[0],
         revision=model[1],
-        sources=tuple(Source(s.path.expanduser().absolute(), s.times) for s in sources),
+        sources=tuple(Source(expanded(s.path).absolute(), s.times) for s in sources),
         schedule=schedule,
         lora=lora,
         start=tuple(map(str, start)),
@@ -266,7 +267,7 @@ def _far(
     return FarSettings(
         model=model[0],
         revision=model[1],
-        sources=tuple(str(Path(each).expanduser().absolute()) for each in data),
+        sources=tuple(str(expanded(each).absolute()) for each in data),
         schedule=_schedule(options, 1e-3),
         far=options.far or "inattention",
         rank=options.far_rank,

@@ -25,6 +25,7 @@ from nazx_cli.checkpoint.write import to_json
 from nazx_cli.documents.document import Document
 from nazx_cli.documents.gather import gather
 from nazx_cli.errors import NazxError, UsageError, first_line
+from nazx_cli.foreign import expanded
 from nazx_cli.names import OnProgress
 from nazx_cli.tokenizer import Tokenizer
 from nazx_cli.training.licences import licence_of
@@ -183,7 +184,7 @@ def _note(spec: str, documents: Sequence[Document]) -> SourceNote:
     digest = sha256()
     for document in documents:
         digest.update(document.text.encode("utf-8", "replace"))
-    path = Path(spec).expanduser()
+    path = expanded(spec)
     return SourceNote(
         path.name or spec,
         len(documents),
