@@ -130,6 +130,7 @@ def test_an_answer_is_the_same_for_any_number_of_drafts(kind: str, sampling: Sam
 @compiled
 def test_an_answer_that_repeats_takes_fewer_runs() -> None:
     lm = model("llama", "windowed")
+    assert lm.attention.runs_ahead
     circling, _ = answer(lm, [5] * 20, 7, max_tokens=60)
     plain, _ = answer(lm, [5] * 20, 0, max_tokens=60)
     assert said(circling) == said(plain)
@@ -208,5 +209,5 @@ def test_drafts_grow_while_they_are_right_and_shrink_when_one_is_wrong() -> None
 def test_without_room_for_drafts_there_are_none() -> None:
     lm = model("llama", "inattention")
     context = begun(lm, CIRCLING)
-    assert len(lm.logits_ahead(context, [12, 13])) == 1
+    assert len(lm.logits_ahead(context, [12, 13])) == 1 and not lm.attention.runs_ahead
     assert len(answer(lm, CIRCLING, 7)[0]) == answer(lm, CIRCLING, 7)[0][-1].stats.runs

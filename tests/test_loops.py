@@ -86,6 +86,16 @@ def test_a_loop_ends_after_a_few_copies_and_keeps_the_first(kind: str) -> None:
     assert len(before) <= repeats.begin < len(before) + len(BAD[kind]) + 40
 
 
+@pytest.mark.parametrize("character", ["龘", "ॐ", "🧜"])
+def test_no_part_of_a_character_is_kept(character: str) -> None:
+    text = "Here it is: " + character * 200
+    repeats, seen = follow(text)
+    assert repeats.is_loop
+    kept = small_tokenizer().encode(text)[: repeats.kept]
+    assert small_tokenizer().decode(kept) == seen[: repeats.begin].rstrip("\ufffd")
+    assert "\ufffd" not in small_tokenizer().decode(kept)
+
+
 def test_items_that_differ_by_their_number_alone_are_a_loop() -> None:
     repeats, seen = follow("\n".join(f"{n}. The man loves his son." for n in range(1, 99)))
     assert repeats.is_loop

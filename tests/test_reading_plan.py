@@ -10,7 +10,7 @@ from nazx_cli.names import READ_MODES
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.mapreduce import NOTHING_FOUND, Partial, blocks, condense, map_reduce
 from nazx_cli.reading.passages import Passage, distinct, short_names, source_line, source_record
-from nazx_cli.reading.plan import Selection, mode_for, select, typical_passages
+from nazx_cli.reading.plan import Cost, Selection, mode_for, select, typical_passages
 from nazx_cli.reading.summaries.overview import is_overview
 
 
@@ -176,6 +176,36 @@ def test_blocks_hold_everything_within_the_budget() -> None:
         assert all(sum(map(dear, part)) <= budget for part in parts)
         assert len({p.document for p in parts[-1]}) == 1
     assert len(parts) == 2
+
+
+def one_by_one(library: Library, budget: int, cost: Cost) -> list[tuple[Passage, ...]]:
+    """Blocks that take in a passage for as long as they can."""
+    found: list[tuple[Passage, ...]] = []
+    for passage in library.passages:
+        longer = library.merged([*found[-1], passage]) if found else []
+        if len(longer) == 1 and cost(longer[0]) <= budget:
+            found[-1] = (longer[0],)
+        else:
+            found.append((passage,))
+    return found
+
+
+@pytest.mark.parametrize("share", [0.98, 1.0, 1.3])
+def test_blocks_are_as_few_as_fit_and_found_with_few_looks(share: float) -> None:
+    whole = alice().documents[0].text
+    library = library_of(whole[:60_000], "", "A short one.", whole[60_000:60_300], whole[-40_000:])
+    looked: list[int] = []
+
+    def cost(passage: Passage) -> int:
+        looked.append(len(passage))
+        return 12 + int(share * len(passage))
+
+    for budget in (200, 777, 4000, 10**6):
+        looked.clear()
+        found = blocks(library, budget, cost)
+        assert sum(looked) < 6 * library.num_tokens
+        assert found == one_by_one(library, budget, cost)
+    assert blocks(library_of(), 100, cost) == []
 
 
 def test_a_budget_too_small_for_a_passage_is_an_overflow() -> None:

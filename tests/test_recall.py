@@ -156,6 +156,15 @@ def test_a_question_that_names_nothing_still_ranks(question: str) -> None:
     assert np.isfinite(ranking.scores).all()
 
 
+def test_a_word_of_very_many_tokens_is_found() -> None:
+    rng = random.Random(4)
+    key = "".join(rng.choice("0123456789abcdef") for _ in range(3000))
+    library = library_of(f"The cat sat. The key is {key}, said the cat.", f"No {key}ing here.")
+    assert library.num_tokens > 3000
+    assert occurrences(library, question_terms(key)[0]).tolist() == reference(library, stem(key))
+    assert library.matcher.begins(key[:2500]) and not library.matcher.begins(f"{key[:2500]}x")
+
+
 def test_an_empty_library_ranks_nothing() -> None:
     assert len(rank(library_of(), "anything").order) == 0
     assert len(rank(library_of("one"), "one").order) == 1

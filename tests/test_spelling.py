@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -74,6 +75,12 @@ def test_words_that_are_one_slip_from_one_of_the_documents(
     question: str, meant: dict[str, str]
 ) -> None:
     assert slips(*tale(), question) == meant
+
+
+def test_what_is_too_long_for_a_word_is_left_alone() -> None:
+    begun = time.process_time()
+    assert slips(*tale(), f"Who is Netwon in {'acgt' * 5000}?") == {"Netwon": "Newton"}
+    assert time.process_time() - begun < 5
 
 
 def test_common_words_are_what_their_writer_meant() -> None:

@@ -372,7 +372,7 @@ class LanguageModel:
             sampling or Sampling(),
             self.tokenizer.stop_ids if stop_ids is None else stop_ids,
             grounding,
-            most_drafts,
+            most_drafts if self.attention.runs_ahead else 0,
         )
 
     def answer_each(

@@ -8,6 +8,7 @@ A refrain, a table or a list has something new between its repeats.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 
 _COPIES = 3
 _TOKENS = 64  # of all copies together, where tokens repeat
@@ -44,8 +45,9 @@ class Repeats:
 
     @property
     def kept(self) -> int:
-        """Tokens of the answer without its repeats."""
-        return sum(end <= self.begin for end in self._ends)
+        """Tokens of the answer without its repeats, and without one that but begins a character."""
+        count = bisect_right(self._ends, self.begin)
+        return bisect_left(self._ends, self._ends[count - 1]) + 1 if count else 0
 
     def push(self, token: int, text: str) -> None:
         """Take in the next token, and the answer's text up to it."""

@@ -73,8 +73,8 @@ class Sampler:
         if self._fits(token):
             return token
         again = torch.multinomial(probabilities, _LOOKED_AT, True, generator=self._random)
-        stays = torch.rand(_LOOKED_AT, generator=self._random) < math.exp(-PENALTY)
-        tries = zip(again.tolist(), stays.tolist(), strict=True)
+        stays = torch.rand(1 + _LOOKED_AT, generator=self._random) < math.exp(-PENALTY)
+        tries = zip([token, *again.tolist()], stays.tolist(), strict=True)
         return next((other for other, stay in tries if stay or self._fits(other)), token)
 
     def _fits(self, token: int) -> bool:

@@ -68,13 +68,6 @@ class PostingLists:
     def __len__(self) -> int:
         return len(self.positions)
 
-    def of(self, token_id: int) -> Tensor:
-        """Positions of ``token_id``, ascending; empty where it does not occur."""
-        at = int(torch.searchsorted(self.distinct, token_id))
-        if at == len(self.distinct) or int(self.distinct[at]) != token_id:
-            return self.positions[:0]
-        return self.positions[int(self.offsets[at]) : int(self.offsets[at + 1])]
-
 
 class PositionLists:
     """Lists of N positions for U slots: list u is positions[offsets[u]:offsets[u + 1]].

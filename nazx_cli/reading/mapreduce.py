@@ -11,6 +11,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from nazx_cli.errors import ContextOverflowError
 from nazx_cli.names import OnProgress
 from nazx_cli.reading.library import Library
@@ -57,20 +59,37 @@ def blocks(
     A block is one stretch of one document, cut where passages are. ContextOverflowError where
     a passage does not fit.
     """
-    found: list[tuple[Passage, ...]] = []
-    for passage in library.passages:
-        longer = library.merged([*found[-1], passage]) if found else []
-        if len(longer) == 1 and cost(longer[0]) <= budget:
-            found[-1] = (longer[0],)
-            continue
-        if (price := cost(passage)) > budget:
-            raise ContextOverflowError(
-                f"a block of {price:,} tokens does not fit the {max(0, budget):,} that are free",
-                "use a larger --ctx, a smaller --max-tokens (in a chat: /set parameter ctx, "
-                "/set parameter max_tokens) or a shorter question",
-            )
-        found.append((passage,))
+    cuts, found = library.cuts, list[tuple[Passage, ...]]()
+    at, last = 0, len(cuts) - 1
+    while at < last:
+        start = int(cuts[at])
+        end = int(library.bounds[library.document_of(start) + 1])
+        most = int(np.searchsorted(cuts, end)) - at  # passages to the document's end
+        # By their tokens, which they take at least: then a look or two settles it.
+        count = int(np.searchsorted(cuts, start + budget, side="right")) - 1 - at
+        count = min(max(count, 1), most)
+        beyond = most + 1
+        while (price := cost(block := library.span(start, int(cuts[at + count])))) > budget:
+            if count == 1:
+                raise _too_long(price, budget)
+            beyond = count
+            count = max(1, min(count - 1, count * budget // price))
+        while count + 1 < beyond:
+            longer = library.span(start, int(cuts[at + count + 1]))
+            if cost(longer) > budget:
+                break
+            block, count = longer, count + 1
+        found.append((block,))
+        at += count
     return found
+
+
+def _too_long(price: int, budget: int) -> ContextOverflowError:
+    return ContextOverflowError(
+        f"a block of {price:,} tokens does not fit the {max(0, budget):,} that are free",
+        "use a larger --ctx, a smaller --max-tokens (in a chat: /set parameter ctx, "
+        "/set parameter max_tokens) or a shorter question",
+    )
 
 
 def map_reduce(

@@ -114,7 +114,7 @@ class Matcher:
                     if stem(word) == target:
                         chains.append(at)
                 else:
-                    self._follow(at, 1, word, target, chains)
+                    chains += self._reading(at, word, target)
             chains += self._split_words.get(target, ())
             found = np.concatenate([_NOWHERE, *chains])
             in_order = bool(np.all(found[1:] > found[:-1]))
@@ -147,31 +147,24 @@ class Matcher:
             goes_on = k == len(pieces[u]) - 1 and wanted.startswith(word)
             if len(at) and word.startswith(wanted):
                 return True
-            if goes_on and self._goes_on(at, 1, word, wanted, pieces):
+            if goes_on and self._goes_on(at, word, wanted, pieces):
                 return True
         return False
 
     def _goes_on(
-        self,
-        at: NDArray[np.int32],
-        length: int,
-        text: str,
-        wanted: str,
-        pieces: list[list[str]],
+        self, at: NDArray[np.int32], text: str, wanted: str, pieces: list[list[str]]
     ) -> bool:
-        """Whether one of the chains ``at``, ``length`` tokens reading ``text``, goes on to read
-        ``wanted``."""
-        at = at[self._carried_on(at + length)]
-        following = self._ids[at + length]
-        for token in np.unique(following):
-            found = pieces[int(np.searchsorted(self._distinct, token))]
-            longer = text + found[0] if found else ""
-            if found and longer.startswith(wanted):
-                return True
-            if len(found) == 1 and wanted.startswith(longer):
-                chosen = at[following == token]
-                if self._goes_on(chosen, length + 1, longer, wanted, pieces):
+        """Whether one of the tokens ``at``, which read ``text``, goes on to read ``wanted``."""
+        open_chains = [(at, 1, text)]
+        while open_chains:
+            at, length, text = open_chains.pop()
+            for token, chosen in self._following(at, length):
+                found = pieces[token]
+                longer = text + found[0] if found else ""
+                if found and longer.startswith(wanted):
                     return True
+                if len(found) == 1 and wanted.startswith(longer):
+                    open_chains.append((chosen, length + 1, longer))
         return False
 
     @cached_property
@@ -189,33 +182,34 @@ class Matcher:
         counts = np.bincount(owners, minlength=len(self._distinct))
         return int(counts[capital].sum()), int(counts[letter].sum())
 
-    def _follow(
-        self,
-        at: NDArray[np.int32],
-        length: int,
-        text: str,
-        target: str,
-        chains: list[NDArray[np.int32]],
-    ) -> None:
-        """Keep those of the chains ``at``, ``length`` tokens reading ``text``, that end as the
-        target does, and carry the others on."""
-        goes_on = self._carried_on(at + length)
-        if stem(text) == target:
-            chains.append(at[~goes_on])
-        at = at[goes_on]
-        if not len(at):
-            return
+    def _reading(
+        self, at: NDArray[np.int32], text: str, target: str
+    ) -> Iterator[NDArray[np.int32]]:
+        """Those of the tokens ``at``, which read ``text``, whose word has the stem ``target``."""
+        open_chains = [(at, 1, text)]
+        while open_chains:
+            at, length, text = open_chains.pop()
+            if stem(text) == target:
+                yield at[~self._carried_on(at + length)]
+            for token, chosen in self._following(at, length):
+                pieces = self._pieces[token]
+                longer = text + pieces[0] if pieces else ""
+                if not pieces or not _may_become(longer, target):
+                    continue
+                if len(pieces) == 1:
+                    open_chains.append((chosen, length + 1, longer))
+                elif stem(longer) == target:
+                    yield chosen
+
+    def _following(
+        self, at: NDArray[np.int32], length: int
+    ) -> Iterator[tuple[int, NDArray[np.int32]]]:
+        """Numbers of the tokens in which the words that begin ``at``, ``length`` tokens so far, go
+        on, and where each does."""
+        at = at[self._carried_on(at + length)]
         following = self._ids[at + length]
         for token in np.unique(following):
-            pieces = self._pieces[int(np.searchsorted(self._distinct, token))]
-            if not pieces or not _may_become(text + pieces[0], target):
-                continue
-            chosen = at[following == token]
-            if len(pieces) > 1:
-                if stem(text + pieces[0]) == target:
-                    chains.append(chosen)
-            else:
-                self._follow(chosen, length + 1, text + pieces[0], target, chains)
+            yield int(np.searchsorted(self._distinct, token)), at[following == token]
 
     def _carried_on(self, at: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Whether a word goes on in each of the tokens ``at``; none does behind the last one."""

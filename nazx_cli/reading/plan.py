@@ -131,10 +131,12 @@ def _covering(library: Library, budget: int, cost: Cost) -> tuple[Passage, ...]:
         return tuple(passages)
     share = budget // max(1, len(passages))
     chosen: list[Passage] = []
+    spent = 0
     for passage in passages:  # what one leaves unused is the next one's
-        room = share * (len(chosen) + 1) - sum(map(cost, chosen))
+        room = share * (len(chosen) + 1) - spent
         if part := _shortened(passage, room, cost, lambda p, n: library.span(p.start, p.start + n)):
             chosen.append(part)
+            spent += cost(part)
     return tuple(chosen)
 
 

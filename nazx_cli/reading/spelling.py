@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _QUOTED = re.compile(r'"[^"]*"|“[^”]*”')  # meant as it is typed
 _SHORTEST = 5  # letters: shorter words are a letter from too many others
+_LONGEST = 32  # letters: longer ones are no words, and have very many neighbours
 _ARTICLES = 0.005  # of the tokens of a text, at least: English prose has 0.04
 _LOOKED_AT = 64  # places where a stem stands, for how the word is written there
 _TOKENS = 16  # that a word takes, at most
@@ -49,9 +50,10 @@ def slips(library: Library, ordinary: Ordinary, question: str) -> dict[str, str]
 
 
 def _is_unknown(library: Library, ordinary: Ordinary, typed: str) -> bool:
-    """Whether ``typed`` is long enough for a slip and neither the documents' nor a common word."""
+    """Whether ``typed`` is as long as a word with a slip, and neither the documents' nor a common
+    word."""
     word = typed.casefold()
-    if len(word) < _SHORTEST or not (word.isascii() and word.isalpha()):
+    if not _SHORTEST <= len(word) <= _LONGEST or not (word.isascii() and word.isalpha()):
         return False
     common = ordinary.has(word, whole=True) or ordinary.is_name(typed)
     return not common and not library.has_form(word)

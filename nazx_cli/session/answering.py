@@ -214,10 +214,11 @@ class Answerer:
         def keep_turn(turn: Turn) -> None:
             keep(replace(state, history=state.history.with_turn(turn)))
 
+        setup.prompter.check(question)
         if slips := setup.slips(question, state.history, self._ordinary):
             yield Notice(taken_for(slips))
             question = mended(question, slips)
-        setup.prompter.check(question)
+            setup.prompter.check(question)
         followed = followed_turn(question, state.history)
         self.lm.attend_far(setup.attends)
         if (found := setup.reader.extract(question)) is not None:

@@ -96,13 +96,14 @@ class AttentionKind(ABC):
         h = self.sequence(every.to(self.decoder.device, torch.int64))
         return self.decoder.logits(h[len(every) - len(ids) :])
 
-    def next_logits(self, context: Context) -> Tensor:
-        """(V,) float32 logits of the token after the last one in ``context``."""
-        return self.logits_ahead(context, ())[0]
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether ``logits_ahead`` may run drafts here; where it never does, none are needed."""
+        return False
 
     def logits_ahead(self, context: Context, drafts: Sequence[int]) -> Tensor:
-        """(1 + n, V) float32: the same, then those of the token after each of the first n of
-        ``drafts``, were they to follow.
+        """(1 + n, V) float32 logits of the token after the last one in ``context``, then those of
+        the token after each of the first n of ``drafts``, were they to follow.
 
         n is how many can be run together for less than one after another takes, and give the same
         logits, bit for bit, as if they were appended one by one; often it is 0. ``context`` stays

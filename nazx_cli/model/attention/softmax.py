@@ -42,6 +42,9 @@ class Softmax:
         count, heads, kv_heads = len(q), q.shape[1], k.shape[0]
         if count > 1 and q.device.type == "cpu" and q.dtype != torch.float32:
             q, k, v, mask = _in_steps(q, k, v, mask)
+        if q.is_cuda and (mask is not None or q.dtype == torch.float32):
+            # Its kernels that hold no scores take groups of heads in 16 bits without a mask alone.
+            k, v = (x.repeat_interleave(heads // kv_heads, 0) for x in (k, v))
         out = F.scaled_dot_product_attention(
             q.transpose(0, 1)[None],
             k[None],
@@ -49,7 +52,7 @@ class Softmax:
             attn_mask=mask,
             is_causal=causal,
             scale=self.scale,
-            enable_gqa=kv_heads != heads,
+            enable_gqa=len(k) != heads,
         )
         return out[0, :, :count].transpose(0, 1).flatten(1)
 

@@ -31,7 +31,7 @@ from nazx_cli.model.far.states import FarStates
 from nazx_cli.model.one_position import OnePosition
 from nazx_cli.model.weights import Weights
 
-_CHUNK = 512  # positions run at a time once some of them are past the window
+_CHUNK = 512  # positions run at a time where attention needs a row of each
 
 
 class Windowed(AttentionKind):
@@ -53,6 +53,10 @@ class Windowed(AttentionKind):
     @cached_property
     def _one_position(self) -> OnePosition:
         return OnePosition(self.decoder)
+
+    @property
+    def runs_ahead(self) -> bool:
+        return self._one_position.step() is not None
 
     @cached_property
     def _weights(self) -> Weights:
@@ -185,7 +189,7 @@ class Windowed(AttentionKind):
         h, length = torch.empty(0), self.reach.length(len(live))
         while start < len(live):
             stop = len(live)
-            if not self._at_once(stop):
+            if start or not self._at_once(stop):
                 stop = min(stop, start + min(_CHUNK, cache.slack))
             h = self.run_rows(cache, live[start:stop], start, length, beside)
             start = stop
@@ -218,7 +222,8 @@ class Windowed(AttentionKind):
         return all(rotary.same_frequencies(*lengths) for rotary in self.decoder.rotaries.values())
 
     def _at_once(self, stop: int) -> bool:
-        """Whether positions before ``stop`` need no matrix of scores that is held whole."""
+        """Whether positions before ``stop``, all of them, need no matrix that is held whole: of
+        scores, or of which sees which."""
         config = self.decoder.config
         reaches = (self.reach.of(kind) for kind in set(config.layer_kinds))
         return config.attention_cap is None and all(reach.plain(stop) for reach in reaches)
