@@ -164,6 +164,9 @@ def test_what_is_read_into_the_index_is_saved_as_other_documents_are(
         assert [Path(each.name).stem for each in documents] == names and is_indexed(documents)
     handle(talk, "Why?")
     assert [(info.turns, info.documents) for info in store.infos()] == [(2, 3)]
+    (tmp_path / "owl.txt").write_text("The owl sat in the oak.\n")
+    handle(talk, f"/read {tmp_path}/owl.txt")
+    assert len(talk.workspace.documents) == 4 and is_indexed(talk.workspace.documents[-1:])
     close(talk)
 
 
@@ -177,6 +180,22 @@ def test_no_save_saves_nothing_until_it_is_asked_to(model: str, store: Store) ->
     assert store.running() == [("kept", os.getpid())]
     close(talk)
     assert store.running() == []
+
+
+def test_a_chat_that_is_not_saved_overwrites_no_session(
+    model: str, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chat("-m", model, *SHORT, "--session", "work")
+    talk = open_chat(model, ChatOptions(no_save=True))
+    handle(talk, "Why?", "What?", "/save work")
+    assert "there is a session named work already" in capsys.readouterr().err
+    handle(talk, "/load work", "Where?")
+    assert "work stays as it is saved" in capsys.readouterr().err
+    assert [(info.name, info.turns) for info in store.infos()] == [("work", 1)]
+    assert store.running() == [("(not saved)", os.getpid())]
+    handle(talk, "/save other", "When?")
+    assert {info.name: info.turns for info in store.infos()} == {"work": 1, "other": 3}
+    close(talk)
 
 
 def test_a_resumed_session_is_not_changed_with_no_save(model: str, store: Store) -> None:

@@ -125,6 +125,12 @@ def test_text_on_stdin_is_read_as_a_document(model: str, book: str) -> None:
     assert [source["file"] for source in both["sources"]] == ["stdin", book]
 
 
+def test_the_length_of_piped_text_is_reckoned_with(model: str, book: str) -> None:
+    more = ("vram-estimate", "-m", model, "--json", "--file")
+    told = json.loads(nazx(*more, "-", stdin=BOOK)[0])
+    assert told["tokens"] == json.loads(nazx(*more, book)[0])["tokens"] > 10
+
+
 def test_stdin_alone_is_the_question(model: str) -> None:
     more = ("ask", "-m", model, "--max-tokens", "9")
     assert nazx(*more, stdin="Who?\n") == nazx(*more, "Who?")

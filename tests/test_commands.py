@@ -144,6 +144,12 @@ def test_a_glob_reads_what_it_matches(talk: Talk) -> None:
     assert [part.name for part in talk.workspace.documents] == ["fox.txt", "hen.txt", "my owl.txt"]
 
 
+def test_a_home_that_is_nobodys_is_a_path_that_is_not_there(talk: Talk) -> None:
+    assert "error: " in talk("/export ~no-such-user/talk.md")
+    assert "error: " in talk("/model ~no-such-user/m")
+    assert "error: there is no file" in talk("/read ~no-such-user/a.txt")
+
+
 def test_documents_are_swapped_and_moved(talk: Talk) -> None:
     talk("/read fox.txt hen.txt")
     assert talk('/swap 1 "my owl.txt"').startswith("swapped fox.txt for my owl.txt (23 tokens) in ")
@@ -159,6 +165,9 @@ def test_a_document_is_reloaded_where_its_file_has_changed(talk: Talk) -> None:
     assert talk("/reload 1").startswith("read fox.txt (17 tokens) again in ")
     Path("fox.txt").unlink()
     assert "gone from disk" in talk("/docs")
+    Path("fox.txt").mkdir()
+    Path("fox.txt/a.txt").write_text("Another fox.\n")
+    assert "fox.txt is gone from" in talk("/reload 1")
 
 
 def test_a_watched_document_is_taken_in_again_before_the_next_answer(talk: Talk) -> None:

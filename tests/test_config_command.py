@@ -47,6 +47,15 @@ def test_defaults_are_set_listed_and_taken_away(file: Path) -> None:
     assert nazx("config", "get", "model")[2] == 2
 
 
+def test_a_key_that_was_typed_in_wrongly_can_be_taken_away(file: Path) -> None:
+    file.write_text("max_tokens = 100\n")
+    _, err, code = nazx("ls")
+    assert code == 2 and "next: nazx config unset max_tokens" in err
+    assert nazx("config", "get", "max_tokens")[0] == "100\n"
+    assert nazx("config", "unset", "max_tokens") == ("", "", 0)
+    assert nazx("ls")[2] == 0
+
+
 def test_all_else_of_a_file_that_is_changed_stays_as_it_stands(file: Path) -> None:
     mine = '# mine\nfile = [\n  "a.txt",\n  "b c.txt",\n]\nquiet = true  # always\n'
     file.write_text(mine + "\n[extra]\nx = 1\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 
 import huggingface_hub.constants  # noqa: F401 - it reads once whether to be offline
@@ -14,8 +15,10 @@ from fake_hub import FakeHub, FakeRepo
 from pseudo_terminal import Terminal
 
 from nazx_cli.catalog.stored import converted_folder
+from nazx_cli.cli.models.choose import remember
 from nazx_cli.memory import machine as machines
 from nazx_cli.memory.machine import this_machine
+from nazx_cli.ui.terminal.screen import Screen
 
 DEFAULT = "nazx-smol-135m"
 ASKED = "Press 1 to 3"
@@ -141,6 +144,17 @@ def test_enter_takes_the_smallest_which_is_remembered_once_it_is_here(
     assert terminal.end() == 0, terminal.text
     assert f"{DEFAULT} is used from now on" in " ".join(terminal.text.split())
     assert kept(isolated_home) == f'model = "{DEFAULT}"\n'
+
+
+def test_a_choice_that_cannot_be_kept_is_told_and_no_more(
+    isolated_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (isolated_home / "file").write_text("")  # nothing can be written below it
+    monkeypatch.setenv("NAZX_HOME", str(isolated_home / "file"))
+    err = StringIO()
+    remember("some-model", Screen(StringIO(), err))
+    told = err.getvalue()
+    assert "error: " in told and "from now on" not in told
 
 
 @pytest.mark.parametrize("key", ["q", "\x03"])

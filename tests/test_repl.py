@@ -16,6 +16,7 @@ from cli_helpers import ScriptedModel, make_tokenizer
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document as Line
+from prompt_toolkit.history import FileHistory
 from prompt_toolkit.input import PipeInput, create_pipe_input
 
 from nazx_cli.documents.document import Document
@@ -180,6 +181,18 @@ def test_what_was_typed_is_there_in_the_next_chat(keyboard: PipeInput, tmp_path:
         chat = Talk(another, ScriptedModel(["One."]), history=history)
         chat.type(f"{UP}{UP}\r/exit\r")
         assert [turn.question for turn in chat.session.turns] == ["First?"]
+
+
+def test_a_full_disk_ends_no_chat(
+    keyboard: PipeInput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(FileHistory, "store_string", full)
+    chat = Talk(keyboard, ScriptedModel(["One.", "Two."]), history=tmp_path / "history")
+    chat.type("First?\rSecond?\r/exit\r")
+    assert [turn.question for turn in chat.session.turns] == ["First?", "Second?"]
 
 
 def test_control_sequences_of_the_model_are_not_shown(keyboard: PipeInput) -> None:

@@ -198,6 +198,7 @@ def test_pages_of_other_sites_are_let_do_nothing(server: Server) -> None:
         assert server.raw("GET", "/v1/models", **headers)[0] == 403
     for site in ("cross-site", "same-site"):  # as browsers say it, where they name no origin
         assert server.raw("GET", "/nazx/sessions", sec_fetch_site=site)[0] == 403
+    assert server.raw("GET", "/v1/models", origin="http://[")[0] == 403
     own = {"origin": f"http://localhost:{server.port}", "host": f"localhost:{server.port}"}
     assert server.raw("GET", "/v1/models", **own, sec_fetch_site="same-origin")[0] == 200
 

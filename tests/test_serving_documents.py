@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,16 @@ def test_a_passage_is_shown_where_it_stands(server: Server, client: openai.OpenA
         assert status == expected and "error" in told
     client.files.delete(file)
     assert server.raw("GET", place)[0] == 404
+
+
+def test_no_quote_takes_long_to_look_for(server: Server, client: openai.OpenAI) -> None:
+    file = upload(client, "long.txt", b"a " * 100_000 + b"b\n\n  c" + b" a" * 50_000)
+    passage = f"/nazx/files/{file}/passage?quote="
+    begun = time.monotonic()
+    assert server.raw("GET", passage + "a+" * 5000 + "d")[0] == 404
+    status, found = server.raw("GET", passage + "a+b+c+a")
+    assert (status, found["quote"]) == (200, "a b\n\n  c a")
+    assert time.monotonic() - begun < 5
 
 
 def test_what_is_sent_by_somebody_who_left_does_not_stay(tmp_path: Path) -> None:

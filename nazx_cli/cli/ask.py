@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import select
-import stat
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,8 +18,8 @@ from nazx_cli.cli.shared.options import (
     make_screen,
 )
 from nazx_cli.cli.shared.ranks import SharingOptions, over_ranks
-from nazx_cli.documents.text import decode
-from nazx_cli.errors import DocumentError, UsageError
+from nazx_cli.cli.shared.stdin import piped_text
+from nazx_cli.errors import UsageError
 from nazx_cli.ui.terminal.interrupts import INTERRUPTED
 from nazx_cli.ui.terminal.screen import Screen
 
@@ -31,7 +27,6 @@ if TYPE_CHECKING:
     from nazx_cli.ranks import Group
 
 _LONGEST_QUESTION = 200_000  # characters: no model that NazX runs reads more at once
-_PATIENCE = 2.0  # seconds without input until the person is told what is waited for
 
 
 def ask(
@@ -117,7 +112,7 @@ def _inputs(
 ) -> tuple[str, list[str], str | None]:
     """Question, document names and piped text; piped text is the question if there is none."""
     specs = list(files)
-    piped = _piped_text(screen, wanted="-" in specs)
+    piped = piped_text(screen, wanted="-" in specs)
     if "-" in specs:
         pass
     elif question is None:
@@ -134,40 +129,3 @@ def _inputs(
             'give the text as a document, as in: nazx ask --file - "What changed?"',
         )
     return question, specs, piped
-
-
-def _piped_text(screen: Screen, *, wanted: bool) -> str | None:
-    """Everything on standard input; None where nothing is piped in.
-
-    A terminal is read only where ``wanted`` (``--file -``). Blank input counts as none.
-    """
-    if sys.stdin is None or sys.stdin.closed:
-        return None
-    if not wanted and not _is_piped():
-        return None
-    _mention_waiting(screen)
-    try:
-        text = decode(sys.stdin.buffer.read())
-    except DocumentError as error:
-        raise DocumentError(
-            f"standard input {error.message}", error.hint or "pipe text in"
-        ) from None
-    return text if text.strip() else None
-
-
-def _is_piped() -> bool:
-    """True for pipes, files and sockets; not for terminals and devices such as /dev/null."""
-    try:
-        mode = os.fstat(sys.stdin.fileno()).st_mode
-    except (OSError, ValueError):  # no descriptor behind it, as in tests
-        return not sys.stdin.isatty()
-    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
-
-
-def _mention_waiting(screen: Screen) -> None:
-    try:
-        ready, _, _ = select.select([sys.stdin], [], [], _PATIENCE)
-    except (OSError, ValueError):  # no descriptor behind it, or a system that cannot tell
-        return
-    if not ready:
-        screen.note("waiting for the end of the text on stdin (Ctrl-D ends it)")

@@ -23,6 +23,7 @@ from nazx_cli.context.ranks.sharing import BLOCK
 from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.names import DEFAULT_MODEL, DTYPES, LAYOUTS, WORKLOADS
 from nazx_cli.ui.phrases import counted
+from nazx_cli.ui.terminal.interrupts import INTERRUPTED
 from nazx_cli.ui.terminal.tables import Table
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def bench(
     if error is not None:
         raise error
     if not report.complete:
-        raise typer.Exit(130)
+        raise typer.Exit(INTERRUPTED)
 
 
 def _check_output(path: Path | None) -> None:

@@ -194,7 +194,8 @@ def get(key: Key, *, json: Json = False) -> None:
 
     Example: nazx config get model
     """
-    values, key = read(), _canonical(key)
+    values = read()
+    key = key if key in values else _canonical(key)
     if key not in values:
         raise UsageError(f"no default is set for {key}", f"as in: {_EXAMPLE}")
     Report(json=json).tell({key: values[key]}, str(values[key]))
@@ -228,8 +229,8 @@ def unset(key: Key) -> None:
 
     Example: nazx config unset model
     """
-    key = _canonical(key)
     document = _document()
+    key = key if key in document else _canonical(key)  # somebody may have typed it in
     if key not in document:
         raise UsageError(f"no default is set for {key}", "list them: nazx config list")
     del document[key]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from enum import Enum
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -172,7 +173,7 @@ def _attention(
 
 
 def _try(dest: Path) -> str:
-    return f"try: nazx chat -m {dest if dest.is_absolute() else f'./{dest}'}"
+    return f"try: nazx chat -m {quote(str(dest) if dest.is_absolute() else f'./{dest}')}"
 
 
 def quantize(

@@ -114,7 +114,7 @@ def _stories(files: Sequence[str] | None, screen: Screen) -> tuple[list[Story], 
         raise UsageError("the game reads words from stdin", "give the file's name")
     from nazx_cli.cli.shared.documents import read_documents
 
-    documents = read_documents(files, None, screen)
+    documents = read_documents(files, screen)
     return [Story(document.name, document.text) for document in documents], ""
 
 

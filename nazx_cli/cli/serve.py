@@ -22,6 +22,7 @@ from nazx_cli.cli.shared.options import (
     option,
 )
 from nazx_cli.cli.shared.ranks import refuse_ranks
+from nazx_cli.cli.shared.stdin import piped_text
 from nazx_cli.errors import NazxError, UsageError, without_credentials
 from nazx_cli.ui.terminal.interrupts import INTERRUPTED
 
@@ -83,10 +84,11 @@ def serve(
     from nazx_cli.serving.server import serve as run
     from nazx_cli.session.saving.store import Store
 
+    piped = piped_text(screen, wanted=True) if "-" in (file or ()) else None
     bound = listen(options.host, options.port)
     with bound:
         models = models_of(model, screen)
-        given = Given.look(file or (), None, index.index_of(), screen)
+        given = Given.look(file or (), piped, index.index_of(), screen)
         lm, documents = load_with(model.model, models, settings, given)
         store, tag = Store(nazx_home() / "sessions"), models.tag(lm.name, lm.folder)
         served = Served(lm, settings, store, tag, documents, given.index)

@@ -19,6 +19,7 @@ from nazx_cli.cli.shared.options import (
     option,
 )
 from nazx_cli.cli.shared.ranks import SharingOptions
+from nazx_cli.cli.shared.stdin import piped_text
 from nazx_cli.errors import UsageError
 from nazx_cli.names import DEFAULT_MODEL, LAYOUTS
 from nazx_cli.quantization.cost import KINDS
@@ -152,7 +153,8 @@ def _count(
     from nazx_cli.index.shelf import size_of
     from nazx_cli.tokenizer import Tokenizer
 
-    given = Given.look(files, None, index.index_of(), screen)
+    piped = piped_text(screen, wanted=True) if "-" in files else None
+    given = Given.look(files, piped, index.index_of(), screen)
     tokenizer = Tokenizer.from_folder(ModelRef.parse(model, revision).fetch())
     return size_of(given.tokenized(tokenizer, in_memory=config.prefers_resident), config)
 

@@ -66,7 +66,7 @@ class Gate:
     def _check(self, path: str, headers: Headers) -> None:
         host, origin = headers.get("host", ""), headers.get("origin")
         if origin is not None:
-            foreign = urlsplit(origin).netloc != host
+            foreign = _host_of(origin) != host
         else:
             foreign = path != "/" and headers.get("sec-fetch-site") in _FOREIGN
         if foreign:
@@ -79,6 +79,14 @@ class Gate:
             right = secrets.compare_digest(_digest(given.strip()), self._key)
             if scheme.lower() != "bearer" or not right:
                 raise ApiError(401, "Incorrect API key provided.", None, "invalid_api_key")
+
+
+def _host_of(origin: str) -> str:
+    """Host and port of the page that sends a request; "" for what is no address."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _name_of(host: str) -> str:

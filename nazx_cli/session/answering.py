@@ -204,9 +204,8 @@ class Answerer:
         if wanted is None or window is None:
             return None
         most = window + (state.num_tokens if self.setup(state).attends else 0)
-        if wanted <= most:
-            return None
-        return f"a context of {wanted:,} tokens is more than the model's window takes", most
+        told = f"a context of {wanted:,} tokens is more than the model's window takes"
+        return (told, most) if wanted > most else None
 
     def _take_turn(
         self, setup: Setup, state: State, question: str, keep: Callable[[State], None]

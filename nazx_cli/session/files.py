@@ -70,7 +70,7 @@ def read_again(
 ) -> TokenizedDocument:
     """``old`` as its file is now: the same object where nothing has changed."""
     origin = origin_of(old)
-    if not Path(origin.path).exists():
+    if not Path(origin.path).is_file():
         raise DocumentError(
             f"{old.name} is gone from {origin.path}",
             "what was read of it stays; /drop takes it out",

@@ -14,6 +14,7 @@ from nazx_cli.ui.terminal.screen import Screen
 if TYPE_CHECKING:
     from nazx_cli.catalog.registry import AdapterChoice
     from nazx_cli.engine.language_model import LanguageModel
+    from nazx_cli.index.shelf import Index
     from nazx_cli.memory.plan import LoadOptions
     from nazx_cli.ranks import Group
     from nazx_cli.reading.tokenized import TokenizedDocument
@@ -45,7 +46,7 @@ class Models:
     """Finds and loads models, all held as ``options`` say.
 
     ``revision`` is of the model that is called ``name``; ``group`` are the processes that hold
-    contexts together.
+    contexts together; what saved sessions read later goes into ``index`` where it is much.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Models:
         offline: bool = False,
         adapter: str | None = None,
         group: Group | None = None,
+        index: Index | None = None,
     ) -> None:
         self._options = options
         self.screen = screen
@@ -65,6 +67,7 @@ class Models:
         self._offline = offline
         self._adapter = adapter
         self._group = group
+        self._index = index
 
     def find(self, name: str) -> Found:
         """The model, fetched if it is not here; ``ModelUnavailableError`` where that fails."""
@@ -152,7 +155,7 @@ class Models:
         same = loaded is not None and loaded.folder == found.folder
         lm = loaded if same and loaded else self.load(found, documents, state.settings.ctx)
         lm.take_readings(file.readings())
-        session = Session(lm)
+        session = Session(lm, index=self._index)
         session.restore(saved.branches, saved.branch, saved.watched)
         if more is not None:
             session.add(more)

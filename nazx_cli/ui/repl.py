@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,7 +120,15 @@ def _history(path: Path) -> History:
         path.touch(mode=0o600)
     except OSError:
         return InMemoryHistory()
-    return FileHistory(str(path))
+    return _LastingHistory(str(path))
+
+
+class _LastingHistory(FileHistory):
+    """Does not end a chat where the disk is full."""
+
+    def store_string(self, string: str) -> None:
+        with suppress(OSError):
+            super().store_string(string)
 
 
 def is_open(text: str) -> bool:

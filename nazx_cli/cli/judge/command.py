@@ -19,7 +19,6 @@ from nazx_cli.cli.shared.options import (
     model_names,
     option,
 )
-from nazx_cli.errors import UsageError
 from nazx_cli.names import (
     APPROXIMATIONS,
     BEFORE,
@@ -30,11 +29,10 @@ from nazx_cli.names import (
     RIVALS,
     TURNS,
 )
+from nazx_cli.ui.terminal.interrupts import INTERRUPTED
 
 if TYPE_CHECKING:
     from nazx_cli.session.settings import SessionSettings
-
-NO_ADAPTER = "none"
 
 
 @dataclass(frozen=True)
@@ -68,11 +66,8 @@ class EvalModels(ModelOptions):
         found = []
         for name in dict.fromkeys(self.model or [DEFAULT_MODEL]):
             for adapter in dict.fromkeys(self.adapter or ("",)):
-                if "adapter" in known:
-                    values["adapter"] = adapter or None
-                elif adapter not in ("", NO_ADAPTER):
-                    raise UsageError("this version applies no adapters", "leave --adapter out")
-                found.append(ModelOptions(**{**values, "model": name}))
+                chosen = {"model": name, "adapter": adapter or None}
+                found.append(ModelOptions(**{**values, **chosen}))
         return found
 
 
@@ -245,4 +240,4 @@ def evaluate(
     complete = evaluation.run(stories, texts)
     evaluation.show(complete)
     if not complete:
-        raise typer.Exit(130)
+        raise typer.Exit(INTERRUPTED)

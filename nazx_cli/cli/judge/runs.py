@@ -30,6 +30,7 @@ from nazx_cli.evaluation.records import AnswerFile, Record
 from nazx_cli.evaluation.report import make_report
 from nazx_cli.evaluation.runner import Progress, Run, evaluate
 from nazx_cli.names import OnProgress
+from nazx_cli.ui.terminal.lines import roughly
 
 if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel
@@ -286,8 +287,7 @@ class Evaluation:
         """The model, found now and loaded when it is first asked."""
         models = models_of(model, self._screen)
         found = models.find(model.model)
-        adapter = getattr(model, "adapter", None)
-        name = model.model + (f" + {adapter}" if adapter else "")
+        name = model.model + (f" + {model.adapter}" if model.adapter else "")
 
         def load() -> LanguageModel:
             return models.load(found, (), self._answers.ctx)
@@ -353,7 +353,7 @@ class _Teller:
         left = ""
         if fresh:
             seconds = (now - self._begin) / fresh * (progress.total - progress.done)
-            left = f", about {_time_text(seconds)} left"
+            left = f", {roughly(seconds)} left"
         self._screen.note(f"{progress.done:,} of {progress.total:,}{left} ({progress.label})")
 
     def telling(self, label: str) -> OnProgress:
@@ -371,10 +371,3 @@ class _Teller:
                 f"none of the {self._file.found:,} answers in the file was of use: they come from "
                 "other questions, models or settings, or from another version"
             )
-
-
-def _time_text(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"

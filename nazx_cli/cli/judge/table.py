@@ -13,7 +13,7 @@ from nazx_cli.evaluation.measures import Measure
 from nazx_cli.evaluation.perplexity import Range, Stretch, differences, summarize
 from nazx_cli.evaluation.probes import Outcome, heat_map
 from nazx_cli.evaluation.report import Column, rows
-from nazx_cli.ui.phrases import size_text
+from nazx_cli.ui.phrases import counted, size_text
 from nazx_cli.ui.terminal.tables import Table
 
 if TYPE_CHECKING:
@@ -45,15 +45,11 @@ def show(columns: Sequence[Column], screen: Screen, by: str | None = None) -> No
 
 def _headline(columns: Sequence[Column]) -> str:
     questions, documents = columns[0].questions, columns[0].documents
-    text = f"{_count(questions, 'question')} from {_count(documents, 'document')}; "
+    text = f"{counted(questions, 'question')} from {counted(documents, 'document')}; "
     if documents == 1:
         return text + "one document tells no interval"
     rough = ", rough with so few documents" if documents < _FEW else ""
     return f"{text}in brackets the 95 % interval over documents{rough}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _figures(measures: Sequence[Measure], figures: Sequence[Mapping[str, Estimate]]) -> Table:
@@ -142,7 +138,7 @@ def show_perplexity(stretches: Sequence[Stretch], screen: Screen) -> None:
     over = "texts" if texts > 1 else "stretches of the text"
     rough = f", rough with {count} of them" if count < _FEW else ""
     screen.line(
-        f"perplexity of {_count(texts, 'text')} by position, less is better; in brackets the "
+        f"perplexity of {counted(texts, 'text')} by position, less is better; in brackets the "
         f"95 % interval over {over}{rough}"
     )
     for number, model in enumerate(dict.fromkeys(stretch.model for stretch in stretches), 1):

@@ -23,6 +23,7 @@ from nazx_cli.cli.shared.options import (
     Report,
     model_names,
 )
+from nazx_cli.errors import NazxError
 from nazx_cli.foreign import expanded
 from nazx_cli.names import DEFAULT_MODEL, is_offline
 from nazx_cli.ui.phrases import rate_text, size_text
@@ -118,8 +119,12 @@ def first_choice(model: ModelOptions, output: OutputOptions, screen: Screen) -> 
 
 def remember(name: str, screen: Screen) -> None:
     """Keep what ``first_choice`` gave, now that the model is here: of one that could not be fetched
-    the person is asked again."""
-    config.keep(_KEY, name)
+    the person is asked again. Where it cannot be kept that is told."""
+    try:
+        config.keep(_KEY, name)
+    except NazxError as error:
+        screen.error(error)
+        return
     screen.note(f"{name} is used from now on; nazx use NAME changes it")
 
 

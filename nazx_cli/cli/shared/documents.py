@@ -78,11 +78,11 @@ class Given:
             return tokenize_documents(documents, tokenizer, bar.update)
 
 
-def read_documents(specs: Sequence[str], piped: str | None, screen: Screen) -> tuple[Document, ...]:
+def read_documents(specs: Sequence[str], screen: Screen) -> tuple[Document, ...]:
     """The documents of ``--file`` in memory; what a folder or glob left out is mentioned."""
     from nazx_cli.documents.gather import listed
 
-    return _read(listed(specs, piped), screen)
+    return _read(listed(specs), screen)
 
 
 def _read(listing: Listing, screen: Screen) -> tuple[Document, ...]:

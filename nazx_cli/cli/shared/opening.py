@@ -24,6 +24,7 @@ from nazx_cli.ui.terminal.screen import Screen
 
 if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel
+    from nazx_cli.index.shelf import Index
     from nazx_cli.ranks import Group
     from nazx_cli.reading.tokenized import TokenizedDocument
     from nazx_cli.session.files import ReadResult
@@ -35,9 +36,13 @@ if TYPE_CHECKING:
 
 
 def models_of(
-    options: ModelOptions, screen: Screen, group: Group | None = None, by: Share = ALONE
+    options: ModelOptions,
+    screen: Screen,
+    group: Group | None = None,
+    by: Share = ALONE,
+    index: Index | None = None,
 ) -> Models:
-    """Models as the options want them held, and shared by ``group``."""
+    """Models as the options want them held, and shared by ``group``; ``index`` as in ``Models``."""
     from nazx_cli.memory.plan import LoadOptions
 
     held = LoadOptions(
@@ -56,6 +61,7 @@ def models_of(
         offline=options.offline,
         adapter=options.adapter,
         group=group,
+        index=index,
     )
 
 
@@ -169,13 +175,14 @@ class Opening:
 
         more: ReadResult | None = None
         goes_on = file is not None and bool(file.model)
+        index = self.index.index_of()
         if file is not None and goes_on:
-            models = models_of(self.model, screen, self.group, self.sharing.share())
+            models = models_of(self.model, screen, self.group, self.sharing.share(), index)
             session, more = self._resumed(file, models, settings)
         else:
-            given = Given.look(self.files, self.piped, self.index.index_of(), screen)
+            given = Given.look(self.files, self.piped, index, screen)
             model = self._model(screen)
-            models = models_of(model, screen, self.group, self.sharing.share())
+            models = models_of(model, screen, self.group, self.sharing.share(), index)
             session = open_session(model.model, models, settings, given)
             if model is not self.model:
                 from nazx_cli.cli.models.choose import remember

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 from nazx_cli.cli.shared.options import count_option, option
@@ -78,7 +79,8 @@ def tune_far(
         with report.progress("writing"):
             made, figures = run.export()
     except KeyboardInterrupt:
-        command = f"nazx tune --resume --out {out}" if is_far_run(out) else "the same command"
+        resume = f"nazx tune --resume --out {quote(str(out))}"
+        command = resume if is_far_run(out) else "the same command"
         report.tell({}, note=f"stopped; go on with: {command}")
         raise
     counters = run.trainer.counters
@@ -91,5 +93,5 @@ def tune_far(
         "held_out": figures,
     }
     line = f"{made} is ready: {counters.step:,} steps; held-out losses: {held or 'not measured'}"
-    use = f"nazx ask -m {settings.model} --adapter {made} --read resident --file book.txt QUESTION"
-    report.tell(facts, line, note=f"try: {use}")
+    use = f"-m {quote(settings.model)} --adapter {quote(str(made))} --read resident"
+    report.tell(facts, line, note=f"try: nazx ask {use} --file book.txt QUESTION")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 from nazx_cli.cli.shared.options import Report, count_option, option
@@ -64,7 +65,8 @@ def resumable(command: str, out: Path, report: Report) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        report.tell({}, note=f"stopped; go on with: nazx {command} --resume --out {out}")
+        resume = f"nazx {command} --resume --out {quote(str(out))}"
+        report.tell({}, note=f"stopped; go on with: {resume}")
         raise
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -177,7 +178,7 @@ def _tell(
     }
     last = next(reversed(made.values()))["path"]
     lines = [_line(name, facts) for name, facts in made.items()]
-    note = f"try: nazx chat -m {last} --file book.txt"
+    note = f"try: nazx chat -m {quote(str(last))} --file book.txt"
     report.tell({"models": made, "positions": positions}, "\n".join(lines), note=note)
     if not report.json:
         show_perplexity(stretches, report.screen)

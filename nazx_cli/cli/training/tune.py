@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -304,7 +305,8 @@ def _tell(report: Report, counters: object, made: Path, settings: RunSettings) -
     assert isinstance(counters, Counters)
     known = counters.best < float("inf")
     held = f", held-out loss {counters.best:.4f} at step {counters.best_step:,}" if known else ""
-    use = f"-m {made}" if settings.lora is None else f"-m {settings.model} --adapter {made}"
+    model, place = quote(settings.model), quote(str(made))
+    use = f"-m {place}" if settings.lora is None else f"-m {model} --adapter {place}"
     facts = {
         "path": str(made),
         "steps": counters.step,

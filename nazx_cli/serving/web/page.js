@@ -84,8 +84,7 @@ async function ask(text) {
   let end = { finish: null, sources: [], notices: [], tokens: 0 };
   try {
     turn.wait("reading…");
-    const files = await documents.ids();
-    abort.signal.throwIfAborted();
+    const files = await Promise.race([documents.ids(), whenStopped(abort.signal)]);
     await chat(
       { model, messages: [{ role: "user", content: text }], nazx: { session, files } },
       abort.signal,
@@ -110,6 +109,13 @@ async function ask(text) {
   }
   finish(abort);
   if (wanted === session) await refresh(wanted);
+}
+
+// Fails when the person stops, whatever is waited for meanwhile.
+function whenStopped(signal) {
+  return new Promise((_, reject) => {
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+  });
 }
 
 function take(event, turn, end) {

@@ -42,6 +42,11 @@ class Autosave:
         """The session's name; None where nothing is saved."""
         return self.file.name if self.file is not None else None
 
+    @property
+    def keeps_nothing(self) -> bool:
+        """Whether nothing is saved, for so it was asked."""
+        return self._seen is not None
+
     def keep_nothing(self) -> None:
         """Leave the session as it is saved, and save nothing until asked to; the chat is still
         one that the store knows to be running."""
@@ -76,7 +81,7 @@ class Autosave:
     def save_as(self, name: str, session: Session, model: ModelTag) -> None:
         """Go on in a new session called ``name``; the one that was open stays as it is."""
         if self.file is None:
-            self.file = self.store.open(name, create=True)
+            self.file = self.store.open_new(name)
         else:
             old = self.file
             self.file = old.save_as(name)
@@ -84,10 +89,14 @@ class Autosave:
         self._save(session.snapshot(), model)
 
     def change(self, file: SessionFile, session: Session) -> None:
-        """Leave the open session for another one, which ``session`` was read from."""
+        """Leave the open session for another one, which ``session`` was read from; where nothing
+        is to be saved that one stays as it is too."""
+        keeps_nothing = self.keeps_nothing
         self.close()
         self.file, self.failure = file, None
         self.mark(session)
+        if keeps_nothing:
+            self.keep_nothing()
 
     def close(self) -> None:
         """Let go of the session."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from nazx_cli.documents.content import key_of, loads, made
@@ -152,7 +153,7 @@ class _Salvage:
         if found is None or not (found.turns or found.documents):
             raise NazxError(
                 f"nothing of session {path.stem} can be read; it is left as it is",
-                f"remove it with: nazx sessions rm {path.stem}",
+                f"remove it with: nazx sessions rm {quote(path.stem)}",
             )
         return found
 

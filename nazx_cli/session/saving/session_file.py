@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from nazx_cli.checkpoint.atomic import sha256_of
@@ -343,5 +344,5 @@ def _other_model(name: str, before: ModelTag, now: ModelTag, difference: str) ->
         )
     return UsageError(
         f"session {name} was saved with {before.name}; {now.name} is another model: {difference}",
-        f"use -m {before.name}, or add --force to use it with {now.name}",
+        f"use -m {quote(before.name)}, or add --force to use it with {now.name}",
     )

@@ -110,6 +110,12 @@ class Store:
             lock.release()
             raise
 
+    def open_new(self, name: str) -> SessionFile:
+        """A session ``name`` that is not there yet; errors as ``open``'s, and ``UsageError`` where
+        there is one."""
+        path, lock = self._new(name)
+        return SessionFile(path, lock, self._new)
+
     def open_fresh(self) -> SessionFile:
         """A new session under a fresh name, also where others open theirs at the same moment."""
         while True:

@@ -143,7 +143,8 @@ def _load(chat: Chat, words: Words) -> None:
         raise
     autosave.change(file, workspace)
     chat.enter(workspace)
-    chat.done(f"now in {name} ({_contents(workspace.state)})")
+    stays = f"; {name} stays as it is saved" if autosave.keeps_nothing else ""
+    chat.done(f"now in {name} ({_contents(workspace.state)}){stays}")
 
 
 def _sessions(chat: Chat, _: Words) -> None:

@@ -32,7 +32,7 @@ class Pace:
     @property
     def left(self) -> str:
         """How long it will take yet; of what has begun."""
-        return _duration((monotonic() - self._began) * (1 - self.share) / self.share)
+        return roughly((monotonic() - self._began) * (1 - self.share) / self.share)
 
 
 class ProgressLines:
@@ -59,7 +59,8 @@ class ProgressLines:
         self._say(f"{self._pace.name}: {100 * self._pace.share:.0f} %, {self._pace.left} left")
 
 
-def _duration(seconds: float) -> str:
+def roughly(seconds: float) -> str:
+    """``about 5 s``, ``about 3 min``, ``about 1.5 h``."""
     if seconds < 90:
         return f"about {max(1, round(seconds))} s"
     minutes = round(seconds / 60)
