@@ -311,8 +311,9 @@ def _stories(count: int) -> list[dict[str, Any]]:
             }
             for i in range(3)
         ]
-        qa = [{"sections": "1" if n % 2 else ["1"], "question": f"Where did the zebra{n}x1 live?"}]
-        stories.append({"sections": sections, "qa": qa})
+        asked = {"question": f"Where did the zebra{n}x1 live?", "answers": ["in a house"]}
+        qa = [{"sections": "1" if n % 2 else ["1"], **asked}]
+        stories.append({"story": f"tale {n}", "sections": sections, "qa": qa})
     return stories
 
 
@@ -333,5 +334,5 @@ def test_recall_refuses_files_without_questions(tmp_path: Path) -> None:
     for number, text in enumerate(("", "no json", '{"a": 1}', "[1]")):
         file = tmp_path / f"{number}.jsonl"
         file.write_text(text)
-        with pytest.raises(DocumentError, match="FairytaleQA"):
-            recall.read_stories(file)
+        with pytest.raises(DocumentError, match=file.name):
+            recall.read_stories([file])

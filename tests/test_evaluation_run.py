@@ -15,8 +15,10 @@ from cli_helpers import ScriptedModel, run_nazx, tiny_checkpoint
 from nazx_cli.cli.judge.table import show
 from nazx_cli.documents.document import Document
 from nazx_cli.errors import NazxError, UsageError
-from nazx_cli.evaluation.contestants.base import Reply, model_identity
+from nazx_cli.evaluation.contestants.base import Reply, fingerprint, model_identity
+from nazx_cli.evaluation.contestants.extracts import PassagesContestant
 from nazx_cli.evaluation.contestants.nazx import NazxContestant, Shelf
+from nazx_cli.evaluation.contestants.peers import PASSAGES, PeerContestant
 from nazx_cli.evaluation.data.stories import Question, Section, Story
 from nazx_cli.evaluation.records import AnswerFile, Record
 from nazx_cli.evaluation.report import make_report, rows
@@ -201,6 +203,23 @@ def test_a_question_that_does_not_fit_counts_as_not_answered(tmp_path: Path) -> 
     contestant = NazxContestant(shelf_of(lm, tmp_path), SessionSettings(), {}, "scripted")
     (reply,) = contestant.converse(Document("a.txt", TEXT, "text"), ["Who? " * 200])
     assert reply.answer == "" and "tokens" in reply.error
+
+
+def test_adapters_are_told_apart_by_what_is_in_them(tmp_path: Path) -> None:
+    lm = ScriptedModel(["One."])
+    folder = tiny_checkpoint(tmp_path / "model")
+    seen = set()
+    for name, weights in (("", b""), ("one", b"1"), ("other", b"2")):
+        adapter = tmp_path / "adapters" / name
+        adapter.mkdir(parents=True)
+        (adapter / "adapter_model.safetensors").write_bytes(weights)
+        adapters = [adapter] if name else []
+        shelf = Shelf("scripted", lambda: lm, folder, adapters)  # type: ignore[arg-type,return-value]
+        reader = NazxContestant(shelf, SessionSettings(), {}, "scripted")
+        passages = PassagesContestant(reader, 30)
+        peer = PeerContestant("peer", PASSAGES, reader, lambda: pytest.fail("asked"), 30)
+        seen |= {fingerprint(each.identity) for each in (reader, passages, peer)}
+    assert len(seen) == 9
 
 
 def test_checkpoints_are_told_apart_by_what_is_in_their_weights(tmp_path: Path) -> None:

@@ -171,6 +171,9 @@ def test_eval_sets_perplexity_with_a_memory_beside_none_and_anothers(tmp_path: P
     )
     assert code == 2
     assert "9,000" in err
+    alone = ("eval", str(books[0]), "--perplexity", "--before", "50", "--before-from", "other")
+    _, err, code = run_nazx(*alone, "-m", str(base))  # itself would be no other text
+    assert code == 2 and "no other text has 50 tokens" in err
 
 
 def test_eval_tells_names_that_only_the_memory_has_seen_apart(tmp_path: Path) -> None:

@@ -68,6 +68,13 @@ def model(reach: int) -> LanguageModel:
     return cast(LanguageModel, Finder(reach))
 
 
+def place_in(which: str, length: int, depth: float) -> float:
+    """Where in its text what is hidden at ``depth`` first stands."""
+    trial = PROBER.trial(which, length, depth, random.Random(length))
+    text, answer = TOKENIZER.decode(trial.prompt), TOKENIZER.decode(trial.answer)
+    return text.index(answer.strip()) / len(text)
+
+
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("length", (64, 129, 400))
 def test_what_is_hidden_stands_at_its_depth(length: int, depth: float) -> None:
@@ -82,8 +89,10 @@ def test_what_is_hidden_stands_at_its_depth(length: int, depth: float) -> None:
         assert length - 16 < len(trial.prompt) <= length + 4
         text, answer = TOKENIZER.decode(trial.prompt), TOKENIZER.decode(trial.answer)
         assert text.count(answer.strip()) == (2 if which == "passkey" else 1)
-        place = text.index(answer.strip()) / len(text)
-        assert abs(place - depth) < 0.75
+        first, last = place_in(which, length, 0.0), place_in(which, length, 1.0)
+        assert first < 0.15 and last - first > 0.4
+        place = (place_in(which, length, depth) - first) / (last - first)
+        assert place == pytest.approx(depth, abs=0.15)
 
 
 @pytest.mark.parametrize("which", PROBES)

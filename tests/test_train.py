@@ -85,6 +85,14 @@ def test_of_a_long_document_the_end_is_held_out(tmp_path: Path) -> None:
     assert (tmp_path / "corpus" / "held.txt").read_text().strip() == held
 
 
+@pytest.mark.parametrize("text", ["Title\n" + "word " * 40_000, "x" * 200_000])
+def test_the_end_is_held_out_of_a_document_without_lines(text: str, tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text(text)
+    make_corpus(tmp_path / "corpus", [str(tmp_path / "long.txt")], vocab_size=300, held_share=10)
+    held = (tmp_path / "corpus" / "held.txt").read_text()
+    assert 0.09 < len(held) / len(text) < 0.16
+
+
 @pytest.mark.parametrize(
     ("count", "length", "batch"), ((1, 4, 2), (9, 4, 2), (41, 4, 3), (40, 5, 1))
 )
@@ -154,6 +162,9 @@ def test_a_series_is_trained_compared_and_used(texts: Path, tmp_path: Path) -> N
     _, err, code = run_nazx("train", str(texts), "--out", str(tmp_path / "run"))
     assert code == 2 and "--resume" in err
     start = facts["models"]["full"]["path"]
+    config = json.loads((Path(start) / "config.json").read_text())
+    config["rope_parameters"] = {"rope_type": "default", "rope_theta": 5e5}
+    (Path(start) / "config.json").write_text(json.dumps(config))
     longer = ["--start", start, "--context", "96", "--rope", "linear", "--steps", "2"]
     out, err, code = run_nazx("train", str(texts), *longer, "--out", str(tmp_path / "on"), "--json")
     assert code == 0, err
@@ -161,6 +172,7 @@ def test_a_series_is_trained_compared_and_used(texts: Path, tmp_path: Path) -> N
     assert model[0] == "full"
     made = load_model(model[1]["path"])
     assert made.config.max_positions == 96 and made.config.rope.kind == "linear"
+    assert made.config.rope.theta == 5e5
     assert made.config.rope.factor == 2.0 and made.config.attention.kind == "full"
 
 

@@ -27,7 +27,7 @@ from nazx_cli.training.tuning.asking import (
     with_pronoun,
 )
 from nazx_cli.training.tuning.books import Book, books, found, split_held
-from nazx_cli.training.tuning.data import HELD_TOKENS, Source, make_packs
+from nazx_cli.training.tuning.data import HELD_TOKENS, Source, held_stories, make_packs
 
 TOKENIZER = make_tokenizer()
 THINGS = ("lantern", "violin", "compass", "kettle", "mirror", "ladder", "anchor", "basket")
@@ -239,6 +239,48 @@ def test_files_of_all_kinds_become_packs(tmp_path: Path) -> None:
     assert max(pack.longest for pack in made.train) <= 2000
     again = make_packs(sources, TOKENIZER, longest=2000, asking=Asking(), held_share=0)
     assert again.train == made.train
+
+
+def chat_line(answer: str) -> str:
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": answer}]
+    return json.dumps({"messages": turns}) + "\n"
+
+
+def test_chats_are_as_long_as_prompts_may_be(tmp_path: Path) -> None:
+    file = tmp_path / "chats.jsonl"
+    file.write_text(chat_line("Hello.") + chat_line("word " * 300) + chat_line("word " * 500))
+
+    def packs(longest: int) -> list[Pack]:
+        sources = [Source(file)]
+        made = make_packs(sources, TOKENIZER, longest=longest, asking=Asking(), held_share=0)
+        return made.train
+
+    assert [len(packs(longest)) for longest in (100, 2000, 4000)] == [1, 2, 3]
+    with pytest.raises(UsageError, match=r"no chat of .*chats\.jsonl fits 5 tokens"):
+        packs(5)
+
+
+@pytest.mark.parametrize("broken", ['{"messages": [', '{"question": "Who?"}', "[1]"])
+def test_a_line_that_is_no_chat_is_named(tmp_path: Path, broken: str) -> None:
+    file = tmp_path / "chats.jsonl"
+    file.write_text(chat_line("Hello.") + '{"messages": ["hi", 3]}\n' + broken + "\n")
+    with pytest.raises(DocumentError, match=r"chats\.jsonl:3 is no chat"):
+        make_packs([Source(file)], TOKENIZER, longest=100, asking=Asking())
+
+
+def test_stories_are_held_out_beside_chats_and_texts(tmp_path: Path) -> None:
+    (tmp_path / "chats.jsonl").write_text(chat_line("Hello."))
+    (tmp_path / "text.txt").write_text(FILLER)
+    record = {
+        "sections": [{"id": "1", "text": "The fox bought a lantern."}],
+        "questions": [{"question": "What did it buy?", "answers": ["a lantern"]}],
+    }
+    lines = [json.dumps({"title": f"Tale {number}", **record}) for number in range(20)]
+    (tmp_path / "questions.jsonl").write_text("\n".join(lines))
+    sources = [Source(tmp_path / n) for n in ("chats.jsonl", "text.txt", "questions.jsonl")]
+    held = held_stories(sources, 3)
+    made = make_packs(sources, TOKENIZER, longest=500, asking=Asking(), held_share=3)
+    assert held == made.stories and 0 < len(held) < 20
 
 
 @pytest.mark.parametrize("files", (1, 6))

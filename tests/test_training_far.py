@@ -22,7 +22,7 @@ from nazx_cli.model.far.inattention import FarInAttention
 from nazx_cli.training.far import texts
 from nazx_cli.training.far.copying import OnPieces
 from nazx_cli.training.far.mixture import mixture_loss
-from nazx_cli.training.far.texts import Piece, Text, pieces
+from nazx_cli.training.far.texts import Piece, Text, collect, pieces
 
 WIDE = {"kind": "windowed", "local_window": 64, "sink_tokens": 0, "far": "none"}
 
@@ -169,6 +169,30 @@ def test_a_killed_run_goes_on_to_the_same_memory(tmp_path: Path, books: Path) ->
         tmp_path / name / "adapter" / "adapter_model.safetensors" for name in ("whole", "killed")
     ]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_texts_of_another_beginning_are_taken_away(tmp_path: Path, books: Path) -> None:
+    lm = load_model(base_model(tmp_path), dtype="float32")
+    folder, made = tmp_path / "texts", list[int]()
+
+    def kept(ids: torch.Tensor, number: int) -> dict[str, torch.Tensor]:
+        made.append(len(ids))
+        return {"ids": ids}
+
+    def collected(share: int, *sources: Path) -> tuple[set[str], int]:
+        made.clear()
+        collect(lm, [str(each) for each in sources], folder, share, kept)
+        return {path.name for path in folder.iterdir()}, len(made)
+
+    first, count = collected(0, books)
+    assert len(first) == count == 7
+    assert collected(0, books) == (first, 0)
+    other, _ = collected(2, books)
+    assert len(other) == 7 and any(name.startswith("held") for name in other)
+    fewer, _ = collected(2, books / "0.txt", books / "1.txt")
+    assert len(fewer) == 2 and fewer < other
+    lm.decoder.final_norm.weight = torch.nn.Parameter(lm.decoder.final_norm.weight + 1)
+    assert collected(2, books / "0.txt", books / "1.txt")[1] == 2
 
 
 def test_short_texts_and_models_without_a_window_are_refused(tmp_path: Path) -> None:

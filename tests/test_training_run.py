@@ -90,6 +90,41 @@ def test_a_run_goes_on_to_the_same_losses(tmp_path: Path) -> None:
     )
 
 
+def test_a_step_that_overflowed_teaches_nothing_after_a_resume_either(tmp_path: Path) -> None:
+    schedule = Schedule(steps=9, batch_tokens=60, rate=1e-2)
+    made = []
+    for name in ("whole", "cut"):
+        run = trainer(tmp_path / name, schedule, PACKS, [])
+        for step in range(9):
+            if step in (1, 2):
+                run.engine.parameters[0].grad = torch.full_like(run.engine.parameters[0], torch.inf)
+            if step == 4 and name == "cut":
+                run.save()
+                run = trainer(tmp_path / name, schedule, PACKS, [])
+            run.step()
+        made.append([each.detach().clone() for each in run.engine.parameters])
+    for one, other in zip(*made, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("batch_tokens", (7, 50, 300))
+def test_a_pass_over_the_data_is_one(tmp_path: Path, batch_tokens: int) -> None:
+    tokens = sum(pack.tokens for pack in PACKS)
+    schedule = Schedule(steps=None, batch_tokens=batch_tokens).lasting(2 * tokens)
+    counters = trainer(tmp_path / "run", schedule, PACKS, []).run()
+    assert 2 * tokens <= counters.tokens < 2 * tokens + max(batch_tokens, tokens // 2)
+    assert counters.packs >= 2 * len(PACKS)
+
+
+def test_who_looks_at_a_run_leaves_its_log_alone(tmp_path: Path) -> None:
+    schedule = Schedule(steps=5, batch_tokens=60)
+    running = trainer(tmp_path / "run", schedule, PACKS, [])
+    running.step()
+    trainer(tmp_path / "run", schedule, PACKS, [])
+    running.step()
+    assert [line["step"] for line in read_log(tmp_path / "run")] == [1, 2]
+
+
 def test_a_run_ends_early_and_keeps_the_best(tmp_path: Path) -> None:
     # What is held out has nothing to do with what is learnt: it gets worse and worse.
     schedule = Schedule(steps=500, batch_tokens=30, rate=5e-2, check_every=2, patience=3)

@@ -1,13 +1,12 @@
 """Workload ``recall``: do the chosen passages hold the section that answers the question?
 
-Reads questions as FairytaleQA (arXiv 2203.13947) has them, a story a line of JSON:
-``{"sections": [{"id", "text"}], "qa": [{"sections": [id], "question"}]}``. Stories are strung
-together to books of about 50,000 tokens, so that finding the section is not too easy.
+Reads questions in any form of ``nazx eval`` that names the sections it asks of, FairytaleQA's
+(arXiv 2203.13947) for one. Stories are strung together to books of about 50,000 tokens, so that
+finding the section is not too easy.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import re
@@ -16,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,6 +23,8 @@ from nazx_cli.bench.setup import Setup
 from nazx_cli.catalog.model_ref import ModelRef
 from nazx_cli.documents.document import Document
 from nazx_cli.errors import DocumentError
+from nazx_cli.evaluation.data.files import read_data
+from nazx_cli.evaluation.data.stories import BETWEEN, Span, Story
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.plan import fitting, select
 from nazx_cli.tokenizer import Tokenizer
@@ -36,7 +36,6 @@ _REACHED = 20  # tokens of the right section that count as having it
 _DRAWS = (0, 1, 2)  # orders in which stories are strung together
 _PEER_PASSAGE = 200  # tokens: what word BM25 is given
 
-Span = tuple[int, int]
 Chooser = Callable[[str], Sequence[Span]]
 
 
@@ -50,7 +49,7 @@ class Book:
 
 def run(setup: Setup) -> Iterator[Row]:
     """A row for each draw: the share of questions whose section is reached, beside word BM25."""
-    stories = [story for file in setup.settings.files for story in read_stories(Path(file))]
+    stories = read_stories([Path(file) for file in setup.settings.files])
     tokenizer = Tokenizer.from_folder(ModelRef.parse(setup.settings.model).fetch())
     for draw in _DRAWS:
         ours = theirs = total = 0
@@ -77,56 +76,49 @@ def run(setup: Setup) -> Iterator[Row]:
         )
 
 
-def read_stories(path: Path) -> list[dict[str, Any]]:
-    """The stories of a file; ``DocumentError`` where it holds something else."""
-    try:
-        stories = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        if all(story["sections"] and "qa" in story for story in stories) and stories:
-            return stories
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise DocumentError(
-        f"{path} holds no questions as FairytaleQA has them",
-        "name a JSON Lines file of stories with sections and qa",
-    )
+def read_stories(paths: Sequence[Path]) -> list[Story]:
+    """The stories of files that have questions about sections; ``DocumentError`` where none do."""
+    stories = [story for story in read_data(paths).stories if any(_asked(story))]
+    if not stories:
+        raise DocumentError(
+            f"{', '.join(map(str, paths))}: no question names the sections that it asks of",
+            "name a file of JSON lines of stories with sections, as FairytaleQA has them",
+        )
+    return stories
 
 
-def books(stories: Sequence[dict[str, Any]], draw: int) -> Iterator[Book]:
+def books(stories: Sequence[Story], draw: int) -> Iterator[Book]:
     """Books of the stories in a random order; a last one under half the length is left out."""
     order = list(stories)
     random.Random(draw).shuffle(order)
-    group: list[dict[str, Any]] = []
+    group: list[Story] = []
     length = 0
     for story in order:
-        size = sum(len(section["text"]) for section in story["sections"])
-        if group and length + size > _BOOK:
+        if group and length + len(story.text) > _BOOK:
             yield _book(group)
             group, length = [], 0
         group.append(story)
-        length += size
+        length += len(story.text)
     if length > _BOOK / 2:
         yield _book(group)
 
 
-def _book(stories: Sequence[dict[str, Any]]) -> Book:
+def _book(stories: Sequence[Story]) -> Book:
     text = ""
     questions = []
     for story in stories:
-        spans: dict[str, Span] = {}
-        for section in story["sections"]:
-            spans[str(section["id"])] = (len(text), len(text) + len(section["text"]))
-            text += section["text"] + "\n\n"
-        for asked in story["qa"]:
-            gold = tuple(spans[i] for i in _numbers(asked["sections"]) if i in spans)
-            if gold:
-                questions.append((str(asked["question"]), gold))
+        for question, spans in _asked(story):
+            gold = tuple((len(text) + begin, len(text) + end) for begin, end in spans)
+            questions.append((question, gold))
+        text += story.text + BETWEEN
     return Book(text, tuple(questions))
 
 
-def _numbers(sections: Any) -> list[str]:
-    """Section ids, which files hold as a list or as ``"3,4"``."""
-    ids = sections if isinstance(sections, list) else str(sections).split(",")
-    return [str(i).strip() for i in ids]
+def _asked(story: Story) -> Iterator[tuple[str, tuple[Span, ...]]]:
+    """Questions about sections of ``story``, and where in it those stand."""
+    for question in story.questions:
+        if spans := story.spans(question.sections):
+            yield question.text, spans
 
 
 def _recall(library: Library, question: str) -> list[Span]:

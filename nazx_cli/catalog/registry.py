@@ -102,6 +102,11 @@ class AdapterChoice:
     reader: Path | None = None
     far: Path | None = None
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Of all of them."""
+        return tuple(each for each in (self.always, self.reader, self.far) if each is not None)
+
     def merged(self, documents: bool) -> Path | None:
         """What to merge where ``documents`` are asked about, or not."""
         return self.always or (self.reader if documents else None)

@@ -33,20 +33,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Before:
-    """``tokens`` that are resident before every stretch: of the ``own`` text, of the one after it
-    (``other``), or ``none`` after all."""
+    """``tokens`` that are resident before every stretch: of the ``own`` text, of the next one that
+    has as many (``other``), or ``none`` after all."""
 
     tokens: int
     source: str
 
     def resident(self, texts: Sequence[NDArray[np.int32]], text: int, start: int) -> list[int]:
-        """Those before ``start`` in the text of that number."""
+        """Those before ``start`` in the text of that number; ``UsageError`` where no other text has
+        as many."""
         if self.source == "none":
             return []
-        ids = texts[(text + 1) % len(texts)][: self.tokens]
         if self.source == "own":
-            ids = texts[text][start - self.tokens : start]
-        return [int(each) for each in ids]
+            return [int(each) for each in texts[text][start - self.tokens : start]]
+        others = (texts[(text + step) % len(texts)] for step in range(1, len(texts)))
+        for ids in others:
+            if len(ids) >= self.tokens:
+                return [int(each) for each in ids[: self.tokens]]
+        raise UsageError(
+            f"no other text has {self.tokens:,} tokens", "name more texts, or less --before"
+        )
 
 
 FIRST_RANGE = 128
@@ -150,7 +156,11 @@ def read_through(
     for done, (text, title, start, ids) in enumerate(pieces):
         on_progress(done, len(pieces))
         number = (start - first) // length
-        item = digest(title, str(number), ids.tobytes().hex())[:16]
+        resident = before.resident(every, text, start) if before else []
+        said = [title, str(number), ids.tobytes().hex()]
+        if resident and before and before.source == "other":
+            said.append(str(resident))
+        item = digest(*said)[:16]
         if (line := answers.get(run, item)) is not None:
             yield Stretch(
                 **{
@@ -160,7 +170,6 @@ def read_through(
                 }
             )
             continue
-        resident = before.resident(every, text, start) if before else []
         began = time.monotonic()
         losses, beside = _losses(lm, ids.tolist(), resident, approximation)
         took = time.monotonic() - began

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from nazx_cli.checkpoint.atomic import check_writable, explained
+from nazx_cli.checkpoint.atomic import check_writable, explained, write_whole
 from nazx_cli.checkpoint.checkpoint import Checkpoint, read_header
 from nazx_cli.checkpoint.write import Origin, to_json, write_tensors
 from nazx_cli.errors import NazxError, UsageError, first_line
@@ -21,6 +21,7 @@ from nazx_cli.errors import NazxError, UsageError, first_line
 STATE_FILE = "state.safetensors"
 BEST_FILE = "best.safetensors"
 LOG_FILE = "log.jsonl"
+_TAUGHT = "taught"  # steps but for those that overflowed, which AdamW does not count
 
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ def check_new(path: Path, command: str) -> None:
 def write_asked(path: Path, asked: Mapping[str, Any]) -> None:
     """Keep what a run was asked for; written last, it makes the folder a whole one."""
     with explained(path):
-        path.write_bytes(to_json(asked))
+        write_whole(path, to_json(asked).decode())
 
 
 def read_asked(path: Path, parse: Callable[[dict[str, Any]], T]) -> T:
@@ -74,7 +75,9 @@ def read_asked(path: Path, parse: Callable[[dict[str, Any]], T]) -> T:
             f"{path.parent} holds no run", "name the folder that --out named when it began"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise NazxError(f"{path} is broken: {first_line(error)}", "begin the run again") from None
+        raise NazxError(
+            f"{path} is broken: {first_line(error)}", "begin the run again in another folder"
+        ) from None
 
 
 @dataclass
@@ -115,7 +118,8 @@ def save_state(
             known = optimizer.state.get(parameter, {}).get(key)
             if known is not None:
                 tensors[f"{key}.{number}"] = known
-    raw = json.dumps(asdict(counters)).encode()
+    taught = next((int(state["step"]) for state in optimizer.state.values()), 0)
+    raw = json.dumps({**asdict(counters), _TAUGHT: taught}).encode()
     tensors["counters"] = torch.frombuffer(bytearray(raw), dtype=torch.uint8).to(torch.float32)
     _replace(folder / STATE_FILE, tensors)
 
@@ -129,7 +133,9 @@ def load_state(
         return None
     saved = Checkpoint(folder, read_header(path))
     raw = bytes(saved.read("counters").to(torch.uint8).tolist())
-    counters = Counters(**json.loads(raw))
+    known = json.loads(raw)
+    taught = known.pop(_TAUGHT, known["step"])
+    counters = Counters(**known)
     with torch.no_grad():
         for number, parameter in enumerate(parameters):
             value = saved.read(f"value.{number}")
@@ -140,7 +146,7 @@ def load_state(
             parameter.copy_(value)
             if f"exp_avg.{number}" in saved.entries:
                 optimizer.state[parameter] = {
-                    "step": torch.tensor(float(counters.step)),
+                    "step": torch.tensor(float(taught)),
                     "exp_avg": saved.read(f"exp_avg.{number}").to(parameter.device),
                     "exp_avg_sq": saved.read(f"exp_avg_sq.{number}").to(parameter.device),
                 }
@@ -178,8 +184,7 @@ class Log:
         self._path = folder / LOG_FILE
         kept = [line for line in read_log(folder) if line["step"] <= step]
         with explained(self._path):
-            text = "".join(json.dumps(line) + "\n" for line in kept)
-            self._path.write_text(text, encoding="utf-8")
+            write_whole(self._path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Add one line."""

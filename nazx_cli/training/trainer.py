@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -62,7 +63,8 @@ class Engine(Protocol[I_contra]):
 class Schedule:
     """How a run goes.
 
-    steps         optimizer steps in all, or None where ``minutes`` of training are the limit
+    steps         optimizer steps in all, or None where ``minutes`` of training are the limit,
+                  or else ``tokens`` that are run through the model
     batch_tokens  tokens of items that make a step, at least
     rate          the learning rate at its peak, after ``warmup`` of the run; it falls by a
                   cosine to ``floor`` of it
@@ -73,6 +75,7 @@ class Schedule:
 
     steps: int | None = 1000
     minutes: float | None = None
+    tokens: float | None = None
     batch_tokens: int = 4000
     rate: float = 1e-3
     warmup: float = 0.03
@@ -85,17 +88,18 @@ class Schedule:
     seed: int = 0
 
     def lasting(self, tokens: float) -> Schedule:
-        """The same; where nothing limits the run, with steps that take so many ``tokens``."""
+        """The same; where nothing limits the run, with so many ``tokens``."""
         if self.steps is not None or self.minutes is not None:
             return self
-        return replace(self, steps=max(1, math.ceil(tokens / self.batch_tokens)))
+        return replace(self, tokens=tokens)
 
     def done(self, counters: Counters) -> float:
         """The share of the run that is over."""
-        so_far, limit = counters.seconds, 60 * (self.minutes or 0.0)
         if self.steps is not None:
-            so_far, limit = counters.step, self.steps
-        return so_far / limit if limit else 1.0
+            return _share(counters.step, self.steps)
+        if self.minutes is not None:
+            return _share(counters.seconds, 60 * self.minutes)
+        return _share(counters.tokens, self.tokens or 0)
 
     def rate_at(self, share: float) -> float:
         """The learning rate when ``share`` of the run is over."""
@@ -148,7 +152,7 @@ class Trainer(Generic[I]):
         found = load_state(folder, engine.parameters, self.optimizer)
         self.counters = found or Counters()
         ranks.wait()  # all have read the state before the first one writes anything
-        self.log = Log(folder, self.counters.step) if ranks.is_first else None
+        self._begun = self.counters.step
         self._order: tuple[int, list[int]] = (-1, [])
         self._updating = 0.0  # seconds of the last update
         engine.refresh()
@@ -183,6 +187,11 @@ class Trainer(Generic[I]):
         if load_best(self.folder, self.engine.parameters):
             self.engine.refresh()
         return self.counters
+
+    @cached_property
+    def _log(self) -> Log:
+        """Begun with the first line: who only looks at a run leaves its log alone."""
+        return Log(self.folder, self._begun)
 
     @property
     def _is_stale(self) -> bool:
@@ -249,8 +258,8 @@ class Trainer(Generic[I]):
             save_state(self.folder, self.counters, self.engine.parameters, self.optimizer)
 
     def _write(self, line: dict[str, Any]) -> None:
-        if self.log is not None:
-            self.log.write(line)
+        if self.ranks.is_first:
+            self._log.write(line)
 
     def _batch(self) -> list[I]:
         """The next items in the order of the run, which its seed and the epoch fix."""
@@ -273,6 +282,10 @@ class Trainer(Generic[I]):
         left = counters.seconds * (1 - share) / max(share, 1e-9)
         pace = counters.tokens / max(counters.seconds, 1e-9)
         return Progress(counters.step, share, left, loss, pace, held)
+
+
+def _share(so_far: float, limit: float) -> float:
+    return so_far / limit if limit else 1.0
 
 
 def held_out_loss(engine: Engine[I], items: Sequence[I], ranks: Ranks = ALONE) -> float:

@@ -19,7 +19,6 @@ from nazx_cli.evaluation.approximations import approximation_of
 from nazx_cli.evaluation.approximations.base import Approximation, check
 from nazx_cli.evaluation.approximations.cost import Cost
 from nazx_cli.evaluation.contestants.base import Contestant, code_identity, fingerprint
-from nazx_cli.evaluation.contestants.base import model_identity as identity_of
 from nazx_cli.evaluation.contestants.extracts import EXTRACTS, ExtractContestant, PassagesContestant
 from nazx_cli.evaluation.contestants.nazx import NazxContestant, Shelf
 from nazx_cli.evaluation.contestants.peers import FIRST, PASSAGES, Engine, PeerContestant
@@ -205,7 +204,7 @@ class Evaluation:
         what is measured of it alone."""
         for shelf, options in self._models:
             values = {
-                "model": identity_of(shelf.folder),
+                "model": shelf.identity,
                 "how": repr(options),
                 "length": length,
                 "code": code_identity(),
@@ -292,7 +291,7 @@ class Evaluation:
         def load() -> LanguageModel:
             return models.load(found, (), self._answers.ctx)
 
-        return Shelf(name, load, found.folder), model
+        return Shelf(name, load, found.folder, found.adapters.folders), model
 
 
 def _transformers(shelf: Shelf, name: str, settings: SessionSettings, screen: Screen) -> Engine:

@@ -15,10 +15,7 @@ from nazx_cli.evaluation.records import Read
 if TYPE_CHECKING:
     from nazx_cli.documents.document import Document
 
-_PIECES, _PIECE = (
-    64,
-    1 << 16,
-)  # what of a file of weights is hashed: so many pieces of so many bytes
+_PIECES, _PIECE = 64, 1 << 16  # of a file of weights are hashed: so many, of so many bytes
 _ANSWERS = "approximations"  # part of the evaluation, and of what is measured
 _ASIDE = ("bench", "cli", "evaluation", "memory", "serving", "training", "ui")
 
@@ -85,7 +82,8 @@ def code_identity() -> str:
     """Tells versions of the code that makes answers apart."""
     package = Path(__file__).parents[2]
     whole = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
+    sources = (path for kind in ("*.py", "*.c", "*.h") for path in package.rglob(kind))
+    for path in sorted(sources):
         inside = path.relative_to(package)
         if inside.parts[0] not in _ASIDE or _ANSWERS in inside.parts:
             whole.update(f"{inside.as_posix()}\n".encode() + path.read_bytes())

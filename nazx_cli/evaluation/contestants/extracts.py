@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nazx_cli.evaluation.contestants.base import Reply, code_identity, model_identity
+from nazx_cli.evaluation.contestants.base import Reply
 from nazx_cli.evaluation.data.stories import SUMMARY
 from nazx_cli.reading.sentences import sentences
 from nazx_cli.reading.summaries.extract import WordRows
@@ -90,14 +90,8 @@ class PassagesContestant:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What is read depends on the model's tokens alone."""
-        folder = self._reader.shelf.folder
-        return {
-            "extract": "passages",
-            "words": self._most,
-            "model": model_identity(folder),
-            "code": code_identity(),
-        }
+        """The length, and who reads."""
+        return {"extract": "passages", "words": self._most, "reader": self._reader.identity}
 
     def converse(self, document: Document, questions: Sequence[str]) -> Iterator[Reply]:
         """See ``Contestant``."""

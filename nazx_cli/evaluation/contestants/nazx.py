@@ -27,18 +27,31 @@ if TYPE_CHECKING:
 class Shelf:
     """A model, loaded when it is first needed, and what goes with it.
 
-    ``load`` gives the model. Contestants that differ in settings alone share a shelf, and with it
+    ``load`` gives the model, from the checkpoint in ``folder`` and the ``adapters`` in theirs.
+    Contestants that differ in settings alone share a shelf, and with it
     the model's weights and the tokens of the document at hand.
     """
 
-    def __init__(self, name: str, load: Callable[[], LanguageModel], folder: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        load: Callable[[], LanguageModel],
+        folder: Path,
+        adapters: Sequence[Path] = (),
+    ) -> None:
         self.name = name
         self.folder = folder
+        self._adapters = tuple(adapters)
         self._load = load
         self._lm: LanguageModel | None = None
         self._at_hand: tuple[Document, Library] | None = None
         self._sessions: dict[str, Session] = {}
         self._beside: dict[str, Any] = {}
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Tells the weights that are asked from others."""
+        return tuple(map(model_identity, (self.folder, *self._adapters)))
 
     @property
     def lm(self) -> LanguageModel:
@@ -120,7 +133,7 @@ class NazxContestant:
     def identity(self) -> Mapping[str, Any]:
         """Model, settings and code."""
         return {
-            "model": model_identity(self.shelf.folder),
+            "model": self.shelf.identity,
             "how": self._how,
             "settings": repr(self._settings),
             "answers": self._answers,

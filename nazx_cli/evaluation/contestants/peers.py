@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nazx_cli.errors import ContextOverflowError
-from nazx_cli.evaluation.contestants.base import Reply, code_identity, model_identity
+from nazx_cli.evaluation.contestants.base import Reply
 from nazx_cli.evaluation.contestants.nazx import Found, NazxContestant
 from nazx_cli.evaluation.data.stories import ANSWER, SUMMARY
 from nazx_cli.reading.summaries.overview import is_overview
@@ -71,13 +71,12 @@ class PeerContestant:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """Library, weights, what it is given, and the code that finds that."""
+        """Library, what it is given, and who finds that, on the same weights."""
         return {
             "peer": self._name,
             "way": self._way,
-            "model": model_identity(self._reader.shelf.folder),
             "max_tokens": self._max_tokens,
-            "code": code_identity(),
+            "reader": self._reader.identity,
         }
 
     def converse(self, document: Document, questions: Sequence[str]) -> Iterator[Reply]:

@@ -23,6 +23,7 @@ from torch import Tensor
 from nazx_cli.checkpoint.atomic import explained
 from nazx_cli.documents.gather import gather
 from nazx_cli.errors import NazxError, first_line
+from nazx_cli.model.weights import Weights
 
 if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel
@@ -101,16 +102,20 @@ def collect(
 ) -> None:
     """Make a file of what is ``kept`` of each text of ``sources`` that is long enough, given its
     ids and a number that depends on the text: ``train-NAME`` and, of one in ``held_share``,
-    ``held-NAME``. What ``folder`` has already is left as it is."""
+    ``held-NAME``. What ``folder`` has already of these texts and this model is left as it is, all
+    else is taken away."""
     documents = [each for source in sources for each in gather([source]).documents]
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    model, wanted = Weights(lm.decoder).digest, set[Path]()
     for number, document in enumerate(documents):
         if on_progress:
             on_progress(number, len(documents))
         digest = sha256(document.text.encode("utf-8", "replace")).hexdigest()
         kind = "held" if held_share and int(digest, 16) % held_share == 0 else "train"
-        path = folder / f"{kind}-{digest[:16]}.safetensors"
+        name = sha256(digest.encode() + model).hexdigest()[:16]
+        path = folder / f"{kind}-{name}.safetensors"
+        wanted.add(path)
         if path.is_file():
             continue
         ids = torch.from_numpy(lm.tokenizer.encode_document(document.text).ids.copy())
@@ -121,6 +126,10 @@ def collect(
         with explained(path):
             save_file(made, scratch)
             scratch.replace(path)
+    with explained(folder):
+        for path in (*_files(folder, "train"), *_files(folder, "held")):
+            if path not in wanted:
+                path.unlink()
 
 
 def read_texts(folder: Path, kind: str) -> list[Text]:

@@ -176,7 +176,9 @@ def _split(text: str, held_share: int) -> tuple[list[str], list[str]]:
     if len(text) < 100_000:
         held = int(sha256(text.encode("utf-8", "replace")).hexdigest(), 16) % held_share == 0
         return ([], [text]) if held else ([text], [])
-    cut = text.rfind("\n", 0, len(text) - len(text) // held_share)
+    end = len(text) - len(text) // held_share
+    near = end - end // 20
+    cut = next((at for mark in "\n " if (at := text.rfind(mark, near, end)) >= 0), end)
     return [text[:cut].strip()], [text[cut:].strip()]
 
 

@@ -47,6 +47,8 @@ ASKED_FILE, CORPUS = "train.json", "corpus"
 _TOGETHER = 2048  # tokens that run through the layers together
 _LONG = 2048  # from here on layers are computed once more for the backward pass
 _HELD_TOKENS = 65_536
+_BASE_OF_ROPE = ("rope_theta", "partial_rotary_factor")
+"""What stays of a rotation that is scaled in another way."""
 
 
 @dataclass(frozen=True)
@@ -230,8 +232,11 @@ def _begin(settings: TrainSettings, plan: Plan) -> tuple[dict[str, Any], Decoder
     before = decoder.config.max_positions
     raw["max_position_embeddings"] = settings.shape.context
     if settings.rope is not None:
-        for key in ("rope_parameters", "rope_scaling"):
-            raw.pop(key, None)
+        rotated = raw.pop("rope_parameters", None) or {}
+        if any(isinstance(value, dict) for value in rotated.values()):
+            raise UsageError("this model rotates its layers in several ways", "leave --rope out")
+        raw |= {key: rotated[key] for key in _BASE_OF_ROPE if key in rotated}
+        raw.pop("rope_scaling", None)
         raw["rope_scaling"] = {
             "rope_type": settings.rope,
             "factor": max(1.0, settings.shape.context / before),

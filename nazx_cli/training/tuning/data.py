@@ -2,9 +2,10 @@
 
 Files of JSON lines in any form that ``nazx eval`` reads are questions; a line may also be a chat:
 ``{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}``
-or ``{"instruction": "...", "response": "..."}``. Any other file is plain text, of which every
-token is learnt. A file is named with how often it is gone through: ``train.jsonl=2`` asks about
-each story twice, about other passages each time; ``=0.25`` takes a quarter of it.
+or ``{"instruction": "...", "response": "..."}``; chats that are longer than a prompt may be are
+left out. Any other file is plain text, of which every token is learnt. A file is named with how
+often it is gone through: ``train.jsonl=2`` asks about each story twice, about other passages each
+time; ``=0.25`` takes a quarter of it.
 """
 
 from __future__ import annotations
@@ -100,6 +101,12 @@ def make_packs(
     return Split(train, held[: sum(size <= HELD_TOKENS for size in sizes)], stories)
 
 
+def held_stories(sources: Sequence[Source], held_share: int) -> list[Story]:
+    """The stories of ``sources`` that ``make_packs`` holds out."""
+    paths = [source.path for source in sources if _chats(source.path) is None]
+    return split_held(read_data(paths).stories, held_share)[1]
+
+
 def _of_file(
     source: Source,
     tokenizer: Tokenizer,
@@ -111,9 +118,11 @@ def _of_file(
     kind = f"{source.path.parent.name}/{source.path.stem}"
     chats = _chats(source.path)
     if chats is not None:
-        return _of_items(
-            chats, source.times, held_share, rng, lambda chat: _chat_packs(tokenizer, chat, kind)
-        )
+        packed = [_chat_packs(tokenizer, chat, kind) for chat in chats]
+        fitting = [made for made in packed if made and made[0].longest <= longest]
+        if any(packed) and not fitting:
+            raise UsageError(f"no chat of {source.path} fits {longest:,} tokens", "raise --longest")
+        return _of_items(fitting, source.times, held_share, rng, lambda made: made)
     data = read_data([source.path])
     if data.texts:
         pieces = _pieces(data.texts[0][1], tokenizer, min(longest, 1024))
@@ -147,12 +156,7 @@ def _of_items(
     rng.shuffle(order)
     kept = len(order) // held_share if held_share else 0
     train = [p for items in _rounds(order[kept:], times, rng) for i in items for p in packs(i)]
-    held = [p for item in order[: min(kept, 40)] for p in packs(item)]
-    return Split(_within(train), _within(held), [])
-
-
-def _within(packs: list[Pack]) -> list[Pack]:
-    return [each for each in packs if each.longest <= 1024]
+    return Split(train, [p for item in order[: min(kept, 40)] for p in packs(item)], [])
 
 
 def _chats(path: Path) -> list[list[Message]] | None:
@@ -168,7 +172,13 @@ def _chats(path: Path) -> list[list[Message]] | None:
         raise DocumentError(f"cannot read {path}: {error.strerror}", "name another file") from None
     except UnicodeDecodeError:
         return None
-    found = [_messages(_json(line)) for line in lines if line.strip()]
+    found: list[list[Message]] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        if (chat := _messages(_json(line))) is None:
+            raise DocumentError(f"{path}:{number} is no chat", "mend that line, or take it out")
+        found.append(chat)
     return [chat for chat in found if chat]
 
 
@@ -191,7 +201,8 @@ def _messages(record: Any) -> list[Message] | None:
             ("assistant", record["response"]),
         ]
     elif isinstance(record.get("messages"), list):
-        turns = [(m.get("role"), m.get("content")) for m in record["messages"]]
+        said = [each for each in record["messages"] if isinstance(each, dict)]
+        turns = [(each.get("role"), each.get("content")) for each in said]
     else:
         return None
     messages = [

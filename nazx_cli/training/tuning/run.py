@@ -31,7 +31,6 @@ from nazx_cli.checkpoint.checkpoint import Checkpoint
 from nazx_cli.checkpoint.quantized import stored_kind
 from nazx_cli.checkpoint.write import to_json
 from nazx_cli.errors import NazxError, UsageError, first_line
-from nazx_cli.evaluation.data.files import read_data
 from nazx_cli.session.parts import Asking
 from nazx_cli.training.full import write_full
 from nazx_cli.training.gradients.engines import (
@@ -53,10 +52,9 @@ from nazx_cli.training.state import (
     write_asked,
 )
 from nazx_cli.training.trainer import OnProgress, Schedule, Trainer
-from nazx_cli.training.tuning.books import split_held
 from nazx_cli.training.tuning.calibrating import OnQuestion, fit, try_out
 from nazx_cli.training.tuning.card import card
-from nazx_cli.training.tuning.data import OnFile, Source, Split, make_packs
+from nazx_cli.training.tuning.data import OnFile, Source, Split, held_stories, make_packs
 from nazx_cli.training.tuning.heldout import HeldQuestion, answer_figures, held_questions
 
 if TYPE_CHECKING:
@@ -275,8 +273,7 @@ class Run:
         if not self.settings.calibrate:
             return {}
         self._answer_as_tuned()
-        known = read_data([source.path for source in self.settings.sources]).stories
-        held = split_held(known, self.settings.held_share)[1]
+        held = held_stories(self.settings.sources, self.settings.held_share)
         tried = try_out(self.lm, held, self.settings.calibrate, self.settings.asking(), on_question)
         return {"choice": fit(tried).to_json()} if tried else {}
 
