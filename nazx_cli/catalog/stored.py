@@ -217,7 +217,7 @@ def _scan_cache() -> HFCacheInfo | None:
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.utils import logging
 
-    if not cache_folder().is_dir():
+    if not os.path.isdir(cache_folder()):  # noqa: PTH112 no where a folder is closed to us
         return None
     logging.set_verbosity_error()
     found = scan_cache_dir(cache_folder())
