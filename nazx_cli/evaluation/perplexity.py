@@ -157,11 +157,10 @@ def read_through(
         on_progress(done, len(pieces))
         number = (start - first) // length
         resident = before.resident(every, text, start) if before else []
-        said = [title, str(number), ids.tobytes().hex()]
-        if resident and before and before.source == "other":
-            said.append(str(resident))
-        item = digest(*said)[:16]
-        if (line := answers.get(run, item)) is not None:
+        item = digest(title, str(number), ids.tobytes().hex())[:16]
+        strange = resident if before and before.source == "other" else []
+        own = digest(run, str(strange))[:16] if strange else run  # another text is no part of item
+        if (line := answers.get(own, item)) is not None:
             yield Stretch(
                 **{
                     **line,
@@ -175,7 +174,7 @@ def read_through(
         took = time.monotonic() - began
         figures = {**(approximation.figures if approximation else {}), **beside}
         of_names = _by_distance(losses, named[text], start, max(0, start - first))
-        found = Stretch(run, item, name, title, number, _by_range(losses), of_names, took, figures)
+        found = Stretch(own, item, name, title, number, _by_range(losses), of_names, took, figures)
         answers.add([found.to_dict()])
         yield found
     on_progress(len(pieces), len(pieces))

@@ -36,8 +36,15 @@ class OnePosition:
         self.kinds: tuple[LayerKind, ...] = tuple(dict.fromkeys(decoder.config.layer_kinds))
 
     def step(self) -> Step | None:
-        """The compiled layers, made anew after any weight was replaced; None where PyTorch has to
-        run them."""
+        """The compiled layers, to be run now; None where PyTorch has to run them."""
+        step = self.made()
+        self._runs += 1
+        if step is not None and self._runs == _LONG:
+            enlarge(self._weights.tensors())
+        return step
+
+    def made(self) -> Step | None:
+        """The compiled layers, made anew after any weight was replaced."""
         decoder = self._decoder
         if decoder.is_split:
             return None
@@ -49,13 +56,10 @@ class OnePosition:
             self._library = library
             # Layers that are kept elsewhere until they run have no weights to read here.
             here = all(tensor.is_cpu for tensor in self._weights.tensors())
-            self._step, self._runs = self._made(library) if here else None, 0
-        self._runs += 1
-        if self._step is not None and self._runs == _LONG:
-            enlarge(self._weights.tensors())
+            self._step, self._runs = self._compiled(library) if here else None, 0
         return self._step
 
-    def _made(self, library: ctypes.CDLL) -> Step | None:
+    def _compiled(self, library: ctypes.CDLL) -> Step | None:
         decoder = self._decoder
         made = [self._layer(at, block) for at, block in enumerate(decoder.layers)]
         layers = [layer for layer in made if layer is not None]

@@ -56,7 +56,7 @@ class Windowed(AttentionKind):
 
     @property
     def runs_ahead(self) -> bool:
-        return self._one_position.step() is not None
+        return self._one_position.made() is not None
 
     @cached_property
     def _weights(self) -> Weights:
