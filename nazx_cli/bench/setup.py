@@ -75,7 +75,7 @@ class Settings:
     question: str = "Who was the first to speak, and what was said about the journey?"
 
     def quick(self) -> Settings:
-        """The same, small enough to see in a minute that all works; without files the documents
+        """The same, small enough to see in some minutes that all works; without files the documents
         are NazX's own help."""
         return replace(
             self,

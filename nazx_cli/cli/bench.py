@@ -97,7 +97,7 @@ class BenchOptions:
     ] = ""
     quick: Annotated[
         bool,
-        option("--quick", "All that --all runs, at small sizes: a minute, to see that it works."),
+        option("--quick", "All that --all runs, small: some minutes, to see that it works."),
     ] = False
     output: Annotated[
         Path | None, option("--output", "Also write the figures there, as JSON.", metavar="FILE")

@@ -226,7 +226,8 @@ def evaluate(
     from nazx_cli.evaluation.data.files import check_asked, draw, read_data
     from nazx_cli.evaluation.words import check_rouge
 
-    check_rouge()
+    if not (options.perplexity or options.probe or options.retrieval):
+        check_rouge()  # what judges answers
     found = read_data(data)
     if found.left_out:
         screen.note(f"note: {found.left_out:,} questions whose answers the data lacks are left out")
