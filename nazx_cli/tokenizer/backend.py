@@ -30,26 +30,26 @@ class Backend:
         self.library = library
 
     @classmethod
-    def from_file(cls, path: Path) -> Backend:
-        """Read a ``tokenizer.json``."""
+    def from_file(cls, path: Path, limit: int) -> Backend:
+        """Read a ``tokenizer.json``, without special tokens of the id ``limit`` and more: some that
+        came from models of text and pictures still name the picture's, which the model of text has
+        no row for."""
         with guarded(f"{path} is no usable tokenizer", FETCH_AGAIN):
-            return cls(Library.from_file(str(path)))
+            found = cls(Library.from_file(str(path)))
+            if max(found.special_ids().values(), default=0) < limit:
+                return found
+            spec = json.loads(path.read_bytes())
+            spec["added_tokens"] = [
+                token
+                for token in spec["added_tokens"]
+                if token["id"] < limit or not token["special"]
+            ]
+            return cls.from_spec(spec)
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> Backend:
         """The tokenizer that a ``tokenizer.json`` describes."""
         return _tried(lambda: cls(Library.from_str(json.dumps(spec))))
-
-    def within(self, limit: int) -> Backend:
-        """It without special tokens of the id ``limit`` and more: some that came from models of
-        text and pictures still name the picture's, which the model of text has no row for."""
-        if max(self.special_ids().values(), default=0) < limit:
-            return self
-        spec = json.loads(self.to_json())
-        spec["added_tokens"] = [
-            token for token in spec["added_tokens"] if token["id"] < limit or not token["special"]
-        ]
-        return Backend.from_spec(spec)
 
     def encode(self, text: str, *, markup: bool = False) -> Encoding:
         """Tokens of ``text``; with ``markup`` the text of special tokens becomes those."""

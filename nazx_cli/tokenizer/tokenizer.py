@@ -68,7 +68,7 @@ class Tokenizer:
                 f"{folder} has no tokenizer.json", "fetch the model again or name another folder"
             )
         limit = _vocabulary(folder)
-        backend = Backend.from_file(path).within(limit)
+        backend = Backend.from_file(path, limit)
         largest = max(backend.ids().values(), default=0)
         if largest >= limit:
             raise ModelUnavailableError(
