@@ -75,7 +75,7 @@ def repo_folder(repo: str) -> Path:
     return cache_folder() / f"models--{repo.replace('/', '--')}"
 
 
-def _may_enter(folder: Path) -> bool:
+def may_enter(folder: Path) -> bool:
     """Whether it is a folder that this user can get at."""
     return os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK)  # noqa: PTH112
 
@@ -87,7 +87,7 @@ def cached_snapshot(repo: str, revision: str | None = None) -> Path | None:
     """
     found = snapshot_folder(repo, revision)
     folders = [found] if found is not None else []
-    if revision is None and _may_enter(repo_folder(repo) / "snapshots"):
+    if revision is None and may_enter(repo_folder(repo) / "snapshots"):
         others = (repo_folder(repo) / "snapshots").glob("*")
         folders += sorted(others, key=lambda path: -path.stat().st_mtime)
     return next((folder for folder in folders if is_complete(folder)), None)
@@ -95,7 +95,7 @@ def cached_snapshot(repo: str, revision: str | None = None) -> Path | None:
 
 def snapshot_folder(repo: str, revision: str | None = None) -> Path | None:
     """The snapshot that ``revision`` leads to in the Hub's cache, whole or not."""
-    if not _may_enter(repo_folder(repo)):
+    if not may_enter(repo_folder(repo)):
         return None
     from huggingface_hub import try_to_load_from_cache
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nazx_cli.catalog.hub import cache_folder, cached_snapshot
+from nazx_cli.catalog.hub import cache_folder, cached_snapshot, may_enter
 from nazx_cli.checkpoint.atomic import building, explained
 from nazx_cli.checkpoint.checkpoint import Checkpoint, folder_bytes, is_complete
 from nazx_cli.checkpoint.quantized import weights_dtype
@@ -217,7 +217,7 @@ def _scan_cache() -> HFCacheInfo | None:
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.utils import logging
 
-    if not os.path.isdir(cache_folder()):  # noqa: PTH112 no where a folder is closed to us
+    if not may_enter(cache_folder()):
         return None
     logging.set_verbosity_error()
     found = scan_cache_dir(cache_folder())

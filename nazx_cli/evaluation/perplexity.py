@@ -39,17 +39,19 @@ class Before:
     tokens: int
     source: str
 
-    def resident(self, texts: Sequence[NDArray[np.int32]], text: int, start: int) -> list[int]:
+    def resident(
+        self, texts: Sequence[NDArray[np.int32]], text: int, start: int
+    ) -> NDArray[np.int32]:
         """Those before ``start`` in the text of that number; ``UsageError`` where no other text has
         as many."""
         if self.source == "none":
-            return []
+            return texts[text][:0]
         if self.source == "own":
-            return [int(each) for each in texts[text][start - self.tokens : start]]
+            return texts[text][start - self.tokens : start]
         others = (texts[(text + step) % len(texts)] for step in range(1, len(texts)))
         for ids in others:
             if len(ids) >= self.tokens:
-                return [int(each) for each in ids[: self.tokens]]
+                return ids[: self.tokens]
         raise UsageError(
             f"no other text has {self.tokens:,} tokens", "name more texts, or less --before"
         )
@@ -156,11 +158,11 @@ def read_through(
     for done, (text, title, start, ids) in enumerate(pieces):
         on_progress(done, len(pieces))
         number = (start - first) // length
-        resident = before.resident(every, text, start) if before else []
-        item = digest(title, str(number), ids.tobytes().hex())[:16]
-        strange = resident if before and before.source == "other" else []
-        own = digest(run, str(strange))[:16] if strange else run  # another text is no part of item
-        if (line := answers.get(own, item)) is not None:
+        resident = before.resident(every, text, start) if before else ids[:0]
+        item, key = digest(title, str(number), ids.tobytes().hex())[:16], run
+        if before and before.source == "other":  # which is neither of this text nor of the run
+            key = digest(run, resident.tobytes().hex())[:16]
+        if (line := answers.get(key, item)) is not None:
             yield Stretch(
                 **{
                     **line,
@@ -170,11 +172,11 @@ def read_through(
             )
             continue
         began = time.monotonic()
-        losses, beside = _losses(lm, ids.tolist(), resident, approximation)
+        losses, beside = _losses(lm, ids.tolist(), resident.tolist(), approximation)
         took = time.monotonic() - began
         figures = {**(approximation.figures if approximation else {}), **beside}
         of_names = _by_distance(losses, named[text], start, max(0, start - first))
-        found = Stretch(own, item, name, title, number, _by_range(losses), of_names, took, figures)
+        found = Stretch(key, item, name, title, number, _by_range(losses), of_names, took, figures)
         answers.add([found.to_dict()])
         yield found
     on_progress(len(pieces), len(pieces))
