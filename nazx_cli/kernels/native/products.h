@@ -90,10 +90,10 @@ INLINE void block_dot(int kind, int r, int count, const uint8_t *w, int64_t left
   UNROLL for (int i = 0; i < count; i++) part[i] = kind == NF4 ? (vec){} : sums[i][r];
   UNROLL for (int k = 0; k < slices(kind); k++) {
     const vec weights = slice(kind, from, k, values);
-    UNROLL for (int i = 0; i < count; i++) part[i] += weights * load(x + i * step + k * LANES);
+    UNROLL for (int i = 0; i < count; i++) part[i] = fused(part[i], weights, load(x + i * step + k * LANES));
   }
   const vec factor = kind == NF4 ? scale_of(scale, left) : (vec){};
-  UNROLL for (int i = 0; i < count; i++) sums[i][r] = kind == NF4 ? sums[i][r] + part[i] * factor : part[i];
+  UNROLL for (int i = 0; i < count; i++) sums[i][r] = kind == NF4 ? fused(sums[i][r], part[i], factor) : part[i];
 }
 
 /* Whether a matrix is read quickest in order, row after row, which the processor foresees: where
