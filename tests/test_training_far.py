@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -160,7 +161,7 @@ def test_a_killed_run_goes_on_to_the_same_memory(tmp_path: Path, books: Path) ->
     killed = nazx_command(*command(books, base, tmp_path / "killed", 30))
     log = tmp_path / "killed" / "log.jsonl"
     while killed.poll() is None and not (log.is_file() and log.stat().st_size > 200):
-        pass
+        time.sleep(0.01)
     killed.kill()
     killed.wait()
     resumed = nazx_command("tune", "--resume", "--out", str(tmp_path / "killed"))
