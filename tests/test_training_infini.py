@@ -18,7 +18,7 @@ from nazx_cli.config import ModelConfig
 from nazx_cli.engine.language_model import LanguageModel
 from nazx_cli.model.attention.windowed import Windowed
 from nazx_cli.model.far.infini import FarInfini
-from nazx_cli.training.far.compressing import OnRuns, runs
+from nazx_cli.training.far.compressing import OnRuns, of_those_before, runs
 from nazx_cli.training.far.run import FarRun, prepare
 from nazx_cli.training.far.settings import FarSettings
 from nazx_cli.training.far.texts import Piece
@@ -88,6 +88,16 @@ def test_the_control_knows_nothing_but_its_own_segment(tmp_path: Path) -> None:
     item = Piece(0, 2 * SEGMENT, SEGMENT, 2 * SEGMENT)
     assert engine.loss(item, None) == engine.loss(Piece(0, item.at, item.count, 0), None)
     assert engine.loss(item, None) != pytest.approx(engine.plainly(item), rel=1e-3)
+
+
+@pytest.mark.parametrize("count", (1, 2, 255, 256, 257, 700))
+def test_what_stands_before_is_found_part_by_part_as_at_once(count: int) -> None:
+    shared, group, size = 2, 3, 8
+    q = torch.rand(shared, group * count, size, dtype=torch.float64)
+    k, v = (torch.rand(shared, count, size, dtype=torch.float64) for _ in range(2))
+    weights = (q @ k.transpose(1, 2)).view(shared, group, count, count).tril()
+    want = (weights / weights.sum(-1, keepdim=True)).flatten(1, 2) @ v
+    assert torch.allclose(of_those_before(q, k, v), want, rtol=1e-12)
 
 
 def test_runs_cover_every_whole_segment_and_read_no_more_than_there_is() -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _LEARNT = 4  # segments of a piece
 _THROUGH = 2  # segments that gradients go back through
 _BEFORE = 8  # segments that are read before it, at most
+_PART = 256  # positions of a segment whose weights to each other are held together
 _GATE = -4.0  # the memory has 2 % at the beginning
 _PACE = 30.0  # of the gates, to that of all else
 _HELD, _HELD_BEFORE, _HELD_LEARNT = 5, 6, 2  # pieces that are held out, and their segments
@@ -158,11 +159,28 @@ class _OfItsOwn:
         self._memory = memory
 
     def __call__(self, layer: int, a: Tensor, qk: Tensor, v: Tensor, attended: Tensor) -> Tensor:
-        q, k, value = self._memory.projected(layer, a, qk, v)
-        count = len(a)
-        weights = (q @ k.transpose(1, 2)).view(len(k), -1, count, count).tril()
-        weights = weights / weights.sum(-1, keepdim=True)
-        return self._memory.gated(layer, weights.flatten(1, 2) @ value, attended)
+        found = of_those_before(*self._memory.projected(layer, a, qk, v))
+        return self._memory.gated(layer, found, attended)
+
+
+def of_those_before(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """(kv_heads, group * T, D): what each of sigma(q) (kv_heads, group * T, D) finds in sigma(k)
+    and v (kv_heads, T, D) up to its own position; part after part of T, so that what is held grows
+    with T and not with its square."""
+    state = k.new_zeros(len(k), 1, k.shape[2], v.shape[2] + 1)  # of all parts before
+    stored = F.pad(v, (0, 1), value=1.0)
+    found = []
+    parts = (
+        q.view(len(k), -1, *k.shape[1:]).split(_PART, 2),
+        k.split(_PART, 1),
+        stored.split(_PART, 1),
+    )
+    for queries, keys, values in zip(*parts, strict=True):
+        turned, values = keys.unsqueeze(1).transpose(2, 3), values.unsqueeze(1)
+        sums = (queries @ turned).tril() @ values + queries @ state
+        found.append(sums[..., :-1] / sums[..., -1:])
+        state = state + turned @ values
+    return torch.cat(found, 2).flatten(1, 2)
 
 
 def runs(texts: Sequence[Tensor], segment: int, rng: random.Random) -> Iterator[Piece]:
