@@ -19,7 +19,7 @@ from nazx_cli.bench.growth import extrapolated
 from nazx_cli.bench.models import zipf_ids
 from nazx_cli.bench.peers import llama_peer
 from nazx_cli.bench.peers import transformers_peer as peers
-from nazx_cli.bench.processes import memory, room
+from nazx_cli.bench.processes import memory, room, training
 from nazx_cli.bench.results import Row
 from nazx_cli.bench.setup import Settings, Setup
 from nazx_cli.catalog.registry import Registry
@@ -280,6 +280,18 @@ def test_the_longest_prompt_is_read_within_the_plan(kinds: tuple[str, ...]) -> N
     assert [row.dtype for row in quantized] == [kind for kind in kinds for _ in range(2)]
     for row in quantized[1::2]:
         assert row.details["weights_bytes"] < process.details["weights_bytes"]
+
+
+def test_a_step_of_a_training_is_measured_by_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "KINDS", training.KINDS[:1])
+    rows = run("training", contexts=(100, 600))
+    short, short_time, long, long_time, growth = rows
+    assert (short.tokens, long.tokens, growth.tokens) == (100, 600, 600)
+    assert 0 < short.ours.median < long.ours.median
+    assert long.theirs is not None and short.theirs is not None
+    assert long.theirs.median == 36 * short.theirs.median  # all by all
+    assert 0 < short_time.ours.median < long_time.ours.median
+    assert growth.measure.startswith("k of memory") and growth.ours.median > 0
 
 
 # Documents

@@ -15,7 +15,7 @@ from nazx_cli.bench import (
     quantization,
     recall,
 )
-from nazx_cli.bench.processes import memory, ranks, room, serve
+from nazx_cli.bench.processes import memory, ranks, room, serve, training
 from nazx_cli.bench.results import Row
 from nazx_cli.bench.setup import Settings, Setup
 from nazx_cli.context.layouts import LAYOUTS
@@ -53,6 +53,7 @@ WORKLOADS: dict[str, Workload] = {
         Workload("blocks", "a prompt in blocks over several", ranks.blocks, by_name=True),
         Workload("split", "weights split over several", ranks.split, by_name=True),
         Workload("room", "prompts as long as memory and time allow", room.room, by_name=True),
+        Workload("training", "a step of nazx train, by length", training.training, by_name=True),
         Workload("serve", "requests of many clients at once", serve.run, by_name=True),
         Workload("read", "documents, from files to ranked passages", documents.read, True),
         Workload("tokenizing", "documents to tokens", documents.tokenizing, True),

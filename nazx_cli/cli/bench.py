@@ -149,8 +149,8 @@ def bench(
             metavar="NAME",
             help="prefill, decode, memory, peak; with --file read, tokenizing, quantization. "
             "These are the default. By name or with --all, since they take long: attention, "
-            "decode-long, first-token, growth, edits, ranks, blocks, split, room, serve, drafts, "
-            "folders. By name only: recall.",
+            "decode-long, first-token, growth, edits, ranks, blocks, split, room, training, serve, "
+            "drafts, folders. By name only: recall.",
             show_default=False,
             autocompletion=lambda: list(WORKLOADS),
         ),

@@ -170,11 +170,8 @@ def of_those_before(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     state = k.new_zeros(len(k), 1, k.shape[2], v.shape[2] + 1)  # of all parts before
     stored = F.pad(v, (0, 1), value=1.0)
     found = []
-    parts = (
-        q.view(len(k), -1, *k.shape[1:]).split(_PART, 2),
-        k.split(_PART, 1),
-        stored.split(_PART, 1),
-    )
+    groups = q.view(len(k), -1, *k.shape[1:])
+    parts = (torch.split(groups, _PART, 2), torch.split(k, _PART, 1), torch.split(stored, _PART, 1))
     for queries, keys, values in zip(*parts, strict=True):
         turned, values = keys.unsqueeze(1).transpose(2, 3), values.unsqueeze(1)
         sums = (queries @ turned).tril() @ values + queries @ state

@@ -145,10 +145,11 @@ def read_settings(out: Path) -> TrainSettings:
 
 
 class OnRows:
-    """An engine of the trainer's: all weights of a decoder, on whole sequences."""
+    """An engine of the trainer's: all weights of a decoder, on whole sequences of ``context``
+    tokens."""
 
-    def __init__(self, decoder: Decoder, exact: Sequence[torch.Tensor], recompute: bool) -> None:
-        self._decoder, self._recompute = decoder, recompute
+    def __init__(self, decoder: Decoder, exact: Sequence[torch.Tensor], context: int) -> None:
+        self._decoder, self._recompute = decoder, context > _LONG
         self._masters = Masters(decoder, exact)
         self.parameters: list[nn.Parameter] = self._masters.parameters
         self.refresh = self._masters.refresh
@@ -182,7 +183,7 @@ class TrainRun:
         exact = [p.detach().clone() for p in dict.fromkeys(decoder.parameters())]
         self.decoder = decoder.to(device, dtype)
         context = settings.shape.context
-        self.engine = OnRows(self.decoder, [e.to(device) for e in exact], context > _LONG)
+        self.engine = OnRows(self.decoder, [e.to(device) for e in exact], context)
         batch = max(1, _TOGETHER // context)
         self.trainer = Trainer[Rows](
             self.engine,
