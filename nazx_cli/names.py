@@ -85,6 +85,7 @@ WORKLOADS = (
     "blocks",
     "split",
     "room",
+    "training",
     "serve",
     "read",
     "tokenizing",
