@@ -168,8 +168,8 @@ RIVALS = (
 """Whom it sets beside NazX (``--against``)."""
 
 
-def is_offline() -> bool:
-    """Whether the environment forbids the network, in the Hub client's own words; ``--offline``
-    sets it."""
+def is_offline(asked: bool = False) -> bool:
+    """Whether there is to be no network: it was ``asked`` for, or the environment forbids it, in
+    the Hub client's own words; ``--offline`` sets those."""
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in names)
+    return asked or any(os.environ.get(n, "").upper() in ("1", "ON", "YES", "TRUE") for n in names)

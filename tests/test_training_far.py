@@ -23,6 +23,8 @@ from nazx_cli.model.far.inattention import FarInAttention
 from nazx_cli.training.far import texts
 from nazx_cli.training.far.copying import OnPieces
 from nazx_cli.training.far.mixture import mixture_loss
+from nazx_cli.training.far.run import FarRun
+from nazx_cli.training.far.settings import read_settings
 from nazx_cli.training.far.texts import Piece, Text, collect, pieces
 
 WIDE = {"kind": "windowed", "local_window": 64, "sink_tokens": 0, "far": "none"}
@@ -140,6 +142,14 @@ def test_a_memory_learns_to_copy_and_says_what_it_is_worth(
     assert f"{held['own']:.4f}" in card
     lm = load_model(base, adapter=tmp_path / "run" / "adapter")
     assert lm.reads_resident
+    run = FarRun(tmp_path / "run", read_settings(tmp_path / "run"), load_model(base))
+    seen: list[tuple[int, int]] = []
+    _, figures = run.export(lambda done, of: seen.append((done, of)))
+    assert figures == held
+    (begun, every), *later = seen
+    pieces_held = every // len(held)
+    assert begun == 0
+    assert later == [(done, every) for done in range(pieces_held + 1, every + 1)]
     _, err, code = run_nazx(*command(books, base, tmp_path / "run", 40))
     assert code == 2
     assert "--resume" in err

@@ -56,7 +56,7 @@ def download_snapshot(
     ``ModelUnavailableError`` for everything else that can go wrong.
     """
     cached = cached_snapshot(repo, revision)
-    if offline or is_offline():
+    if is_offline(offline):
         if cached is None:
             raise _absent(repo)
         return cached
@@ -80,7 +80,7 @@ def fetch_config(repo: str, revision: str | None = None, *, offline: bool = Fals
     cached = snapshot_folder(repo, revision)
     if cached is not None and (cached / "config.json").is_file():
         return cached
-    if offline or is_offline():
+    if is_offline(offline):
         raise _absent(repo)
     check_reachable()
     with explaining(repo, revision):

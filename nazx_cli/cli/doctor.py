@@ -53,7 +53,7 @@ def _hub(offline: bool) -> dict[str, Any]:
     from nazx_cli.catalog.hub import HubUnreachableError, check_reachable, shown_endpoint
 
     problem = None
-    if offline or is_offline():
+    if is_offline(offline):
         problem = "not asked: NazX is offline"
     else:
         try:

@@ -288,13 +288,19 @@ def _share(so_far: float, limit: float) -> float:
     return so_far / limit if limit else 1.0
 
 
-def held_out_loss(engine: Engine[I], items: Sequence[I], ranks: Ranks = ALONE) -> float:
-    """The mean loss of ``items``, weighted as in training."""
+def held_out_loss(
+    engine: Engine[I],
+    items: Sequence[I],
+    ranks: Ranks = ALONE,
+    on_item: Callable[[], None] = lambda: None,
+) -> float:
+    """The mean loss of ``items``, weighted as in training; ``on_item`` is called after each."""
     loss = total = 0.0
     for number in range(ranks.rank, len(items), ranks.size):
         item = items[number]
         loss += engine.loss(item, None)
         total += item.weight
+        on_item()
     loss, total = ranks.sums(loss, total)
     return loss / total if total else 0.0
 

@@ -137,7 +137,7 @@ def _anything_here() -> bool:
 
 def _why_not_ask(model: ModelOptions, output: OutputOptions) -> str:
     """Why the person cannot be asked; empty where they can."""
-    if model.offline or is_offline():
+    if is_offline(model.offline):
         return "offline"
     streams = (sys.stdin, sys.stderr)
     on_terminal = all(each is not None and each.isatty() for each in streams)

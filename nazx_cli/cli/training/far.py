@@ -76,8 +76,9 @@ def tune_far(
         if not export:
             with report.progress("tuning") as update:
                 run.go(teller(update))
-        with report.progress("writing"):
-            made, figures = run.export()
+        told = "measuring on the texts that are held out"
+        with report.progress(told) as update:
+            made, figures = run.export(lambda done, of: update(told, done, of))
     except KeyboardInterrupt:
         resume = f"nazx tune --resume --out {quote(str(out))}"
         command = resume if is_far_run(out) else "the same command"

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ from nazx_cli.training.trainer import OnProgress, Trainer, held_out_loss
 if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel
 
+Measured = Callable[[int, int], None]
+"""Takes how many losses of held-out pieces are known, and of how many."""
 _LESSONS: dict[str, type[Lesson]] = {
     "inattention": CopyingLesson,
     "infini": CompressiveLesson,
@@ -86,24 +89,33 @@ class FarRun:
             if flushed:
                 torch.set_flush_denormal(False)
 
-    def figures(self) -> dict[str, float]:
+    def figures(self, on_progress: Measured = lambda done, of: None) -> dict[str, float]:
         """Held-out losses in nats: of the model alone (``without``), with the memory of its own
         text (``own``) and with that of another (``other``)."""
         engine, held = self._lesson.engine, self._lesson.held
         if not held:
             return {}
-        found = {"without": self._lesson.alone(), "own": held_out_loss(engine, held)}
+        asked = {"own": list(held)}
         texts = sorted({item.text for item in held})
         if len(texts) > 1:
             after = dict(zip(texts, [*texts[1:], texts[0]], strict=True))
-            others = [replace(item, other=after[item.text]) for item in held]
-            found["other"] = held_out_loss(engine, others)
+            asked["other"] = [replace(item, other=after[item.text]) for item in held]
+        done, every = count(len(held) + 1), len(held) * (1 + len(asked))
+        on_progress(0, every)
+        found = {"without": self._lesson.alone()}
+        for name, items in asked.items():
+            found[name] = held_out_loss(
+                engine, items, on_item=lambda: on_progress(next(done), every)
+            )
         return found
 
-    def export(self) -> tuple[Path, dict[str, float]]:
-        """Write the best parameters so far as an adapter; its folder and its ``figures``."""
+    def export(
+        self, on_progress: Measured = lambda done, of: None
+    ) -> tuple[Path, dict[str, float]]:
+        """Write the best parameters so far as an adapter; its folder and its ``figures``, which
+        take a while."""
         load_best(self.out, self._lesson.engine.parameters)
-        figures = self.figures()
+        figures = self.figures(on_progress)
         counters, config = self.trainer.counters, self._lesson.config
         notes = notes_on(self.settings.model, self.lm.folder, counters)
         folder = self.out / "adapter"
