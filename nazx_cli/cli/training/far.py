@@ -70,15 +70,13 @@ def tune_far(
     try:
         if asked is not None:
             with report.progress("running the texts through the model") as update:
-                told = "running the texts through the model"
-                settings = prepare(out, settings, lm, lambda done, total: update(told, done, total))
+                settings = prepare(out, settings, lm, update)
         run = FarRun(out, settings, lm)
         if not export:
             with report.progress("tuning") as update:
                 run.go(teller(update))
-        told = "measuring on the texts that are held out"
-        with report.progress(told) as update:
-            made, figures = run.export(lambda done, of: update(told, done, of))
+        with report.progress("measuring on the texts that are held out") as update:
+            made, figures = run.export(update)
     except KeyboardInterrupt:
         resume = f"nazx tune --resume --out {quote(str(out))}"
         command = resume if is_far_run(out) else "the same command"

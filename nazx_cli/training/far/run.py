@@ -33,8 +33,6 @@ from nazx_cli.training.trainer import OnProgress, Trainer, held_out_loss
 if TYPE_CHECKING:
     from nazx_cli.engine.language_model import LanguageModel
 
-Measured = Callable[[int, int], None]
-"""Takes how many losses of held-out pieces are known, and of how many."""
 _LESSONS: dict[str, type[Lesson]] = {
     "inattention": CopyingLesson,
     "infini": CompressiveLesson,
@@ -89,9 +87,12 @@ class FarRun:
             if flushed:
                 torch.set_flush_denormal(False)
 
-    def figures(self, on_progress: Measured = lambda done, of: None) -> dict[str, float]:
+    def figures(
+        self, on_progress: Callable[[int, int], None] = lambda done, of: None
+    ) -> dict[str, float]:
         """Held-out losses in nats: of the model alone (``without``), with the memory of its own
-        text (``own``) and with that of another (``other``)."""
+        text (``own``) and with that of another (``other``). ``on_progress`` is told how many
+        losses of pieces are known, and of how many."""
         engine, held = self._lesson.engine, self._lesson.held
         if not held:
             return {}
@@ -110,7 +111,7 @@ class FarRun:
         return found
 
     def export(
-        self, on_progress: Measured = lambda done, of: None
+        self, on_progress: Callable[[int, int], None] = lambda done, of: None
     ) -> tuple[Path, dict[str, float]]:
         """Write the best parameters so far as an adapter; its folder and its ``figures``, which
         take a while."""
