@@ -15,6 +15,7 @@ from nazx_cli.catalog.hub_download import fetch_config
 from nazx_cli.catalog.registry import Registry, RegistryEntry
 from nazx_cli.cli.shared.options import model_names
 from nazx_cli.quantization.cost import KINDS
+from nazx_cli.ui.phrases import size_text
 
 ENTRIES = Registry.load().entries
 HELP = Path(__file__).parents[1] / "nazx_cli" / "help" / "models.md"
@@ -42,11 +43,14 @@ def test_entries_say_all_that_a_person_chooses_by(entry: RegistryEntry) -> None:
     assert least * entry.parameters <= entry.download_bytes < most * entry.parameters
 
 
-def test_known_names_are_told_by_completion_and_help() -> None:
+def test_known_models_are_told_by_completion_and_as_they_are_by_help() -> None:
     assert ENTRIES.keys() <= set(model_names())
-    text = HELP.read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in HELP.read_text("utf-8").splitlines()]
+    told = {row[0].strip("`"): row[2:] for row in rows if len(row) == 6}
     for entry in ENTRIES.values():
-        assert f"`{entry.name}`" in text
+        licence = entry.licence + (", gated" if entry.gated else "")
+        size = size_text(entry.download_bytes)
+        assert told[entry.name] == [size, licence, entry.quantize or "-", entry.good_at]
 
 
 @pytest.fixture

@@ -72,7 +72,8 @@ def suggestions(
 
     ``hub`` says whether the Hub's models can be had, ``gated`` whether those that need a token.
     The best has the most weights of those that write at ``LEAST_SPEED`` or above; the one
-    between was taught to read documents, else it is, by the ratio of weights, in the middle.
+    between is the largest that was taught to read documents, else the one that is, by the ratio
+    of weights, in the middle.
     """
     registry = Registry.load()
     entry = registry.entries[registry.default]
@@ -81,13 +82,10 @@ def suggestions(
     if not larger:
         return [default]
     *others, best = larger
+    taught = [offer for offer in others if offer.entry.reader_folder is not None]
     middle = math.sqrt(best.entry.parameters * entry.parameters)
-    between = sorted(
-        others,
-        key=lambda offer: (
-            offer.entry.reader_folder is None,
-            abs(math.log(offer.entry.parameters / middle)),
-        ),
+    between = taught[-1:] or sorted(
+        others, key=lambda offer: abs(math.log(offer.entry.parameters / middle))
     )
     return [best, *between[:1], default]
 
