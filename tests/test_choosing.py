@@ -16,15 +16,16 @@ from nazx_cli.memory import machine as machines
 from nazx_cli.memory.choosing import LEAST_SPEED, better_model, fit, suggestions
 from nazx_cli.memory.estimate import bytes_per_token
 from nazx_cli.memory.machine import Hardware, this_machine
-from nazx_cli.memory.plan import CPU_WORK, Machine
+from nazx_cli.memory.plan import CPU_WORK, GPU_WORK, LEAST_READ, Machine
 
 DEFAULT = "nazx-smol-135m"
 READS = "qwen2.5-coder-1.5b"
 READS_TOO = "qwen2.5-coder-0.5b"
 
 
-def machine(free: float, bandwidth: float = 1e12) -> Hardware:
-    return Hardware("cuda", "a GPU", bandwidth, Machine("bfloat16", int(free), can_quantize=True))
+def machine(free: float, bandwidth: float = 1e12, work: float = GPU_WORK) -> Hardware:
+    place = Machine("bfloat16", int(free), can_quantize=True, work=work)
+    return Hardware("cuda", "a GPU", bandwidth, place)
 
 
 def names(*arguments: object, **options: bool) -> list[str]:
@@ -33,7 +34,7 @@ def names(*arguments: object, **options: bool) -> list[str]:
 
 def test_less_memory_means_less_precise_weights_and_then_none() -> None:
     config = Registry.load().entries["nazx-smol-1.7b"].config
-    found = [fit(config, machine(free)) for free in (8e9, 4e9, 2.5e9, 1e9)]
+    found = [fit(config, machine(free, work=CPU_WORK)) for free in (8e9, 4e9, 2.5e9, 1e9)]
     assert [each.precision for each in found] == ["bfloat16", "int8", "nf4", "nf4"]
     assert [each.fits for each in found] == [True, True, True, False]
     readable = int(CPU_WORK / 2 / config.num_parameters)
@@ -72,6 +73,16 @@ def test_a_model_that_is_too_slow_is_not_suggested_and_a_gated_one_needs_a_token
     assert gated and not gated & set(names(machine(9e9)))
     small = [names(machine(free), gated=True) for free in (4e9, 9e9, 2e10)]
     assert gated & {name for each in small for name in each}
+
+
+def test_a_model_that_takes_minutes_to_read_a_prompt_on_a_processor_is_not_suggested() -> None:
+    """qwen3-4b used to be offered first on two cores: 1.6e13 operations before the first word."""
+    entries = Registry.load().entries
+    found = names(machine(200e9, work=CPU_WORK))
+    assert found == [READS, READS_TOO, DEFAULT]
+    most = CPU_WORK / LEAST_READ / 2
+    assert entries[READS].parameters < most < entries["granite-3.3-2b"].parameters
+    assert READS in str(better_model(DEFAULT, machine=machine(200e9, work=CPU_WORK)))
 
 
 def test_advice_names_a_larger_model_only_where_it_fits() -> None:

@@ -11,7 +11,7 @@ from nazx_cli.catalog.registry import Registry, RegistryEntry
 from nazx_cli.config import ModelConfig
 from nazx_cli.memory.estimate import TextSize, bytes_per_token, longest_context
 from nazx_cli.memory.machine import Hardware, this_machine
-from nazx_cli.memory.plan import LoadOptions, Plan, plan
+from nazx_cli.memory.plan import LEAST_READ, LoadOptions, Plan, plan
 
 LEAST_SPEED = 4.0
 """Tokens a second, at most, below which no model is suggested: about as fast as people read."""
@@ -71,9 +71,10 @@ def suggestions(
     the default, which is always there.
 
     ``hub`` says whether the Hub's models can be had, ``gated`` whether those that need a token.
-    The best has the most weights of those that write at ``LEAST_SPEED`` or above; the one
-    between is the largest that was taught to read documents, else the one that is, by the ratio
-    of weights, in the middle.
+    The best has the most weights of those that write at ``LEAST_SPEED`` or above and read
+    ``LEAST_READ`` tokens in the operations that a prompt may take here; the one between is the
+    largest that was taught to read documents, else the one that is, by the ratio of weights, in
+    the middle.
     """
     registry = Registry.load()
     entry = registry.entries[registry.default]
@@ -98,7 +99,8 @@ def _worthwhile(machine: Hardware, limit: int | None, hub: bool, gated: bool) ->
         if not entry.suggest or entry.name == registry.default or not reachable:
             continue
         found = fit(entry.config, machine, limit)
-        if found.fits and found.speed >= LEAST_SPEED:
+        reading = 2 * entry.config.num_parameters * LEAST_READ
+        if found.fits and found.speed >= LEAST_SPEED and reading <= machine.place.work:
             yield Offer(entry, found)
 
 

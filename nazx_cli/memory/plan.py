@@ -29,7 +29,9 @@ CONVERSATION = 4_096
 CPU_WORK, GPU_WORK = 1e13, 1e15
 """Operations that reading a prompt may take: a minute or so on one core, a few seconds on a GPU."""
 
-_LEAST_READ = 2_048  # tokens of a prompt, however large the model
+LEAST_READ = 2_048
+"""Tokens that a prompt may have however large the model is, where its window has as many."""
+
 _LAYOUTS = ("pairs", "postings", "ids")  # that auto chooses from, soonest to a first token first
 _LAYOUTS_OF_GRAMS = ("grams", "ids")  # and where initial states see several tokens
 _MARGIN = 0.9  # of what a device has free: others use it too
@@ -270,7 +272,7 @@ def _longest_prompt(config: ModelConfig, options: LoadOptions, machine: Machine)
     window = config.window or 0
     if options.ctx:
         return window
-    return min(window, max(_LEAST_READ, int(machine.work / (2 * config.num_parameters))))
+    return min(window, max(LEAST_READ, int(machine.work / (2 * config.num_parameters))))
 
 
 def _layouts(config: ModelConfig, wanted: str) -> tuple[str, ...]:
