@@ -162,6 +162,22 @@ def test_what_is_no_regular_file_in_a_folder_is_skipped() -> None:
         assert sorted(s.name for s in found.skipped) == ["f/loop", "f/pipe", "f/zero"]
 
 
+def test_minified_scripts_are_read_only_where_they_are_named() -> None:
+    long, short = "var a;" * 700, "var a;\n" * 700  # of 4,200 bytes in a line, and of more in many
+    for name in ("index.js", "deep/Style.CSS", "drawing.svg"):
+        write(f"f/{name}", f"/* a licence */\n{long}")
+    kept = {"f/app.js": short, "f/line.js": "x" * 4095, "f/data.json": long, "f/book.txt": long}
+    for name, text in kept.items():
+        write(name, text)
+    found = gather(["f"])
+    assert {each.name: each.text for each in found.documents} == kept
+    assert {each.reason for each in found.skipped} == {"is minified"}
+    assert len(found.skipped) == 3
+    assert len(gather(["f/**/*"]).documents) == len(kept)
+    assert [each.name for each in gather(["f/index.js"]).documents] == ["f/index.js"]
+    assert failure("f/deep").message == "f/deep has no readable text in it"
+
+
 def test_a_link_to_itself_is_an_error() -> None:
     Path("loop").symlink_to("loop")
     assert "loop" in failure("loop").message

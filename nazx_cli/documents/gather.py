@@ -25,6 +25,9 @@ from nazx_cli.foreign import expanded
 STDIN = "-"
 """The ``--file`` value that stands for standard input."""
 
+_SCRIPTS = frozenset((".js", ".mjs", ".cjs", ".css", ".map", ".svg"))
+_BEGINNING, _UNBROKEN = 1 << 14, 1 << 12  # bytes of a script that are looked at, and of its lines
+
 _CAUSES = {  # what a reader can say -> what to do about it
     "is a binary file": "give a text, HTML, PDF, EPUB or DOCX file",
     "is in an encoding that cannot be told": "convert it to UTF-8 first, as iconv does",
@@ -40,7 +43,7 @@ def gather(
 
     A spec is a file, an address of the web, a folder (all that can be read below it, sorted; hidden
     entries and those that a ``.gitignore`` names left out), a glob (``**`` included), or ``-`` for
-    ``stdin_text``.
+    ``stdin_text``. Of folders and globs minified scripts are left out.
     What a folder or glob holds that cannot be read is listed in ``skipped``; a spec that yields
     nothing is a DocumentError. ``on_progress`` is told bytes read and in all.
     """
@@ -173,6 +176,8 @@ class Listing:
                 self._good.add(spec)
             elif item.state is not None and not stat.S_ISREG(item.state.st_mode):
                 self.skipped.append(Skipped(name, "is no regular file"))
+            elif path.suffix.lower() in _SCRIPTS and _is_minified(path):
+                self.skipped.append(Skipped(name, "is minified"))
             else:
                 self.items.append(item)
 
@@ -220,6 +225,16 @@ def read_item(item: Item, on_progress: Callable[[int, int], None]) -> Document:
     if item.url is None:
         return read_file(item.name, item.path, on_progress)
     return read_bytes(item.name, fetch(item.url))
+
+
+def _is_minified(path: Path) -> bool:
+    """Whether the beginning of a file has a line that is too long to have been written by hand."""
+    try:
+        with path.open("rb") as file:
+            lines = file.read(_BEGINNING).splitlines()
+    except OSError:
+        return False
+    return max(map(len, lines), default=0) >= _UNBROKEN
 
 
 def _nearest(name: str, path: Path) -> str:
