@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoints import LLAMA, write_checkpoint
 from cli_helpers import run_nazx as nazx
 from pseudo_terminal import Terminal
 
 from nazx_cli.catalog.registry import Registry
+from nazx_cli.catalog.stored import converted_folder
 from nazx_cli.memory import machine as machines
 from nazx_cli.memory.choosing import LEAST_SPEED, better_model, fit, suggestions
 from nazx_cli.memory.estimate import bytes_per_token
@@ -91,6 +93,8 @@ def test_advice_names_a_larger_model_only_where_it_fits() -> None:
     assert better_model(DEFAULT, 10**8, machine(200e9)) is None
     assert better_model(best, machine=machine(200e9)) is None
     assert better_model("some/repo") is None
+    write_checkpoint(converted_folder(best), LLAMA)
+    assert f"nazx chat -m {best}" in str(better_model(DEFAULT, machine=machine(200e9)))
 
 
 def test_copies_that_tell_the_speed_of_memory_are_short_as_other_programs_take_turns(

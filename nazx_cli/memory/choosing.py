@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from nazx_cli.catalog.model_ref import ModelRef
 from nazx_cli.catalog.registry import Registry, RegistryEntry
 from nazx_cli.config import ModelConfig
 from nazx_cli.memory.estimate import TextSize, bytes_per_token, longest_context
@@ -108,14 +109,17 @@ def better_model(
     name: str, limit: int | None = None, machine: Hardware | None = None
 ) -> str | None:
     """One line that names the largest model to suggest that fits ``machine`` (None: this one),
-    where it is larger than ``name``, and the command to get it; None where there is none."""
+    where it is larger than ``name``, and the command to get it or, where it is here, to use it;
+    None where there is none."""
     entry = Registry.load().find(name)
     if entry is None:
         return None
     best, found = suggestions(machine or this_machine(), limit)[0]
     if best.parameters <= entry.parameters:
         return None
+    here = ModelRef.parse(best.name).present() is not None
     return (
         f"a larger model would fit: {best.name} ({best.parameters / 1e9:.1f} billion weights, "
-        f"{found.precision}, {found.plan.estimate.total / 1e9:.1f} GB): nazx pull {best.name}"
+        f"{found.precision}, {found.plan.estimate.total / 1e9:.1f} GB): "
+        f"{'nazx chat -m' if here else 'nazx pull'} {best.name}"
     )
