@@ -15,9 +15,10 @@ import numpy as np
 
 from nazx_cli.errors import UsageError
 from nazx_cli.names import READ_MODES
+from nazx_cli.reading.best import best_passages
 from nazx_cli.reading.library import Library
 from nazx_cli.reading.passages import Passage
-from nazx_cli.reading.recall import occurrences, question_terms, rank
+from nazx_cli.reading.recall import occurrences, question_terms
 from nazx_cli.reading.summaries.overview import has_content_of, is_overview
 
 Cost = Callable[[Passage], int]
@@ -91,10 +92,7 @@ def groups(
     """
     if len(library.passages) <= together and (whole := _whole(library, budget, cost)):
         return [whole]
-    ranking = rank(library, question, max(together, apart))
-    order = [int(i) for i in ranking.order]
-    best = [i for i in order if ranking.scores[i] > 0] or order[:together]
-    passages = [library.passages[i] for i in best]
+    passages = best_passages(library, question, max(together, apart), together)
     first, _ = fitting(passages[:together], budget, cost)
     found = [tuple(library.merged(first)), *((each,) for each in passages[:apart])]
     fit = (group for group in found if group and sum(map(cost, group)) <= budget)
@@ -111,12 +109,10 @@ def _whole(library: Library, budget: int, cost: Cost) -> tuple[Passage, ...]:
 
 def _ranked(library: Library, question: str, budget: int, cost: Cost) -> tuple[Passage, ...]:
     """The best passages, in document order; at least part of the best one."""
-    ranking = rank(library, question, _TRIED)
-    order = [int(i) for i in ranking.order if ranking.scores[i] > 0]
-    order = order or [int(i) for i in ranking.order]
-    chosen, left = fitting((library.passages[i] for i in order), budget, cost)
-    if not chosen and order:
-        part = _best_part(library, question, library.passages[order[0]], left, cost)
+    best = best_passages(library, question, _TRIED, _TRIED)
+    chosen, left = fitting(best, budget, cost)
+    if not chosen and best:
+        part = _best_part(library, question, best[0], left, cost)
         chosen = [part] if part else []
     return tuple(library.merged(chosen))
 

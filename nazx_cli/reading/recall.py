@@ -115,6 +115,12 @@ def holding(library: Library, term: Term) -> int:
     return holding_any([library.matcher.tally(stem) for stem in term.stems])
 
 
+def rarity(count: int, holding: int) -> float:
+    """What a word that ``holding`` of ``count`` passages have weighs: its inverse passage
+    frequency."""
+    return float(np.log1p((count - holding + 0.5) / (holding + 0.5)))
+
+
 def rank(library: Library, question: str, most: int | None = None) -> Ranking:
     """Rank the passages of ``library``: all of them, or the ``most`` best."""
     count = len(library.cuts) - 1
@@ -267,18 +273,14 @@ class _Word:
         self.at = occurrences(library, term) if rare else None
         kin = sorted(kindred_stems(term.stems)) if term.has_content else []
         related = [tally for tally in map(matcher.tally, kin) if tally.holding]
-        self._kin = [(tally, self._rarity(tally.holding)) for tally in related]
+        self._kin = [(tally, rarity(self._count, tally.holding)) for tally in related]
         self._own = [tally for tally in self._own if tally.holding]
-        self.weight = term.weight * self._rarity(holding_any(self._own or related))
+        self.weight = term.weight * rarity(self._count, holding_any(self._own or related))
 
     @property
     def parts(self) -> int:
         """Of how many numbers its scores are made."""
         return 16 + len(self._own) + 2 * len(self._kin)
-
-    def _rarity(self, holding: int) -> float:
-        """Inverse passage frequency."""
-        return float(np.log1p((self._count - holding + 0.5) / (holding + 0.5)))
 
     def score(
         self,
