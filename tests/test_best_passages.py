@@ -32,6 +32,11 @@ def page(name: str, heading: str, body: str) -> Document:
     return Document(name, text, "html", places)
 
 
+def markdown(name: str, heading: str, body: str) -> Document:
+    """A page in lines, whose heading is far above its last passage."""
+    return Document(name, f"# A manual\n\n## {heading}\n\n{DULL * 20}\n\n{body}", "text")
+
+
 def told(option: str) -> str:
     return f"If it is left out, every {option} that was put down before is taken once more. " * 4
 
@@ -45,6 +50,7 @@ def best(library: Library, question: str, most: int = 10, least: int = 3) -> lis
     [
         (page("a.html", "The copy command", told("row")), page("b.html", "Ships", told("line"))),
         (page("copy.html", "Options", told("row")), page("ship.html", "Options", told("line"))),
+        (markdown("a.md", "The copy command", told("row")), markdown("b.md", "X", told("line"))),
     ],
 )
 def test_what_a_passage_stands_below_tells_it_from_others(

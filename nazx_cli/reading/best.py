@@ -16,6 +16,7 @@ questions about other pages, and of two other manuals, it is 75 and 89 % where t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import PurePath
 
@@ -24,6 +25,8 @@ from nazx_cli.reading.passages import Passage
 from nazx_cli.reading.recall import holding, question_terms, rank, rarity
 from nazx_cli.reading.words import stem, words
 
+_MARKDOWN = frozenset((".md", ".markdown", ".mdx"))
+_HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(.+)$", re.MULTILINE)
 _LOOKED_AT = 32  # of a ranking
 _OWN, _ADDED = 0.5, 0.7  # beside the score, as a share of the best one's
 _RUN = 3  # words
@@ -68,10 +71,18 @@ def _looked_at(
 
 
 def _about(library: Library, passage: Passage) -> str:
-    """The name and title of its document, and where in it the passage begins and ends."""
-    document = library.documents[library.document_of(passage.start)].document
+    """The name and title of its document, and where in it the passage begins and ends; of Markdown
+    the first heading and the one above the passage."""
+    number = library.document_of(passage.start)
+    tokenized = library.documents[number]
+    document, name = tokenized.document, PurePath(passage.document)
+    if name.suffix.lower() in _MARKDOWN:
+        low = int(library.bounds[number])
+        begin, _ = tokenized.characters(passage.start - low, passage.stop - low)
+        headings = _HEADING.findall(tokenized.between(0, begin))
+        return " ".join([name.stem, *headings[:1], *headings[-1:]])
     places = (document.place_at(0), passage.first_place, passage.last_place)
-    return " ".join([PurePath(passage.document).stem, *filter(None, places)])
+    return " ".join([name.stem, *filter(None, places)])
 
 
 def _distinct(passages: Sequence[Passage]) -> list[Passage]:
