@@ -16,11 +16,18 @@
 #ifdef __AVX512F__
 #include <immintrin.h>
 #endif
-#define LANES 16
+#define LANES 16 /* of what is handed over */
+#if defined(__AVX512F__) || HEADS > 8
+#define WIDE 16 /* and of a vector: half of one that is stored and loaded whole waits for the store */
+#elif HEADS > 4
+#define WIDE 8
+#else
+#define WIDE 4
+#endif
 #define AHEAD 8 /* positions ahead that rows are fetched */
 #define UNROLL _Pragma("GCC unroll 64")
-typedef float vec __attribute__((vector_size(64), aligned(4)));
-typedef int32_t ivec __attribute__((vector_size(64), aligned(4)));
+typedef float vec __attribute__((vector_size(WIDE * 4), aligned(4)));
+typedef int32_t ivec __attribute__((vector_size(WIDE * 4), aligned(4)));
 #if BF16
 typedef uint16_t number;
 #else
@@ -31,6 +38,7 @@ static inline vec spread(const float *row) {
 #ifdef __AVX512F__
   return (vec)_mm512_maskz_loadu_ps((1 << HEADS) - 1, row);
 #else
+  if (HEADS == WIDE) return *(const vec *)row;
   vec x = {}; memcpy(&x, row, HEADS * 4); return x;
 #endif
 }
@@ -62,7 +70,8 @@ struct job {
   float top[LANES], mass[LANES]; /* what comes of it */
 };
 void score(struct job *j) {
-  vec ra[HALF], rb[HALF]; memcpy(ra, j->turned, sizeof ra); memcpy(rb, j->turned + HALF * LANES, sizeof rb);
+  vec ra[HALF], rb[HALF];
+  for (int f = 0; f < HALF; f++) { ra[f] = *(vec *)(j->turned + f * LANES); rb[f] = *(vec *)(j->turned + (HALF + f) * LANES); }
   vec top = all(-1e30f);
   for (int64_t n = j->first; n < j->last; n++) {
     const float *o = j->outer + (n >> 10) * 2 * HALF, *r = j->inner + (n & 1023) * 2 * HALF;
@@ -76,7 +85,7 @@ void score(struct job *j) {
       const int64_t at = (int64_t)j->slots[n - d] * WINDOW + d;
       row[d] = j->rows + at * 2 * HALF * HEADS; x += spread(j->s + at * HEADS);
     }
-    vec y = all(0.f), z = spread(j->fixed + 2 * HALF * LANES), v = all(0.f);
+    vec y = all(0.f), z = *(vec *)(j->fixed + 2 * HALF * LANES), v = all(0.f);
     UNROLL for (int f = 0; f < HALF; f++) {
       const float c = o[f] * r[f] - o[HALF + f] * r[HALF + f], s = o[HALF + f] * r[f] + o[f] * r[HALF + f];
       const vec qa = ra[f] * c + rb[f] * s, qb = rb[f] * c - ra[f] * s;
