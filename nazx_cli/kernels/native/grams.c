@@ -17,13 +17,18 @@
 #include <immintrin.h>
 #endif
 #define LANES 16 /* of what is handed over */
-#if defined(__AVX512F__) || HEADS > 8
-#define WIDE 16 /* and of a vector: half of one that is stored and loaded whole waits for the store */
-#elif HEADS > 4
+/* WIDE: lanes of a vector. Without AVX-512 one that is stored in part and loaded whole waits for the store, so heads are taken in
+   groups that fill vectors, one group after another, where they can be. */
+#ifdef __AVX512F__
+#define WIDE 16
+#elif HEADS % 8 == 0 || (HEADS > 4 && HEADS < 8)
 #define WIDE 8
-#else
+#elif HEADS % 4 == 0 || HEADS < 4
 #define WIDE 4
+#else
+#define WIDE 16
 #endif
+#define HELD (HEADS < WIDE ? HEADS : WIDE) /* of them in use */
 #define AHEAD 8 /* positions ahead that rows are fetched */
 #define UNROLL _Pragma("GCC unroll 64")
 typedef float vec __attribute__((vector_size(WIDE * 4), aligned(4)));
@@ -38,8 +43,8 @@ static inline vec spread(const float *row) {
 #ifdef __AVX512F__
   return (vec)_mm512_maskz_loadu_ps((1 << HEADS) - 1, row);
 #else
-  if (HEADS == WIDE) return *(const vec *)row;
-  vec x = {}; memcpy(&x, row, HEADS * 4); return x;
+  if (HELD == WIDE) return *(const vec *)row;
+  vec x = {}; memcpy(&x, row, HELD * 4); return x;
 #endif
 }
 static inline void load_pair(const number *row, int f, vec *a, vec *b) {
@@ -69,9 +74,10 @@ struct job {
   int64_t first, last;
   float top[LANES], mass[LANES]; /* what comes of it */
 };
-void score(struct job *j) {
+static void score_group(struct job *j, int base) { /* heads base..base + HELD - 1 */
+  const float *turned = j->turned + base, *fixed = j->fixed + base;
   vec ra[HALF], rb[HALF];
-  for (int f = 0; f < HALF; f++) { ra[f] = *(vec *)(j->turned + f * LANES); rb[f] = *(vec *)(j->turned + (HALF + f) * LANES); }
+  for (int f = 0; f < HALF; f++) { ra[f] = *(vec *)(turned + f * LANES); rb[f] = *(vec *)(turned + (HALF + f) * LANES); }
   vec top = all(-1e30f);
   for (int64_t n = j->first; n < j->last; n++) {
     const float *o = j->outer + (n >> 10) * 2 * HALF, *r = j->inner + (n & 1023) * 2 * HALF;
@@ -83,9 +89,9 @@ void score(struct job *j) {
     for (int i = 0; i < WINDOW * 2 * HALF * HEADS * (int)sizeof(number); i += 64) __builtin_prefetch(next + i);
     for (int d = 0; d < here; d++) {
       const int64_t at = (int64_t)j->slots[n - d] * WINDOW + d;
-      row[d] = j->rows + at * 2 * HALF * HEADS; x += spread(j->s + at * HEADS);
+      row[d] = j->rows + at * 2 * HALF * HEADS + base * (BF16 ? 2 : 1); x += spread(j->s + at * HEADS + base);
     }
-    vec y = all(0.f), z = *(vec *)(j->fixed + 2 * HALF * LANES), v = all(0.f);
+    vec y = all(0.f), z = *(vec *)(fixed + 2 * HALF * LANES), v = all(0.f);
     UNROLL for (int f = 0; f < HALF; f++) {
       const float c = o[f] * r[f] - o[HALF + f] * r[HALF + f], s = o[HALF + f] * r[f] + o[f] * r[HALF + f];
       const vec qa = ra[f] * c + rb[f] * s, qb = rb[f] * c - ra[f] * s;
@@ -94,21 +100,23 @@ void score(struct job *j) {
       if (here == WINDOW) { UNROLL for (int d = 1; d < WINDOW; d++) { load_pair(row[d], f, &e, &g); a += e; b += g; } }
       else for (int d = 1; d < here; d++) { load_pair(row[d], f, &e, &g); a += e; b += g; }
       x += a * qa; y += b * qb;
-      z += *(vec *)(j->fixed + f * LANES) * qa; v += *(vec *)(j->fixed + (HALF + f) * LANES) * qb;
+      z += *(vec *)(fixed + f * LANES) * qa; v += *(vec *)(fixed + (HALF + f) * LANES) * qb;
     }
     x = (x + y) * j->scale[n] + (z + v);
     top = larger(x, top);
-    memcpy(j->scores + n * HEADS, &x, HEADS * 4);
+    memcpy(j->scores + n * HEADS + base, &x, HELD * 4);
   }
-  memcpy(j->top, &top, sizeof top);
+  memcpy(j->top + base, &top, sizeof top);
 }
-void sum(struct job *j) {
-  vec top, mass = all(0.f); memcpy(&top, j->top, sizeof top);
+static void sum_group(struct job *j, int base) {
+  vec top, mass = all(0.f); memcpy(&top, j->top + base, sizeof top);
   for (int64_t n = j->first; n < j->last; n++) {
-    vec w = exp2_of(spread(j->scores + n * HEADS) - top);
+    vec w = exp2_of(spread(j->scores + n * HEADS + base) - top);
     mass += w; w *= j->scale[n];
     __builtin_prefetch(j->sums + (int64_t)j->slots[n + AHEAD < j->last ? n + AHEAD : n] * WINDOW * LANES, 1);
-    for (int d = 0; d < WINDOW && j->slots[n - d] >= 0; d++) *(vec *)(j->sums + ((int64_t)j->slots[n - d] * WINDOW + d) * LANES) += w;
+    for (int d = 0; d < WINDOW && j->slots[n - d] >= 0; d++) *(vec *)(j->sums + ((int64_t)j->slots[n - d] * WINDOW + d) * LANES + base) += w;
   }
-  memcpy(j->mass, &mass, sizeof mass);
+  memcpy(j->mass + base, &mass, sizeof mass);
 }
+void score(struct job *j) { for (int base = 0; base < HEADS; base += WIDE) score_group(j, base); }
+void sum(struct job *j) { for (int base = 0; base < HEADS; base += WIDE) sum_group(j, base); }
