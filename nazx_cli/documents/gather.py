@@ -125,7 +125,7 @@ class Item:
 
 
 class Listing:
-    """What to read, in order, each file once; ``skipped``: what is left out without a look."""
+    """What to read, in order, each file once; ``skipped``: what is left out unread."""
 
     def __init__(self) -> None:
         self.items: list[Item] = []

@@ -12,7 +12,7 @@ from nazx_cli.catalog.registry import Registry, RegistryEntry
 from nazx_cli.config import ModelConfig
 from nazx_cli.memory.estimate import TextSize, bytes_per_token, longest_context
 from nazx_cli.memory.machine import Hardware, this_machine
-from nazx_cli.memory.plan import LEAST_READ, LoadOptions, Plan, plan
+from nazx_cli.memory.plan import LEAST_READ, LoadOptions, Plan, plan, readable
 
 LEAST_SPEED = 4.0
 """Tokens a second, at most, below which no model is suggested: about as fast as people read."""
@@ -100,8 +100,8 @@ def _worthwhile(machine: Hardware, limit: int | None, hub: bool, gated: bool) ->
         if not entry.suggest or entry.name == registry.default or not reachable:
             continue
         found = fit(entry.config, machine, limit)
-        reading = 2 * entry.config.num_parameters * LEAST_READ
-        if found.fits and found.speed >= LEAST_SPEED and reading <= machine.place.work:
+        soon = readable(entry.config, machine.place) >= LEAST_READ
+        if found.fits and found.speed >= LEAST_SPEED and soon:
             yield Offer(entry, found)
 
 

@@ -272,7 +272,12 @@ def _longest_prompt(config: ModelConfig, options: LoadOptions, machine: Machine)
     window = config.window or 0
     if options.ctx:
         return window
-    return min(window, max(LEAST_READ, int(machine.work / (2 * config.num_parameters))))
+    return min(window, max(LEAST_READ, readable(config, machine)))
+
+
+def readable(config: ModelConfig, machine: Machine) -> int:
+    """Tokens of a prompt that can be read in the operations that it may take there."""
+    return int(machine.work / (2 * config.num_parameters))
 
 
 def _layouts(config: ModelConfig, wanted: str) -> tuple[str, ...]:

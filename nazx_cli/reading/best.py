@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import chain, islice
 from pathlib import PurePath
 
 from nazx_cli.reading.library import Library
@@ -44,10 +45,10 @@ def best_passages(library: Library, question: str, most: int, least: int) -> lis
     fit = [i for i in order if ranking.scores[i] > 0]
     if not several or not fit:
         return [library.passages[i] for i in (fit[:most] or order[:least])]
-    scores = [float(ranking.scores[i]) for i in fit[:_LOOKED_AT]]
-    found = _looked_at(library, question, [library.passages[i] for i in fit[:_LOOKED_AT]], scores)
-    rest = fit[_LOOKED_AT : _LOOKED_AT + max(0, most - len(found))]
-    return [*found, *(library.passages[i] for i in rest)][:most]
+    first, rest = fit[:_LOOKED_AT], fit[_LOOKED_AT:]
+    scores = [float(ranking.scores[i]) for i in first]
+    found = _looked_at(library, question, [library.passages[i] for i in first], scores)
+    return [*islice(chain(found, (library.passages[i] for i in rest)), most)]
 
 
 def _looked_at(
