@@ -144,8 +144,8 @@ MAIN_BRANCH = "main"
 DEFAULT_SINKS = 4
 """First tokens that windowed attention keeps."""
 
-GIVEN = ("section", "story", "book")
-"""What document ``nazx eval`` asks a question about (``--given``)."""
+GIVEN = ("section", "story", "book", "folder")
+"""What documents ``nazx eval`` asks a question about (``--given``)."""
 
 TURNS = ("auto", "ask", "chat")
 """Whether it asks each question alone or all in one chat (``--turns``)."""

@@ -216,9 +216,9 @@ def test_the_judge_takes_the_likely_source_for_the_citation(tmp_path: Path) -> N
     lm = ScriptedModel(["A Dormouse was asleep.", "A submarine."])
     shelf = Shelf("scripted", lambda: lm, tmp_path)  # type: ignore[arg-type,return-value]
     contestant = NazxContestant(shelf, SessionSettings(read="recall"), {}, "scripted")
-    (reply,) = contestant.converse(DOCUMENTS[0], ["Who is asleep?"])
+    (reply,) = contestant.converse(DOCUMENTS[:1], ["Who is asleep?"])
     assert reply.cites and reply.cited is not None and TEA.text in reply.cited.text
-    (reply,) = contestant.converse(DOCUMENTS[0], ["Who wept?"])
+    (reply,) = contestant.converse(DOCUMENTS[:1], ["Who wept?"])
     assert reply.cites and reply.cited is None
 
 

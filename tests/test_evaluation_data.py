@@ -223,26 +223,26 @@ def test_sections_stories_and_books_hold_the_right_section_where_they_say(tmp_pa
     stories = read(tmp_path, FAIRYTALE, SQUAD, {**SQUAD, "passage": "They saw."}, SQUALITY)
     for name, make in GIVEN.items():
         asked = [
-            (batch, each) for batch in make(stories, "ask") for thread in batch.threads
+            (batch, each) for batch in make(stories, "ask", ()) for thread in batch.threads
             for each in thread
         ]  # fmt: skip
         assert len(asked) == 7
         for batch, each in asked:
             wanted = [s.text for s in each.story.sections if s.id in each.question.sections]
-            found = [batch.document.text[a:b] for a, b in each.gold]
+            found = [batch.text[a:b] for a, b in each.gold]
             assert "\n\n".join(found) == "\n\n".join(wanted), name
-    (book,) = GIVEN["book"](stories, "ask")
-    assert "the fox\n\nA fox ran." in book.document.text
-    sections = list(GIVEN["section"](stories, "ask"))
+    (book,) = GIVEN["book"](stories, "ask", ())
+    assert "the fox\n\nA fox ran." in book.text
+    sections = list(GIVEN["section"](stories, "ask", ()))
     assert [len(batch.threads) for batch in sections] == [1, 1, 2, 2, 1]
-    assert sections[1].document.text == "He was old."
+    assert sections[1].text == "He was old."
 
 
 def test_turns_make_one_conversation_of_a_story(tmp_path: Path) -> None:
     stories = read(tmp_path, FAIRYTALE, OWN)
     for turns, want in (("ask", [1, 1, 1, 1, 1]), ("chat", [2, 3]), ("auto", [1, 1, 3])):
         for name in ("story", "book"):
-            threads = [t for batch in GIVEN[name](stories, turns) for t in batch.threads]
+            threads = [t for batch in GIVEN[name](stories, turns, ()) for t in batch.threads]
             assert [len(thread) for thread in threads] == want
 
 

@@ -87,7 +87,7 @@ def test_extracts_answer_requests_for_a_summary_alone() -> None:
     contestant = ExtractContestant("lead", 3)
     assert contestant.kinds == {"summary"}
     document = Document("a", "One two three. Four five six.", "text")
-    replies = list(contestant.converse(document, ["Plot?", "Again?"]))
+    replies = list(contestant.converse([document], ["Plot?", "Again?"]))
     assert [reply.answer for reply in replies] == ["One two three."] * 2
 
 
@@ -102,7 +102,8 @@ def reader(tmp_path: Path, window: int = 1024) -> tuple[NazxContestant, Shelf]:
 
 def test_passages_themselves_are_an_extract_of_what_is_read(tmp_path: Path) -> None:
     found, _ = reader(tmp_path)
-    (reply,) = PassagesContestant(found, 20).converse(Document("a.txt", TEXT, "text"), ["Sum up"])
+    text = Document("a.txt", TEXT, "text")
+    (reply,) = PassagesContestant(found, 20).converse([text], ["Sum up"])
     assert reply.answer and len(reply.answer.split()) <= 20 and reply.passages
     assert set(reply.answer.split()) <= set(TEXT.split())
 
@@ -133,11 +134,11 @@ def test_a_peer_gets_the_passages_that_we_read(tmp_path: Path) -> None:
     parrot = Parrot("a hat")
     peer = PeerContestant("parrot", PASSAGES, found, lambda: parrot, 64)
     document = Document("a.txt", TEXT, "text")
-    replies = list(peer.converse(document, ["Who is Tom?", "What hat?"]))
+    replies = list(peer.converse([document], ["Who is Tom?", "What hat?"]))
     assert [reply.answer for reply in replies] == ["a hat"] * 2
     assert replies[0].finish == "stop" and replies[0].tokens == 5
     for reply, prompt in zip(replies, parrot.prompts, strict=True):
-        assert reply.passages == found.find(document, reply_question(prompt)).reads
+        assert reply.passages == found.find([document], reply_question(prompt)).reads
         assert all(read.text.strip() in prompt for read in reply.passages or ())
     lm = shelf.lm
     assert all(len(lm.tokenizer.encode_markup(p)) <= 1024 - 64 for p in parrot.prompts)
@@ -152,12 +153,12 @@ def test_a_peer_that_cuts_off_gets_the_first_tokens_and_no_more_than_we_do(tmp_p
     parrot = Parrot("x" * 100)
     peer = PeerContestant("parrot", FIRST, found, lambda: parrot, 64)
     document = Document("a.txt", TEXT, "text")
-    (reply,) = peer.converse(document, ["Who is Tom?"])
+    (reply,) = peer.converse([document], ["Who is Tom?"])
     (read,) = reply.passages or ()
     assert read.start == 0 and TEXT.startswith(read.text) and 700 < len(read.text) < 960
     assert reply.finish == "length" and reply.tokens == 64
     short = Document("b.txt", "Tom.", "text")
-    (reply,) = peer.converse(short, ["Who is Tom?"])
+    (reply,) = peer.converse([short], ["Who is Tom?"])
     assert reply.passages and reply.passages[0].text == "Tom."
 
 

@@ -51,11 +51,11 @@ class Echo:
     says: str = "a red hat"
     asked: list[str] = field(default_factory=list)
 
-    def converse(self, document: Document, questions: Sequence[str]) -> Iterator[Reply]:
+    def converse(self, documents: Sequence[Document], questions: Sequence[str]) -> Iterator[Reply]:
         for question in questions:
             if len(self.asked) == self.stop:
                 raise KeyboardInterrupt
-            self.asked.append(f"{document.name} {question}")
+            self.asked.append(f"{documents[0].name} {question}")
             yield Reply(self.says, seconds=0.5)
 
 
@@ -168,12 +168,12 @@ def test_each_question_is_asked_in_a_conversation_of_its_own(tmp_path: Path) -> 
     lm = ScriptedModel(["one", "two", "three"])
     contestant = NazxContestant(shelf_of(lm, tmp_path), SessionSettings(), {}, "scripted")
     document = Document("a.txt", TEXT, "text")
-    (first,) = contestant.converse(document, ["Who is Tom?"])
-    (second,) = contestant.converse(document, ["What hat?"])
+    (first,) = contestant.converse((document,), ["Who is Tom?"])
+    (second,) = contestant.converse((document,), ["What hat?"])
     assert [first.answer, second.answer] == ["one", "two"]
     assert "Who is Tom" not in lm.prompts[1]
     replies = list(NazxContestant(shelf_of(lm, tmp_path), SessionSettings(), {}, "x").converse(
-        document, ["Who is Tom?"]
+        (document,), ["Who is Tom?"]
     ))  # fmt: skip
     assert replies[0].answer == "three" and replies[0].passages
     for read in replies[0].passages or ():
@@ -183,7 +183,7 @@ def test_each_question_is_asked_in_a_conversation_of_its_own(tmp_path: Path) -> 
 def test_turns_of_a_chat_know_those_before(tmp_path: Path) -> None:
     lm = ScriptedModel(["one", "two"], window=8192)
     contestant = NazxContestant(shelf_of(lm, tmp_path), SessionSettings(), {}, "scripted")
-    replies = list(contestant.converse(Document("a.txt", TEXT, "text"), ["Who is Tom?", "Why?"]))
+    replies = list(contestant.converse([Document("a.txt", TEXT, "text")], ["Who is Tom?", "Why?"]))
     assert [reply.answer for reply in replies] == ["one", "two"]
     assert "Who is Tom?" in lm.prompts[1] and "one" in lm.prompts[1]
 
@@ -194,14 +194,14 @@ def test_retrieval_alone_reads_and_says_nothing(tmp_path: Path) -> None:
         shelf_of(lm, tmp_path), SessionSettings(), {}, "scripted", answers=False
     )
     for _ in range(2):
-        (reply,) = contestant.converse(Document("a.txt", TEXT, "text"), ["Who is Tom?"])
+        (reply,) = contestant.converse([Document("a.txt", TEXT, "text")], ["Who is Tom?"])
         assert reply.answer is None and reply.passages and lm.prompts == []
 
 
 def test_a_question_that_does_not_fit_counts_as_not_answered(tmp_path: Path) -> None:
     lm = ScriptedModel([], window=256)
     contestant = NazxContestant(shelf_of(lm, tmp_path), SessionSettings(), {}, "scripted")
-    (reply,) = contestant.converse(Document("a.txt", TEXT, "text"), ["Who? " * 200])
+    (reply,) = contestant.converse([Document("a.txt", TEXT, "text")], ["Who? " * 200])
     assert reply.answer == "" and "tokens" in reply.error
 
 

@@ -15,7 +15,8 @@ from nazx_cli.evaluation.data.stories import Span
 
 @dataclass(frozen=True)
 class Read:
-    """A stretch of the document that was read: its characters and its text."""
+    """A stretch of the documents that was read, its characters counted through all of them, and its
+    text."""
 
     start: int
     stop: int
@@ -29,12 +30,12 @@ class Record:
     run, item       fingerprints: of who answers and how; of what is asked
     answer          None where none was asked for (retrieval alone)
     passages        what was read; None where that cannot be told
-    gold            where in the document the right sections stand
+    gold            where in the documents the right sections stand
     stands          whether those hold an answer's words; None where one of the two is unknown
     cites, cited    whether the answer can have a source, and the passage that is named for it first
     confidence      0 to 1; None where the model tells none
     runner_up       the other answer that it gave because it was unsure; None where it gave none
-    names, unknown  names and numbers in the answer; those that neither document nor question has
+    names, unknown  names and numbers in the answer; those that neither documents nor question have
     error           why there is no answer, in a line
     """
 

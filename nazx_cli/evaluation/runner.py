@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from nazx_cli.documents.document import Document
 from nazx_cli.evaluation.contestants.base import Contestant, Reply, fingerprint
 from nazx_cli.evaluation.data.given import GIVEN, Asked, Batch
 from nazx_cli.evaluation.data.stories import Story, digest
@@ -14,7 +15,7 @@ from nazx_cli.evaluation.words import KnownWords, holds
 
 @dataclass(frozen=True)
 class Run:
-    """A contestant, the document that its questions are asked about, and whether they are asked
+    """A contestant, the documents that its questions are asked about, and whether they are asked
     in one chat; ``label`` is that of a column in the report."""
 
     contestant: Contestant
@@ -48,12 +49,14 @@ def evaluate(
     answers: AnswerFile,
     on_progress: OnProgress = lambda progress: None,
     on_change: Callable[[Run], None] = lambda run: None,
+    beside: Sequence[Document] = (),
 ) -> Iterator[tuple[Run, Record]]:
-    """Answers as they come, run after run; ``on_change`` is told before a run begins.
+    """Answers as they come, run after run; ``on_change`` is told before a run begins, ``beside`` is
+    what else lies in the folder that may be asked about.
 
     A conversation that the answers file holds whole is taken from it, any other one is had anew.
     """
-    plans = [(run, list(_conversations(run, stories))) for run in runs]
+    plans = [(run, list(_conversations(run, stories, beside))) for run in runs]
     total = sum(len(thread) for _, plan in plans for _, thread in plan)
     done = found = 0
     for run, plan in plans:
@@ -72,7 +75,7 @@ def evaluate(
                 found += len(items)
             else:
                 replies = run.contestant.converse(
-                    batch.document, [each.question.text for each in thread]
+                    batch.documents, [each.question.text for each in thread]
                 )
                 records = []
                 for turn, reply in enumerate(replies):
@@ -87,8 +90,10 @@ def evaluate(
         on_progress(Progress(done, total, found, runs[-1].label))
 
 
-def _conversations(run: Run, stories: Sequence[Story]) -> Iterator[tuple[Batch, tuple[Asked, ...]]]:
-    for batch in GIVEN[run.given](stories, run.turns):
+def _conversations(
+    run: Run, stories: Sequence[Story], beside: Sequence[Document]
+) -> Iterator[tuple[Batch, tuple[Asked, ...]]]:
+    for batch in GIVEN[run.given](stories, run.turns, beside):
         for thread in batch.threads:
             asked = tuple(each for each in thread if each.question.kind in run.contestant.kinds)
             if asked:
@@ -97,7 +102,8 @@ def _conversations(run: Run, stories: Sequence[Story]) -> Iterator[tuple[Batch, 
 
 def _items(batch: Batch, thread: Sequence[Asked]) -> list[str]:
     """Fingerprints of the questions of a conversation: each depends on those before it."""
-    so_far = digest(batch.document.name, batch.document.text, thread[0].story.key)
+    said = [part for document in batch.documents for part in (document.name, document.text)]
+    so_far = digest(*said, thread[0].story.key)
     found = []
     for asked in thread:
         so_far = digest(so_far, asked.question.text)
@@ -136,7 +142,7 @@ def _record(
 def _as_asked(record: Record, asked: Asked, batch: Batch, label: str) -> Record:
     """``record`` with what the data says now: references may have been corrected since."""
     question = asked.question
-    right = "\n".join(batch.document.text[start:stop] for start, stop in asked.gold)
+    right = "\n".join(batch.text[start:stop] for start, stop in asked.gold)
     return replace(
         record,
         contestant=label,
@@ -161,13 +167,13 @@ def _with_names(record: Record, known: KnownWords) -> Record:
 
 
 class _Known:
-    """The words of the document at hand."""
+    """The words of the documents at hand."""
 
     def __init__(self) -> None:
         self._text: str | None = None
         self._words = KnownWords("")
 
     def of(self, batch: Batch) -> KnownWords:
-        if self._text is not batch.document.text:
-            self._text, self._words = batch.document.text, KnownWords(batch.document.text)
+        if self._text is not batch.text:
+            self._text, self._words = batch.text, KnownWords(batch.text)
         return self._words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nazx_cli.cli.shared.answers import AnswerOptions
+from nazx_cli.cli.shared.documents import read_documents
 from nazx_cli.cli.shared.options import (
     Json,
     ModelOptions,
@@ -19,6 +21,7 @@ from nazx_cli.cli.shared.options import (
     model_names,
     option,
 )
+from nazx_cli.errors import UsageError
 from nazx_cli.names import (
     APPROXIMATIONS,
     BEFORE,
@@ -32,7 +35,10 @@ from nazx_cli.names import (
 from nazx_cli.ui.terminal.interrupts import INTERRUPTED
 
 if TYPE_CHECKING:
+    from nazx_cli.documents.document import Document
+    from nazx_cli.evaluation.data.stories import Story
     from nazx_cli.session.settings import SessionSettings
+    from nazx_cli.ui.terminal.screen import Screen
 
 
 @dataclass(frozen=True)
@@ -108,10 +114,19 @@ class EvalOptions:
         list[str] | None,
         option(
             "--given",
-            "The document: the right section, its story, or one book of all stories. "
-            "May be repeated.",
+            "What is asked about: the right section, its story, one book of all stories, or all "
+            "as files of a folder. May be repeated.",
             choices=GIVEN,
             show_default="story",
+        ),
+    ] = None
+    beside: Annotated[
+        list[str] | None,
+        option(
+            "--beside",
+            "With --given folder: what else lies there: a file, folder, glob or URL. "
+            "May be repeated.",
+            metavar="PATH",
         ),
     ] = None
     turns: Annotated[
@@ -198,6 +213,23 @@ class EvalOptions:
     quiet: Quiet = False
 
 
+def _beside(options: EvalOptions, stories: Sequence[Story], screen: Screen) -> tuple[Document, ...]:
+    """What ``--beside`` names, without the files of ``stories``."""
+    if not options.beside:
+        return ()
+    from nazx_cli.evaluation.data.given import FOLDER
+
+    if FOLDER not in (options.given or ()):
+        raise UsageError("--beside says what lies in a folder", f"add --given {FOLDER}")
+    known = {_file_of(story.source) for story in stories if story.source}
+    found = read_documents(options.beside, screen)
+    return tuple(each for each in found if each.origin is None or _file_of(each) not in known)
+
+
+def _file_of(document: Document) -> Path | None:
+    return Path(document.origin.path).resolve() if document.origin else None
+
+
 def evaluate(
     data: Annotated[
         list[Path],
@@ -237,7 +269,8 @@ def evaluate(
         texts, stories = (*texts, *((story.title, story.text) for story in stories)), ()
     elif not texts or stories:
         check_asked(stories)
-    evaluation = Evaluation(models, answers, options, screen)
+    beside = _beside(options, stories, screen)
+    evaluation = Evaluation(models, answers, options, screen, beside)
     complete = evaluation.run(stories, texts)
     evaluation.show(complete)
     if not complete:

@@ -22,7 +22,7 @@ from nazx_cli.evaluation.contestants.base import Contestant, code_identity, fing
 from nazx_cli.evaluation.contestants.extracts import EXTRACTS, ExtractContestant, PassagesContestant
 from nazx_cli.evaluation.contestants.nazx import NazxContestant, Shelf
 from nazx_cli.evaluation.contestants.peers import FIRST, PASSAGES, Engine, PeerContestant
-from nazx_cli.evaluation.data.given import AUTO, BOOK, SECTION, STORY
+from nazx_cli.evaluation.data.given import AUTO, BOOK, FOLDER, SECTION, STORY
 from nazx_cli.evaluation.perplexity import Before, Stretch, differences, read_through
 from nazx_cli.evaluation.probes import Outcome, probe
 from nazx_cli.evaluation.records import AnswerFile, Record
@@ -32,6 +32,7 @@ from nazx_cli.names import OnProgress
 from nazx_cli.ui.terminal.lines import roughly
 
 if TYPE_CHECKING:
+    from nazx_cli.documents.document import Document
     from nazx_cli.engine.language_model import LanguageModel
     from nazx_cli.evaluation.data.stories import Story
     from nazx_cli.session.settings import SessionSettings
@@ -44,6 +45,7 @@ _GIVEN = {
     SECTION: "right section given",
     STORY: "whole story",
     BOOK: "all stories in one book",
+    FOLDER: "all stories as files of a folder",
 }
 WAYS = {
     "transformers": ("transformers", PASSAGES),
@@ -57,9 +59,15 @@ class Evaluation:
     """Asks all that the options ask for; what is there when it is cut short is kept."""
 
     def __init__(
-        self, models: EvalModels, answers: EvalAnswers, options: EvalOptions, screen: Screen
+        self,
+        models: EvalModels,
+        answers: EvalAnswers,
+        options: EvalOptions,
+        screen: Screen,
+        beside: Sequence[Document] = (),
     ) -> None:
         self._options = options
+        self._beside = beside
         self._answers = answers
         self._screen = screen
         self._settings = answers.each()  # first: a wrong value should not wait for a model
@@ -135,7 +143,7 @@ class Evaluation:
                 at_work.append(shelf)
 
         runs = [run for _, run in planned]
-        for each in evaluate(runs, stories, file, teller.update, change):
+        for each in evaluate(runs, stories, file, teller.update, change, self._beside):
             self._answered.append(each)  # one by one: what is there when Ctrl-C comes is kept
         for shelf in at_work:
             shelf.close()

@@ -1,4 +1,4 @@
-"""The contract: one that answers questions about a document, and what comes back."""
+"""The contract: one that answers questions about documents, and what comes back."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Reply:
 
 
 class Contestant(Protocol):
-    """One that answers questions about a document.
+    """One that answers questions about documents.
 
-    ``label`` names it in tables; ``identity`` is all that its answers depend on beside document
+    ``label`` names it in tables; ``identity`` is all that its answers depend on beside documents
     and questions, for the fingerprint; ``kinds`` are the kinds of questions that it answers.
     """
 
@@ -53,7 +53,7 @@ class Contestant(Protocol):
     @property
     def kinds(self) -> frozenset[str]: ...
 
-    def converse(self, document: Document, questions: Sequence[str]) -> Iterator[Reply]:
+    def converse(self, documents: Sequence[Document], questions: Sequence[str]) -> Iterator[Reply]:
         """A reply to each of ``questions``, which are the turns of one conversation."""
 
 

@@ -1,4 +1,4 @@
-"""Summaries that nobody wrote: sentences taken from the document.
+"""Summaries that nobody wrote: sentences taken from the documents.
 
 What a model's summary has to be better than. Each way is an entry of ``EXTRACTS``.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nazx_cli.evaluation.contestants.base import Reply
-from nazx_cli.evaluation.data.stories import SUMMARY
+from nazx_cli.evaluation.data.stories import BETWEEN, SUMMARY
 from nazx_cli.reading.sentences import sentences
 from nazx_cli.reading.summaries.extract import WordRows
 from nazx_cli.reading.words import STOP_WORDS, stem, words
@@ -55,7 +55,7 @@ EXTRACTS: Mapping[str, Callable[[str, int], str]] = {"lead": lead, "lexrank": le
 
 
 class ExtractContestant:
-    """Answers requests for a summary by an extract of the whole document."""
+    """Answers requests for a summary by an extract of the whole documents."""
 
     kinds = frozenset({SUMMARY})
 
@@ -69,10 +69,11 @@ class ExtractContestant:
         """The way and the length."""
         return {"extract": self._name, "words": self._most}
 
-    def converse(self, document: Document, questions: Sequence[str]) -> Iterator[Reply]:
+    def converse(self, documents: Sequence[Document], questions: Sequence[str]) -> Iterator[Reply]:
         """See ``Contestant``."""
         begin = time.perf_counter()
-        text = EXTRACTS[self._name](document.text, self._most)
+        whole = BETWEEN.join(document.text for document in documents)
+        text = EXTRACTS[self._name](whole, self._most)
         seconds = time.perf_counter() - begin
         for _ in questions:
             yield Reply(text, None, self._name, "stop", seconds)
@@ -93,11 +94,11 @@ class PassagesContestant:
         """The length, and who reads."""
         return {"extract": "passages", "words": self._most, "reader": self._reader.identity}
 
-    def converse(self, document: Document, questions: Sequence[str]) -> Iterator[Reply]:
+    def converse(self, documents: Sequence[Document], questions: Sequence[str]) -> Iterator[Reply]:
         """See ``Contestant``."""
         for question in questions:
             begin = time.perf_counter()
-            found = self._reader.find(document, question)
+            found = self._reader.find(documents, question)
             share = self._most // max(1, len(found.passages))
             text = " ".join(lead(passage.text, share) for passage in found.passages)
             text = " ".join(text.split()[: self._most])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ class Shelf:
 
     ``load`` gives the model, from the checkpoint in ``folder`` and the ``adapters`` in theirs.
     Contestants that differ in settings alone share a shelf, and with it
-    the model's weights and the tokens of the document at hand.
+    the model's weights and the tokens of the documents at hand.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Shelf:
         self._adapters = tuple(adapters)
         self._load = load
         self._lm: LanguageModel | None = None
-        self._at_hand: tuple[Document, Library] | None = None
+        self._at_hand: tuple[Sequence[Document], Library] | None = None
         self._sessions: dict[str, Session] = {}
         self._beside: dict[str, Any] = {}
 
@@ -60,16 +61,16 @@ class Shelf:
             self._lm = self._load()
         return self._lm
 
-    def library(self, document: Document) -> Library:
-        """``document``, tokenized once for all questions that follow one another."""
-        if self._at_hand is None or self._at_hand[0] != document:
+    def library(self, documents: Sequence[Document]) -> Library:
+        """``documents``, tokenized once for all questions that follow one another."""
+        if self._at_hand is None or self._at_hand[0] != documents:
             self._sessions.clear()
-            self._at_hand = (document, Library.build([document], self.lm.tokenizer))
+            self._at_hand = (documents, Library.build(documents, self.lm.tokenizer))
         return self._at_hand[1]
 
-    def session(self, document: Document, settings: SessionSettings) -> Session:
-        """A session about ``document`` in which nothing was said."""
-        library = self.library(document)
+    def session(self, documents: Sequence[Document], settings: SessionSettings) -> Session:
+        """A session about ``documents`` in which nothing was said."""
+        library = self.library(documents)
         key = repr(settings)
         if key not in self._sessions:
             self._sessions[key] = Session(self.lm, library, settings)
@@ -99,15 +100,15 @@ class Found:
 
     @property
     def reads(self) -> tuple[Read, ...]:
-        """Where in the document they stand."""
+        """Where in the documents they stand."""
         return reads_of(self.library, self.passages)
 
 
 class NazxContestant:
     """The product: answers as ``nazx ask`` and ``nazx chat`` do.
 
-    Between two conversations about a document the session is cleared and kept, so a prompt that
-    begins like the one before it is not computed again; the answers are the same. Without
+    Between two conversations about the same documents the session is cleared and kept, so a prompt
+    that begins like the one before it is not computed again; the answers are the same. Without
     ``answers`` each question is read for and then left. ``how`` is what the model was loaded
     with, for the fingerprint.
     """
@@ -140,19 +141,19 @@ class NazxContestant:
             "code": code_identity(),
         }
 
-    def converse(self, document: Document, questions: Sequence[str]) -> Iterator[Reply]:
+    def converse(self, documents: Sequence[Document], questions: Sequence[str]) -> Iterator[Reply]:
         """See ``Contestant``."""
-        session = self.shelf.session(document, self._settings)
+        session = self.shelf.session(documents, self._settings)
         for question in questions:
             if self._answers:
-                yield _ask(session, self.shelf.library(document), question)
+                yield _ask(session, self.shelf.library(documents), question)
             else:
-                yield self._look(document, question)
+                yield self._look(documents, question)
 
-    def find(self, document: Document, question: str) -> Found:
+    def find(self, documents: Sequence[Document], question: str) -> Found:
         """What would be read for ``question``, asked alone; errors as for asking."""
-        library = self.shelf.library(document)
-        events = self.shelf.session(document, self._settings).ask(question)
+        library = self.shelf.library(documents)
+        events = self.shelf.session(documents, self._settings).ask(question)
         try:
             for event in events:
                 if isinstance(event, Reading):
@@ -163,10 +164,10 @@ class NazxContestant:
             events.close()
         return Found(library, (), "none")
 
-    def _look(self, document: Document, question: str) -> Reply:
+    def _look(self, documents: Sequence[Document], question: str) -> Reply:
         begin = time.perf_counter()
         try:
-            found = self.find(document, question)
+            found = self.find(documents, question)
         except ContextOverflowError as error:
             return Reply(None, error=str(error))
         seconds = time.perf_counter() - begin
@@ -200,11 +201,15 @@ def _reply(library: Library, answer: Answer) -> Reply:
 
 
 def reads_of(library: Library, passages: Sequence[Passage]) -> tuple[Read, ...]:
-    """Where in the library's one document passages stand; those of earlier turns are left out."""
-    document = library.documents[0]
+    """Where in the library's documents passages stand, characters counted through all of them;
+    those of earlier turns are left out."""
+    before = [*accumulate((each.num_characters for each in library.documents), initial=0)]
+    names = {document.name for document in library.documents}
     found = []
     for passage in passages:
-        if passage.document == document.name:
-            start = int(document.starts[passage.start]) if passage.start else 0
+        if passage.document in names:
+            number = library.document_of(passage.start)
+            within = passage.start - int(library.bounds[number])
+            start = before[number] + library.documents[number].characters(within, within)[0]
             found.append(Read(start, start + len(passage.text), passage.text))
     return tuple(found)

@@ -1,8 +1,8 @@
 """What people would otherwise run: a library of its own, given the prompt as text.
 
 ``PASSAGES`` gives it the passages that NazX reads, so that what differs is the library alone;
-``FIRST`` gives it the document's first tokens, as tools do that cut off what their window does
-not take. Both get the room that NazX has.
+``FIRST`` gives it the first document's first tokens, as tools do that cut off what their window
+does not take. Both get the room that NazX has.
 """
 
 from __future__ import annotations
@@ -79,14 +79,14 @@ class PeerContestant:
             "reader": self._reader.identity,
         }
 
-    def converse(self, document: Document, questions: Sequence[str]) -> Iterator[Reply]:
+    def converse(self, documents: Sequence[Document], questions: Sequence[str]) -> Iterator[Reply]:
         """See ``Contestant``."""
         engine: Engine = self._reader.shelf.beside(self._name, self._make)  # before time counts
         history: list[Message] = []
         for question in questions:
             begin = time.perf_counter()
             try:
-                found = self._found(document, question)
+                found = self._found(documents, question)
             except ContextOverflowError as error:
                 yield Reply("", error=str(error))
                 continue
@@ -96,13 +96,13 @@ class PeerContestant:
             seconds = time.perf_counter() - begin
             yield Reply(text, found.reads, self._way, finish, seconds, count)
 
-    def _found(self, document: Document, question: str) -> Found:
+    def _found(self, documents: Sequence[Document], question: str) -> Found:
         if self._way == PASSAGES:
-            return self._reader.find(document, question)
-        library = self._reader.shelf.library(document)
+            return self._reader.find(documents, question)
+        library = self._reader.shelf.library(documents)
         empty = self._render([Message("user", question, "\n")])
         room = max(1, self._limit - len(empty))
-        first = library.span(0, min(room, library.num_tokens))
+        first = library.span(0, min(room, int(library.bounds[1])))
         return Found(library, (first,), FIRST)
 
     def _message(self, found: Found, question: str) -> Message:

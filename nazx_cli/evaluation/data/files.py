@@ -77,7 +77,8 @@ def _stories(path: Path, text: str) -> list[Story]:
                 f"give it the keys of one of these: {known}",
             )
         try:
-            stories = [_filled(story) for story in form.read(with_text(record, path.parent))]
+            filled, source = with_text(record, path.parent)
+            stories = [replace(_filled(story), source=source) for story in form.read(filled)]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             raise DocumentError(

@@ -1,4 +1,5 @@
-"""What document a question is asked about: its right section, its story, or one book of all.
+"""What documents a question is asked about: its right section, its story, one book of all, or all
+as files of their own.
 
 Each way is an entry of ``GIVEN``.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 
 from nazx_cli.documents.document import Document
@@ -18,7 +20,7 @@ AUTO, ASK, CHAT = "auto", "ask", "chat"
 
 @dataclass(frozen=True)
 class Asked:
-    """A question, and where in its document the right sections stand; () if that is unknown."""
+    """A question, and where in its batch's text the right sections stand; () if that is unknown."""
 
     story: Story
     question: Question
@@ -27,13 +29,22 @@ class Asked:
 
 @dataclass(frozen=True)
 class Batch:
-    """A document, tokenized once, and the conversations about it, each one question or more."""
+    """Documents, tokenized once, and the conversations about them, each one question or more."""
 
-    document: Document
+    documents: tuple[Document, ...]
     threads: tuple[tuple[Asked, ...], ...]
 
+    @cached_property
+    def text(self) -> str:
+        """All documents, one right behind the other: what characters are counted in."""
+        return "".join(document.text for document in self.documents)
 
-def _sections(stories: Sequence[Story], turns: str) -> Iterator[Batch]:
+
+Make = Callable[[Sequence[Story], str, Sequence[Document]], Iterator[Batch]]
+"""What is asked about stories, asked in such turns, where other documents lie beside them."""
+
+
+def _sections(stories: Sequence[Story], turns: str, _: Sequence[Document]) -> Iterator[Batch]:
     """The right sections are the document; the whole story where they are not known."""
     for story in stories:
         known = {section.id for section in story.sections}
@@ -46,18 +57,18 @@ def _sections(stories: Sequence[Story], turns: str) -> Iterator[Batch]:
             text = BETWEEN.join(texts) if texts else story.text
             gold = ((0, len(text)),) if texts else ()
             asked = [Asked(story, question, gold) for question in group]
-            yield Batch(_document(story.title, text), _threads(asked, story, turns))
+            yield Batch((_document(story.title, text),), _threads(asked, story, turns))
 
 
-def _stories(stories: Sequence[Story], turns: str) -> Iterator[Batch]:
+def _stories(stories: Sequence[Story], turns: str, _: Sequence[Document]) -> Iterator[Batch]:
     """The whole story is the document."""
     for story in stories:
         if story.questions:
             asked = [Asked(story, q, story.spans(q.sections)) for q in story.questions]
-            yield Batch(_document(story.title, story.text), _threads(asked, story, turns))
+            yield Batch((_document(story.title, story.text),), _threads(asked, story, turns))
 
 
-def _book(stories: Sequence[Story], turns: str) -> Iterator[Batch]:
+def _book(stories: Sequence[Story], turns: str, _: Sequence[Document]) -> Iterator[Batch]:
     """All stories of the files, those without a question too, are one document."""
     text = ""
     threads: list[tuple[Asked, ...]] = []
@@ -71,14 +82,33 @@ def _book(stories: Sequence[Story], turns: str) -> Iterator[Batch]:
         ]
         threads.extend(_threads(asked, story, turns))
     if threads:
-        yield Batch(Document("book.txt", text, "text"), tuple(threads))
+        yield Batch((Document("book.txt", text, "text"),), tuple(threads))
 
 
-SECTION, STORY, BOOK = "section", "story", "book"
-GIVEN: Mapping[str, Callable[[Sequence[Story], str], Iterator[Batch]]] = {
+def _folder(stories: Sequence[Story], turns: str, beside: Sequence[Document]) -> Iterator[Batch]:
+    """Each story of the files, those without a question too, is a document among the others, as
+    its file has it where it comes from one."""
+    documents: list[Document] = []
+    threads: list[tuple[Asked, ...]] = []
+    at = 0
+    for story in stories:
+        asked = [
+            Asked(story, q, tuple((at + a, at + b) for a, b in story.spans_in_file(q.sections)))
+            for q in story.questions
+        ]
+        threads.extend(_threads(asked, story, turns))
+        documents.append(story.source or _document(story.title, story.text))
+        at += len(documents[-1].text)
+    if threads:
+        yield Batch((*documents, *beside), tuple(threads))
+
+
+SECTION, STORY, BOOK, FOLDER = "section", "story", "book", "folder"
+GIVEN: Mapping[str, Make] = {
     SECTION: _sections,
     STORY: _stories,
     BOOK: _book,
+    FOLDER: _folder,
 }
 
 

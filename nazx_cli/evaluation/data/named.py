@@ -11,31 +11,33 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from nazx_cli.documents.document import Document
 from nazx_cli.documents.file import read_file
 from nazx_cli.errors import DocumentError
 from nazx_cli.evaluation.data.forms import Fields
 
 
-def with_text(record: Fields, folder: Path) -> Fields:
-    """``record`` with the text of the file that it names, in ``folder`` or else here; as it is
-    where it names none.
+def with_text(record: Fields, folder: Path) -> tuple[Fields, Document | None]:
+    """``record`` with the text of the file that it names, in ``folder`` or else here, and that
+    file's document; as it is, and None, where it names none.
 
     ``DocumentError`` where that cannot be read, ``KeyError``, ``TypeError`` or ``ValueError`` where
     its sections are broken.
     """
     name = record.get("file")
     if not isinstance(name, str) or "questions" not in record or "document" in record:
-        return record
+        return record, None
     path = next((p for p in (folder / name, Path(name)) if p.exists()), folder / name)
     try:
-        text = read_file(path.name, path).text
+        document = read_file(name, path)
     except DocumentError as error:
         raise DocumentError(f"{path} {error.message}", error.hint) from None
     titled = {"title": path.stem} | dict(record)
     if not record.get("sections"):
-        return titled | {"document": text}
+        return titled | {"document": document.text}, document
     lines = [(_lines(each["lines"]), each["id"]) for each in record["sections"]]
-    return titled | {"sections": list(_sections(text.split("\n"), sorted(lines)))}
+    sections = list(_sections(document.text.split("\n"), sorted(lines)))
+    return titled | {"sections": sections}, document
 
 
 def _lines(value: Any) -> tuple[int, int]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from nazx_cli.documents.document import Document
+
 ANSWER, SUMMARY = "answer", "summary"
 """Kinds of questions: one that has a short answer, one that asks for a summary."""
 UNKNOWN = "unknown"
@@ -49,12 +51,16 @@ class Question:
 
 @dataclass(frozen=True)
 class Story:
-    """One document; with ``chat`` its questions are the turns of one conversation."""
+    """One document; with ``chat`` its questions are the turns of one conversation.
+
+    ``source`` is the file that the data names, None where the data holds the text itself.
+    """
 
     title: str
     sections: tuple[Section, ...]
     questions: tuple[Question, ...]
     chat: bool = False
+    source: Document | None = None
 
     @cached_property
     def text(self) -> str:
@@ -68,11 +74,20 @@ class Story:
 
     def spans(self, ids: Sequence[str]) -> tuple[Span, ...]:
         """Where in ``text`` the sections ``ids`` stand; those that there are not are left out."""
+        return self._spans(self.text, ids)
+
+    def spans_in_file(self, ids: Sequence[str]) -> tuple[Span, ...]:
+        """The same of the text of ``source``, where there is one."""
+        return self._spans(self.source.text if self.source else self.text, ids)
+
+    def _spans(self, text: str, ids: Sequence[str]) -> tuple[Span, ...]:
         found, at = [], 0
         for section in self.sections:
+            at = text.index(section.text, at)  # sections are stretches of it, in order
+            end = at + len(section.text)
             if section.id in ids:
-                found.append((at, at + len(section.text)))
-            at += len(section.text) + len(BETWEEN)
+                found.append((at, end))
+            at = end
         return tuple(found)
 
 
