@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from cli_helpers import ScriptedModel, run_nazx, tiny_checkpoint
 
+from nazx_cli.cli.judge.runs import _Teller
 from nazx_cli.cli.judge.table import show
 from nazx_cli.documents.document import Document
 from nazx_cli.errors import NazxError, UsageError
@@ -376,3 +377,16 @@ def test_a_disk_that_is_full_is_told_once_and_not_again_when_the_file_is_closed(
         AnswerFile(tmp_path / "answers.jsonl") as file,
     ):
         file.add([{"run": "a", "item": "b"}])
+
+
+def test_the_time_left_leaves_out_what_the_first_answer_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at, told = [0.0], StringIO()
+    monkeypatch.setattr("nazx_cli.cli.judge.runs.time.monotonic", lambda: at[0])
+    with AnswerFile(None) as file, _Teller(Screen(StringIO(), told), file) as teller:
+        for done in range(4):  # three hundred seconds of loading, then twenty an answer
+            at[0] = 300.0 + 20 * done if done else 0.0
+            teller.update(Progress(done, 10, 0, "x"))
+    assert "1 of 10 (x)" in told.getvalue()
+    assert "3 of 10, about 2 min left (x)" in told.getvalue()

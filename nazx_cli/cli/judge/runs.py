@@ -337,7 +337,8 @@ class _Teller:
     def __init__(self, screen: Screen, file: AnswerFile) -> None:
         self._screen, self._file = screen, file
         self._bar = screen.bar("asking")
-        self._begin = self._told = time.monotonic()
+        self._told = time.monotonic()
+        self._first: tuple[int, float] | None = None  # what was new when the first was there
 
     def __enter__(self) -> _Teller:
         return self
@@ -352,20 +353,21 @@ class _Teller:
     def update(self, progress: Progress) -> None:
         """Show ``progress``."""
         self._bar.update(progress.label, progress.done, progress.total)
-        now = time.monotonic()
+        now, fresh = time.monotonic(), progress.done - progress.found
+        if fresh and self._first is None:  # the first one waits for the model and the documents
+            self._first = fresh, now
         if self._screen.is_lively or now - self._told < _TOLD_EVERY:
             return
         self._told = now
-        fresh = progress.done - progress.found
         left = ""
-        if fresh:
-            seconds = (now - self._begin) / fresh * (progress.total - progress.done)
-            left = f", {roughly(seconds)} left"
+        if self._first and fresh > self._first[0]:
+            each = (now - self._first[1]) / (fresh - self._first[0])
+            left = f", {roughly(each * (progress.total - progress.done))} left"
         self._screen.note(f"{progress.done:,} of {progress.total:,}{left} ({progress.label})")
 
     def telling(self, label: str) -> OnProgress:
         """What to call with what is done, and of how much, of that ``label``, which begins now."""
-        used, self._begin = self._file.used, time.monotonic()
+        used, self._first = self._file.used, None
         return lambda done, total: self.update(Progress(done, total, self._file.used - used, label))
 
     def tell_found(self) -> None:
