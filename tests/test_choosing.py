@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from pseudo_terminal import Terminal
 from nazx_cli.catalog.registry import Registry
 from nazx_cli.catalog.stored import converted_folder
 from nazx_cli.memory import machine as machines
-from nazx_cli.memory.choosing import LEAST_SPEED, better_model, fit, suggestions
+from nazx_cli.memory.choosing import LEAST_SPEED, better_model, fit, recommended, suggestions
 from nazx_cli.memory.estimate import bytes_per_token
 from nazx_cli.memory.machine import Hardware, this_machine
 from nazx_cli.memory.plan import CPU_WORK, GPU_WORK, LEAST_READ, Machine
@@ -65,6 +66,15 @@ def test_suggestions_are_the_best_that_fits_one_between_and_the_default() -> Non
     assert between == READS
     assert names(machine(200e9), hub=False) == [READS, READS_TOO, DEFAULT]
     assert names(machine(1e8)) == [DEFAULT]
+
+
+def test_who_has_no_wish_gets_the_largest_reader_on_a_gpu_and_the_default_on_a_processor() -> None:
+    for free, hub, wanted in ((200e9, True, READS), (200e9, False, READS), (1e8, True, DEFAULT)):
+        gpu = machine(free)
+        offers = suggestions(gpu, hub=hub)
+        assert offers[recommended(gpu, offers)].entry.name == wanted
+        cpu = replace(gpu, device="cpu")
+        assert offers[recommended(cpu, offers)].entry.name == DEFAULT
 
 
 def test_a_model_that_is_too_slow_is_not_suggested_and_a_gated_one_needs_a_token() -> None:

@@ -15,9 +15,14 @@ from fake_hub import FakeHub, FakeRepo
 from pseudo_terminal import Terminal
 
 from nazx_cli.catalog.stored import converted_folder
+from nazx_cli.cli.models import choose
 from nazx_cli.cli.models.choose import remember
+from nazx_cli.cli.shared.options import ModelOptions, OutputOptions
 from nazx_cli.memory import machine as machines
-from nazx_cli.memory.machine import this_machine
+from nazx_cli.memory.choosing import suggestions
+from nazx_cli.memory.machine import Hardware, this_machine
+from nazx_cli.memory.plan import GPU_WORK, Machine
+from nazx_cli.ui.terminal import keys
 from nazx_cli.ui.terminal.screen import Screen
 
 DEFAULT = "nazx-smol-135m"
@@ -32,6 +37,7 @@ def no_index(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def hub(isolated_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     """A Hub that answers, and has nothing; the machine's memory is quick."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(machines, "_measure_cpu", lambda: 1e11)
     this_machine()
     with FakeHub({}) as hub:
@@ -144,6 +150,20 @@ def test_enter_takes_the_smallest_which_is_remembered_once_it_is_here(
     assert terminal.end() == 0, terminal.text
     assert f"{DEFAULT} is used from now on" in " ".join(terminal.text.split())
     assert kept(isolated_home) == f'model = "{DEFAULT}"\n'
+
+
+def test_on_a_gpu_enter_takes_the_largest_reader(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Machine("bfloat16", 11 << 30, can_quantize=True, work=GPU_WORK)
+    card = Hardware("cuda", "a card", 3.4e11, place)
+    monkeypatch.setattr(choose, "_look", lambda limit: (card, suggestions(card), ""))
+    monkeypatch.setattr(choose, "_why_not_ask", lambda *_: "")
+    monkeypatch.setattr(keys, "read_key", lambda: "\n")
+    shown = StringIO()
+    model = choose.first_choice(ModelOptions(), OutputOptions(), Screen(StringIO(), shown))
+    assert model.model == "qwen2.5-coder-1.5b"
+    assert "Enter takes 2, which answers about documents" in shown.getvalue()
 
 
 def test_a_choice_that_cannot_be_kept_is_told_and_no_more(

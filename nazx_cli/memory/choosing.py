@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -90,6 +90,16 @@ def suggestions(
         others, key=lambda offer: abs(math.log(offer.entry.parameters / middle))
     )
     return [best, *between[:1], default]
+
+
+def recommended(machine: Hardware, offers: Sequence[Offer]) -> int:
+    """Which of ``offers`` a person without a wish gets: on a GPU, which reads a prompt in a moment,
+    the largest that was taught to read documents, else the last, the default."""
+    last = len(offers) - 1
+    if machine.device == "cpu":
+        return last
+    taught = (at for at, offer in enumerate(offers) if offer.entry.reader_folder is not None)
+    return max(taught, key=lambda at: offers[at].entry.parameters, default=last)
 
 
 def _worthwhile(machine: Hardware, limit: int | None, hub: bool, gated: bool) -> Iterator[Offer]:

@@ -112,8 +112,11 @@ def first_choice(model: ModelOptions, output: OutputOptions, screen: Screen) -> 
         return model
     if problem:
         screen.say(f"{problem}\n")
-    _show(screen, machine, offers)
-    name = _asked(screen, [offer.entry.name for offer in offers])
+    from nazx_cli.memory.choosing import recommended
+
+    enter = recommended(machine, offers)
+    _show(screen, machine, offers, enter)
+    name = _asked(screen, [offer.entry.name for offer in offers], enter)
     return replace(model, model=name)
 
 
@@ -176,7 +179,7 @@ def _hub_problem() -> str:
     return ""
 
 
-def _show(screen: Screen, machine: Hardware, offers: Sequence[Offer]) -> None:
+def _show(screen: Screen, machine: Hardware, offers: Sequence[Offer], enter: int) -> None:
     screen.say(f"No model has been chosen yet. This machine ({machine}) can run:\n")
     rows = [
         (
@@ -192,10 +195,11 @@ def _show(screen: Screen, machine: Hardware, offers: Sequence[Offer]) -> None:
     headings = ("", "NAME", "DOWNLOAD", "UP TO", "LICENCE", "GOOD AT")
     screen.say(Table(rows, headings, right=(2, 3), spare=(5, 3)))
     last = len(offers)
-    screen.say(f"\nPress 1 to {last}; Enter takes {last}, the smallest; q leaves.")
+    why = "the smallest" if enter == last - 1 else "which answers about documents"
+    screen.say(f"\nPress 1 to {last}; Enter takes {enter + 1}, {why}; q leaves.")
 
 
-def _asked(screen: Screen, names: Sequence[str]) -> str:
+def _asked(screen: Screen, names: Sequence[str], enter: int) -> str:
     from nazx_cli.ui.terminal.keys import read_key
 
     while True:
@@ -207,6 +211,6 @@ def _asked(screen: Screen, names: Sequence[str]) -> str:
             screen.note("nothing was chosen, nothing was changed")
             raise typer.Exit(INTERRUPTED)
         if key == "\n":
-            return names[-1]
+            return names[enter]
         if key in map(str, range(1, len(names) + 1)):
             return names[int(key) - 1]
