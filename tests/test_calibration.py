@@ -10,7 +10,7 @@ from cli_helpers import ScriptedModel
 
 from nazx_cli.evaluation.data.stories import Question, Section, Story
 from nazx_cli.reading.passages import Passage
-from nazx_cli.session.calibration import FEATURES, Calibration, features
+from nazx_cli.session.calibration import FEATURES, Calibration, doubt, features
 from nazx_cli.session.citation import NOT_SAID
 from nazx_cli.session.parts import Asking, PartAnswer, choose
 from nazx_cli.session.prompt import Prompt, user_message
@@ -66,6 +66,11 @@ def test_the_part_that_is_surest_to_answer_does_and_the_first_of_equals() -> Non
 def test_the_confidence_is_that_of_the_logistic_model() -> None:
     found = choose([answer("a", -0.5)], weighing(constant=1.0, opens=2.0))
     assert not found.says_not and found.confidence == pytest.approx(0.5)
+
+
+def test_how_unsure_an_answer_is_is_told_in_words() -> None:
+    told = {0.0: "a guess", 0.149: "a guess", 0.15: "unsure", 0.499: "unsure", 0.5: "", 1.0: ""}
+    assert {sure: doubt(sure) for sure in told} == told and doubt(None) == ""
 
 
 def test_beside_an_unsure_answer_stands_the_next_that_says_something_else() -> None:

@@ -212,16 +212,17 @@ def test_another_answer_stands_below_an_unsure_one_and_opens_where_it_stands(pag
           turn.add("Trout.");
           turn.end("1 s", []);
           const place = { filename: "a.txt", first_line: 3, last_line: 3, place: "3", document: 1 };
-          turn.doubt({ answer, citation: { ...place, file_id: null, quote: "Blue frogs." } });
+          const citation = { ...place, file_id: null, quote: "Blue frogs." };
+          turn.doubt("unsure", { answer, citation });
           document.getElementById("talk").append(turn.element);
           const alone = new Turn("Why?", null);
-          alone.doubt(undefined);
+          alone.doubt("a guess", undefined);
           document.getElementById("talk").append(alone.element);
         });""",
         HOSTILE,
     )
     assert page(".answer > span").text == "Trout."
-    assert page.texts(".answer .other") == [f"Unsure; or perhaps: {HOSTILE}", "Unsure"]
+    assert page.texts(".answer .other") == [f"Unsure; or perhaps: {HOSTILE}", "A guess"]
     page(".source").click()
     assert page.run("return window.opened") == "Blue frogs."
     assert page.run("return window.hurt ?? null") is None

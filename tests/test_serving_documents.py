@@ -212,7 +212,11 @@ def test_sessions_are_listed_and_told(server: Server, client: openai.OpenAI) -> 
     (turn,) = said["turns"]  # type: ignore[misc]
     assert turn["answer"] == answer.choices[0].message.content
     assert turn["question"] == "What did the heron buy?" and not turn["interrupted"]
-    assert (turn["confidence"], turn["unsure"]) == (None, False)  # it has no reading adapter
+    assert (turn["confidence"], turn["unsure"], turn["doubt"]) == (
+        None,
+        False,
+        "",
+    )  # it has no reading adapter
     source = turn["sources"][0]
     assert (source["document"], source["quote"]) == (1, "The heron bought a red umbrella.")
     passage = f"passage?first_line={source['first_line']}&quote=The+heron+bought"
@@ -336,6 +340,7 @@ def test_an_unsure_answer_is_sent_with_another_and_where_that_stands(tmp_path: P
     other = told["nazx"]["runner_up"]
     assert (told["content"], other["answer"]) == ("Trout.", "Blue frogs.")
     assert 0 < other["confidence"] <= told["nazx"]["confidence"] < 0.5 and told["nazx"]["unsure"]
+    assert told["nazx"]["doubt"] == "a guess"
     assert other["citation"].keys() == told["annotations"][0]["file_citation"].keys()
     assert (other["citation"]["file_id"], other["citation"]["filename"]) == (held.id, "a.txt")
 

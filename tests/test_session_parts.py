@@ -268,9 +268,10 @@ def test_the_terminal_shows_the_one_source_and_how_many_others_were_given() -> N
     show_turn(chat.ask("What does the otter eat?"), "m", Screen(out, err, sources=True))
     assert "\nsource: animals.txt:" in err.getvalue() and "(the model was given " in err.getvalue()
     assert "unsure" not in err.getvalue()
-    chat = session(["[1] Trout.|-1.5"] * PROMPTS)
-    show_turn(chat.ask("What does the otter eat?"), "m", Screen(out, err, sources=True))
-    assert "\nunsure; source: animals.txt:" in err.getvalue()
+    for sure, doubt in ((-0.6, "unsure"), (-1.5, "a guess")):
+        chat = session([f"[1] Trout.|{sure}"] * PROMPTS)
+        show_turn(chat.ask("What does the otter eat?"), "m", Screen(out, err, sources=True))
+        assert f"\n{doubt}; source: animals.txt:" in err.getvalue()
 
 
 def test_an_unsure_answer_is_told_with_another_and_its_source() -> None:
@@ -311,6 +312,7 @@ def test_an_unsure_answer_without_a_source_is_told_as_one() -> None:
     for sure, other, told in (
         (0.3, second, "\nunsure\nor perhaps: Frogs.\n(the model was given 1 passage)\n"),
         (0.3, None, "\nunsure\n(the model was given 1 passage)\n"),
+        (0.14, None, "\na guess\n(the model was given 1 passage)\n"),
         (0.8, None, ""),
         (None, None, ""),
     ):

@@ -13,7 +13,7 @@ from nazx_cli.reading.passages import place, source_record
 from nazx_cli.serving.desk import End, Piece, Source
 from nazx_cli.serving.logprobs import TokenChances, of_chat, of_completion
 from nazx_cli.serving.requests import ChatRequest, CompletionRequest
-from nazx_cli.session.calibration import is_unsure, rounded
+from nazx_cli.session.calibration import doubt, is_unsure, rounded
 
 DONE = b"data: [DONE]\n\n"
 
@@ -135,6 +135,7 @@ class Reply:
             "finish": end.finish,
             "confidence": rounded(end.confidence),
             "unsure": is_unsure(end.confidence),
+            "doubt": doubt(end.confidence),
             "likely": end.likely,
             "notices": list(end.notices),
         }

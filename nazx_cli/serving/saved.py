@@ -11,7 +11,7 @@ from nazx_cli.reading.passages import distinct
 from nazx_cli.serving.desk import Source
 from nazx_cli.serving.errors import naming_a_session, no_document
 from nazx_cli.serving.replies import citation
-from nazx_cli.session.calibration import is_unsure, rounded
+from nazx_cli.session.calibration import doubt, is_unsure, rounded
 
 if TYPE_CHECKING:
     from nazx_cli.documents.document import Document
@@ -76,6 +76,7 @@ def _turn(turn: Turn, said: Conversation, files: Mapping[str, str]) -> dict[str,
         "interrupted": turn.interrupted,
         "confidence": rounded(turn.confidence),
         "unsure": is_unsure(turn.confidence),
+        "doubt": doubt(turn.confidence),
         "sources": [
             citation(
                 Source(

@@ -34,6 +34,8 @@ FEATURES = (
 """What an answer is judged by, each a number of about unit size."""
 UNSURE = 0.5
 """Confidence below which an answer is as likely wrong: what else was said is then told too."""
+GUESSED = 0.15
+"""Confidence below which an answer is next to never right."""
 _SAME = 0.5  # how alike two answers are that say the same
 _FLOOR = -6.0  # a log-probability below is as good as this one
 _DEFAULT: Mapping[str, float] = dict.fromkeys(FEATURES, 0.0) | {
@@ -84,6 +86,13 @@ class Calibration:
 def is_unsure(confidence: float | None) -> bool:
     """Whether an answer of that confidence is as likely wrong; not where none is told."""
     return confidence is not None and confidence < UNSURE
+
+
+def doubt(confidence: float | None) -> str:
+    """How unsure an answer of that confidence is, in a word or two; empty where it is not."""
+    if not is_unsure(confidence):
+        return ""
+    return "a guess" if confidence is not None and confidence < GUESSED else "unsure"
 
 
 def rounded(confidence: float | None) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nazx_cli.session.calibration import is_unsure
+from nazx_cli.session.calibration import doubt
 
 if TYPE_CHECKING:
     from nazx_cli.engine.generator import Stats, Step
@@ -105,9 +105,9 @@ class Answer:
     likely: bool = False
 
     @property
-    def unsure(self) -> bool:
-        """Whether the model told that it is as likely wrong."""
-        return is_unsure(self.confidence)
+    def doubt(self) -> str:
+        """How unsure the model told that it is, in a word or two; empty where it is not."""
+        return doubt(self.confidence)
 
     @property
     def cites(self) -> bool:

@@ -19,7 +19,7 @@ from nazx_cli.documents.control import strip_control
 from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.foreign import expanded
 from nazx_cli.reading.passages import source_line, source_record
-from nazx_cli.session.calibration import is_unsure, rounded
+from nazx_cli.session.calibration import doubt, rounded
 
 if TYPE_CHECKING:
     from nazx_cli.session.saving.conversation import Conversation
@@ -85,8 +85,8 @@ def _blocks(said: Conversation) -> Iterator[str]:
         yield turn.answer.strip()
         if turn.interrupted:
             yield "*(stopped before its end)*"
-        if is_unsure(turn.confidence):
-            yield "*(unsure)*"
+        if told := doubt(turn.confidence):
+            yield f"*({told})*"
         if turn.sources:
             yield "Sources:"
             yield _numbered(map(source_line, turn.sources))

@@ -59,11 +59,11 @@ async function open() {
   await list().catch(fail);
 }
 
-function saidBefore({ question, answer, interrupted, unsure, sources }) {
+function saidBefore({ question, answer, interrupted, doubt, sources }) {
   const turn = new Turn(question, passages);
   turn.add(answer);
   turn.end(interrupted ? "stopped" : "", sources, 1); // what was read, its own sources first
-  if (unsure) turn.doubt(null);
+  if (doubt) turn.doubt(doubt, null);
   return turn.element;
 }
 
@@ -94,7 +94,7 @@ async function ask(text) {
     const cut = end.finish === "length" ? ["cut off at its longest"] : [];
     const title = end.likely ? "Likely sources" : undefined;
     turn.end([...cut, ...end.notices, `${seconds} s`].join(" · "), end.sources, undefined, title);
-    if (end.unsure) turn.doubt(end.other);
+    if (end.doubt) turn.doubt(end.doubt, end.other);
     tell(turn.text === "" ? "The answer is empty." : "The answer is here.");
     await documents.taken(files);
   } catch (error) {
@@ -127,8 +127,8 @@ function take(event, turn, end) {
   if (near) talk.scrollTop = talk.scrollHeight;
   if (!annotations) return end;
   const sources = annotations.map((each) => each.file_citation);
-  const { notices, likely, unsure, runner_up: other } = nazx;
-  return { ...end, finish: choice.finish_reason, notices, sources, likely, unsure, other };
+  const { notices, likely, doubt, runner_up: other } = nazx;
+  return { ...end, finish: choice.finish_reason, notices, sources, likely, doubt, other };
 }
 
 // What the last answer changed beside itself.

@@ -48,9 +48,11 @@ export class Turn {
     }
   }
 
-  // An answer that may be wrong: what else was said, if anything was, and where that stands.
-  doubt(other) {
-    const text = other ? `Unsure; or perhaps: ${other.answer}` : "Unsure";
+  // An answer that may be wrong: in a word or two how unsure it is, what else was said, if anything
+  // was, and where that stands.
+  doubt(how, other) {
+    const told = how[0].toUpperCase() + how.slice(1);
+    const text = other ? `${told}; or perhaps: ${other.answer}` : told;
     this.#answer.append(make("p", { class: "quiet other" }, text));
     if (!other?.citation) return;
     this.#beside.append(make("h4", {}, "Perhaps"), make("ul", {}, make("li", {}, this.#source(other.citation))));

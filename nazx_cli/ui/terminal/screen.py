@@ -125,14 +125,14 @@ class Screen:
     def show_citation(self, answer: Answer) -> None:
         """What an answer stands on: places and the words quoted, and how many other passages the
         model was given; of an unsure one that stands on nothing that is named, that it is so."""
-        if not self._names_sources or not (answer.quotations or answer.unsure):
+        if not self._names_sources or not (answer.quotations or answer.doubt):
             return
         from nazx_cli.reading.passages import distinct, short_names, source_line
 
         names = short_names(answer.sources)
-        manner = "unsure; " if answer.unsure else "likely " if answer.likely else ""
+        manner = f"{answer.doubt}; " if answer.doubt else "likely " if answer.likely else ""
         quotes = (source_line(p, text, names[p.document]) for p, text in answer.quotations)
-        lines = [f"{manner}source: {quote}" for quote in quotes] or ["unsure"]
+        lines = [f"{manner}source: {quote}" for quote in quotes] or [answer.doubt]
         cited = {passage for passage, _ in answer.quotations}
         if (second := answer.runner_up) is not None:
             line = f"or perhaps: {second.text}"
