@@ -123,6 +123,7 @@ def test_the_peer_decodes_the_same_tokens(base: dict[str, Any], tmp_path: Path) 
     assert ours.decode(context, token, 8) == peer.decode(cache, token, 8)
 
 
+@pytest.mark.slow
 def test_without_its_rivals_our_figures_stand_alone(
     model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,6 +258,7 @@ def test_a_layout_that_would_take_too_much_is_left_out(
     assert "layout cached: left out" in err
 
 
+@pytest.mark.slow
 def test_the_estimated_peak_is_near_that_of_a_real_process() -> None:
     settings = Settings(
         peaks=("nazx-70m",), contexts=(20_000,), layouts=("postings",), dtype="float32"
@@ -269,7 +271,8 @@ def test_the_estimated_peak_is_near_that_of_a_real_process() -> None:
     assert row.ours.median == pytest.approx(row.theirs.median, rel=0.15)
 
 
-@pytest.mark.parametrize("kinds", [(), pytest.param(("nf4",), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kinds", [(), ("nf4",)])
 def test_the_longest_prompt_is_read_within_the_plan(kinds: tuple[str, ...]) -> None:
     settings = Settings(shapes="nazx-70m", larger="", quantize=kinds)
     prompt, process, *quantized = room.room(Setup(settings))
@@ -282,6 +285,7 @@ def test_the_longest_prompt_is_read_within_the_plan(kinds: tuple[str, ...]) -> N
         assert row.details["weights_bytes"] < process.details["weights_bytes"]
 
 
+@pytest.mark.slow
 def test_a_step_of_a_training_is_measured_by_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "KINDS", training.KINDS[:1])
     rows = run("training", contexts=(100, 600))

@@ -38,6 +38,7 @@ def of(rows: list[Row], measure: str) -> Row:
     return found
 
 
+@pytest.mark.slow
 def test_a_prompt_in_blocks_is_measured_beside_one_process(settings: Settings) -> None:
     rows = list(islice(ranks.blocks(Setup(settings)), 14))  # those of random weights are left out
     assert {row.note for row in rows} == {settings.model}
@@ -58,6 +59,7 @@ def test_a_prompt_in_blocks_is_measured_beside_one_process(settings: Settings) -
     assert 0 < token.ours.median < counted / 10
 
 
+@pytest.mark.slow
 def test_split_weights_are_measured_where_heads_divide(settings: Settings) -> None:
     rows = list(ranks.split(Setup(settings)))  # the random shapes fuse matrices
     assert {row.note for row in rows} == {settings.model}

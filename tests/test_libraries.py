@@ -40,6 +40,7 @@ print(*found, before, kept, held())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     sys.platform != "linux" or _glibc() is None, reason="it is glibc that keeps memory"
 )

@@ -67,6 +67,7 @@ def check(model: str, scratch: Path, text: str, copies: int) -> None:
     assert peak >= 0.6 * smallest * 10**6  # no limit is far more than is needed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ("windowed",))
 def test_what_is_refused_says_the_limit_that_works(kind: str, tmp_path: Path, alice: str) -> None:
     model = tiny_checkpoint(tmp_path / "model", kind=kind)

@@ -82,6 +82,7 @@ def test_memory_that_is_asked_for_in_large_pages_holds_what_it_is_given(size: in
 
 
 @needs_them
+@pytest.mark.slow
 @pytest.mark.skipif(not multiplies(), reason="no compiler, or no vectors that it has code for")
 @pytest.mark.parametrize("free", ("free", "none"))
 def test_weights_are_in_large_pages_from_the_first_or_once_an_answer_is_long(free: str) -> None:

@@ -31,6 +31,7 @@ print(resident_bytes() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_a_hundred_turns_of_a_chat_take_little_memory(tmp_path: Path) -> None:
     command = [sys.executable, "-c", CHAT, str(tiny_checkpoint(tmp_path / "model"))]

@@ -194,6 +194,7 @@ print(peak - before, kept)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 def test_loading_holds_no_more_than_the_quantized_model_and_one_float_matrix(
     tmp_path: Path,

@@ -250,6 +250,7 @@ def test_a_wheel_of_another_hash_is_refused(world: World, monkeypatch: pytest.Mo
     assert left_behind() == []
 
 
+@pytest.mark.slow
 def test_a_python_without_pip_gets_a_private_one(world: World, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     venv.create(bare, with_pip=False, symlinks=os.name != "nt")

@@ -155,6 +155,7 @@ def test_a_memory_learns_to_copy_and_says_what_it_is_worth(
     assert "--resume" in err
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_memory(tmp_path: Path, books: Path) -> None:
     base = base_model(tmp_path)
     small = "import nazx_cli.training.far.texts as t; t.STRETCH = 512; "

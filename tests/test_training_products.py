@@ -29,6 +29,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.slow
 def test_no_product_is_compiled_twice(tmp_path: Path) -> None:
     """A chat keeps the code of 32 shapes: so few made every step compile each of them anew."""
     here = str(Path(__file__).parent)

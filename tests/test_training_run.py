@@ -183,6 +183,7 @@ def test_a_state_of_other_settings_is_refused(tmp_path: Path) -> None:
 COMMAND = (sys.executable, "-m", "nazx_cli", "tune")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
 def test_a_killed_command_goes_on_to_the_same_losses(tmp_path: Path) -> None:
     model = write_checkpoint(tmp_path / "model", WIDE)
