@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from safetensors.torch import save_file
@@ -95,6 +96,10 @@ class ScriptedModel:
     @property
     def config(self) -> ModelConfig:
         return _config(self.window or 64, self.kind)
+
+    @property
+    def decoder(self) -> SimpleNamespace:
+        return SimpleNamespace(rows_run=0, config=self.config)
 
     @property
     def can_read_resident(self) -> bool:

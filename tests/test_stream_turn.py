@@ -18,7 +18,7 @@ from terminals import Board
 from nazx_cli.engine.generator import Stats
 from nazx_cli.errors import NazxError
 from nazx_cli.reading.passages import Passage
-from nazx_cli.session.events import Answer, Delta, Event, Notice, Progress, Reading
+from nazx_cli.session.events import Answer, Delta, Event, Notice, Progress, Reading, Running
 from nazx_cli.ui.terminal.gauge_line import Gauge
 from nazx_cli.ui.terminal.live import Live
 from nazx_cli.ui.terminal.screen import Screen
@@ -99,6 +99,24 @@ def test_the_gauge_and_the_wait_move_at_least_twice_a_second() -> None:
     run(events(), board, gauge())
     waiting = [at for at in times if at - begin < 1.5]
     assert len(waiting) >= 3
+    assert board.shown == ["x"]
+
+
+def test_the_wait_tells_how_far_the_model_is_through_its_prompt() -> None:
+    board, done = Board(), [0]
+
+    def events() -> Iterator[Event]:
+        yield Running(lambda: (done[0], 1_024))
+        for done[0] in (100, 1_000):
+            time.sleep(0.6)
+            assert re.search(rf"reading {done[0]:,} of 1,024 tokens  \d s", board.shown[0])
+        yield Running(lambda: (0, 0))  # nothing has to run
+        time.sleep(0.6)
+        assert re.search(r"reading  \d s", board.shown[0])
+        yield Delta("x", STATS)
+        yield Answer("x", (), "stop", STATS, "none")
+
+    run(events(), board, gauge())
     assert board.shown == ["x"]
 
 

@@ -139,6 +139,8 @@ class Decoder(nn.Module):
         self.config = config
         self.quantization: str | None = None  # int8 or nf4 where the blocks hold such weights
         self.is_split = False  # among processes that each hold a part of its matrices
+        self.rows_run = 0
+        """States that ran through a block so far, each counted in every block."""
         self.rotary = Rotary(config.rope)
         self.rotaries: dict[RopeConfig, Rotary] = {config.rope: self.rotary}
         for kind in config.layer_kinds:
@@ -198,6 +200,7 @@ class Decoder(nn.Module):
         for layer, block in enumerate(self.layers):
             attended = attend(layer, block.normalized(h))
             h = block.residual(h[len(h) - len(attended) :], attended)
+            self.rows_run += len(h)
         return h
 
     def logits(self, h: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from nazx_cli.engine.generator import Stats
+from nazx_cli.engine.pace import Pace
 from nazx_cli.errors import NazxError, UsageError
 from nazx_cli.model.libraries import give_back
 from nazx_cli.reading.grounding import DocumentGrounding, Ordinary
@@ -30,6 +31,7 @@ from nazx_cli.session.events import (
     Progress,
     Reading,
     RunnerUp,
+    Running,
     Thought,
     Usage,
 )
@@ -39,6 +41,7 @@ from nazx_cli.session.parts import (
     choose,
     has_none_of,
     part_answer,
+    passages_of,
     speak_of_nobody,
     taken_for,
 )
@@ -58,7 +61,6 @@ from nazx_cli.session.synced import SyncedContext
 if TYPE_CHECKING:
     from nazx_cli.context.context import Context
     from nazx_cli.engine.language_model import LanguageModel
-    from nazx_cli.reading.passages import Passage
     from nazx_cli.session.settings import SessionSettings
 
 
@@ -262,9 +264,10 @@ class Answerer:
         """Put ``prompts``, as many as it takes, and take the surest answer."""
         question, tokenizer = prompts[0].question, self.lm.tokenizer
         begin = perf_counter()
-        yield Reading("recall", _passages(prompts))
+        yield Reading("recall", passages_of(prompts))
         ids = [setup.prompter.ids(followed, prompt.message) for prompt in prompts]
         sampling = setup.settings.sampling.over(default_sampling(self.lm, has_documents=True))
+        yield Running(Pace.of_prompts(self.lm.decoder, ids, asking.first))
         candidates = self.lm.answer_each(
             ids,
             max_tokens=min(mark_tokens(tokenizer) + setup.settings.max_tokens, ANSWER_TOKENS),
@@ -285,7 +288,7 @@ class Answerer:
             other, chance = chosen.second
             second = RunnerUp(other.text, chance, other.quotation)
         put = candidates[0].put
-        sources = quoted_first(quotes, _passages(prompts[:put]))
+        sources = quoted_first(quotes, passages_of(prompts[:put]))
         sure = chosen.confidence
         said = Turn(
             question, part.prompt.message, sources, chosen.text, interrupted=False, confidence=sure
@@ -304,6 +307,7 @@ class Answerer:
         context = self._begun(setup, setup.prompter.ids(history.messages(), prompt.message))
         for done, total in self.lm.read(context):
             yield Progress(done, total, "tokens")
+        yield Running(Pace.of_context(self.lm.decoder, context))
         settings = setup.settings
         limits = Limits(settings.max_tokens, settings.max_thinking, setup.prompter.window)
         step = None
@@ -393,8 +397,3 @@ class Answerer:
         except BaseException:  # cut short by Ctrl-C or out of memory: half done
             self._synced = None
             raise
-
-
-def _passages(prompts: Sequence[Prompt]) -> tuple[Passage, ...]:
-    """What ``prompts`` hold, each once."""
-    return tuple(dict.fromkeys(p for prompt in prompts for p in prompt.passages))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from nazx_cli.session.calibration import doubt
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nazx_cli.engine.generator import Stats, Step
     from nazx_cli.reading.passages import Passage
     from nazx_cli.session.citation import Quotation
@@ -28,6 +30,14 @@ class Progress:
     done: int
     total: int
     unit: str = "blocks"
+
+
+@dataclass(frozen=True)
+class Running:
+    """The model begins to run over its prompt: ``pace`` tells, whenever it is called and from
+    whatever thread, how many tokens are done, and of how many."""
+
+    pace: Callable[[], tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -120,7 +130,7 @@ class Answer:
         return self.quotations[0].passage if self.quotations else None
 
 
-Event = Notice | Progress | Finding | Reading | Thought | Delta | Answer
+Event = Notice | Progress | Running | Finding | Reading | Thought | Delta | Answer
 
 
 @dataclass(frozen=True)

@@ -170,6 +170,11 @@ def choose(answers: Sequence[PartAnswer], calibration: Calibration) -> Chosen:
     return Chosen(answers[best], text, False, sure[best], second)
 
 
+def passages_of(prompts: Sequence[Prompt]) -> tuple[Passage, ...]:
+    """What ``prompts`` hold, each once."""
+    return tuple(dict.fromkeys(p for prompt in prompts for p in prompt.passages))
+
+
 def has_none_of(names: Sequence[str]) -> str:
     """What is told of names in a question that the documents have not."""
     told = " and no ".join(f'"{name}"' for name in names)

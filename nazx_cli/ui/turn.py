@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
@@ -19,6 +19,7 @@ from nazx_cli.session.events import (
     Notice,
     Progress,
     Reading,
+    Running,
     Thought,
 )
 from nazx_cli.ui.phrases import counted, duration
@@ -184,6 +185,8 @@ def _follow(
                 outcome.mode, outcome.sources = event.mode, event.passages
             elif isinstance(event, Progress):
                 display.show_progress(event)
+            elif isinstance(event, Running):
+                display.follow(event.pace)
             elif isinstance(event, Finding):
                 outcome.findings.append(event)
                 display.note(" ".join(f"({source_line(event.passages[0], event.text)})".split()))
@@ -266,6 +269,16 @@ class Display:
             self.show_status(f"{_WAITING} {done:,} of {total}")
         elif done == 0 and progress.total > 1:
             self._screen.note(f"{_WAITING} {total}, one after the other")
+
+    def follow(self, pace: Callable[[], tuple[int, int]]) -> None:
+        """Show how far the model is through its prompt, where moving things may be drawn."""
+
+        def status() -> str:
+            done, total = pace()
+            return f"{_WAITING} {done:,} of {total:,} tokens" if total > 1 else _WAITING
+
+        if self._live is not None and self._screen.is_lively:
+            self._live.show_status(status)
 
     def note(self, text: str) -> None:
         """A line for the person, on stderr."""

@@ -43,12 +43,12 @@ class PromptBatch:
         self._keys = torch.zeros(shape, dtype=decoder.dtype, device=device)
         self._values = torch.zeros_like(self._keys)
         with torch.inference_mode():
-            alike = _alike(prompts)
-            if alike:
-                self._run([prompts[0][:alike]], 0)
+            begun = alike(prompts)
+            if begun:
+                self._run([prompts[0][:begun]], 0)
                 for held in (self._keys, self._values):
-                    held[1:, :, :, :alike] = held[:1, :, :, :alike]
-            self.logits = decoder.logits(self._run(prompts, alike))
+                    held[1:, :, :, :begun] = held[:1, :, :, :begun]
+            self.logits = decoder.logits(self._run(prompts, begun))
 
     def step(self, tokens: Sequence[int]) -> Tensor:
         """Add one token to every prompt, in their order; returns the new ``logits``."""
@@ -145,7 +145,7 @@ class PromptBatch:
         return turned[:, :heads], turned[:, heads:], v
 
 
-def _alike(prompts: Sequence[Sequence[int]]) -> int:
+def alike(prompts: Sequence[Sequence[int]]) -> int:
     """Tokens that all of several prompts begin with, short of the last of any."""
     if len(prompts) == 1:
         return 0

@@ -19,7 +19,7 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TextIO
 
@@ -140,7 +140,7 @@ class Live:
         self._gauge = gauge
         self._filter = ControlFilter()
         self._notes: list[str] = []
-        self._status = ""
+        self._status: str | Callable[[], str] = ""
         self._begin = time.monotonic()
         self._spinner = _SPINNER if knows_unicode(out) else _PLAIN_SPINNER
         self._lock = threading.Lock()
@@ -182,8 +182,9 @@ class Live:
             self._notes += text.split("\n")
         self._wake.set()
 
-    def show_status(self, text: str) -> None:
-        """Show what is going on; nothing where ``text`` is empty."""
+    def show_status(self, text: str | Callable[[], str]) -> None:
+        """Show what is going on, asked anew for each frame where it can be called; nothing where
+        ``text`` is empty."""
         with self._lock:
             self._status = text
         self._wake.set()
@@ -232,10 +233,11 @@ class Live:
     def _below(self, width: int) -> list[Text]:
         """The lines under the text."""
         lines: list[Text] = []
-        if self._status:
+        status = self._status
+        if told := status() if callable(status) else status:
             seconds = time.monotonic() - self._begin
             turn = self._spinner[int(seconds / _EVERY) % len(self._spinner)]
-            lines.append(Text(f"{turn} {self._status}  {seconds:.0f} s", no_wrap=True))
+            lines.append(Text(f"{turn} {told}  {seconds:.0f} s", no_wrap=True))
         if self._gauge is not None:
             lines.append(self._gauge.rich_text(width - 1))
         return lines
