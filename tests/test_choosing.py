@@ -68,13 +68,14 @@ def test_suggestions_are_the_best_that_fits_one_between_and_the_default() -> Non
     assert names(machine(1e8)) == [DEFAULT]
 
 
-def test_who_has_no_wish_gets_the_largest_reader_on_a_gpu_and_the_default_on_a_processor() -> None:
+def test_who_has_no_wish_gets_the_largest_reader_where_it_is_quick_else_the_default() -> None:
     for free, hub, wanted in ((200e9, True, READS), (200e9, False, READS), (1e8, True, DEFAULT)):
         gpu = machine(free)
         offers = suggestions(gpu, hub=hub)
         assert offers[recommended(gpu, offers)].entry.name == wanted
-        cpu = replace(gpu, device="cpu")
-        assert offers[recommended(cpu, offers)].entry.name == DEFAULT
+        for cores, chosen in ((1, DEFAULT), (3, DEFAULT), (4, wanted), (64, wanted)):
+            cpu = replace(gpu, device="cpu", cores=cores)
+            assert offers[recommended(cpu, offers)].entry.name == chosen
 
 
 def test_a_model_that_is_too_slow_is_not_suggested_and_a_gated_one_needs_a_token() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from io import StringIO
@@ -36,13 +37,16 @@ def no_index(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def hub(isolated_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    """A Hub that answers, and has nothing; the machine's memory is quick."""
+    """A Hub that answers, and has nothing; the machine's memory is quick, but it has one core."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
     monkeypatch.setattr(machines, "_measure_cpu", lambda: 1e11)
     this_machine()
     with FakeHub({}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         yield hub
+    os.sched_setaffinity(0, cores)
 
 
 def kept(home: Path) -> str:
@@ -152,11 +156,12 @@ def test_enter_takes_the_smallest_which_is_remembered_once_it_is_here(
     assert kept(isolated_home) == f'model = "{DEFAULT}"\n'
 
 
-def test_on_a_gpu_enter_takes_the_largest_reader(
-    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("device", "cores"), [("cuda", 1), ("cpu", 8)])
+def test_where_it_answers_soon_enter_takes_the_largest_reader(
+    device: str, cores: int, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = Machine("bfloat16", 11 << 30, can_quantize=True, work=GPU_WORK)
-    card = Hardware("cuda", "a card", 3.4e11, place)
+    card = Hardware(device, "a card", 3.4e11, place, cores)
     monkeypatch.setattr(choose, "_look", lambda limit: (card, suggestions(card), ""))
     monkeypatch.setattr(choose, "_why_not_ask", lambda *_: "")
     monkeypatch.setattr(keys, "read_key", lambda: "\n")

@@ -47,12 +47,13 @@ _AMPERE = 8.0  # compute capability: the first GPUs that multiply bfloat16
 class Hardware:
     """What runs models here: ``device`` is cpu, cuda or mps, ``name`` what it is called,
     ``bandwidth`` the bytes of memory that it moves in a second, ``place`` what plans need to know
-    of it."""
+    of it, ``cores`` how many of a processor may be used."""
 
     device: str
     name: str
     bandwidth: float
     place: Machine
+    cores: int = 1
 
     def __str__(self) -> str:
         return f"{self.name}, {self.place.free / 1e9:.1f} GB free"
@@ -73,7 +74,8 @@ def _cpu() -> Hardware:
     else:
         dtype = "bfloat16" if multiplies_bfloat16() else "float32"
         device, place = "cpu", Machine(dtype, free, _PROCESS, can_quantize)
-    return Hardware(device, name, _known_speed(f"cpu {name}", _measure_cpu) or 0.0, place)
+    speed = _known_speed(f"cpu {name}", _measure_cpu) or 0.0
+    return Hardware(device, name, speed, place, cores)
 
 
 def _gpu() -> Hardware | None:
