@@ -39,6 +39,8 @@ def no_index(monkeypatch: pytest.MonkeyPatch) -> None:
 def hub(isolated_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     """A Hub that answers, and has nothing; the machine's memory is quick, but it has one core."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("the system does not say which cores a process may use")
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     monkeypatch.setattr(machines, "_measure_cpu", lambda: 1e11)
