@@ -60,6 +60,19 @@ def test_words_of_a_whole_book_are_found() -> None:
         assert len(alice().matcher.find(target)) == expected > 0
 
 
+@pytest.mark.parametrize("every", (1, 3, 40, 10_000))
+def test_words_are_counted_passage_by_passage_rare_or_common(every: int) -> None:
+    """More of them than passages, as many, fewer, and none."""
+    words = ["fox" if at % every == every - 1 else f"w{at}" for at in range(3_000)]
+    library = library_of(" ".join(words), "No such word.\n" * 40)
+    tally = library.matcher.tally("fox")
+    places = reference(library, "fox")
+    own = [sum(cut <= at for cut in library.cuts) - 1 for at in places]
+    assert tally.passages.tolist() == sorted(set(own)) and tally.passages.dtype == np.int32
+    assert tally.counts.tolist() == [own.count(passage) for passage in sorted(set(own))]
+    assert (tally.total, tally.holding) == (len(places), len(set(own)))
+
+
 def test_stems_keep_the_beginning_of_the_word() -> None:
     rng = random.Random(5)
     endings = ["", "s", "es", "ies", "ed", "ied", "ing", "ingly", "ly", "e", "pped", "ss", "i"]

@@ -123,8 +123,14 @@ class Matcher:
 
     def tally(self, target: str) -> Tally:
         """See ``Words``."""
-        own = np.searchsorted(self._cuts, self.find(target), side="right") - 1
-        passages, counts = np.unique(own, return_counts=True)
+        found, cuts = self.find(target), self._cuts
+        if len(found) < len(cuts):
+            own = np.searchsorted(cuts, found, side="right") - 1
+            passages, counts = np.unique(own, return_counts=True)
+        else:  # of what stands everywhere there is more to look up than there are passages
+            every = np.diff(np.searchsorted(found, cuts.astype(found.dtype)))
+            passages = np.flatnonzero(every)
+            counts = every[passages]
         return Counted(self._blocks, passages.astype(np.int32), counts)
 
     def has(self, target: str) -> bool:
