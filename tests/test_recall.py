@@ -63,8 +63,8 @@ def test_words_of_a_whole_book_are_found() -> None:
 @pytest.mark.parametrize("every", (1, 3, 40, 10_000))
 def test_words_are_counted_passage_by_passage_rare_or_common(every: int) -> None:
     """More of them than passages, as many, fewer, and none."""
-    words = ["fox" if at % every == every - 1 else f"w{at}" for at in range(3_000)]
-    library = library_of(" ".join(words), "No such word.\n" * 40)
+    said = ["fox" if at % every == every - 1 else f"w{at}" for at in range(3_000)]
+    library = library_of(" ".join(said), "No such word.\n" * 40)
     tally = library.matcher.tally("fox")
     places = reference(library, "fox")
     own = [sum(cut <= at for cut in library.cuts) - 1 for at in places]

@@ -102,8 +102,7 @@ def _conversations(
 
 def _items(batch: Batch, thread: Sequence[Asked]) -> list[str]:
     """Fingerprints of the questions of a conversation: each depends on those before it."""
-    said = [part for document in batch.documents for part in (document.name, document.text)]
-    so_far = digest(*said, thread[0].story.key)
+    so_far = batch.key(thread[0].story.key)
     found = []
     for asked in thread:
         so_far = digest(so_far, asked.question.text)

@@ -128,7 +128,7 @@ class Matcher:
             own = np.searchsorted(cuts, found, side="right") - 1
             passages, counts = np.unique(own, return_counts=True)
         else:  # of what stands everywhere there is more to look up than there are passages
-            every = np.diff(np.searchsorted(found, cuts.astype(found.dtype)))
+            every = np.diff(np.searchsorted(found, cuts.astype(found.dtype, copy=False)))
             passages = np.flatnonzero(every)
             counts = every[passages]
         return Counted(self._blocks, passages.astype(np.int32), counts)

@@ -85,14 +85,14 @@ class Calibration:
 
 def is_unsure(confidence: float | None) -> bool:
     """Whether an answer of that confidence is as likely wrong; not where none is told."""
-    return confidence is not None and confidence < UNSURE
+    return bool(doubt(confidence))
 
 
 def doubt(confidence: float | None) -> str:
     """How unsure an answer of that confidence is, in a word or two; empty where it is not."""
-    if not is_unsure(confidence):
+    if confidence is None or confidence >= UNSURE:
         return ""
-    return "a guess" if confidence is not None and confidence < GUESSED else "unsure"
+    return "a guess" if confidence < GUESSED else "unsure"
 
 
 def rounded(confidence: float | None) -> float | None:

@@ -257,8 +257,8 @@ class Display:
                 self._live.stop()
                 self._live = None
 
-    def show_status(self, text: str) -> None:
-        """Show what is going on, where moving things may be drawn."""
+    def show_status(self, text: str | Callable[[], str]) -> None:
+        """Show what is going on, where moving things may be drawn; as ``Live`` does."""
         if self._live is not None and self._screen.is_lively:
             self._live.show_status(text)
 
@@ -277,8 +277,7 @@ class Display:
             done, total = pace()
             return f"{_WAITING} {done:,} of {total:,} tokens" if total > 1 else _WAITING
 
-        if self._live is not None and self._screen.is_lively:
-            self._live.show_status(status)
+        self.show_status(status)
 
     def note(self, text: str) -> None:
         """A line for the person, on stderr."""

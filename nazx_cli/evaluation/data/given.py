@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import groupby
 
 from nazx_cli.documents.document import Document
-from nazx_cli.evaluation.data.stories import BETWEEN, Question, Span, Story
+from nazx_cli.evaluation.data.stories import BETWEEN, Hash, Question, Span, Story, hashed
 
 AUTO, ASK, CHAT = "auto", "ask", "chat"
 """How questions are asked: as the data has it, each alone, all about a document in one chat."""
@@ -38,6 +38,14 @@ class Batch:
     def text(self) -> str:
         """All documents, one right behind the other: what characters are counted in."""
         return "".join(document.text for document in self.documents)
+
+    def key(self, more: str) -> str:
+        """Tells the documents, and ``more``, from others."""
+        return hashed((more,), self._hash).hexdigest()
+
+    @cached_property
+    def _hash(self) -> Hash:
+        return hashed(part for each in self.documents for part in (each.name, each.text))
 
 
 Make = Callable[[Sequence[Story], str, Sequence[Document]], Iterator[Batch]]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeAlias
 
 from nazx_cli.documents.document import Document
 
@@ -14,6 +15,7 @@ ANSWER, SUMMARY = "answer", "summary"
 UNKNOWN = "unknown"
 """A question whose answer the data lacks, which is another thing than an unanswerable one."""
 
+Hash: TypeAlias = "hashlib._Hash"
 Span = tuple[int, int]
 """First character and the one after the last."""
 
@@ -93,8 +95,13 @@ class Story:
 
 def digest(*parts: str) -> str:
     """SHA-256 of texts, hexadecimal; where one ends and the next begins counts."""
-    whole = hashlib.sha256()
+    return hashed(parts).hexdigest()
+
+
+def hashed(parts: Iterable[str], before: Hash | None = None) -> Hash:
+    """What ``digest`` tells of ``parts``, behind those that ``before`` was made of."""
+    whole = before.copy() if before else hashlib.sha256()
     for part in parts:
         data = part.encode("utf-8", "surrogatepass")
         whole.update(len(data).to_bytes(8, "big") + data)
-    return whole.hexdigest()
+    return whole
