@@ -128,6 +128,7 @@ def test_a_model_that_was_named_or_is_here_asks_nothing(
     assert "using" not in nazx("ask", "--max-tokens", "2", "Who?", env={"NAZX_MODEL": folder})[1]
 
 
+@pytest.mark.slow
 def test_a_person_on_a_terminal_chooses_by_one_key_and_again_where_it_cannot_be_had(
     hub: FakeHub, isolated_home: Path
 ) -> None:
@@ -143,6 +144,7 @@ def test_a_person_on_a_terminal_chooses_by_one_key_and_again_where_it_cannot_be_
     assert kept(isolated_home) == "" and "no model was chosen" in nazx("ask", "Who?")[1]
 
 
+@pytest.mark.slow
 def test_enter_takes_the_smallest_which_is_remembered_once_it_is_here(
     hub: FakeHub, isolated_home: Path, tmp_path: Path
 ) -> None:

@@ -140,6 +140,7 @@ def test_documents_are_read_dropped_and_brought_back(model: str, tmp_path: Path)
     assert terminal.end() == 0
 
 
+@pytest.mark.slow
 def test_a_killed_chat_resumes_where_it_was(model: str, tmp_path: Path) -> None:
     book = tmp_path / "fox.txt"
     book.write_text("The fox bought a lantern.\n")

@@ -213,6 +213,7 @@ def whole(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "inattention"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="SIGTERM")
 def test_a_training_that_is_told_to_end_saves_and_goes_on_to_the_same_weights(
     texts: Path, tmp_path: Path, whole: Path

@@ -244,6 +244,7 @@ def test_a_far_memory_is_taught_by_one_process(monkeypatch: pytest.MonkeyPatch) 
     assert code == 2 and "nazx tune --far is one process, and 2 were started" in err
 
 
+@pytest.mark.slow
 def test_the_command_makes_an_adapter_that_ask_takes(tmp_path: Path) -> None:
     model = str(write_checkpoint(tmp_path / "model", WIDE))
     run = str(tmp_path / "run")

@@ -116,6 +116,7 @@ print("triton" in sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_the_kernel_compiles_for_cuda(tmp_path: Path) -> None:
     """By Triton's compiler, which needs no GPU: the interpreter is laxer than it is."""
     triton = pytest.importorskip("triton")
