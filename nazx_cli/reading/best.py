@@ -30,6 +30,7 @@ from nazx_cli.reading.words import stem, words
 
 _MARKDOWN = frozenset((".md", ".markdown", ".mdx"))
 _HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(.+)$", re.MULTILINE)
+_CODE = re.compile(r"^ {0,3}(```|~~~).*?(?:^ {0,3}\1|\Z)", re.MULTILINE | re.DOTALL)
 _LOOKED_AT = 32  # of a ranking
 _OWN, _ADDED = 0.2, 0.5  # beside the score, as a share of the best one's
 _RUN = 3  # words
@@ -82,7 +83,7 @@ def _about(library: Library, passage: Passage) -> str:
     if name.suffix.lower() in _MARKDOWN:
         low = int(library.bounds[number])
         begin, _ = tokenized.characters(passage.start - low, passage.stop - low)
-        headings = _HEADING.findall(tokenized.between(0, begin))
+        headings = _HEADING.findall(_CODE.sub("", tokenized.between(0, begin)))
         return " ".join([name.stem, *headings[:1], *headings[-1:]])
     places = (document.place_at(0), passage.first_place, passage.last_place)
     return " ".join([name.stem, *filter(None, places)])
