@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,12 +72,16 @@ def test_suggestions_are_the_best_that_fits_one_between_and_the_default() -> Non
 
 def test_who_has_no_wish_gets_the_largest_reader_where_it_is_quick_else_the_default() -> None:
     for free, hub, wanted in ((200e9, True, READS), (200e9, False, READS), (1e8, True, DEFAULT)):
-        gpu = machine(free)
-        offers = suggestions(gpu, hub=hub)
-        assert offers[recommended(gpu, offers)].entry.name == wanted
-        for cores, chosen in ((1, DEFAULT), (3, DEFAULT), (4, wanted), (64, wanted)):
-            cpu = replace(gpu, device="cpu", cores=cores)
-            assert offers[recommended(cpu, offers)].entry.name == chosen
+        quick = READS_TOO if wanted == READS else DEFAULT
+        for operations, chosen in (
+            (math.inf, wanted),
+            (2e11, wanted),
+            (4e10, quick),
+            (1e9, DEFAULT),
+        ):
+            place = replace(machine(free), operations=operations)
+            offers = suggestions(place, hub=hub)
+            assert offers[recommended(place, offers)].entry.name == chosen
 
 
 def test_a_model_that_is_too_slow_is_not_suggested_and_a_gated_one_needs_a_token() -> None:
@@ -143,6 +149,22 @@ def test_the_speed_of_memory_is_measured_once_a_day_and_the_best_stands(
     file.write_text("{damaged")
     monkeypatch.setattr(machines, "_measure_cpu", lambda: 1e9)
     assert this_machine().bandwidth == 1e9
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="it may have Apple's GPU")
+def test_how_fast_a_processor_multiplies_is_kept_too(
+    isolated_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = machines._measure_products()
+    assert 1e8 < measured < 1e15
+    monkeypatch.setattr(machines, "_measure_products", lambda: measured)
+    monkeypatch.setattr(machines, "multiplies_bfloat16", lambda: False)
+    assert this_machine().operations == pytest.approx(measured)
+    monkeypatch.setattr(machines, "_measure_products", lambda: pytest.fail("measured again"))
+    monkeypatch.setattr(machines, "multiplies_bfloat16", lambda: True)  # two at once
+    found = this_machine()
+    assert found.operations == pytest.approx(2 * measured)
+    assert found.bandwidth != pytest.approx(measured)
 
 
 def test_a_card_counts_where_torch_can_use_it(

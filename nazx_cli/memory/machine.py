@@ -1,13 +1,15 @@
 """This machine as a place for a model, without torch where no GPU is: its memory, the arithmetic
-that it is quick at, and how fast it reads memory, which bounds how fast tokens come.
+that it is quick at, and how fast it multiplies and how fast it reads memory, which bound how soon
+a prompt is read and how fast tokens come.
 
-The speed is kept in ``NAZX_HOME``, under the name of what it was measured on. Another day it is
-measured again, since the machine may have been busy, and the best figure stands.
+Both speeds are kept in ``NAZX_HOME``, under the name of what they were measured on. Another day
+they are measured again, since the machine may have been busy, and the best figures stand.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -34,10 +36,11 @@ from nazx_cli.memory.probe import read_memory
 _PROCESS = 300_000_000  # measured: a chat on a CPU with its libraries, before weights are loaded
 _BUFFER = 1 << 27  # bytes, read and written: beyond the caches of all but the largest processors
 _PARTS = 8  # that are copied one after another
-_SECONDS = 0.2  # for which it is copied
+_SECONDS = 0.2  # for which it is copied, and for which matrices are multiplied
+_SHAPE = (384, 1024, 1536)  # of a product, as a prompt of a small model has them
 _GPU_BUFFER = 1 << 29
 _PASSES = 10
-_FASTEST = 1e15  # bytes a second, which no memory has: a file that says so is damaged
+_FASTEST = 1e15  # a second, which no memory or processor has: a file that says so is damaged
 _PATIENCE = 5.0  # seconds for the GPU's own tool
 _ALL = "all"
 _AMPERE = 8.0  # compute capability: the first GPUs that multiply bfloat16
@@ -47,13 +50,14 @@ _AMPERE = 8.0  # compute capability: the first GPUs that multiply bfloat16
 class Hardware:
     """What runs models here: ``device`` is cpu, cuda or mps, ``name`` what it is called,
     ``bandwidth`` the bytes of memory that it moves in a second, ``place`` what plans need to know
-    of it, ``cores`` how many of a processor may be used."""
+    of it, ``operations`` how many multiplications and additions its arithmetic does in a second,
+    infinite where that is not measured: on a GPU."""
 
     device: str
     name: str
     bandwidth: float
     place: Machine
-    cores: int = 1
+    operations: float = math.inf
 
     def __str__(self) -> str:
         return f"{self.name}, {self.place.free / 1e9:.1f} GB free"
@@ -69,13 +73,14 @@ def _cpu() -> Hardware:
     cores = usable_cores()
     name = f"{processor_name()}, {cores} core{'s' * (cores > 1)}"
     free, can_quantize = read_memory("cpu").free, find_spec("bitsandbytes") is not None
-    if sys.platform == "darwin" and platform.machine() == "arm64":
-        device, place = "mps", Machine("bfloat16", free, 0, can_quantize, work=GPU_WORK)
-    else:
-        dtype = "bfloat16" if multiplies_bfloat16() else "float32"
-        device, place = "cpu", Machine(dtype, free, _PROCESS, can_quantize)
     speed = _known_speed(f"cpu {name}", _measure_cpu) or 0.0
-    return Hardware(device, name, speed, place, cores)
+    if sys.platform == "darwin" and platform.machine() == "arm64":
+        place = Machine("bfloat16", free, 0, can_quantize, work=GPU_WORK)
+        return Hardware("mps", name, speed, place)
+    dtype, at_once = ("bfloat16", 2) if multiplies_bfloat16() else ("float32", 1)
+    place = Machine(dtype, free, _PROCESS, can_quantize)
+    products = _known_speed(f"products of float32, cpu {name}", _measure_products) or math.inf
+    return Hardware("cpu", name, speed, place, at_once * products)
 
 
 def _gpu() -> Hardware | None:
@@ -117,7 +122,7 @@ def _torch_knows_cuda() -> bool:
 
 
 def _known_speed(what: str, measure: Callable[[], float | None]) -> float | None:
-    """Bytes a second: the best of today's figure and earlier ones; None where it cannot be had."""
+    """A speed: the best of today's figure and earlier ones; None where it cannot be had."""
     file = nazx_home() / "speeds.json"
     kept = _read(file)
     best, day = _figure(kept.get(what))
@@ -128,16 +133,16 @@ def _known_speed(what: str, measure: Callable[[], float | None]) -> float | None
     if not measured:
         return None
     speed = max(best, measured)
-    _write(file, {**kept, what: {"bytes_per_second": round(speed), "day": today}})
+    _write(file, {**kept, what: {"per_second": round(speed), "day": today}})
     return speed
 
 
 def _figure(entry: object) -> tuple[float, str]:
     """A kept speed and the day that it was measured on; 0 and none for what is neither."""
     if isinstance(entry, dict):
-        speed, day = entry.get("bytes_per_second"), str(entry.get("day"))
+        speed, day = entry.get("per_second"), str(entry.get("day"))
     else:
-        speed, day = entry, ""  # as it was kept at first
+        speed, day = None, ""
     if isinstance(speed, (int, float)) and 0 < speed < _FASTEST:
         return float(speed), day
     return 0.0, ""
@@ -180,6 +185,20 @@ def _measure_cpu() -> float:
                 list(pool.map(lambda pair: np.copyto(pair[1], pair[0]), part))
                 best = max(best, 2 * _BUFFER / _PARTS / (time.perf_counter() - started))
     return best
+
+
+def _measure_products() -> float:
+    """Multiplications and additions of float32 a second, in the quickest of some products."""
+    import numpy as np
+
+    rows, inner, columns = _SHAPE
+    left, right = np.ones((rows, inner), np.float32), np.ones((inner, columns), np.float32)
+    best, end = math.inf, time.perf_counter() + _SECONDS
+    while math.isinf(best) or time.perf_counter() < end:
+        started = time.perf_counter()
+        left @ right
+        best = min(best, time.perf_counter() - started)
+    return 2 * rows * inner * columns / best
 
 
 def _measure_cuda() -> float | None:

@@ -5,6 +5,7 @@ What is chosen is the default of ``--model`` in the file that ``nazx config`` ke
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -112,10 +113,10 @@ def first_choice(model: ModelOptions, output: OutputOptions, screen: Screen) -> 
         return model
     if problem:
         screen.say(f"{problem}\n")
-    from nazx_cli.memory.choosing import recommended
+    from nazx_cli.memory.choosing import recommended, wait
 
     enter = recommended(machine, offers)
-    _show(screen, machine, offers, enter)
+    _show(screen, machine, offers, [wait(entry, machine) for entry, _ in offers], enter)
     name = _asked(screen, [offer.entry.name for offer in offers], enter)
     return replace(model, model=name)
 
@@ -179,7 +180,9 @@ def _hub_problem() -> str:
     return ""
 
 
-def _show(screen: Screen, machine: Hardware, offers: Sequence[Offer], enter: int) -> None:
+def _show(
+    screen: Screen, machine: Hardware, offers: Sequence[Offer], waits: Sequence[float], enter: int
+) -> None:
     screen.say(f"No model has been chosen yet. This machine ({machine}) can run:\n")
     rows = [
         (
@@ -187,16 +190,22 @@ def _show(screen: Screen, machine: Hardware, offers: Sequence[Offer], enter: int
             entry.name,
             size_text(entry.download_bytes),
             rate_text(found.speed),
+            _about(wait) if entry.reader_folder is not None else "",
             entry.licence,
             entry.good_at,
         )
-        for number, (entry, found) in enumerate(offers, 1)
+        for number, ((entry, found), wait) in enumerate(zip(offers, waits, strict=True), 1)
     ]
-    headings = ("", "NAME", "DOWNLOAD", "UP TO", "LICENCE", "GOOD AT")
-    screen.say(Table(rows, headings, right=(2, 3), spare=(5, 3)))
+    headings = ("", "NAME", "DOWNLOAD", "UP TO", "ANSWERS IN", "LICENCE", "GOOD AT")
+    screen.say(Table(rows, headings, right=(2, 3, 4), spare=(6, 5)))
     last = len(offers)
     why = "the smallest" if enter == last - 1 else "which answers about documents"
     screen.say(f"\nPress 1 to {last}; Enter takes {enter + 1}, {why}; q leaves.")
+
+
+def _about(seconds: float) -> str:
+    """``7 s``: how long a question about a book takes, about; empty where nobody knows."""
+    return f"{math.ceil(seconds):,} s" if seconds else ""
 
 
 def _asked(screen: Screen, names: Sequence[str], enter: int) -> str:
