@@ -135,6 +135,32 @@ def test_a_run_ends_early_and_keeps_the_best(tmp_path: Path) -> None:
     assert held_out_loss(made.engine, PACKS[3:5]) == pytest.approx(counters.best, rel=1e-4)
 
 
+@pytest.mark.parametrize(("last", "kept"), [(0.5, 3), (2.0, 2)])
+def test_of_a_run_that_was_stopped_the_last_steps_are_judged_too(
+    last: float, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = Schedule(steps=9, batch_tokens=60, rate=1e-2, check_every=2)
+    told = iter((1.0, last))
+    monkeypatch.setattr("nazx_cli.training.trainer.held_out_loss", lambda *_: next(told))
+    first = trainer(tmp_path / "run", schedule, PACKS, PACKS[:1])
+    after = {}
+
+    def stop_after_three(progress: Progress) -> None:
+        step = first.counters.step
+        after[step] = [each.detach().clone() for each in first.engine.parameters]
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        first.run(stop_after_three)
+    again = trainer(tmp_path / "run", schedule, PACKS, PACKS[:1])
+    again.take_best()
+    again.take_best()  # it is judged once
+    assert (again.counters.best_step, again.counters.best) == (kept, min(1.0, last))
+    for one, other in zip(again.engine.parameters, after[kept], strict=True):
+        assert torch.equal(one, other)
+
+
 def test_the_rate_rises_and_falls() -> None:
     schedule = Schedule(steps=1000, rate=1.0, warmup=0.1, floor=0.1)
     rates = [schedule.rate_at(share / 100) for share in range(101)]

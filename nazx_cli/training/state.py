@@ -83,7 +83,7 @@ def read_asked(path: Path, parse: Callable[[dict[str, Any]], T]) -> T:
 @dataclass
 class Counters:
     """Where a run is: steps and packs taken, tokens run, seconds spent; the best held-out loss
-    and when it was, and how many checks have not bettered it."""
+    and when it was, how many checks have not bettered it, and the step of the last check."""
 
     step: int = 0
     packs: int = 0
@@ -92,6 +92,7 @@ class Counters:
     best: float = float("inf")
     best_step: int = 0
     worse: int = 0
+    judged: int = -1
 
 
 def notes_on(base: str, folder: Path, counters: Counters) -> dict[str, Any]:

@@ -181,12 +181,23 @@ class Trainer(Generic[I]):
                     self.save()
         finally:
             self.save()
-        if self.held and (self.counters.step % self.schedule.check_every or not self.counters.step):
+        if self.held and self.counters.judged != self.counters.step:
             self.check(check)
             self.save()
-        if load_best(self.folder, self.engine.parameters):
-            self.engine.refresh()
+        self.take_best()
         return self.counters
+
+    def take_best(self) -> None:
+        """Have the engine hold the best parameters, and ``counters`` say which those are. The
+        present ones are among them: where a run was stopped between two checks they are judged
+        now."""
+        counters = self.counters
+        if self.held and counters.judged != counters.step and self.ranks.size == 1:
+            loss, counters.judged = held_out_loss(self.engine, self.held), counters.step
+            if loss < counters.best:
+                counters.best, counters.best_step = loss, counters.step
+        if counters.best_step != counters.step and load_best(self.folder, self.engine.parameters):
+            self.engine.refresh()
 
     @cached_property
     def _log(self) -> Log:
@@ -244,6 +255,7 @@ class Trainer(Generic[I]):
         loss = held_out_loss(self.engine, self.held, self.ranks)
         figures = more() if more else {}
         counters = self.counters
+        counters.judged = counters.step
         counters.worse += 1
         if loss < counters.best:
             counters.best, counters.best_step, counters.worse = loss, counters.step, 0

@@ -27,7 +27,7 @@ from nazx_cli.training.far.copying import CopyingLesson
 from nazx_cli.training.far.lesson import Lesson
 from nazx_cli.training.far.settings import ASKED_FILE, FarSettings
 from nazx_cli.training.far.texts import Piece, collect, count_positions
-from nazx_cli.training.state import check_new, load_best, notes_on, write_asked
+from nazx_cli.training.state import check_new, notes_on, write_asked
 from nazx_cli.training.trainer import OnProgress, Trainer, held_out_loss
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class FarRun:
     ) -> tuple[Path, dict[str, float]]:
         """Write the best parameters so far as an adapter; its folder and its ``figures``, which
         take a while."""
-        load_best(self.out, self._lesson.engine.parameters)
+        self.trainer.take_best()
         figures = self.figures(on_progress)
         counters, config = self.trainer.counters, self._lesson.config
         notes = notes_on(self.settings.model, self.lm.folder, counters)

@@ -40,7 +40,7 @@ from nazx_cli.training.scratch.corpus import (
     read_ids,
 )
 from nazx_cli.training.scratch.initial import Shape, new_decoder, parse_attention
-from nazx_cli.training.state import check_new, load_best, read_asked, write_asked
+from nazx_cli.training.state import check_new, read_asked, write_asked
 from nazx_cli.training.trainer import Schedule, Trainer
 
 ASKED_FILE, CORPUS = "train.json", "corpus"
@@ -205,8 +205,7 @@ class TrainRun:
 
     def export(self) -> Path:
         """Write the best parameters so far as a checkpoint."""
-        if load_best(self.folder, self.engine.parameters):
-            self.engine.refresh()
+        self.trainer.take_best()
         corpus = self.out / CORPUS
         picture = self.folder / "loss.svg"
         counters = self.trainer.counters

@@ -24,6 +24,7 @@ def card(settings: RunSettings, counters: Counters, folder: Path) -> str:
         f"# Adapter of {settings.model}",
         "",
         f"Made by `nazx tune`: {size}; {length}, {counters.seconds / 60:.0f} minutes.",
+        *_kept(counters),
         *_begun(settings.start),
         f"Learning rate {schedule.rate:g}, {schedule.batch_tokens:,} tokens a step, "
         f"seed {schedule.seed}.",
@@ -44,6 +45,15 @@ def card(settings: RunSettings, counters: Counters, folder: Path) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _kept(counters: Counters) -> list[str]:
+    if counters.best_step == counters.step or not counters.best_step:
+        return []
+    loss = f"{counters.best:.4f}"
+    return [
+        f"The parameters are those of step {counters.best_step:,}, whose held-out loss is {loss}."
+    ]
 
 
 def _begun(start: Sequence[str]) -> list[str]:

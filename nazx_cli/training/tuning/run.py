@@ -46,7 +46,6 @@ from nazx_cli.training.ranks import ALONE, Ranks
 from nazx_cli.training.state import (
     Counters,
     check_new,
-    load_best,
     notes_on,
     read_asked,
     write_asked,
@@ -249,8 +248,7 @@ class Run:
     def export(self, on_question: OnQuestion | None = None) -> Path:
         """Write the best parameters so far (the present ones where nothing was held out), with
         the calibration fitted to them where that was asked for."""
-        if load_best(self.folder, self.engine.parameters):
-            self.engine.refresh()
+        self.trainer.take_best()
         folder: Path
         if self.settings.lora is None:
             folder = self.folder / "model"
