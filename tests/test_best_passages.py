@@ -35,7 +35,7 @@ def page(name: str, heading: str, body: str) -> Document:
 def markdown(name: str, heading: str, body: str) -> Document:
     """A page in lines, whose heading is far above its last passage."""
     code = "```\n# Lines and ships\n```"  # a comment, no heading
-    above = f"# A manual\n\n## {heading}\n\n{DULL * 9}\n{code}\n{DULL * 9}"
+    above = f"# A manual\n\n```ls``` lists.\n\n## {heading}\n\n{DULL * 9}\n{code}\n{DULL * 9}"
     return Document(name, f"{above}\n\n{body}", "text")
 
 

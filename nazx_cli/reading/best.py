@@ -30,7 +30,7 @@ from nazx_cli.reading.words import stem, words
 
 _MARKDOWN = frozenset((".md", ".markdown", ".mdx"))
 _HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(.+)$", re.MULTILINE)
-_CODE = re.compile(r"^ {0,3}(```|~~~).*?(?:^ {0,3}\1|\Z)", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"^ {0,3}(`{3,}|~{3,})[^`\n]*\n.*?(?:^ {0,3}\1|\Z)", re.MULTILINE | re.DOTALL)
 _LOOKED_AT = 32  # of a ranking
 _OWN, _ADDED = 0.2, 0.5  # beside the score, as a share of the best one's
 _RUN = 3  # words
