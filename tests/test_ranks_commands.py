@@ -54,6 +54,20 @@ def test_only_the_first_rank_talks_and_says_what_one_process_would(
     assert ranks[1].out == ranks[1].err == ""
 
 
+@pytest.mark.parametrize(("arguments", "code"), [(["--version"], 0), (["ask", "--no"], 2)])
+@pytest.mark.parametrize(("size", "is_torn_down"), [("1", True), ("2", False)])
+def test_a_rank_ends_without_taking_the_interpreter_down(
+    size: str, is_torn_down: bool, arguments: list[str], code: int
+) -> None:
+    body = "import atexit, sys; atexit.register(print, 'torn down')\n"
+    body += f"sys.argv = ['nazx', *{arguments}]\nfrom nazx_cli.cli.app import main\nmain()"
+    settings = {**os.environ, "WORLD_SIZE": size, "RANK": "0"}
+    run = [sys.executable, "-c", body]
+    done = subprocess.run(run, env=settings, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code and (done.stdout + done.stderr).strip()
+    assert ("torn down" in done.stdout) == is_torn_down
+
+
 @pytest.mark.slow  # what it runs is run above, with what torchrun tells a process
 def test_torchrun_starts_it(tmp_path: Path) -> None:
     folder = tiny_checkpoint(tmp_path / "m", kind="inattention")

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -33,6 +33,7 @@ from nazx_cli.cli.shared.options import flatten
 from nazx_cli.cli.shared.parsing import Command, Group
 from nazx_cli.cli.training import train, tune
 from nazx_cli.errors import NazxError, UsageError, is_out_of_memory, without_credentials
+from nazx_cli.ranks import world_size
 from nazx_cli.ui.terminal.interrupts import (
     INTERRUPTED,
     TERMINATED,
@@ -187,3 +188,14 @@ def main() -> None:
             sys.stdout.flush()
     except OutputError as error:  # where no command was run, as for --help
         sys.exit(_tell(error))
+    except SystemExit as end:
+        if world_size() > 1:
+            _leave(end)
+        raise
+
+
+def _leave(end: SystemExit) -> NoReturn:
+    """End at once: while an interpreter is taken down threads of torch.distributed now and then
+    abort the process, and torchrun ends the others for it."""
+    sys.stderr.flush()
+    os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))

@@ -196,8 +196,8 @@ def _show(
         )
         for number, ((entry, found), wait) in enumerate(zip(offers, waits, strict=True), 1)
     ]
-    headings = ("", "NAME", "DOWNLOAD", "UP TO", "ANSWERS IN", "LICENCE", "GOOD AT")
-    screen.say(Table(rows, headings, right=(2, 3, 4), spare=(6, 5)))
+    headings = ("", "NAME", "DOWNLOAD", "UP TO", "WAIT", "LICENCE", "GOOD AT")
+    screen.say(Table(rows, headings, right=(2, 3, 4), spare=(6, 3)))
     last = len(offers)
     why = "the smallest" if enter == last - 1 else "which answers about documents"
     screen.say(f"\nPress 1 to {last}; Enter takes {enter + 1}, {why}; q leaves.")
