@@ -88,7 +88,7 @@ def suggestions(
         return [default]
     *others, best = larger
     taught = [offer for offer in others if offer.entry.reader_folder is not None]
-    soon = [offer for offer in taught if wait(offer.entry, machine) <= BEARABLE]
+    soon = [offer for offer in others if _reads_soon(offer.entry, machine)]
     middle = math.sqrt(best.entry.parameters * entry.parameters)
     between = (
         soon[-1:]
@@ -114,12 +114,12 @@ def recommended(machine: Hardware, offers: Sequence[Offer]) -> int:
     """Which of ``offers`` a person without a wish gets: the largest that was taught to read
     documents, which is right far more often, of those that answer in ``BEARABLE`` time. Else the
     last, the default."""
-    soon = [
-        at
-        for at, (entry, _) in enumerate(offers)
-        if entry.reader_folder is not None and wait(entry, machine) <= BEARABLE
-    ]
+    soon = (at for at, offer in enumerate(offers) if _reads_soon(offer.entry, machine))
     return max(soon, key=lambda at: offers[at].entry.parameters, default=len(offers) - 1)
+
+
+def _reads_soon(entry: RegistryEntry, machine: Hardware) -> bool:
+    return entry.reader_folder is not None and wait(entry, machine) <= BEARABLE
 
 
 def _worthwhile(machine: Hardware, limit: int | None, hub: bool, gated: bool) -> Iterator[Offer]:

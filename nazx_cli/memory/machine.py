@@ -140,11 +140,9 @@ def _known_speed(what: str, measure: Callable[[], float | None]) -> float | None
 def _figure(entry: object) -> tuple[float, str]:
     """A kept speed and the day that it was measured on; 0 and none for what is neither."""
     if isinstance(entry, dict):
-        speed, day = entry.get("per_second"), str(entry.get("day"))
-    else:
-        speed, day = None, ""
-    if isinstance(speed, (int, float)) and 0 < speed < _FASTEST:
-        return float(speed), day
+        speed = entry.get("per_second")
+        if isinstance(speed, (int, float)) and 0 < speed < _FASTEST:
+            return float(speed), str(entry.get("day"))
     return 0.0, ""
 
 

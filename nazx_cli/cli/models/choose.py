@@ -113,10 +113,10 @@ def first_choice(model: ModelOptions, output: OutputOptions, screen: Screen) -> 
         return model
     if problem:
         screen.say(f"{problem}\n")
-    from nazx_cli.memory.choosing import recommended, wait
+    from nazx_cli.memory.choosing import recommended
 
     enter = recommended(machine, offers)
-    _show(screen, machine, offers, [wait(entry, machine) for entry, _ in offers], enter)
+    _show(screen, machine, offers, enter)
     name = _asked(screen, [offer.entry.name for offer in offers], enter)
     return replace(model, model=name)
 
@@ -180,9 +180,9 @@ def _hub_problem() -> str:
     return ""
 
 
-def _show(
-    screen: Screen, machine: Hardware, offers: Sequence[Offer], waits: Sequence[float], enter: int
-) -> None:
+def _show(screen: Screen, machine: Hardware, offers: Sequence[Offer], enter: int) -> None:
+    from nazx_cli.memory.choosing import wait
+
     screen.say(f"No model has been chosen yet. This machine ({machine}) can run:\n")
     rows = [
         (
@@ -190,11 +190,11 @@ def _show(
             entry.name,
             size_text(entry.download_bytes),
             rate_text(found.speed),
-            _about(wait) if entry.reader_folder is not None else "",
+            _about(wait(entry, machine)) if entry.reader_folder is not None else "",
             entry.licence,
             entry.good_at,
         )
-        for number, ((entry, found), wait) in enumerate(zip(offers, waits, strict=True), 1)
+        for number, (entry, found) in enumerate(offers, 1)
     ]
     headings = ("", "NAME", "DOWNLOAD", "UP TO", "WAIT", "LICENCE", "GOOD AT")
     screen.say(Table(rows, headings, right=(2, 3, 4), spare=(6, 3)))
